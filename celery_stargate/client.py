@@ -1,0 +1,496 @@
+"""Stargate: settings, lifecycle, and produce from any process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .call import Call, prepare
+from .callback import freeze_callback
+from .effects import Effects
+from .errors import ConfigurationError, LaneFull, ProduceTimeout
+from .inbox import Inbox
+from .lanes.caller import Lanes
+from .lanes.lane import Lane
+from .lanes.record import Record
+from .lanes.store import find_redis_url
+from .outcome import Failure
+from .producer import Endpoint
+from .settings import ProducerOptions, Settings
+from .task import ProduceTask, error_of, read_timeout, run
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from .acknowledger import Acknowledger
+
+__all__ = ["Stargate"]
+
+_ATTRIBUTE = "_celery_stargate"
+
+#: How much longer a caller waits, past its deadline, for the word on what became of its message.
+_LAST_WORD = 5.0
+
+
+class Stargate:
+    """Bind celery_stargate to a Celery app.
+
+        app = Celery("shop", broker="redis://", backend="redis://")
+        app.conf.stargate_url = "ws://localhost:8080"
+        stargate = Stargate(app)
+
+    Its workers then run the acknowledger, unless they are started with ``--without-stargate``.
+    The settings are read when they are first needed, so they may be set after this.
+
+    Arguments:
+        app: the Celery app; None to call :meth:`init_app` later.
+    """
+
+    def __init__(self, app: Celery | None = None) -> None:
+        self._app: Celery | None = None
+        self._lock = threading.RLock()
+        self._acknowledger: Acknowledger | None = None
+        self._survey_until = 0.0
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Celery) -> None:
+        """Bind to an app: its workers get the bootstep and the ``--without-stargate`` option.
+
+        Raises:
+            ConfigurationError: this Stargate is bound to another app already.
+        """
+        from .worker.bootstep import install
+
+        if self._app is not None and self._app is not app:
+            raise ConfigurationError(
+                f"this Stargate is bound to the app {self._app.main!r} already; make another one"
+            )
+        self._app = app
+        setattr(app, _ATTRIBUTE, self)
+        install(app)
+
+    @classmethod
+    def of(cls, app: Celery) -> Stargate:
+        """Return the Stargate of an app.
+
+        Raises:
+            ConfigurationError: it has none.
+        """
+        found = getattr(app, _ATTRIBUTE, None)
+        if not isinstance(found, Stargate):
+            raise ConfigurationError(
+                f"the Celery app {app.main!r} has no Stargate; call Stargate(app) where the app is "
+                "made"
+            )
+        return found
+
+    @property
+    def app(self) -> Celery:
+        """The Celery app.
+
+        Raises:
+            ConfigurationError: there is none yet.
+        """
+        if self._app is None:
+            raise ConfigurationError("this Stargate has no app; call init_app(app) first")
+        return self._app
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, read and checked once.
+
+        Raises:
+            ConfigurationError: one does not exist or has a wrong type.
+        """
+        return Settings.read(self.app.conf, self.app.namespace)
+
+    @cached_property
+    def redis_url(self) -> str:
+        """The URL of the Redis that holds the lanes.
+
+        Raises:
+            ConfigurationError: no Redis is configured.
+        """
+        return find_redis_url(self.settings.redis_url, self.app)
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """The lanes, as callers use them."""
+        return Lanes(self.redis_url, self.settings.prefix)
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """Where this process gets the outcomes it waits for."""
+        return Inbox(self.lanes)
+
+    @cached_property
+    def effects(self) -> Effects:
+        """Does the effects of contexts that this process settles."""
+        return Effects(self.app, self.lanes)
+
+    def task(self, name: str, *, topic: str | None = None, **options: Any) -> ProduceTask:
+        """Make a produce task of one's own.
+
+        Arguments:
+            name: its full name, such as ``shop.orders``.
+            topic: its topic's full name, or its name in ``stargate_topics``.
+            options: producer options (``lanes=4``, ``compression_type="LZ4"``, …) and Celery's
+                task options (``ignore_result=True``, …).
+
+        Raises:
+            ConfigurationError: when it is first used, where an option is wrong.
+        """
+        own = ProducerOptions.names()
+        producer_options = {key: value for key, value in options.items() if key in own}
+        celery_options = {key: value for key, value in options.items() if key not in own}
+        made: ProduceTask = self.app.task(
+            name=name,
+            bind=True,
+            base=ProduceTask,
+            topic=topic,
+            producer_options=producer_options or None,
+            **celery_options,
+        )(run)
+        return made
+
+    def resolve(
+        self, topic: str | None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Any, ProducerOptions]:
+        """Return a topic and its producer options.
+
+        Raises:
+            InvalidMessage: the topic is malformed.
+            ConfigurationError: there is no topic, or an option is wrong.
+        """
+        parsed, found = self.settings.resolve(topic)
+        if options:
+            found = found.changed(options, f"the options for {parsed}")
+        return parsed, found
+
+    def prepare(
+        self,
+        message: object,
+        context: str,
+        topic: str | None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Call:
+        """Check a call whole, and return what it would record.
+
+        Raises:
+            InvalidMessage: the message or the topic.
+            ConfigurationError: the settings.
+        """
+        self.settings.require_url()
+        parsed, found = self.resolve(topic, options)
+        return prepare(message, context, parsed, found)
+
+    def put(
+        self,
+        call: Call,
+        timeout: float,
+        *,
+        task: str | None = None,
+        request: str | None = None,
+        on_ack: str | None = None,
+        on_error: str | None = None,
+        inbox: str | None = None,
+        tombstone: float = 0.0,
+        exclusive: bool = False,
+    ) -> None:
+        """Record a call in its lanes. After this the message gets its outcome, whoever dies.
+
+        Arguments:
+            timeout: seconds until its deadline.
+            the rest: as in :class:`~celery_stargate.lanes.record.Record` and
+                :meth:`~celery_stargate.lanes.caller.Lanes.put`.
+
+        Raises:
+            LaneFull, ContextInUse, StoreUnavailable: as there.
+        """
+        home, *others = call.lanes
+        options = call.options.differing(self.settings.options)
+        common: dict[str, Any] = {
+            "max_backlog": call.options.max_backlog,
+            "tombstone": tombstone,
+            "options": options or None,
+        }
+        record = Record(
+            call.context,
+            is_list=call.is_list,
+            task=task,
+            request=request,
+            on_ack=on_ack,
+            on_error=on_error,
+            inbox=inbox,
+        )
+        if not others:
+            messages = [(part.label, part.frame) for part in call.parts]
+            self.lanes.put(
+                home, record, messages, timeout=timeout, exclusive=exclusive, **common
+            )
+            return
+        # The list spans lanes: its context holds their places, and each message is a context of
+        # its own that settles one place. The context outlives its messages, to hear from them all.
+        self._require_room(call)
+        places = [(part.label, b"") for part in call.parts]
+        self.lanes.put(
+            home,
+            record,
+            places,
+            timeout=timeout + _LAST_WORD,
+            exclusive=exclusive,
+            **{**common, "max_backlog": 0},
+        )
+        for place, part in enumerate(call.parts):
+            child = Record(part.label, parent=(home.name, call.context, place))
+            self.lanes.put(
+                part.lane, child, [(part.label, part.frame)], timeout=timeout, **common
+            )
+
+    def _require_room(self, call: Call) -> None:
+        limit = call.options.max_backlog
+        if not limit:
+            return
+        for lane in call.lanes:
+            backlog = self.lanes.backlog(lane)
+            if backlog + sum(part.lane == lane for part in call.parts) > limit:
+                raise LaneFull(lane.name, backlog, limit)
+
+    def produce(
+        self,
+        message: object,
+        *,
+        topic: str | None = None,
+        on_ack: Any = None,
+        on_error: Any = None,
+        timeout: Any = None,
+        context: str | None = None,
+    ) -> Any:
+        """Publish and wait for the receipt; or, with a callback, record and return the context.
+
+        No worker is needed: where none is alive, this process owns lanes itself.
+
+        Arguments:
+            message: text, bytes, ``(key, payload)``, a mapping, a Message, or a list of these.
+            topic: its full name or its name in the settings; by default ``stargate_topic``.
+            on_ack: the signature that gets the receipt (of a list: the list of receipts).
+            on_error: the signature that gets the failure.
+            timeout: seconds or a timedelta until the message's deadline; by default
+                ``stargate_produce_timeout`` (30 s), with a callback ``stargate_delivery_timeout``
+                (a day).
+            context: an id of one's own; by default a new one.
+
+        Returns:
+            The :class:`Receipt`, for a list the list of receipts; with a callback, the context.
+
+        Raises:
+            InvalidMessage, ConfigurationError, LaneFull, ContextInUse, StoreUnavailable: nothing
+                was recorded.
+            ProduceError: the message was refused, or nobody can know.
+            ProduceTimeout: its deadline passed.
+        """
+        call, seconds, callbacks = self._check(message, topic, on_ack, on_error, timeout, context)
+        if callbacks:
+            self._require_owner()
+            self.put(call, seconds, exclusive=True, **callbacks)
+            return call.context
+        future = self._submit(call, seconds)
+        return self._wait(future, call, seconds)
+
+    async def aproduce(
+        self,
+        message: object,
+        *,
+        topic: str | None = None,
+        on_ack: Any = None,
+        on_error: Any = None,
+        timeout: Any = None,
+        context: str | None = None,
+    ) -> Any:
+        """Do as :meth:`produce` does, without holding the event loop.
+
+        Raises:
+            As :meth:`produce`. Cancelled, it leaves a recorded message on its way.
+        """
+        call, seconds, callbacks = self._check(message, topic, on_ack, on_error, timeout, context)
+        if callbacks:
+            await asyncio.to_thread(self._require_owner)
+            await asyncio.to_thread(self.put, call, seconds, exclusive=True, **callbacks)
+            return call.context
+        future = await asyncio.to_thread(self._submit, call, seconds)
+        waiting = asyncio.wrap_future(future)
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return await asyncio.wait_for(
+                    asyncio.shield(waiting), max(0.0, min(left, self.settings.lease / 2))
+                )
+            except TimeoutError:
+                if waiting.done():
+                    continue
+                if left <= 0:
+                    return await asyncio.to_thread(self._last_word, future, call)
+                await asyncio.to_thread(self._require_owner)
+            except asyncio.CancelledError:
+                self.inbox.forget(call.context)
+                raise
+
+    def produce_in_process(self, task: ProduceTask, given: Mapping[str, Any]) -> Any:
+        """Run a produce task in this process: publish, wait, call the callbacks.
+
+        Raises:
+            As :meth:`produce`.
+        """
+        context = task.request.id or str(uuid.uuid4())
+        call = task.prepare(self, given, context)
+        callbacks = {
+            option: freeze_callback(option, given.get(option), self.app)
+            for option in ("on_ack", "on_error")
+        }
+        seconds = given.get("delivery_timeout")
+        seconds = self.settings.produce_timeout if seconds is None else read_timeout(seconds)
+        if self._has_redis:
+            future = self._submit(call, seconds, **callbacks)
+            outcome = self._wait(future, call, seconds)
+        else:
+            outcome = self._direct(call, seconds, callbacks)
+        return (
+            [each.to_dict() for each in outcome] if call.is_list else outcome.to_dict()
+        )
+
+    @property
+    def _has_redis(self) -> bool:
+        try:
+            return bool(self.redis_url)
+        except ConfigurationError:
+            return False
+
+    def _direct(self, call: Call, seconds: float, callbacks: Mapping[str, str | None]) -> Any:
+        """Publish over a socket of this call's own: nothing is durable where there is no Redis."""
+        from .direct import publish
+        from .lanes.record import Settled
+
+        outcomes = publish(Endpoint.of(self.settings), call, seconds)
+        settled = Settled(
+            Record(call.context, is_list=call.is_list, **callbacks), tuple(outcomes)
+        )
+        Effects(self.app, None).trigger(settled)
+        if settled.failed:
+            raise error_of(settled.failure)
+        return list(outcomes) if call.is_list else outcomes[0]
+
+    def _check(
+        self,
+        message: object,
+        topic: str | None,
+        on_ack: Any,
+        on_error: Any,
+        timeout: Any,
+        context: str | None,
+    ) -> tuple[Call, float, dict[str, str]]:
+        call = self.prepare(message, context or str(uuid.uuid4()), topic)
+        frozen = {
+            "on_ack": freeze_callback("on_ack", on_ack, self.app),
+            "on_error": freeze_callback("on_error", on_error, self.app),
+        }
+        callbacks = {option: packed for option, packed in frozen.items() if packed is not None}
+        if timeout is not None:
+            seconds = read_timeout(timeout)
+        elif callbacks:
+            seconds = call.options.delivery_timeout
+        else:
+            seconds = self.settings.produce_timeout
+        return call, seconds, callbacks
+
+    def _submit(self, call: Call, seconds: float, **callbacks: Any) -> Future[Any]:
+        self._require_owner()
+        future = self.inbox.expect(call.context)
+        try:
+            self.put(call, seconds, inbox=self.inbox.name, exclusive=True, **callbacks)
+        except BaseException:
+            self.inbox.forget(call.context)
+            raise
+        return future
+
+    def _wait(self, future: Future[Any], call: Call, seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return future.result(max(0.0, min(left, self.settings.lease / 2)))
+            except FutureTimeout:
+                if future.done():
+                    continue
+                if left <= 0:
+                    return self._last_word(future, call)
+                # The worker that was alive may have died since.
+                self._require_owner()
+
+    def _last_word(self, future: Future[Any], call: Call) -> Any:
+        """Past the deadline: settle what is overdue ourselves, for nobody else may be alive."""
+        end = time.monotonic() + _LAST_WORD
+        while not future.done() and time.monotonic() < end:
+            for lane in call.lanes:
+                self.settle_overdue(lane)
+            try:
+                return future.result(0.1)
+            except FutureTimeout:
+                continue
+        if future.done():
+            return future.result()
+        self.inbox.forget(call.context)
+        raise ProduceTimeout(
+            Failure(
+                context=call.context,
+                topic=str(call.topic),
+                outcome="unknown",
+                code="deadline",
+                reason="the deadline passed, and nobody could tell what became of the message",
+            ).to_dict()
+        )
+
+    def settle_overdue(self, lane: Lane) -> None:
+        """Settle what is overdue in a lane and do the effects, from any process.
+
+        Raises:
+            StoreUnavailable: Redis did not answer in bounded time.
+        """
+        settled = self.lanes.expire(lane)
+        done = self.effects.run(settled)
+        if done:
+            self.lanes.finish(lane, done)
+
+    def _require_owner(self) -> None:
+        """See to it that somebody owns lanes: a producer worker, or this process."""
+        now = time.monotonic()
+        with self._lock:
+            if self._acknowledger is not None and self._acknowledger.running:
+                return
+            if now < self._survey_until:
+                return
+            workers, _ = self.lanes.survey()
+            if workers:
+                self._survey_until = now + self.settings.lease / 2
+                return
+            from .acknowledger import Acknowledger
+
+            self._acknowledger = Acknowledger(self.app)
+            self._acknowledger.start()
+
+    def close(self) -> None:
+        """End what this process runs of it: the acknowledger that ``produce`` may have started."""
+        with self._lock:
+            acknowledger, self._acknowledger = self._acknowledger, None
+        if acknowledger is not None:
+            acknowledger.stop()
+
+

@@ -1,0 +1,184 @@
+"""Effects: what follows an outcome. The result is stored, callbacks are published, waiters told.
+
+Celery's own tracer does the result, ``link``, ``link_error``, chains and chords, so that every
+result backend, signal and option means here what it means for any task
+(``celery.app.trace.build_tracer``).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from celery.app.trace import build_tracer
+from celery.canvas import maybe_signature
+
+from .callback import unpack
+from .lanes.lane import Lane
+from .lanes.record import Record, Settled, encode_outcome
+from .log import logger
+from .outcome import Failure
+from .task import OUTCOME, ProduceTask
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from .lanes.caller import Lanes
+
+__all__ = ["Effects", "callback_id"]
+
+_NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
+
+
+def callback_id(context: str, option: str) -> str:
+    """Return the task id of a callback, always the same for a context and ``on_ack`` or ``on_error``.
+
+    Callbacks are published at least once; by this id they can be made idempotent.
+    """
+    return str(uuid.uuid5(_NAMESPACE, f"{option}:{context}"))
+
+
+class Effects:
+    """Does the effects of settled contexts, in the calling thread.
+
+    Arguments:
+        app: the Celery app whose backend and broker get them.
+        lanes: where waiting processes are told; None where nobody outside this call waits.
+        hostname: the worker's name, for results and events.
+        on_done: called with the record, its result or failure, and whether it failed.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        lanes: Lanes | None,
+        hostname: str | None = None,
+        on_done: Callable[[Record, Any, bool], None] | None = None,
+    ) -> None:
+        self._app = app
+        self._lanes = lanes
+        self._hostname = hostname
+        self._on_done = on_done
+        self._tracers: dict[tuple[str, bool], Callable[..., Any]] = {}
+
+    def run(self, settled: Iterable[Settled]) -> list[str]:
+        """Do the effects of some contexts, each for itself; return those that are done.
+
+        One that raised is logged and left out: it stays due, and is done again later.
+        """
+        done = []
+        for each in settled:
+            try:
+                self._run_one(each)
+            except Exception:
+                logger.exception(
+                    "the effects of context %s failed and will be repeated", each.record.context
+                )
+            else:
+                done.append(each.record.context)
+        return done
+
+    def _run_one(self, settled: Settled) -> None:
+        record = settled.record
+        failure = settled.failure if settled.failed else None
+        if record.parent is not None:
+            self._settle_parent(record, settled)
+            return
+        result = failure.to_dict() if failure is not None else settled.result
+        if record.task is not None:
+            self._trace(record, failure or settled.result)
+        self.trigger(settled)
+        if record.inbox is not None:
+            self._require_lanes().tell(record.inbox, record.context, settled_to_wire(settled))
+        if self._on_done is not None:
+            self._on_done(record, result, failure is not None)
+
+    def _require_lanes(self) -> Lanes:
+        if self._lanes is None:
+            raise RuntimeError("effects outside the lanes have nobody to tell")
+        return self._lanes
+
+    def _settle_parent(self, record: Record, settled: Settled) -> None:
+        assert record.parent is not None
+        name, context, place = record.parent
+        lane = Lane.parse(name)
+        outcome = settled.failure if settled.failed else settled.outcomes[0]
+        named = type(outcome)(**{**_fields(outcome), "context": context})
+        lanes = self._require_lanes()
+        _, complete = lanes.settle(lane, named, place=place, anyone=True)
+        if complete is not None:
+            self._run_one(complete)
+            lanes.finish(lane, [context])
+
+    def fail(self, task: str, request: str, failure: Failure) -> None:
+        """Tell a task's failure that never got as far as a lane.
+
+        Raises:
+            Whatever the backend or the broker raises.
+        """
+        self._trace(Record(failure.context, task=task, request=request), failure)
+
+    def _trace(self, record: Record, outcome: Any) -> None:
+        request = {
+            "delivery_info": {"priority": None, "redelivered": False},
+            **(unpack(record.request) if record.request is not None else {}),
+            "is_eager": False,
+            "hostname": self._hostname,
+            OUTCOME: outcome,
+        }
+        assert record.task is not None
+        tracer = self._tracer(record.task, isinstance(outcome, Failure))
+        tracer(record.context, (), {}, request)
+
+    def _tracer(self, name: str, failed: bool) -> Callable[..., Any]:
+        """Return Celery's tracer for a task.
+
+        For a receipt it propagates: where the backend or the broker is away, the error must come
+        back to us to be tried again, and not be stored as the task's failure.
+        """
+        key = name, failed
+        if key not in self._tracers:
+            task = self._app.tasks.get(name)
+            if not isinstance(task, ProduceTask):
+                logger.warning(
+                    "task %s is not registered here as a produce task; "
+                    "its outcome is told all the same",
+                    name,
+                )
+                task = self._app.tasks[ProduceTask.default_name]
+            self._tracers[key] = build_tracer(
+                name,
+                task,
+                self._app.loader,
+                self._hostname,
+                app=self._app,
+                propagate=not failed,
+            )
+        return self._tracers[key]
+
+    def trigger(self, settled: Settled) -> None:
+        """Publish ``on_ack`` or ``on_error``, whichever the outcome calls for."""
+        record = settled.record
+        packed = record.on_error if settled.failed else record.on_ack
+        if packed is None:
+            return
+        callback = maybe_signature(unpack(packed), app=self._app)
+        argument = settled.failure.to_dict() if settled.failed else settled.result
+        options = {}
+        if callback.get("subtask_type") is None:
+            # The ids of a group, chain or chord were frozen when the context was recorded.
+            options["task_id"] = callback_id(
+                record.context, "on_error" if settled.failed else "on_ack"
+            )
+        callback.apply_async((argument,), **options)
+
+
+def _fields(outcome: Any) -> dict[str, Any]:
+    return {name: getattr(outcome, name) for name in outcome.__struct_fields__}
+
+
+def settled_to_wire(settled: Settled) -> bytes:
+    """Return what a waiting process gets: the outcomes as a JSON list, ``is_list`` before it."""
+    parts = b",".join(encode_outcome(outcome) for outcome in settled.outcomes)
+    return (b"1" if settled.record.is_list else b"0") + b"[" + parts + b"]"

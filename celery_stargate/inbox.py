@@ -1,0 +1,110 @@
+"""Inboxes: where a process that waits for outcomes gets them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from .errors import StoreUnavailable
+from .lanes.caller import Lanes
+from .lanes.record import Record, Settled
+from .log import logger
+from .outcome import Failure, Outcome, Receipt
+
+__all__ = ["Inbox"]
+
+_decoder = msgspec.json.Decoder(list[Receipt | Failure])
+
+
+class Inbox:
+    """One list in Redis for this process, and the futures of those who wait.
+
+    A thread reads the list while anyone waits, and ends when nobody does. A forked child has an
+    inbox of its own.
+    """
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._name = ""
+        self._waiting: dict[str, Future[Any]] = {}
+        self._thread: threading.Thread | None = None
+        self._renew()
+
+    @property
+    def name(self) -> str:
+        """What a record names to have its outcome pushed here."""
+        self._renew()
+        return self._name
+
+    def expect(self, context: str) -> Future[Any]:
+        """Return the future of a context: its receipt, list of receipts, or error."""
+        self._renew()
+        future: Future[Any] = Future()
+        # A caller cannot take back what is on its way; cancel() says so by returning False.
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            self._waiting[context] = future
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._read, name="stargate-inbox", daemon=True
+                )
+                self._thread.start()
+        return future
+
+    def forget(self, context: str) -> None:
+        """Wait for a context no more."""
+        with self._lock:
+            self._waiting.pop(context, None)
+
+    def deliver(self, settled: Settled) -> None:
+        """Release the one who waits for a context here, if anyone does."""
+        with self._lock:
+            future = self._waiting.pop(settled.record.context, None)
+        if future is not None:
+            _release(future, settled)
+
+    def _renew(self) -> None:
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._name = uuid.uuid4().hex
+        self._waiting = {}
+        self._thread = None
+
+    def _read(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._thread = None
+                    return
+            try:
+                found = self._lanes.listen(self._name, timeout=1.0)
+            except StoreUnavailable as error:
+                logger.warning("waiting for outcomes: %s", error)
+                time.sleep(0.5)
+                continue
+            if found is None:
+                continue
+            context, wire = found
+            outcomes: tuple[Outcome, ...] = tuple(_decoder.decode(wire[1:]))
+            self.deliver(Settled(Record(context, is_list=wire[:1] == b"1"), outcomes))
+
+
+def _release(future: Future[Any], settled: Settled) -> None:
+    from .task import error_of
+
+    if settled.failed:
+        future.set_exception(error_of(settled.failure))
+    elif settled.record.is_list:
+        future.set_result(list(settled.outcomes))
+    else:
+        future.set_result(settled.outcomes[0])

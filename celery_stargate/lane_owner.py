@@ -1,0 +1,336 @@
+"""Own one lane: send its messages in order, settle, see to effects and deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .backoff import Backoff
+from .cancel import cancel_all
+from .effects import Effects
+from .errors import ConfigurationError
+from .lanes.owner import Fenced, LaneStore
+from .lanes.record import Settled
+from .lanes.store import UNAVAILABLE
+from .log import logger
+from .outcome import Failure, Outcome
+from .producer import Endpoint, HandshakeRefused, LinkBroken, Producer
+from .session import Counters, Session
+from .settings import ProducerOptions
+from .topic import Topic
+from .watcher import Watcher
+from .window import Entry, Window
+
+__all__ = ["LaneOwner", "Tools"]
+
+_Result = TypeVar("_Result")
+
+#: How many outcomes one script settles at most: a script must not hold Redis for long.
+_SETTLE_BATCH = 200
+#: How many contexts one round in the effects' thread has at most.
+_EFFECTS_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the owners of a process's lanes share."""
+
+    endpoint: Callable[[], Endpoint]
+    effects: Effects
+    executor: Executor
+    watcher: Watcher
+    #: Seconds a lease lasts without a renewal.
+    lease: float
+    #: Seconds without a message after which the socket is closed.
+    idle_timeout: float
+    #: Whether a context was revoked, as Celery's worker knows it.
+    revoked: Callable[[str], bool]
+
+
+class LaneOwner:
+    """Owns a lane from when its lease was taken until it is released or lost.
+
+    Arguments:
+        store: the lane in Redis, its lease taken.
+        options: of the lane's topic.
+        tools: shared among lanes.
+    """
+
+    def __init__(self, store: LaneStore, options: ProducerOptions, tools: Tools) -> None:
+        self.lane = store.lane
+        self.counters = Counters()
+        self._store = store
+        self._options = options
+        self._tools = tools
+        self._topic = Topic.parse(store.lane.topic) if store.lane.has_messages else None
+        self._sent = 0
+        self._outcomes: list[tuple[Entry, Outcome]] = []
+        #: Labels that have an outcome which Redis does not know yet.
+        self._settling: set[str] = set()
+        self._settle_now = asyncio.Event()
+        self._effects: asyncio.Queue[Settled] = asyncio.Queue()
+        #: Contexts whose effects are queued here or being done.
+        self._in_effects: set[str] = set()
+        self._done_some = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._draining = False
+        self._producer: Producer | None = None
+        self._window = Window(options.max_pending, options.max_pending_bytes)
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file descriptor of the lane's socket, where it has one."""
+        return None if self._producer is None else self._producer.descriptor
+
+    async def run(self) -> None:
+        """Own the lane; return when it is released, or when the lease is lost."""
+        work: list[Coroutine[Any, Any, None]] = [
+            self._keep(),
+            self._settle(),
+            self._do_effects(),
+        ]
+        if self._topic is not None:
+            work.append(self._publish(self._topic))
+        tasks = [asyncio.ensure_future(each) for each in work]
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for each in done - {stopping}:
+                each.result()
+        except Fenced:
+            logger.warning("lane %s: another owner has it now", self.lane.name)
+        finally:
+            await cancel_all([*tasks, stopping])
+
+    async def drain(self, timeout: float) -> None:
+        """Send nothing new, wait for what is in flight, and give the lane back."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(timeout):
+                while len(self._window) or self._settling or self._in_effects:
+                    self._done_some.clear()
+                    await self._done_some.wait()
+        except TimeoutError:
+            logger.warning(
+                "lane %s: %d messages without a receipt are left to the next owner",
+                self.lane.name,
+                len(self._window),
+            )
+        self._stopping.set()
+
+    # Deadlines, renewal, and effects that were left over.
+
+    async def _keep(self) -> None:
+        await self._take_over()
+        while True:
+            tick = await self._patiently(self._store.tick)
+            if tick.due:
+                self._queue_effects(await self._patiently(self._store.due))
+            wait = min(1.0, self._tools.lease / 3) if tick.contexts else self._tools.lease / 3
+            if tick.next_deadline is not None:
+                if tick.next_deadline <= 0:
+                    self._queue_effects(await self._patiently(self._store.expire))
+                    continue
+                wait = min(wait, tick.next_deadline + 0.001)
+            await asyncio.sleep(wait)
+
+    async def _take_over(self) -> None:
+        """Do the effects that the last owner left."""
+        offset = 0
+        while found := await self._patiently(lambda: self._store.due(offset)):
+            self._queue_effects(found)
+            offset += len(found)
+
+    # Messages.
+
+    async def _publish(self, topic: Topic) -> None:
+        self._sent = await self._patiently(self._store.sent)
+        backoff = Backoff()
+        while True:
+            await self._wait_for_messages()
+            producer = self._producer = Producer(self._tools.endpoint(), topic, self._options)
+            receipts = self.counters.receipts
+            try:
+                await producer.open()
+                await self._session(producer, topic).run()
+            except HandshakeRefused as refused:
+                if refused.permanent:
+                    logger.error("lane %s: Pulsar refuses it: %s", self.lane.name, refused)
+                    await self._refuse(refused)
+                else:
+                    logger.warning("lane %s: not now: %s", self.lane.name, refused)
+            except (LinkBroken, ConfigurationError) as error:
+                logger.warning("lane %s: %s", self.lane.name, error)
+            else:
+                backoff.reset()
+                continue
+            finally:
+                await self._close(producer)
+            if self.counters.receipts > receipts:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
+
+    async def _close(self, producer: Producer) -> None:
+        # What has no outcome is read from the lane again, by the next session.
+        for entry in self._window:
+            self._window.remove(entry.label)
+        self._done_some.set()
+        try:
+            await producer.close()
+        finally:
+            producer.abort()
+
+    async def _wait_for_messages(self) -> None:
+        """Return when the lane holds a message that has no outcome yet."""
+        after = 0
+        while True:
+            if not self._draining:
+                entries = await self._patiently(
+                    lambda: self._store.read(after, 1, 1, mark=False)
+                )
+                if entries and entries[0].label not in self._settling:
+                    return
+                if entries:
+                    after = entries[0].number
+                    continue
+            await self._tools.watcher.wait(self._store.log_key, after, self._tools.idle_timeout)
+
+    def _session(self, producer: Producer, topic: Topic) -> Session:
+        after = 0
+        sent_before = self._sent
+
+        async def source(count: int, size: int) -> Sequence[Entry]:
+            nonlocal after
+            while True:
+                if self._draining:
+                    # Stay to hear the receipts; drain() ends it.
+                    await self._stopping.wait()
+                while len(self._in_effects) > 2 * self._options.max_pending:
+                    # Effects cannot keep up: the backlog waits in Redis, not in our memory.
+                    self._done_some.clear()
+                    await self._done_some.wait()
+                entries = await self._patiently(
+                    lambda: self._store.read(after, count, size, mark=True)
+                )
+                if not entries:
+                    if not await self._tools.watcher.wait(
+                        self._store.log_key, after, self._tools.idle_timeout
+                    ):
+                        return ()
+                    continue
+                after = entries[-1].number
+                self._sent = max(self._sent, after)
+                wanted = [each for each in entries if self._is_wanted(each)]
+                if wanted:
+                    return wanted
+
+        return Session(
+            producer,
+            topic,
+            source,
+            self._give,
+            self._window,
+            sent_before=sent_before,
+            counters=self.counters,
+        )
+
+    def _is_wanted(self, entry: Entry) -> bool:
+        if entry.label in self._settling:
+            return False
+        if self._tools.revoked(entry.context):
+            self._give(
+                entry,
+                Failure(
+                    context=entry.context,
+                    topic=self.lane.topic,
+                    reason="the task was revoked before it was sent",
+                    code="revoked",
+                ),
+            )
+            return False
+        return True
+
+    async def _refuse(self, refused: HandshakeRefused) -> None:
+        """Tell every message of the lane that Pulsar refuses it."""
+        after = 0
+        while entries := await self._patiently(
+            lambda: self._store.read(after, 100, 2**24, mark=False)
+        ):
+            after = entries[-1].number
+            for entry in entries:
+                if entry.label in self._settling:
+                    continue
+                failure = Failure(
+                    context=entry.context,
+                    topic=self.lane.topic,
+                    outcome="unknown" if entry.number <= self._sent else "refused",
+                    reason=refused.sentence,
+                    code=f"http-{refused.status}",
+                )
+                self._give(entry, failure)
+            while len(self._settling) > 1000:
+                self._done_some.clear()
+                await self._done_some.wait()
+
+    # Outcomes.
+
+    def _give(self, entry: Entry, outcome: Outcome) -> None:
+        self._outcomes.append((entry, outcome))
+        self._settling.add(entry.label)
+        self._settle_now.set()
+
+    async def _settle(self) -> None:
+        while True:
+            await self._settle_now.wait()
+            self._settle_now.clear()
+            while self._outcomes:
+                batch = self._outcomes[:_SETTLE_BATCH]
+                token = uuid.uuid4().hex
+                triples = [(entry.context, entry.place, outcome) for entry, outcome in batch]
+                settled, late, fenced = await self._patiently(
+                    lambda: self._store.settle(triples, token)  # noqa: B023  # awaited right here
+                )
+                del self._outcomes[: len(batch)]
+                self._settling.difference_update(entry.label for entry, _ in batch)
+                self.counters.unmatched += late
+                self._queue_effects(settled)
+                self._done_some.set()
+                if fenced:
+                    raise Fenced
+
+    def _queue_effects(self, settled: Iterable[Settled]) -> None:
+        for each in settled:
+            context = each.record.context
+            if context not in self._in_effects:
+                self._in_effects.add(context)
+                self._effects.put_nowait(each)
+            self._window.remove(context)
+
+    async def _do_effects(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._effects.get()]
+            while len(batch) < _EFFECTS_BATCH and not self._effects.empty():
+                batch.append(self._effects.get_nowait())
+            done = await loop.run_in_executor(
+                self._tools.executor, self._tools.effects.run, batch
+            )
+            if done:
+                await self._patiently(lambda: self._store.finish(done))  # noqa: B023  # as above
+            self._in_effects.difference_update(each.record.context for each in batch)
+            self._done_some.set()
+
+    async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Call Redis until it answers. What must not be done twice has a token."""
+        backoff = Backoff(longest=1.0)
+        while True:
+            try:
+                return await call()
+            except UNAVAILABLE as error:
+                wait = backoff.next()
+                logger.warning("lane %s: Redis does not answer: %s", self.lane.name, error)
+                await asyncio.sleep(wait)

@@ -1,0 +1,1 @@
+"""Lanes: each topic's ordered log of pending messages in Redis, with one producer."""

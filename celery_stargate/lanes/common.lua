@@ -1,0 +1,48 @@
+-- What stands before every lane script.
+--
+-- Keys, always these nine, all of one lane and so of one slot:
+--   1 log         stream: the messages that have no receipt; entry n-0 is the lane's message n;
+--                 fields l = label (what Pulsar echoes), f = frame, p = place in its list
+--   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>"
+--   3 deadlines   sorted set: pending context -> its deadline, epoch ms
+--   4 outcomes    hash: settled context -> "<token>\n<json list>"; of a list in part settled also
+--                 "<context> <i>" -> json, and "<context> left" -> how many are missing
+--   5 due         sorted set: settled context -> when to do its effects if nobody has, epoch ms
+--   6 lease       string: "<owner>:<epoch>", with the lease's time to live
+--   7 meta        hash: last = last number given, sent = last number that may have been sent,
+--                 epoch, generation, options
+--   8 tombstones  sorted set: finished context -> until when its put is known, epoch ms
+--   9 answers     string: "<token>\n<answer>" of this caller's last put, with a time to live
+-- Time is the server's. A number that a caller sends is an integer.
+local LOG, CONTEXTS, DEADLINES, OUTCOMES, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local LEASE, META, TOMBSTONES, ANSWERS = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- The record's head: first number, count of messages (0: none), tombstone ms; nil if unknown.
+local function head(record)
+  local first, count, tombstone = string.match(record, '^1 (%d+) (%d+) (%d+)\n')
+  return tonumber(first), tonumber(count), tonumber(tombstone)
+end
+
+local function forget_parts(context, count)
+  if count > 1 then
+    local fields = { context .. ' left' }
+    for i = 0, count - 1 do fields[#fields + 1] = context .. ' ' .. i end
+    redis.call('HDEL', OUTCOMES, unpack(fields))
+  end
+end
+
+local function forget_entries(first, count)
+  for n = first, first + count - 1 do redis.call('XDEL', LOG, n .. '-0') end
+end
+
+-- PENDING -> DUE.
+local function make_due(context, json, token, at)
+  redis.call('HSET', OUTCOMES, context, token .. '\n' .. json)
+  redis.call('ZADD', DUE, at, context)
+  redis.call('ZREM', DEADLINES, context)
+end

@@ -1,0 +1,41 @@
+-- Settle the contexts whose deadline has passed: PENDING -> DUE. Anyone alive may call it.
+--
+-- ARGV: grace ms (as in settle), max count, context ("" for all that are overdue)
+-- Returns {context, record, json list, ...}. In the list a message without an outcome of its own
+-- stands as 1 where it may have been sent, and as 0 where it was not.
+local now = now_ms()
+local at = now + tonumber(ARGV[1])
+local overdue
+if ARGV[3] == '' then
+  overdue = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', now, 'LIMIT', 0, tonumber(ARGV[2]))
+else
+  local deadline = redis.call('ZSCORE', DEADLINES, ARGV[3])
+  overdue = (deadline and tonumber(deadline) <= now) and { ARGV[3] } or {}
+end
+local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
+local reply = {}
+for _, context in ipairs(overdue) do
+  local record = redis.call('HGET', CONTEXTS, context)
+  local first, count
+  if record then first, count = head(record) end
+  if not record then
+    redis.call('ZREM', DEADLINES, context)
+  elseif not first then
+    -- A record of another version: left alone, out of the way, for those who can read it.
+    redis.call('ZADD', DEADLINES, now + 60000, context)
+  else
+    local parts = {}
+    for i = 0, math.max(count, 1) - 1 do
+      local known = count > 1 and redis.call('HGET', OUTCOMES, context .. ' ' .. i)
+      parts[#parts + 1] = known or ((count > 0 and first + i <= sent) and '1' or '0')
+    end
+    local list = '[' .. table.concat(parts, ',') .. ']'
+    make_due(context, list, 'deadline', at)
+    forget_parts(context, count)
+    forget_entries(first, count)
+    reply[#reply + 1] = context
+    reply[#reply + 1] = record
+    reply[#reply + 1] = list
+  end
+end
+return reply

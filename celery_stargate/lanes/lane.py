@@ -1,0 +1,70 @@
+"""A lane's name and its keys in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from zlib import crc32
+
+from ..topic import Topic
+
+__all__ = ["CONTEXTS", "Lane", "Registry", "lane_for"]
+
+#: The topic part of the lane whose contexts have no message: somebody else acknowledges them.
+CONTEXTS = "contexts"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One topic's lane: a stream, a lease and a Pulsar producer of its own."""
+
+    #: A topic's full name, or :data:`CONTEXTS`.
+    topic: str
+    index: int = 0
+
+    @classmethod
+    def parse(cls, name: str) -> Lane:
+        """Read a lane's name, as :attr:`name` writes it.
+
+        Raises:
+            ValueError: it is none.
+        """
+        topic, separator, index = name.rpartition("#")
+        if not separator:
+            raise ValueError(f"{name!r} is no lane's name")
+        return cls(topic, int(index))
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.topic}#{self.index}"
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether it has a topic to publish to."""
+        return self.topic != CONTEXTS
+
+    def key(self, prefix: str, part: str) -> str:
+        """Return the key of one part; all parts share a hash tag, so one slot of a cluster."""
+        return f"{prefix}:{{{self.name}}}:{part}"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The keys by which workers and lanes find one another."""
+
+    prefix: str
+
+    def key(self, part: str) -> str:
+        return f"{self.prefix}:{{registry}}:{part}"
+
+    def inbox(self, name: str) -> str:
+        """The list into which outcomes are pushed for a process that waits."""
+        return f"{self.prefix}:inbox:{name}"
+
+
+def lane_for(topic: Topic, lanes: int, key: str | None, context: str) -> Lane:
+    """Return the lane of a message: messages with the same key always take the same one."""
+    if lanes == 1:
+        return Lane(str(topic))
+    chosen = key if key is not None else context
+    return Lane(str(topic), crc32(chosen.encode("utf-8", "surrogatepass")) % lanes)

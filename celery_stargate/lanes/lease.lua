@@ -1,0 +1,19 @@
+-- Take the lane's lease, or renew it.
+--
+-- ARGV: owner, time to live ms, generation (for a lane without one)
+-- Returns {1, epoch, generation, sent} where the caller holds it now, {0, ms left} where another
+-- does. A new hold has a new epoch, which fences every earlier one.
+local owner, ttl = ARGV[1], tonumber(ARGV[2])
+local held = redis.call('GET', LEASE)
+if held then
+  local by, epoch = string.match(held, '^(.*):(%d+)$')
+  if by ~= owner then return { 0, redis.call('PTTL', LEASE) } end
+  redis.call('PEXPIRE', LEASE, ttl)
+  return { 1, tonumber(epoch), redis.call('HGET', META, 'generation'),
+    tonumber(redis.call('HGET', META, 'sent') or '0') }
+end
+redis.call('HSETNX', META, 'generation', ARGV[3])
+local epoch = redis.call('HINCRBY', META, 'epoch', 1)
+redis.call('SET', LEASE, owner .. ':' .. string.format('%.0f', epoch), 'PX', ttl)
+return { 1, epoch, redis.call('HGET', META, 'generation'),
+  tonumber(redis.call('HGET', META, 'sent') or '0') }

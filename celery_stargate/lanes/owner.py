@@ -1,0 +1,174 @@
+"""What the owner of a lane does with it in Redis, from the event loop."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from ..outcome import Failure, Outcome
+from ..window import Entry
+from .caller import GRACE_MS, decode_triples, report_undecodable
+from .lane import Lane
+from .record import Settled, decode_settled, encode_outcome
+from .scripts import LANE_PARTS, lane_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Fenced", "LaneStore", "LaneTick"]
+
+
+class Fenced(Exception):
+    """The lease went to somebody else: settle nothing, drop what is held, join again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTick:
+    """What a lane holds, at a renewal of its lease."""
+
+    contexts: int
+    backlog: int
+    due: int
+    #: Seconds to the next deadline; None where there is none.
+    next_deadline: float | None
+
+
+class LaneStore:
+    """A lane in Redis, for the process ``owner``.
+
+    Every method raises what redis-py raises where Redis is away, and :class:`Fenced` where the
+    lease is not ours any more.
+
+    Arguments:
+        lease: seconds for which the lease holds without a renewal.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, lane: Lane, owner: str, lease: float) -> None:
+        self.lane = lane
+        self._redis = redis
+        self._prefix = prefix
+        self._owner = owner
+        self._ttl = max(1, round(lease * 1000))
+        self._keys = [lane.key(prefix, part) for part in LANE_PARTS]
+        self._keys.append(lane.key(prefix, "answers:owner"))
+        self._lease = ""
+        self._topic = lane.topic if lane.has_messages else None
+
+    @property
+    def log_key(self) -> str:
+        return self._keys[0]
+
+    async def acquire(self) -> bool:
+        """Take the lease; return whether we hold it."""
+        reply = await self._run("lease", self._owner, self._ttl, uuid.uuid4().hex)
+        if reply[0] == 0:
+            return False
+        self._lease = f"{self._owner}:{reply[1]}"
+        return True
+
+    async def release(self) -> None:
+        """Give the lease back."""
+        await self._run("release", self._lease)
+
+    async def options(self) -> dict[str, Any]:
+        """Return the producer options that a caller left for workers who do not know the topic."""
+        stored: Any = await self._redis.hget(  # type: ignore[misc]
+            self._keys[LANE_PARTS.index("meta")], "options"
+        )
+        if stored is None:
+            return {}
+        try:
+            return msgspec.json.decode(stored, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            report_undecodable(self.lane, error)
+            return {}
+
+    async def tick(self) -> LaneTick:
+        """Renew the lease, and look at what the lane holds."""
+        fenced, *rest = await self._run("tick", self._lease, self._ttl)
+        if fenced:
+            raise Fenced
+        contexts, backlog, due, left = rest
+        return LaneTick(contexts, backlog, due, left / 1000 if left >= 0 else None)
+
+    async def read(self, after: int, count: int, size: int, *, mark: bool) -> list[Entry]:
+        """Read messages after a number, in order.
+
+        Arguments:
+            count: how many at most.
+            size: how many bytes of frames at most; one message always.
+            mark: note that they may be sent from now on.
+        """
+        fenced, *rest = await self._run(
+            "read", self._lease, after, count, size, 1 if mark else 0
+        )
+        if fenced:
+            raise Fenced
+        return [
+            Entry(number, label.decode(), frame, place)
+            for number, label, frame, place in zip(*(rest[i::4] for i in range(4)), strict=True)
+        ]
+
+    async def sent(self) -> int:
+        """Return the number of the last message that may have been sent."""
+        stored: Any = await self._redis.hget(  # type: ignore[misc]
+            self._keys[LANE_PARTS.index("meta")], "sent"
+        )
+        return int(stored or 0)
+
+    async def settle(
+        self, outcomes: Sequence[tuple[str, int, Outcome]], token: str
+    ) -> tuple[list[Settled], int, bool]:
+        """Give contexts their outcomes.
+
+        Arguments:
+            outcomes: context, place in its list (-1 for none) and outcome, of each message.
+            token: of this call; a repeat with it gets the same answer.
+
+        Returns:
+            What is complete now and waits for its effects; how many outcomes came too late; and
+            whether the lease is lost, so that only receipts counted.
+        """
+        arguments: list[Any] = []
+        for context, place, outcome in outcomes:
+            kind = "error" if isinstance(outcome, Failure) else "ok"
+            arguments += (context, place, encode_outcome(outcome), kind)
+        fenced, *answers = await self._run("settle", self._lease, token, GRACE_MS, *arguments)
+        settled, late = [], 0
+        for word, *rest in answers:
+            if word == b"due":
+                try:
+                    settled.append(decode_settled(rest[0], rest[1], self._topic))
+                except ValueError as error:
+                    report_undecodable(self.lane, error)
+            elif word in (b"late", b"ignored"):
+                late += 1
+        return settled, late, bool(fenced)
+
+    async def expire(self) -> list[Settled]:
+        """Settle up to 100 contexts whose deadline has passed."""
+        return list(decode_triples(await self._run("expire", GRACE_MS, 100, ""), self.lane))
+
+    async def due(self, offset: int = -1) -> list[Settled]:
+        """Find up to 100 settled contexts whose effects nobody has done.
+
+        Arguments:
+            offset: -1 for those whose time has come; else a place among all of them.
+        """
+        fenced, *rest = await self._run("due", self._lease, GRACE_MS, 100, offset)
+        if fenced:
+            raise Fenced
+        return list(decode_triples(rest, self.lane))
+
+    async def finish(self, contexts: Iterable[str]) -> None:
+        """Forget contexts whose effects are done."""
+        await self._run("finish", *contexts)
+
+    async def _run(self, name: str, *arguments: Any) -> Any:
+        script = self._redis.register_script(lane_script(name))
+        return await script(keys=self._keys, args=arguments)

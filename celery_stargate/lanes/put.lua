@@ -1,0 +1,44 @@
+-- Record a context with its messages: ABSENT -> PENDING. Idempotent by context, and by token.
+--
+-- ARGV: token, context, body, deadline after ms, max backlog (0: none), tombstone ms,
+--       answer ms (how long a repeat of this call gets its answer), then label, frame, ...
+-- Returns {what, number}: what = "new" (first number), "known" (the context is there already),
+--       or "full" (length of the backlog; nothing was recorded).
+local token, context, body = ARGV[1], ARGV[2], ARGV[3]
+local timeout, max_backlog = tonumber(ARGV[4]), tonumber(ARGV[5])
+local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
+local count = (#ARGV - 7) / 2
+
+local answered = redis.call('GET', ANSWERS)
+if answered then
+  local by, what, number = string.match(answered, '^([^\n]*)\n(%a+) (%d+)$')
+  if by == token then return { what, tonumber(number) } end
+end
+
+local now = now_ms()
+if redis.call('HEXISTS', CONTEXTS, context) == 1 then return { 'known', 0 } end
+local until_ms = redis.call('ZSCORE', TOMBSTONES, context)
+if until_ms and tonumber(until_ms) > now then return { 'known', 0 } end
+
+if max_backlog > 0 then
+  local backlog = redis.call('XLEN', LOG)
+  if backlog + count > max_backlog then return { 'full', backlog } end
+end
+
+-- The first write needs memory: a full Redis refuses it, and nothing is half recorded.
+local first = redis.call('HINCRBY', META, 'last', count) - count + 1
+redis.call('HSET', CONTEXTS, context,
+  string.format('1 %.0f %d %.0f\n', first, count, tombstone) .. body)
+redis.call('ZADD', DEADLINES, now + timeout, context)
+for i = 0, count - 1 do
+  local id, label, frame = string.format('%.0f-0', first + i), ARGV[8 + 2 * i], ARGV[9 + 2 * i]
+  if frame == '' then
+    -- Another lane holds this message; here it only has its place in the list.
+  elseif count > 1 then
+    redis.call('XADD', LOG, id, 'l', label, 'f', frame, 'p', i)
+  else
+    redis.call('XADD', LOG, id, 'l', label, 'f', frame)
+  end
+end
+redis.call('SET', ANSWERS, token .. '\nnew ' .. string.format('%.0f', first), 'PX', remember)
+return { 'new', first }

@@ -1,0 +1,18 @@
+-- Keep a worker in the list of the living, and list lanes and workers.
+--
+-- KEYS: workers (sorted set: worker -> alive until, epoch ms), lanes (see announce)
+-- ARGV: worker ("" to look only), time to live ms (0: leave)
+-- Returns {workers alive, lane, ...}.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if ARGV[1] ~= '' then
+  if tonumber(ARGV[2]) > 0 then
+    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+  else
+    redis.call('ZREM', KEYS[1], ARGV[1])
+  end
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+end
+local reply = redis.call('ZRANGE', KEYS[2], 0, -1)
+table.insert(reply, 1, redis.call('ZCOUNT', KEYS[1], now, '+inf'))
+return reply

@@ -1,0 +1,97 @@
+"""Connections to the Redis that holds the lanes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["connect", "connect_async", "find_redis_url"]
+
+#: What redis-py raises where Redis is away, busy loading, read-only or full: it may pass.
+UNAVAILABLE: tuple[type[Exception], ...] = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    OSError,
+)
+
+_SCHEMES = ("redis", "rediss", "unix")
+
+# A call ends within about 15 s however Redis behaves. Repeats are harmless: each script that
+# must not run twice knows its caller's token.
+_TIMEOUTS: Mapping[str, Any] = {
+    "socket_connect_timeout": 3.0,
+    "socket_timeout": 5.0,
+    "health_check_interval": 30,
+}
+
+
+def find_redis_url(setting: str | None, app: Celery) -> str:
+    """Return the URL of the lanes' Redis: the setting, else the result backend's or the broker's.
+
+    Raises:
+        ConfigurationError: none of them is a Redis.
+    """
+    candidates = (setting, app.conf.result_backend, app.conf.broker_write_url)
+    for candidate in candidates:
+        if not isinstance(candidate, str):
+            continue
+        url = candidate.replace("redis+socket://", "unix://", 1).replace("socket://", "unix://", 1)
+        if urlsplit(url).scheme in _SCHEMES:
+            return url
+        if candidate is setting:
+            raise ConfigurationError(
+                "stargate_redis_url must be redis://, rediss:// or unix://, and its scheme is "
+                f"{urlsplit(url).scheme!r}"
+            )
+    raise ConfigurationError(
+        "no Redis for the lanes: set stargate_redis_url, or let the result backend or the broker "
+        "be a redis:// one"
+    )
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a client for callers: safe among threads, and not to be used after a fork."""
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
+    return redis.Redis.from_url(url, retry=retry, **_TIMEOUTS)
+
+
+def connect_async(url: str, **options: Any) -> redis.asyncio.Redis:
+    """Return a client for one event loop; it retries nothing, its owner does."""
+    retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 1)
+    return redis.asyncio.Redis.from_url(url, retry=retry, **{**_TIMEOUTS, **options})
+
+
+class PerProcess:
+    """One Redis client for each process, made when it is first used there.
+
+    After a fork the child makes its own: a socket shared with the parent would mix their answers.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pid = 0
+        self._client: redis.Redis | None = None
+
+    @property
+    def client(self) -> redis.Redis:
+        if self._client is None or self._pid != os.getpid():
+            self._client = connect(self._url)
+            self._pid = os.getpid()
+        return self._client

@@ -1,0 +1,11 @@
+-- Renew the lease, and say what the lane holds.
+--
+-- ARGV: lease, time to live ms
+-- Returns {0, contexts, backlog, due, ms to the next deadline (-1: none)}, or {1} where the caller
+-- holds the lease no more.
+if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
+redis.call('PEXPIRE', LEASE, tonumber(ARGV[2]))
+local next_deadline = redis.call('ZRANGE', DEADLINES, 0, 0, 'WITHSCORES')[2]
+local left = -1
+if next_deadline then left = math.max(0, tonumber(next_deadline) - now_ms()) end
+return { 0, redis.call('HLEN', CONTEXTS), redis.call('XLEN', LOG), redis.call('ZCARD', DUE), left }

@@ -1,0 +1,180 @@
+"""A session: one connection's life. Messages go out in order, replies are matched and classed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .cancel import cancel_all
+from .log import logger
+from .outcome import Failure, Outcome, Receipt
+from .producer import LinkBroken, Producer
+from .protocol import MessageId, Reply, Verdict, classify_reply, decode_reply, plain
+from .topic import Topic
+from .window import Entry, Window
+
+__all__ = ["Counters", "Session", "judge"]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was counted, of a lane or a call."""
+
+    sent: int = 0
+    receipts: int = 0
+    #: Replies that match nothing in flight: a second one, a late one, or one of nobody's.
+    unmatched: int = 0
+    #: Replies that are no JSON of the right form.
+    malformed: int = 0
+
+
+class Source(Protocol):
+    """Where a session gets what it sends."""
+
+    def __call__(self, count: int, size: int, /) -> Awaitable[Sequence[Entry]]:
+        """Return the next messages in order, when there are any; none to end the session."""
+
+
+class Session:
+    """Send what a source gives and hand over each message's outcome.
+
+    It ends when the source gives nothing more and every message has its outcome. Each connection
+    has a session of its own: receipts die with their socket, so what has none is sent again, by
+    another session over the same source.
+
+    Arguments:
+        producer: open.
+        topic: for the receipts.
+        source: gives messages in the lane's order.
+        settle: is called with a message and its outcome.
+        window: bounds what is in flight.
+        sent_before: the number of the last message that an earlier session may have sent: if Pulsar
+            refuses one up to there, an earlier send of it may be stored all the same.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        topic: Topic,
+        source: Source,
+        settle: Callable[[Entry, Outcome], None],
+        window: Window,
+        *,
+        sent_before: int = 0,
+        counters: Counters | None = None,
+    ) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._source = source
+        self._settle = settle
+        self._window = window
+        self._sent_before = sent_before
+        self._changed = asyncio.Event()
+        self.counters = counters or Counters()
+
+    async def run(self) -> None:
+        """Run to the end.
+
+        Raises:
+            LinkBroken: the connection broke, or must be given up; what has no outcome is open.
+            Whatever the source raises.
+        """
+        receiving = asyncio.ensure_future(self._receive())
+        sending = asyncio.ensure_future(self._send())
+        try:
+            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                receiving.result()
+            sending.result()
+        finally:
+            await cancel_all([receiving, sending])
+
+    async def _send(self) -> None:
+        window, send = self._window, self._producer.send
+        while True:
+            count, size = window.room
+            if not count:
+                await self._wait_for_change()
+                continue
+            entries = await self._source(count, size)
+            if not entries:
+                break
+            for entry in entries:
+                if window.add(entry):
+                    self.counters.sent += 1
+                    await send(entry.frame)
+        while len(window):
+            await self._wait_for_change()
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _receive(self) -> None:
+        async for frame in self._producer.replies():
+            try:
+                reply = decode_reply(frame)
+            except ValueError as error:
+                self.counters.malformed += 1
+                raise LinkBroken(f"Pulsar sent what is {error}") from None
+            self._take(reply)
+
+    def _take(self, reply: Reply) -> None:
+        if reply.context is None:
+            # Bad JSON, says Pulsar, and not of which message: all in flight here is unknown.
+            raise LinkBroken(f"{plain(reply.result)} without a context: {plain(reply.error)}")
+        entry = self._window.remove(reply.context)
+        if entry is None:
+            self.counters.unmatched += 1
+            logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
+            return
+        outcome = judge(reply, entry, self._topic, self._sent_before)
+        self.counters.receipts += 1
+        self._settle(entry, outcome)
+        self._changed.set()
+
+
+def judge(reply: Reply, entry: Entry, topic: Topic, sent_before: int) -> Outcome:
+    """Return the outcome that a reply means for a message.
+
+    Raises:
+        LinkBroken: it means none: the message is to be sent again, and to keep the order all that
+            came after it without a receipt.
+    """
+    verdict = classify_reply(reply)
+    if verdict is Verdict.TRANSIENT:
+        raise LinkBroken(f"{plain(reply.result)}: {plain(reply.error)}")
+    if verdict is Verdict.PERMANENT:
+        return Failure(
+            context=entry.context,
+            topic=str(topic),
+            outcome="unknown" if entry.number <= sent_before else "refused",
+            reason=plain(reply.error or reply.result),
+            code=plain(reply.result),
+        )
+    try:
+        place = MessageId.decode(reply.message_id or "")
+    except ValueError as error:
+        raise LinkBroken(f"an ok that cannot be read: {error}") from None
+    if place.ledger < 0:
+        if topic.persistent:
+            # Nothing was stored by this send, and no deduplication was asked for.
+            raise LinkBroken("Pulsar answered ok and stored nothing")
+        return Failure(
+            context=entry.context,
+            topic=str(topic),
+            reason="Pulsar dropped it: the non-persistent topic has too many messages in flight",
+            code="dropped",
+        )
+    return Receipt(
+        context=entry.context,
+        topic=str(topic),
+        status="stored" if topic.persistent else "transient",
+        message_id=reply.message_id,
+        ledger_id=place.ledger,
+        entry_id=place.entry,
+        partition=place.partition,
+        batch_index=place.batch_index,
+    )

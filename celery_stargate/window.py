@@ -1,0 +1,86 @@
+"""What of one lane is in flight: order, matching by context, replay. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Entry", "Window"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message of a lane's log."""
+
+    #: The lane's sequence number, 1 and up.
+    number: int
+    #: What Pulsar echoes: the context, and the message's place where the call gave a list.
+    label: str
+    #: The JSON text frame.
+    frame: bytes
+    #: The message's place in its list; -1 where it is in none.
+    place: int = -1
+
+    @property
+    def context(self) -> str:
+        """The context that the message belongs to."""
+        return self.label if self.place < 0 else self.label.removesuffix(f".{self.place}")
+
+
+class Window:
+    """The messages that were read from the lane and have no receipt yet, in the lane's order.
+
+    Receipts are matched by label and never by order: errors found before sending overtake, and
+    partitions answer for themselves.
+
+    Arguments:
+        max_count: how many messages may be in flight.
+        max_bytes: how many bytes of frames may be in flight; one message always may.
+    """
+
+    def __init__(self, max_count: int, max_bytes: int) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        # A dict keeps the order of its insertions, and entries are added in the lane's order.
+        self._entries: dict[str, Entry] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield what has no receipt, in the lane's order: what a new connection sends first."""
+        return iter(list(self._entries.values()))
+
+    def __contains__(self, label: str) -> bool:
+        return label in self._entries
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many messages, and how many bytes, may be added now; (0, 0) where none may."""
+        count = self._max_count - len(self._entries)
+        size = self._max_bytes - self._bytes
+        return (count, size) if count > 0 and size > 0 else (0, 0)
+
+    def add(self, entry: Entry) -> bool:
+        """Take a message in; return whether it is new here.
+
+        Raises:
+            ValueError: its number is not above the last one's: the lane's order would be lost.
+        """
+        if entry.label in self._entries:
+            return False
+        if self._entries:
+            last = self._entries[next(reversed(self._entries))]
+            if entry.number <= last.number:
+                raise ValueError(f"entry {entry.number} comes after {last.number}")
+        self._entries[entry.label] = entry
+        self._bytes += len(entry.frame)
+        return True
+
+    def remove(self, label: str) -> Entry | None:
+        """Take a message out, because it has its outcome; None where it is not in flight."""
+        entry = self._entries.pop(label, None)
+        if entry is not None:
+            self._bytes -= len(entry.frame)
+        return entry

@@ -1,0 +1,1 @@
+"""Where Celery's worker meets the lanes."""

@@ -1,0 +1,102 @@
+"""The bootstep: each producer worker runs the acknowledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps
+from celery.worker import state
+from click import Option
+
+from ..acknowledger import Acknowledger
+from ..client import Stargate
+from ..lanes.record import Record
+from ..log import logger
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["StargateStep", "install"]
+
+
+def install(app: Celery) -> None:
+    """Give an app's workers the bootstep and the option ``--without-stargate``, once."""
+    if StargateStep in app.steps["worker"]:
+        return
+    app.steps["worker"].add(StargateStep)
+    app.user_options["worker"].add(_Without())
+
+
+class _Without(Option):
+    """``--without-stargate``; equal to any other of itself, so that a set holds it once."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ("--without-stargate",),
+            is_flag=True,
+            default=False,
+            help="Do not own lanes: this worker is no producer.",
+        )
+
+
+class StargateStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Run the acknowledger in the worker's main process.
+
+    It starts after the pool: nothing of ours exists when the pool's children are forked.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+    label = "Stargate"
+
+    def __init__(self, parent: Any, without_stargate: bool = False, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._worker = parent
+        self._acknowledger: Acknowledger | None = None
+        self.enabled = not without_stargate and Stargate.of(parent.app).settings.worker
+
+    def start(self, parent: Any) -> None:
+        """Start owning lanes.
+
+        Raises:
+            ConfigurationError: a setting is wrong or missing; the worker does not start.
+        """
+        Stargate.of(parent.app).settings.require_url()
+        self._acknowledger = Acknowledger(
+            parent.app,
+            hostname=parent.hostname,
+            revoked=state.revoked.__contains__,
+            on_done=self._send_event,
+        )
+        self._acknowledger.start()
+
+    def stop(self, parent: Any) -> None:
+        """Give the lanes back, after a bounded wait for receipts."""
+        if self._acknowledger is not None:
+            self._acknowledger.stop()
+            self._acknowledger = None
+
+    def terminate(self, parent: Any) -> None:
+        """Give the lanes back without waiting for receipts."""
+        if self._acknowledger is not None:
+            self._acknowledger.stop(timeout=0.0)
+            self._acknowledger = None
+
+    def info(self, parent: Any) -> dict[str, Any]:
+        """Return what ``celery inspect stats`` shows."""
+        running = self._acknowledger is not None and self._acknowledger.running
+        return {"stargate": {"running": running}}
+
+    def _send_event(self, record: Record, result: Any, failed: bool) -> None:
+        """Send the task event of an outcome, as the worker does for any task."""
+        consumer = getattr(self._worker, "consumer", None)
+        events = getattr(consumer, "event_dispatcher", None)
+        if record.task is None or events is None or not events.enabled:
+            return
+        try:
+            if failed:
+                events.send("task-failed", uuid=record.context, exception=result["reason"])
+            else:
+                events.send("task-succeeded", uuid=record.context, result=str(result), runtime=0.0)
+        except Exception:
+            # An event is a copy of the truth, and no reason to repeat the effects.
+            logger.exception("the event of context %s was not sent", record.context)

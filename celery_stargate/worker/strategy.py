@@ -1,0 +1,154 @@
+"""The strategy: a produce task that comes by Celery's broker goes into its lane, past the pool."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import TaskRevokedError
+from celery.worker.state import task_ready
+from celery.worker.strategy import default
+from kombu.serialization import loads, prepare_accept_content
+
+from ..callback import freeze_callback, pack
+from ..client import Stargate
+from ..errors import StargateError, StoreUnavailable
+from ..log import logger
+from ..outcome import Failure
+from ..task import read_timeout
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ..task import ProduceTask
+
+__all__ = ["produce"]
+
+#: How long until a put that Redis did not answer is tried again, in seconds.
+_RETRY = 1.0
+
+
+def produce(task: ProduceTask, app: Celery, consumer: Any) -> Callable[..., Any]:
+    """Return the handler of a produce task's messages.
+
+    It is Celery's default one, whole: revoked, expired, ETA, events, rate limits,
+    ``task_reserved`` and callbacks are Celery's own
+    (``celery.worker.strategy.default``). Only the pool that it hands the request to is ours.
+    """
+    return default(task, app, _ConsumerView(consumer, _LanePool(app, consumer)))
+
+
+class _ConsumerView:
+    """The worker's consumer, with another pool, and no waiting for a free process of it.
+
+    The consumer's own methods run with this view in its place, so that a task which waited for its
+    ETA or its rate limit comes here too.
+    """
+
+    def __init__(self, consumer: Any, pool: _LanePool) -> None:
+        self._consumer = consumer
+        self.pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(type(self._consumer), name, None)
+        if isinstance(method, FunctionType):
+            return MethodType(method, self)
+        return getattr(self._consumer, name)
+
+    def on_task_request(self, request: Any) -> None:
+        """Take a request that nothing holds back any more."""
+        try:
+            request.execute_using_pool(self.pool)
+        except TaskRevokedError:
+            logger.debug("task %s was revoked", request.id)
+
+
+class _LanePool:
+    """Stand where the strategy expects a pool, and put each request into its lane.
+
+    The Celery message is acknowledged when the lane has it; until then the broker keeps it.
+    """
+
+    def __init__(self, app: Celery, consumer: Any) -> None:
+        self._app = app
+        self._consumer = consumer
+
+    def apply_async(
+        self,
+        target: Any,
+        args: tuple[Any, ...],
+        accept_callback: Callable[..., Any],
+        callback: Any = None,
+        **options: Any,
+    ) -> None:
+        """Put a request; ``args`` are what Celery gives its tracer."""
+        task, task_id, request, body, content_type, content_encoding = args
+        celery_request = accept_callback.__self__  # type: ignore[attr-defined]
+        self._put(celery_request, task, task_id, request, body, content_type, content_encoding)
+
+    def _put(self, celery_request: Any, *given: Any) -> None:
+        try:
+            self._record(*given)
+        except StoreUnavailable as error:
+            # The broker keeps the message meanwhile, and prefetch bounds how many wait so.
+            logger.warning("%s; the task is put again in %.0f s", error, _RETRY)
+            self._consumer.timer.call_after(_RETRY, self._put, (celery_request, *given))
+            return
+        celery_request.on_accepted(os.getpid(), time.monotonic())
+        celery_request.acknowledge()
+        task_ready(celery_request)
+
+    def _record(
+        self, name: str, task_id: str, request: Any, body: Any, content_type: Any, encoding: Any
+    ) -> None:
+        stargate = Stargate.of(self._app)
+        task: Any = self._app.tasks[name]
+        if content_type:
+            accept = prepare_accept_content(self._app.conf.accept_content)
+            args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
+        else:
+            args, kwargs, embed = body
+        packed = pack(
+            "the task's request", _plain({**request, **(embed or {})})
+        )
+        try:
+            given = task._arguments(args, kwargs)
+            call = task.prepare(stargate, given, task_id)
+            callbacks = {
+                option: freeze_callback(option, given.get(option), self._app)
+                for option in ("on_ack", "on_error")
+            }
+            timeout = given.get("delivery_timeout")
+            seconds = call.options.delivery_timeout if timeout is None else read_timeout(timeout)
+            stargate.put(
+                call,
+                seconds,
+                task=name,
+                request=packed,
+                tombstone=self._visibility_timeout(),
+                **callbacks,
+            )
+        except StoreUnavailable:
+            raise
+        except (StargateError, TypeError) as error:
+            # What delay() would have told its caller, told here as the task's failure.
+            failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
+            stargate.effects.fail(name, packed, failure)
+
+    def _visibility_timeout(self) -> float:
+        """How long the broker may deliver the message again: Redis' default is an hour."""
+        options = self._app.conf.broker_transport_options or {}
+        return float(options.get("visibility_timeout", 3600))
+
+
+def _plain(request: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what belongs to the delivery and not to the task."""
+    left_out = ("_get_custom_headers", "on_ack", "properties", "errbacks_sent")
+    return {
+        name: value
+        for name, value in request.items()
+        if value is not None and name not in left_out
+    }
