@@ -11,12 +11,12 @@ import uuid
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from .callback import freeze_callback
+from .callback import Callbacks
 from .cancel import cancel_all
 from .client import Stargate
 from .effects import Effects
@@ -83,7 +83,7 @@ class Acknowledger:
         self._stop = threading.Event()
         _alive.add(self)
 
-    def __enter__(self) -> Acknowledger:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -144,13 +144,10 @@ class Acknowledger:
             InvalidMessage: a callback is no signature.
             StoreUnavailable: Redis did not answer.
         """
-        callbacks = {
-            "on_ack": freeze_callback("on_ack", on_ack, self._app),
-            "on_error": freeze_callback("on_error", on_error, self._app),
-        }
+        callbacks = Callbacks.freeze(on_ack, on_error, self._app)
         if timeout is not None:
             seconds = read_timeout(timeout)
-        elif any(callbacks.values()):
+        elif callbacks:
             seconds = self._settings.options.delivery_timeout
         else:
             seconds = self._settings.produce_timeout
@@ -159,7 +156,12 @@ class Acknowledger:
         try:
             self._stargate.lanes.put(
                 _CONTEXTS_LANE,
-                Record(context, inbox=inbox.name, **callbacks),
+                Record(
+                    context,
+                    on_ack=callbacks.on_ack,
+                    on_error=callbacks.on_error,
+                    inbox=inbox.name,
+                ),
                 (),
                 timeout=seconds,
                 exclusive=True,
@@ -219,7 +221,9 @@ class Acknowledger:
         self._loop = asyncio.get_running_loop()
         executor = ThreadPoolExecutor(1, thread_name_prefix="stargate-effects")
         try:
-            self._crew = _Crew(self._stargate, self._redis_url, self._effects, self._revoked, executor)
+            self._crew = _Crew(
+                self._stargate, self._redis_url, self._effects, self._revoked, executor
+            )
             if self._stop.is_set():
                 return
             await self._crew.run()
@@ -266,7 +270,7 @@ class _Crew:
         self._stopped = asyncio.Event()
         self._drain = 0.0
         self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._watcher = Watcher(
             self._redis, self._blocking, self._registry, self._name, self._look.set
         )
@@ -308,7 +312,7 @@ class _Crew:
             await self._leave()
         finally:
             await cancel_all(
-                [watching, *self._leaving, *(task for _, task in self._owners.values())]
+                [watching, *self._leaving.values(), *(task for _, task in self._owners.values())]
             )
             await self._redis.aclose()
             await self._blocking.aclose()
@@ -385,15 +389,12 @@ class _Crew:
                 del self._owners[lane]
 
     def _hand_over(self, lane: Lane) -> None:
-        owner, task = self._owners[lane]
-
-        async def leave() -> None:
-            await owner.drain(self._settings.drain_timeout)
-            await asyncio.wait({task})
-
-        leaving = asyncio.ensure_future(leave())
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        if lane in self._leaving:
+            return
+        owner, _ = self._owners[lane]
+        leaving = asyncio.ensure_future(owner.drain(self._settings.drain_timeout))
+        self._leaving[lane] = leaving
+        leaving.add_done_callback(lambda _: self._leaving.pop(lane, None))
 
     async def _leave(self) -> None:
         await asyncio.gather(

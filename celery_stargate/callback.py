@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature, maybe_signature
@@ -13,7 +14,7 @@ from .errors import InvalidMessage
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["freeze_callback", "pack", "unpack"]
+__all__ = ["Callbacks", "freeze_callback", "pack", "unpack"]
 
 
 def pack(what: str, value: Any) -> str:
@@ -31,6 +32,36 @@ def pack(what: str, value: Any) -> str:
 def unpack(text: str) -> Any:
     """Return what :func:`pack` packed."""
     return json.loads(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What a call wants triggered, packed, ids frozen."""
+
+    on_ack: str | None = None
+    on_error: str | None = None
+
+    @classmethod
+    def freeze(cls, on_ack: object, on_error: object, app: Celery) -> Callbacks:
+        """Check and freeze both.
+
+        Raises:
+            InvalidMessage: as :func:`freeze_callback`.
+        """
+        return cls(
+            freeze_callback("on_ack", on_ack, app), freeze_callback("on_error", on_error, app)
+        )
+
+    def __bool__(self) -> bool:
+        return self.on_ack is not None or self.on_error is not None
+
+    def unpacked(self) -> dict[str, Any]:
+        """Return those that are given as the arguments of a task."""
+        given = {"on_ack": self.on_ack, "on_error": self.on_error}
+        return {option: unpack(packed) for option, packed in given.items() if packed is not None}
+
+
+NO_CALLBACKS = Callbacks()
 
 
 def freeze_callback(option: str, given: object, app: Celery) -> str | None:
@@ -53,7 +84,7 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
             f"not {type(given).__name__}"
         )
     packed = pack(option, given)
-    signature = maybe_signature(unpack(packed), app=app)
+    signature: Any = maybe_signature(unpack(packed), app=app)
     if signature.get("subtask_type") is None:
         # Its id is made of the context when it is triggered.
         return packed

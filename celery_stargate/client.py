@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .call import Call, prepare
-from .callback import freeze_callback
+from .callback import NO_CALLBACKS, Callbacks
 from .effects import Effects
 from .errors import ConfigurationError, LaneFull, ProduceTimeout
 from .inbox import Inbox
@@ -22,6 +22,7 @@ from .lanes.lane import Lane
 from .lanes.record import Record
 from .lanes.store import find_redis_url
 from .outcome import Failure
+from .per_process import PerProcess
 from .producer import Endpoint
 from .settings import ProducerOptions, Settings
 from .task import ProduceTask, error_of, read_timeout, run
@@ -55,7 +56,8 @@ class Stargate:
 
     def __init__(self, app: Celery | None = None) -> None:
         self._app: Celery | None = None
-        self._lock = threading.RLock()
+        self._lock = PerProcess(threading.Lock)
+        self._inbox = PerProcess(lambda: Inbox(self.lanes))
         self._acknowledger: Acknowledger | None = None
         self._survey_until = 0.0
         if app is not None:
@@ -110,7 +112,7 @@ class Stargate:
         Raises:
             ConfigurationError: one does not exist or has a wrong type.
         """
-        return Settings.read(self.app.conf, self.app.namespace)
+        return Settings.read(self.app.conf, getattr(self.app, "namespace", None))
 
     @cached_property
     def redis_url(self) -> str:
@@ -126,10 +128,10 @@ class Stargate:
         """The lanes, as callers use them."""
         return Lanes(self.redis_url, self.settings.prefix)
 
-    @cached_property
+    @property
     def inbox(self) -> Inbox:
         """Where this process gets the outcomes it waits for."""
-        return Inbox(self.lanes)
+        return self._inbox.get()
 
     @cached_property
     def effects(self) -> Effects:
@@ -151,7 +153,8 @@ class Stargate:
         own = ProducerOptions.names()
         producer_options = {key: value for key, value in options.items() if key in own}
         celery_options = {key: value for key, value in options.items() if key not in own}
-        made: ProduceTask = self.app.task(
+        app: Any = self.app
+        made: ProduceTask = app.task(
             name=name,
             bind=True,
             base=ProduceTask,
@@ -199,8 +202,7 @@ class Stargate:
         *,
         task: str | None = None,
         request: str | None = None,
-        on_ack: str | None = None,
-        on_error: str | None = None,
+        callbacks: Callbacks = NO_CALLBACKS,
         inbox: str | None = None,
         tombstone: float = 0.0,
         exclusive: bool = False,
@@ -209,6 +211,7 @@ class Stargate:
 
         Arguments:
             timeout: seconds until its deadline.
+            callbacks: what its outcome triggers.
             the rest: as in :class:`~celery_stargate.lanes.record.Record` and
                 :meth:`~celery_stargate.lanes.caller.Lanes.put`.
 
@@ -227,15 +230,13 @@ class Stargate:
             is_list=call.is_list,
             task=task,
             request=request,
-            on_ack=on_ack,
-            on_error=on_error,
+            on_ack=callbacks.on_ack,
+            on_error=callbacks.on_error,
             inbox=inbox,
         )
         if not others:
             messages = [(part.label, part.frame) for part in call.parts]
-            self.lanes.put(
-                home, record, messages, timeout=timeout, exclusive=exclusive, **common
-            )
+            self.lanes.put(home, record, messages, timeout=timeout, exclusive=exclusive, **common)
             return
         # The list spans lanes: its context holds their places, and each message is a context of
         # its own that settles one place. The context outlives its messages, to hear from them all.
@@ -251,9 +252,7 @@ class Stargate:
         )
         for place, part in enumerate(call.parts):
             child = Record(part.label, parent=(home.name, call.context, place))
-            self.lanes.put(
-                part.lane, child, [(part.label, part.frame)], timeout=timeout, **common
-            )
+            self.lanes.put(part.lane, child, [(part.label, part.frame)], timeout=timeout, **common)
 
     def _require_room(self, call: Call) -> None:
         limit = call.options.max_backlog
@@ -300,7 +299,7 @@ class Stargate:
         call, seconds, callbacks = self._check(message, topic, on_ack, on_error, timeout, context)
         if callbacks:
             self._require_owner()
-            self.put(call, seconds, exclusive=True, **callbacks)
+            self.put(call, seconds, exclusive=True, callbacks=callbacks)
             return call.context
         future = self._submit(call, seconds)
         return self._wait(future, call, seconds)
@@ -323,7 +322,7 @@ class Stargate:
         call, seconds, callbacks = self._check(message, topic, on_ack, on_error, timeout, context)
         if callbacks:
             await asyncio.to_thread(self._require_owner)
-            await asyncio.to_thread(self.put, call, seconds, exclusive=True, **callbacks)
+            await asyncio.to_thread(self.put, call, seconds, exclusive=True, callbacks=callbacks)
             return call.context
         future = await asyncio.to_thread(self._submit, call, seconds)
         waiting = asyncio.wrap_future(future)
@@ -352,20 +351,15 @@ class Stargate:
         """
         context = task.request.id or str(uuid.uuid4())
         call = task.prepare(self, given, context)
-        callbacks = {
-            option: freeze_callback(option, given.get(option), self.app)
-            for option in ("on_ack", "on_error")
-        }
+        callbacks = Callbacks.freeze(given.get("on_ack"), given.get("on_error"), self.app)
         seconds = given.get("delivery_timeout")
         seconds = self.settings.produce_timeout if seconds is None else read_timeout(seconds)
         if self._has_redis:
-            future = self._submit(call, seconds, **callbacks)
+            future = self._submit(call, seconds, callbacks)
             outcome = self._wait(future, call, seconds)
         else:
             outcome = self._direct(call, seconds, callbacks)
-        return (
-            [each.to_dict() for each in outcome] if call.is_list else outcome.to_dict()
-        )
+        return [each.to_dict() for each in outcome] if call.is_list else outcome.to_dict()
 
     @property
     def _has_redis(self) -> bool:
@@ -374,15 +368,19 @@ class Stargate:
         except ConfigurationError:
             return False
 
-    def _direct(self, call: Call, seconds: float, callbacks: Mapping[str, str | None]) -> Any:
+    def _direct(self, call: Call, seconds: float, callbacks: Callbacks) -> Any:
         """Publish over a socket of this call's own: nothing is durable where there is no Redis."""
         from .direct import publish
         from .lanes.record import Settled
 
         outcomes = publish(Endpoint.of(self.settings), call, seconds)
-        settled = Settled(
-            Record(call.context, is_list=call.is_list, **callbacks), tuple(outcomes)
+        record = Record(
+            call.context,
+            is_list=call.is_list,
+            on_ack=callbacks.on_ack,
+            on_error=callbacks.on_error,
         )
+        settled = Settled(record, tuple(outcomes))
         Effects(self.app, None).trigger(settled)
         if settled.failed:
             raise error_of(settled.failure)
@@ -396,13 +394,9 @@ class Stargate:
         on_error: Any,
         timeout: Any,
         context: str | None,
-    ) -> tuple[Call, float, dict[str, str]]:
+    ) -> tuple[Call, float, Callbacks]:
         call = self.prepare(message, context or str(uuid.uuid4()), topic)
-        frozen = {
-            "on_ack": freeze_callback("on_ack", on_ack, self.app),
-            "on_error": freeze_callback("on_error", on_error, self.app),
-        }
-        callbacks = {option: packed for option, packed in frozen.items() if packed is not None}
+        callbacks = Callbacks.freeze(on_ack, on_error, self.app)
         if timeout is not None:
             seconds = read_timeout(timeout)
         elif callbacks:
@@ -411,11 +405,13 @@ class Stargate:
             seconds = self.settings.produce_timeout
         return call, seconds, callbacks
 
-    def _submit(self, call: Call, seconds: float, **callbacks: Any) -> Future[Any]:
+    def _submit(
+        self, call: Call, seconds: float, callbacks: Callbacks = NO_CALLBACKS
+    ) -> Future[Any]:
         self._require_owner()
         future = self.inbox.expect(call.context)
         try:
-            self.put(call, seconds, inbox=self.inbox.name, exclusive=True, **callbacks)
+            self.put(call, seconds, inbox=self.inbox.name, exclusive=True, callbacks=callbacks)
         except BaseException:
             self.inbox.forget(call.context)
             raise
@@ -472,7 +468,7 @@ class Stargate:
     def _require_owner(self) -> None:
         """See to it that somebody owns lanes: a producer worker, or this process."""
         now = time.monotonic()
-        with self._lock:
+        with self._lock.get():
             if self._acknowledger is not None and self._acknowledger.running:
                 return
             if now < self._survey_until:
@@ -488,9 +484,7 @@ class Stargate:
 
     def close(self) -> None:
         """End what this process runs of it: the acknowledger that ``produce`` may have started."""
-        with self._lock:
+        with self._lock.get():
             acknowledger, self._acknowledger = self._acknowledger, None
         if acknowledger is not None:
             acknowledger.stop()
-
-

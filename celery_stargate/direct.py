@@ -119,8 +119,7 @@ class _Run:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._entries = [
-            Entry(number, part.label, part.frame)
-            for number, part in enumerate(call.parts, start=1)
+            Entry(number, part.label, part.frame) for number, part in enumerate(call.parts, start=1)
         ]
         self._outcomes: dict[str, Outcome] = {}
         self._sent = 0
@@ -161,10 +160,13 @@ class _Run:
             producer,
             self._call.topic,
             source,
-            lambda entry, outcome: self._outcomes.setdefault(entry.label, outcome) and None,
+            self._settle,
             Window(options.max_pending, options.max_pending_bytes),
             sent_before=self._sent,
         )
+
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        self._outcomes.setdefault(entry.label, outcome)
 
     def _refuse(self, refused: HandshakeRefused) -> None:
         for entry in self._entries:

@@ -163,7 +163,7 @@ class Effects:
         packed = record.on_error if settled.failed else record.on_ack
         if packed is None:
             return
-        callback = maybe_signature(unpack(packed), app=self._app)
+        callback: Any = maybe_signature(unpack(packed), app=self._app)
         argument = settled.failure.to_dict() if settled.failed else settled.result
         options = {}
         if callback.get("subtask_type") is None:

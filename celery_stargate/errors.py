@@ -1,13 +1,13 @@
 """Every exception of celery_stargate.
 
-    StargateError
-    ├── ConfigurationError     a setting is missing, misspelled or of a wrong type
-    ├── InvalidMessage         the caller's message or option cannot be published
-    ├── LaneFull               the lane holds ``max_backlog`` messages already
-    ├── ContextInUse           the context is pending already, for somebody else
-    ├── StoreUnavailable       Redis did not answer (also an ``OperationalError``)
-    └── ProduceError           Pulsar refused the message, or nobody can know
-        └── ProduceTimeout     the deadline passed before a receipt came
+StargateError
+├── ConfigurationError     a setting is missing, misspelled or of a wrong type
+├── InvalidMessage         the caller's message or option cannot be published
+├── LaneFull               the lane holds ``max_backlog`` messages already
+├── ContextInUse           the context is pending already, for somebody else
+├── StoreUnavailable       Redis did not answer (also an ``OperationalError``)
+└── ProduceError           Pulsar refused the message, or nobody can know
+    └── ProduceTimeout     the deadline passed before a receipt came
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -23,30 +22,20 @@ _decoder = msgspec.json.Decoder(list[Receipt | Failure])
 
 
 class Inbox:
-    """One list in Redis for this process, and the futures of those who wait.
+    """One list in Redis, and the futures of those in this process who wait for it.
 
-    A thread reads the list while anyone waits, and ends when nobody does. A forked child has an
-    inbox of its own.
+    A thread reads the list while anyone waits, and ends when nobody does.
     """
 
     def __init__(self, lanes: Lanes) -> None:
+        self.name = uuid.uuid4().hex
         self._lanes = lanes
         self._lock = threading.Lock()
-        self._pid = 0
-        self._name = ""
         self._waiting: dict[str, Future[Any]] = {}
         self._thread: threading.Thread | None = None
-        self._renew()
-
-    @property
-    def name(self) -> str:
-        """What a record names to have its outcome pushed here."""
-        self._renew()
-        return self._name
 
     def expect(self, context: str) -> Future[Any]:
         """Return the future of a context: its receipt, list of receipts, or error."""
-        self._renew()
         future: Future[Any] = Future()
         # A caller cannot take back what is on its way; cancel() says so by returning False.
         future.set_running_or_notify_cancel()
@@ -71,15 +60,6 @@ class Inbox:
         if future is not None:
             _release(future, settled)
 
-    def _renew(self) -> None:
-        if self._pid == os.getpid():
-            return
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._name = uuid.uuid4().hex
-        self._waiting = {}
-        self._thread = None
-
     def _read(self) -> None:
         while True:
             with self._lock:
@@ -87,16 +67,21 @@ class Inbox:
                     self._thread = None
                     return
             try:
-                found = self._lanes.listen(self._name, timeout=1.0)
+                found = self._lanes.listen(self.name, timeout=1.0)
             except StoreUnavailable as error:
                 logger.warning("waiting for outcomes: %s", error)
                 time.sleep(0.5)
                 continue
-            if found is None:
-                continue
-            context, wire = found
+            if found is not None:
+                self._open(*found)
+
+    def _open(self, context: str, wire: bytes) -> None:
+        try:
             outcomes: tuple[Outcome, ...] = tuple(_decoder.decode(wire[1:]))
-            self.deliver(Settled(Record(context, is_list=wire[:1] == b"1"), outcomes))
+        except msgspec.DecodeError as error:
+            logger.error("an outcome of context %s cannot be read: %s", context, error)
+            return
+        self.deliver(Settled(Record(context, is_list=wire[:1] == b"1"), outcomes))
 
 
 def _release(future: Future[Any], settled: Settled) -> None:

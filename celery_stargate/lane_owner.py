@@ -141,7 +141,7 @@ class LaneOwner:
     async def _take_over(self) -> None:
         """Do the effects that the last owner left."""
         offset = 0
-        while found := await self._patiently(lambda: self._store.due(offset)):
+        while found := await self._patiently(self._store.due, offset):
             self._queue_effects(found)
             offset += len(found)
 
@@ -189,9 +189,7 @@ class LaneOwner:
         after = 0
         while True:
             if not self._draining:
-                entries = await self._patiently(
-                    lambda: self._store.read(after, 1, 1, mark=False)
-                )
+                entries = await self._patiently(self._store.read, after, 1, 1, mark=False)
                 if entries and entries[0].label not in self._settling:
                     return
                 if entries:
@@ -213,9 +211,7 @@ class LaneOwner:
                     # Effects cannot keep up: the backlog waits in Redis, not in our memory.
                     self._done_some.clear()
                     await self._done_some.wait()
-                entries = await self._patiently(
-                    lambda: self._store.read(after, count, size, mark=True)
-                )
+                entries = await self._patiently(self._store.read, after, count, size, mark=True)
                 if not entries:
                     if not await self._tools.watcher.wait(
                         self._store.log_key, after, self._tools.idle_timeout
@@ -257,9 +253,7 @@ class LaneOwner:
     async def _refuse(self, refused: HandshakeRefused) -> None:
         """Tell every message of the lane that Pulsar refuses it."""
         after = 0
-        while entries := await self._patiently(
-            lambda: self._store.read(after, 100, 2**24, mark=False)
-        ):
+        while entries := await self._patiently(self._store.read, after, 100, 2**24, mark=False):
             after = entries[-1].number
             for entry in entries:
                 if entry.label in self._settling:
@@ -291,9 +285,7 @@ class LaneOwner:
                 batch = self._outcomes[:_SETTLE_BATCH]
                 token = uuid.uuid4().hex
                 triples = [(entry.context, entry.place, outcome) for entry, outcome in batch]
-                settled, late, fenced = await self._patiently(
-                    lambda: self._store.settle(triples, token)  # noqa: B023  # awaited right here
-                )
+                settled, late, fenced = await self._patiently(self._store.settle, triples, token)
                 del self._outcomes[: len(batch)]
                 self._settling.difference_update(entry.label for entry, _ in batch)
                 self.counters.unmatched += late
@@ -316,20 +308,20 @@ class LaneOwner:
             batch = [await self._effects.get()]
             while len(batch) < _EFFECTS_BATCH and not self._effects.empty():
                 batch.append(self._effects.get_nowait())
-            done = await loop.run_in_executor(
-                self._tools.executor, self._tools.effects.run, batch
-            )
+            done = await loop.run_in_executor(self._tools.executor, self._tools.effects.run, batch)
             if done:
-                await self._patiently(lambda: self._store.finish(done))  # noqa: B023  # as above
+                await self._patiently(self._store.finish, done)
             self._in_effects.difference_update(each.record.context for each in batch)
             self._done_some.set()
 
-    async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def _patiently(
+        self, call: Callable[..., Awaitable[_Result]], *args: Any, **kwargs: Any
+    ) -> _Result:
         """Call Redis until it answers. What must not be done twice has a token."""
         backoff = Backoff(longest=1.0)
         while True:
             try:
-                return await call()
+                return await call(*args, **kwargs)
             except UNAVAILABLE as error:
                 wait = backoff.next()
                 logger.warning("lane %s: Redis does not answer: %s", self.lane.name, error)

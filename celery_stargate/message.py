@@ -94,9 +94,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
     def to_dict(self) -> dict[str, Any]:
         """Return the mapping form, with only the fields that are set."""
         return {
-            name: value
-            for name, value in msgspec.structs.asdict(self).items()
-            if value is not None
+            name: value for name, value in msgspec.structs.asdict(self).items() if value is not None
         }
 
     def to_frame_fields(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class HandshakeRefused(Exception):
     @property
     def permanent(self) -> bool:
         """Whether trying again would not help."""
-        return classify_handshake(self.status) is Verdict.PERMANENT
+        return classify_handshake(self.status, self.sentence) is Verdict.PERMANENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Producer:
         except InvalidStatus as refused:
             response = refused.response
             raise HandshakeRefused(
-                response.status_code, handshake_sentence(response.status_code, response.body)
+                response.status_code, handshake_sentence(response.status_code, bytes(response.body))
             ) from None
         except (InvalidHandshake, OSError, TimeoutError, EOFError) as error:
             raise LinkBroken(_link_sentence(endpoint.url, error)) from error
@@ -236,5 +236,3 @@ def _link_sentence(url: str, error: BaseException) -> str:
     host = urlsplit(url)
     where = f"{host.scheme}://{host.hostname}:{host.port or (443 if host.scheme == 'wss' else 80)}"
     return f"no connection to {where}: {plain(str(error) or type(error).__name__)}"
-
-

@@ -183,13 +183,14 @@ def classify_reply(reply: Reply) -> Verdict:
     return Verdict.TRANSIENT
 
 
-def classify_handshake(status: int) -> Verdict:
-    """Class the HTTP status of a refused handshake.
+def classify_handshake(status: int, sentence: str = "") -> Verdict:
+    """Class a refused handshake by its HTTP status, and where that is not enough by its sentence.
 
-    400, 401, 403 and 404 are permanent; everything else (409 a name still taken, 429, 500, 503,
-    504) may pass. A redirect is permanent: a token does not follow it.
+    400, 401, 403 and 404 are permanent, and so is a 503 for a terminated topic; everything else
+    (409 a name still taken, 429, 500, 503, 504) may pass. A redirect is permanent: a token does
+    not follow it.
     """
-    if status in (400, 401, 403, 404) or 300 <= status < 400:
+    if status in (400, 401, 403, 404) or 300 <= status < 400 or _TERMINATED.search(sentence):
         return Verdict.PERMANENT
     return Verdict.TRANSIENT
 

@@ -174,9 +174,7 @@ _TABLE: dict[str, Setting] = {
     "prefix": Setting(_text),
     "producer_name": Setting(_text, "producerName", True),
     "initial_sequence_id": Setting(_whole(-1, 2**62), "initialSequenceId", True),
-    "hashing_scheme": Setting(
-        _choice("Murmur3_32Hash", "JavaStringHash"), "hashingScheme", True
-    ),
+    "hashing_scheme": Setting(_choice("Murmur3_32Hash", "JavaStringHash"), "hashingScheme", True),
     "send_timeout": Setting(_seconds(0), "sendTimeoutMillis", True),
     "batching_enabled": Setting(_flag, "batchingEnabled", True),
     "batching_max_messages": Setting(_whole(1), "batchingMaxMessages", True),

@@ -11,7 +11,7 @@ from celery import Task, shared_task, uuid
 from celery.backends.base import DisabledBackend
 from celery.result import AsyncResult
 
-from .callback import freeze_callback, pack, unpack
+from .callback import Callbacks, pack
 from .errors import ConfigurationError, InvalidMessage, ProduceError, ProduceTimeout
 from .message import Message
 from .outcome import Failure
@@ -31,7 +31,7 @@ OUTCOME = "stargate_outcome"
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
 
 
-class ProduceResult(AsyncResult):
+class ProduceResult(AsyncResult):  # type: ignore[type-arg]
     """The result of a produce task: the receipt, or the list of receipts."""
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
@@ -51,7 +51,7 @@ class ProduceResult(AsyncResult):
         return super().get(*args, **kwargs)
 
 
-class ProduceTask(Task):
+class ProduceTask(Task):  # type: ignore[type-arg]
     """A task that publishes to Pulsar, and is done when the receipt is there.
 
     ``delay(message, topic=…, on_ack=…, on_error=…, delivery_timeout=…, via=…)`` checks the
@@ -100,7 +100,7 @@ class ProduceTask(Task):
         """
         from .client import Stargate
 
-        app = self._get_app()
+        app = self.app
         stargate = Stargate.of(app)
         task_id = task_id or uuid()
         given = self._arguments(args, kwargs)
@@ -108,16 +108,13 @@ class ProduceTask(Task):
         if via not in ("lane", "broker"):
             raise InvalidMessage(f"via must be 'lane' or 'broker', not {via!r}")
         call = self.prepare(stargate, given, task_id)
-        callbacks = {
-            option: freeze_callback(option, given.get(option), app)
-            for option in ("on_ack", "on_error")
-        }
+        callbacks = Callbacks.freeze(given.get("on_ack"), given.get("on_error"), app)
         # The payload stays out of what Celery shows of the arguments in events and logs.
         options.setdefault("argsrepr", _shown(call))
         options.setdefault("kwargsrepr", "{}")
         message = _canonical(given.pop("message"))
         rest = {name: value for name, value in given.items() if value is not None}
-        rest |= {name: unpack(text) for name, text in callbacks.items() if text is not None}
+        rest |= callbacks.unpacked()
         own_queue = getattr(self, "queue", None) is not None
         if not app.conf.task_always_eager and not (
             via == "broker" or own_queue or any(options.get(each) for each in _BROKER_OPTIONS)
@@ -168,7 +165,7 @@ class ProduceTask(Task):
         """
         from .client import Stargate
 
-        stargate = Stargate.of(self._get_app())
+        stargate = Stargate.of(self.app)
         return stargate.produce_in_process(self, {"message": message, **given})
 
     @staticmethod
@@ -223,9 +220,9 @@ def run(
 
 
 #: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.
-produce_task: ProduceTask = shared_task(
-    bind=True, base=ProduceTask, name=ProduceTask.default_name
-)(run)
+produce_task: ProduceTask = shared_task(bind=True, base=ProduceTask, name=ProduceTask.default_name)(
+    run
+)
 
 
 def error_of(failure: Failure) -> ProduceError:
@@ -252,7 +249,7 @@ def read_timeout(timeout: Any) -> float:
     Raises:
         InvalidMessage: it is no duration above zero.
     """
-    seconds = timeout.totalread_timeout() if isinstance(timeout, timedelta) else timeout
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidMessage(
             f"a timeout must be seconds or a timedelta, not {type(timeout).__name__}"
@@ -270,7 +267,8 @@ def _until(expires: Any, app: Celery) -> float:
     now = app.now()
     if moment.utcoffset() is None:
         now = now.replace(tzinfo=None)
-    return max(0.001, (moment - now).totalread_timeout())
+    left: float = (moment - now).total_seconds()
+    return max(0.001, left)
 
 
 def _shown(call: Call) -> str:
@@ -294,7 +292,7 @@ class _LanePublisher:
         stargate: Stargate,
         call: Call,
         timeout: float,
-        callbacks: Mapping[str, str | None],
+        callbacks: Callbacks,
     ) -> None:
         self._app = app
         self._stargate = stargate
@@ -346,7 +344,7 @@ class _LanePublisher:
             self._timeout,
             task=headers["task"],
             request=pack("a link, chain, chord or header of the call", request),
-            **self._callbacks,
+            callbacks=self._callbacks,
         )
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -70,11 +71,12 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        events, wake = b"$", b"0-0"
+        events: Any = b"$"
+        wake: Any = b"0-0"
         while True:
             try:
                 if events == b"$":
-                    last = await self._redis.xrevrange(self._events_key, count=1)
+                    last: Any = await self._redis.xrevrange(self._events_key, count=1)
                     events = last[0][0] if last else b"0-0"
                     self._on_event()
                 streams = {key: f"{after}-0".encode() for key, (after, _) in self._waiting.items()}
@@ -82,7 +84,7 @@ class Watcher:
                 streams[self._wake_key] = wake
                 self._reading = True
                 try:
-                    found = await self._blocking.xread(
+                    found: Any = await self._blocking.xread(
                         streams,  # type: ignore[arg-type]
                         count=1,
                         block=_BLOCK_MS,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +16,11 @@ from redis.exceptions import RedisError
 
 from ..errors import ContextInUse, LaneFull, StoreUnavailable
 from ..outcome import Failure, Outcome
+from ..per_process import PerProcess
 from .lane import Lane, Registry
 from .record import Record, Settled, decode_settled, encode_outcome, encode_record
 from .scripts import LANE_PARTS, lane_script, registry_script
-from .store import UNAVAILABLE, PerProcess
+from .store import UNAVAILABLE, connect
 
 __all__ = ["Lanes"]
 
@@ -44,14 +44,13 @@ class Lanes:
     def __init__(
         self, url: str, prefix: str, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._redis = PerProcess(url)
+        self._redis = PerProcess(lambda: connect(url))
         self._prefix = prefix
         self._registry = Registry(prefix)
         self._monotonic = monotonic
-        self._announced: dict[tuple[int, Lane], float] = {}
-        self._slots: list[_Slot] = []
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._announced: dict[Lane, float] = {}
+        # Free callers' slots. A deque's ends need no lock.
+        self._slots: PerProcess[deque[_Slot]] = PerProcess(deque)
 
     def put(
         self,
@@ -150,7 +149,7 @@ class Lanes:
             StoreUnavailable: Redis did not answer in bounded time.
         """
         with _translated():
-            return int(self._redis.client.xlen(lane.key(self._prefix, "log")))
+            return int(self._redis.get().xlen(lane.key(self._prefix, "log")))
 
     def survey(self) -> tuple[int, list[Lane]]:
         """Return how many workers are alive, and the lanes there are.
@@ -159,7 +158,7 @@ class Lanes:
             StoreUnavailable: Redis did not answer in bounded time.
         """
         with _translated():
-            script = self._redis.client.register_script(registry_script("attend"))
+            script = self._redis.get().register_script(registry_script("attend"))
             workers, *names = script(
                 keys=[self._registry.key("workers"), self._registry.key("lanes")], args=["", 0]
             )
@@ -172,7 +171,7 @@ class Lanes:
             StoreUnavailable: Redis did not answer in bounded time.
         """
         key = self._registry.inbox(inbox)
-        with _translated(), self._redis.client.pipeline(transaction=False) as pipeline:
+        with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
             pipeline.rpush(key, context.encode() + b"\n" + outcome)
             pipeline.expire(key, 3600)
             pipeline.execute()
@@ -184,7 +183,7 @@ class Lanes:
             StoreUnavailable: Redis did not answer in bounded time.
         """
         with _translated():
-            found: Any = self._redis.client.blpop([self._registry.inbox(inbox)], timeout)
+            found: Any = self._redis.get().blpop([self._registry.inbox(inbox)], timeout)
         if found is None:
             return None
         context, _, outcome = found[1].partition(b"\n")
@@ -201,23 +200,25 @@ class Lanes:
 
     def _announce(self, lane: Lane, options: dict[str, Any] | None) -> None:
         now = self._monotonic()
-        known = self._announced.get((os.getpid(), lane))
+        known = self._announced.get(lane)
         if known is not None and now - known < _ANNOUNCE_EVERY:
             return
-        client = self._redis.client
+        client = self._redis.get()
         if options is not None:
             text = json.dumps(options, sort_keys=True)
             client.hset(lane.key(self._prefix, "meta"), "options", text)
         script = client.register_script(registry_script("announce"))
-        script(
-            keys=[self._registry.key("lanes"), self._registry.key("events")], args=[lane.name]
-        )
-        self._announced[os.getpid(), lane] = now
+        script(keys=[self._registry.key("lanes"), self._registry.key("events")], args=[lane.name])
+        self._announced[lane] = now
 
     @contextmanager
     def _call(self, lane: Lane, name: str) -> Iterator[tuple[Callable[[list[Any]], Any], str]]:
-        slot = self._take_slot()
-        client = self._redis.client
+        slots = self._slots.get()
+        try:
+            slot = slots.pop()
+        except IndexError:
+            slot = _Slot()
+        client = self._redis.get()
         script: Script = client.register_script(lane_script(name))
         keys = [lane.key(self._prefix, part) for part in LANE_PARTS]
         keys.append(lane.key(self._prefix, f"answers:{slot.name}"))
@@ -225,18 +226,7 @@ class Lanes:
             with _translated():
                 yield lambda arguments: script(keys=keys, args=arguments), slot.token()
         finally:
-            self._give_slot(slot)
-
-    def _take_slot(self) -> _Slot:
-        with self._lock:
-            if self._pid != os.getpid():
-                self._slots.clear()
-                self._pid = os.getpid()
-            return self._slots.pop() if self._slots else _Slot()
-
-    def _give_slot(self, slot: _Slot) -> None:
-        with self._lock:
-            self._slots.append(slot)
+            slots.append(slot)
 
 
 class _Slot:

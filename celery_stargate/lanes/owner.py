@@ -77,15 +77,13 @@ class LaneStore:
 
     async def options(self) -> dict[str, Any]:
         """Return the producer options that a caller left for workers who do not know the topic."""
-        stored: Any = await self._redis.hget(  # type: ignore[misc]
-            self._keys[LANE_PARTS.index("meta")], "options"
-        )
+        stored: Any = await self._redis.hget(self._keys[LANE_PARTS.index("meta")], "options")
         if stored is None:
             return {}
         try:
             return msgspec.json.decode(stored, type=dict[str, Any])
         except msgspec.DecodeError as error:
-            report_undecodable(self.lane, error)
+            report_undecodable(self.lane, ValueError(str(error)))
             return {}
 
     async def tick(self) -> LaneTick:
@@ -104,9 +102,7 @@ class LaneStore:
             size: how many bytes of frames at most; one message always.
             mark: note that they may be sent from now on.
         """
-        fenced, *rest = await self._run(
-            "read", self._lease, after, count, size, 1 if mark else 0
-        )
+        fenced, *rest = await self._run("read", self._lease, after, count, size, 1 if mark else 0)
         if fenced:
             raise Fenced
         return [
@@ -116,9 +112,7 @@ class LaneStore:
 
     async def sent(self) -> int:
         """Return the number of the last message that may have been sent."""
-        stored: Any = await self._redis.hget(  # type: ignore[misc]
-            self._keys[LANE_PARTS.index("meta")], "sent"
-        )
+        stored: Any = await self._redis.hget(self._keys[LANE_PARTS.index("meta")], "sent")
         return int(stored or 0)
 
     async def settle(

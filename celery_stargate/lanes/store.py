@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -76,22 +75,3 @@ def connect_async(url: str, **options: Any) -> redis.asyncio.Redis:
     """Return a client for one event loop; it retries nothing, its owner does."""
     retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 1)
     return redis.asyncio.Redis.from_url(url, retry=retry, **{**_TIMEOUTS, **options})
-
-
-class PerProcess:
-    """One Redis client for each process, made when it is first used there.
-
-    After a fork the child makes its own: a socket shared with the parent would mix their answers.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._pid = 0
-        self._client: redis.Redis | None = None
-
-    @property
-    def client(self) -> redis.Redis:
-        if self._client is None or self._pid != os.getpid():
-            self._client = connect(self._url)
-            self._pid = os.getpid()
-        return self._client

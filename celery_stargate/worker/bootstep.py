@@ -11,7 +11,6 @@ from click import Option
 from ..acknowledger import Acknowledger
 from ..client import Stargate
 from ..lanes.record import Record
-from ..log import logger
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -39,7 +38,7 @@ class _Without(Option):
         )
 
 
-class StargateStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class StargateStep(bootsteps.StartStopStep):
     """Run the acknowledger in the worker's main process.
 
     It starts after the pool: nothing of ours exists when the pool's children are forked.
@@ -81,22 +80,20 @@ class StargateStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._acknowledger.stop(timeout=0.0)
             self._acknowledger = None
 
-    def info(self, parent: Any) -> dict[str, Any]:
+    def info(self, parent: Any) -> dict[str, Any]:  # type: ignore[override]  # Celery merges it
         """Return what ``celery inspect stats`` shows."""
         running = self._acknowledger is not None and self._acknowledger.running
         return {"stargate": {"running": running}}
 
     def _send_event(self, record: Record, result: Any, failed: bool) -> None:
         """Send the task event of an outcome, as the worker does for any task."""
-        consumer = getattr(self._worker, "consumer", None)
+        consumer: Any = getattr(self._worker, "consumer", None)
         events = getattr(consumer, "event_dispatcher", None)
         if record.task is None or events is None or not events.enabled:
             return
-        try:
-            if failed:
-                events.send("task-failed", uuid=record.context, exception=result["reason"])
-            else:
-                events.send("task-succeeded", uuid=record.context, result=str(result), runtime=0.0)
-        except Exception:
-            # An event is a copy of the truth, and no reason to repeat the effects.
-            logger.exception("the event of context %s was not sent", record.context)
+        if failed:
+            kind, fields = "task-failed", {"exception": result["reason"]}
+        else:
+            kind, fields = "task-succeeded", {"result": str(result), "runtime": 0.0}
+        # The dispatcher belongs to the consumer's thread.
+        consumer.call_soon(events.send, kind, uuid=record.context, **fields)

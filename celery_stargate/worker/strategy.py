@@ -13,8 +13,9 @@ from celery.worker.state import task_ready
 from celery.worker.strategy import default
 from kombu.serialization import loads, prepare_accept_content
 
-from ..callback import freeze_callback, pack
+from ..callback import Callbacks, pack
 from ..client import Stargate
+from ..effects import Effects
 from ..errors import StargateError, StoreUnavailable
 from ..log import logger
 from ..outcome import Failure
@@ -104,23 +105,18 @@ class _LanePool:
     def _record(
         self, name: str, task_id: str, request: Any, body: Any, content_type: Any, encoding: Any
     ) -> None:
-        stargate = Stargate.of(self._app)
         task: Any = self._app.tasks[name]
         if content_type:
             accept = prepare_accept_content(self._app.conf.accept_content)
             args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
         else:
             args, kwargs, embed = body
-        packed = pack(
-            "the task's request", _plain({**request, **(embed or {})})
-        )
+        packed = pack("the task's request", _plain({**request, **(embed or {})}))
         try:
+            stargate = Stargate.of(self._app)
             given = task._arguments(args, kwargs)
             call = task.prepare(stargate, given, task_id)
-            callbacks = {
-                option: freeze_callback(option, given.get(option), self._app)
-                for option in ("on_ack", "on_error")
-            }
+            callbacks = Callbacks.freeze(given.get("on_ack"), given.get("on_error"), self._app)
             timeout = given.get("delivery_timeout")
             seconds = call.options.delivery_timeout if timeout is None else read_timeout(timeout)
             stargate.put(
@@ -129,14 +125,14 @@ class _LanePool:
                 task=name,
                 request=packed,
                 tombstone=self._visibility_timeout(),
-                **callbacks,
+                callbacks=callbacks,
             )
         except StoreUnavailable:
             raise
         except (StargateError, TypeError) as error:
             # What delay() would have told its caller, told here as the task's failure.
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
-            stargate.effects.fail(name, packed, failure)
+            Effects(self._app, None, self._consumer.hostname).fail(name, packed, failure)
 
     def _visibility_timeout(self) -> float:
         """How long the broker may deliver the message again: Redis' default is an hour."""
@@ -148,7 +144,5 @@ def _plain(request: dict[str, Any]) -> dict[str, Any]:
     """Leave out what belongs to the delivery and not to the task."""
     left_out = ("_get_custom_headers", "on_ack", "properties", "errbacks_sent")
     return {
-        name: value
-        for name, value in request.items()
-        if value is not None and name not in left_out
+        name: value for name, value in request.items() if value is not None and name not in left_out
     }

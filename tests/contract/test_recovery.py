@@ -1,0 +1,29 @@
+"""A broker that is killed, and comes back."""
+
+from __future__ import annotations
+
+from tests.contract.wire import Broker, frame, ids, new_topic
+
+
+def test_killed_and_started_again(guarded: Broker) -> None:
+    """The socket goes without a close frame; names are free again; messages and numbers are
+    kept, so that a replay stores nothing twice."""
+    assert guarded.server is not None
+    topic = new_topic()
+    query: dict[str, object] = {
+        "producerName": "lane",
+        "initialSequenceId": -1,
+        "sendTimeoutMillis": 0,
+    }
+    frames = [frame(b"%d" % n, context=str(n)) for n in range(100)]
+    with guarded.producer(topic, guarded.token, **query) as producer:
+        first = ids(producer.ask(*frames[:50]))
+        guarded.server.kill()
+        assert producer.closed_with() is None
+    guarded.server.start()
+    with guarded.producer(topic, guarded.token, **query) as producer:
+        second = ids(producer.ask(*frames))
+    assert {found.ledger for found in second[:50]} == {-1}
+    assert -1 not in {found.ledger for found in second[50:]}
+    assert guarded.admin.stats(topic)["publishers"] == []
+    assert first == sorted(first)

@@ -1,0 +1,115 @@
+"""A real `redis-server` for tests."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.servers.process import ServerProcess, free_ports
+
+#: What the project demands of Redis, and what its tests need; `config` overrides each.
+_CONFIG = {
+    "save": "",
+    "appendonly": "no",
+    "appendfsync": "everysec",
+    "maxmemory-policy": "noeviction",
+    "enable-debug-command": "local",
+    "protected-mode": "yes",
+    "bind": "127.0.0.1",
+    "daemonize": "no",
+}
+
+
+def missing_reason() -> str | None:
+    """Why this machine cannot run Redis, with what to do about it; None when it can."""
+    if shutil.which("redis-server") is None:
+        return "redis-server not found on PATH; install with: apt-get install redis-server"
+    return None
+
+
+class RedisServer:
+    """A Redis of its own on a free port. By default it keeps nothing on disk.
+
+    Args:
+        data_dir: its working directory, made when missing.
+        port: a fixed port instead of a free one.
+        appendonly: keep the append-only file, so that data outlives `kill` and `restart`.
+        config: more directives, as in redis.conf, by name.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        appendonly: bool = False,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.port = port if port is not None else free_ports(1)[0]
+        self.log_path = data_dir / "redis.log"
+        directives = {**_CONFIG, "appendonly": "yes" if appendonly else "no", **(config or {})}
+        command = ["redis-server", "--port", str(self.port), "--dir", str(data_dir)]
+        for name, value in directives.items():
+            command += [f"--{name}", value]
+        self.process = ServerProcess("redis-server", command, log_path=self.log_path)
+
+    @property
+    def url(self) -> str:
+        """The URL of its database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it; it answers PING when this returns.
+
+        Raises:
+            ServerError: it did not start in 20 s.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.process.start(self._ready, timeout=20)
+
+    def stop(self) -> None:
+        """End it cleanly."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End it with `kill -9`."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """End it cleanly if it runs, and start it on the same port and data."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.process.resume()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _ready(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
+                sock.sendall(b"PING\r\n")
+                # While it still loads its file the answer is -LOADING.
+                return sock.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
