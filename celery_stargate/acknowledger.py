@@ -21,7 +21,7 @@ from .cancel import cancel_all
 from .client import Stargate
 from .effects import Effects
 from .errors import ConfigurationError
-from .lane_owner import LaneOwner, Tools
+from .lane_owner import RETIRE_AFTER, LaneOwner, Tools
 from .lanes.lane import CONTEXTS, Lane, Registry
 from .lanes.owner import LaneStore
 from .lanes.record import Record
@@ -282,6 +282,8 @@ class _Crew:
             lease=self._settings.lease,
             idle_timeout=self._settings.idle_timeout,
             revoked=revoked,
+            unlist=self._unlist,
+            list_again=self._list_again,
         )
 
     def stop(self, drain: float) -> None:
@@ -409,6 +411,12 @@ class _Crew:
             await self._watcher.close()
         except UNAVAILABLE as error:
             logger.warning("Redis does not answer: %s", error)
+
+    async def _unlist(self, lane: Lane) -> bool:
+        return bool(await self._registry_call("retire", ("lanes",), lane.name, int(RETIRE_AFTER)))
+
+    async def _list_again(self, lane: Lane) -> None:
+        await self._registry_call("announce", ("lanes", "events"), lane.name)
 
     async def _registry_call(self, name: str, parts: tuple[str, ...], *arguments: Any) -> Any:
         script = self._redis.register_script(registry_script(name))

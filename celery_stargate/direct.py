@@ -119,7 +119,8 @@ class _Run:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._entries = [
-            Entry(number, part.label, part.frame) for number, part in enumerate(call.parts, start=1)
+            Entry(number, part.label, part.frame, number - 1 if len(call.parts) > 1 else -1)
+            for number, part in enumerate(call.parts, start=1)
         ]
         self._outcomes: dict[str, Outcome] = {}
         self._sent = 0
@@ -173,7 +174,7 @@ class _Run:
             self._outcomes.setdefault(
                 entry.label,
                 Failure(
-                    context=entry.label,
+                    context=entry.context,
                     topic=str(self._call.topic),
                     outcome="unknown" if entry.number <= self._sent else "refused",
                     reason=refused.sentence,
@@ -189,7 +190,7 @@ class _Run:
             found.append(
                 self._outcomes.get(entry.label)
                 or Failure(
-                    context=entry.label,
+                    context=entry.context,
                     topic=str(self._call.topic),
                     outcome="unknown" if sent else "refused",
                     code="deadline",

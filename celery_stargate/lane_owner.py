@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
@@ -13,6 +14,7 @@ from .backoff import Backoff
 from .cancel import cancel_all
 from .effects import Effects
 from .errors import ConfigurationError
+from .lanes.lane import Lane
 from .lanes.owner import Fenced, LaneStore
 from .lanes.record import Settled
 from .lanes.store import UNAVAILABLE
@@ -26,6 +28,10 @@ from .watcher import Watcher
 from .window import Entry, Window
 
 __all__ = ["LaneOwner", "Tools"]
+
+#: Seconds after which an empty lane leaves the list of lanes; callers who use one announce it far
+#: more often.
+RETIRE_AFTER = 3600.0
 
 _Result = TypeVar("_Result")
 
@@ -49,6 +55,12 @@ class Tools:
     idle_timeout: float
     #: Whether a context was revoked, as Celery's worker knows it.
     revoked: Callable[[str], bool]
+    #: Take a lane out of the list of lanes, unless it was used of late; say whether it is out.
+    unlist: Callable[[Lane], Awaitable[bool]]
+    #: Put it into the list again.
+    list_again: Callable[[Lane], Awaitable[None]]
+    #: The clock of what idles, in seconds.
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class LaneOwner:
@@ -126,8 +138,13 @@ class LaneOwner:
 
     async def _keep(self) -> None:
         await self._take_over()
+        empty_since = self._tools.monotonic()
         while True:
             tick = await self._patiently(self._store.tick)
+            if tick.contexts or not self.lane.has_messages:
+                empty_since = self._tools.monotonic()
+            elif self._tools.monotonic() - empty_since > RETIRE_AFTER and await self._retire():
+                return
             if tick.due:
                 self._queue_effects(await self._patiently(self._store.due))
             wait = min(1.0, self._tools.lease / 3) if tick.contexts else self._tools.lease / 3
@@ -137,6 +154,16 @@ class LaneOwner:
                     continue
                 wait = min(wait, tick.next_deadline + 0.001)
             await asyncio.sleep(wait)
+
+    async def _retire(self) -> bool:
+        """Forget a lane that has long been empty; return whether it is gone."""
+        if not await self._patiently(self._tools.unlist, self.lane):
+            return False
+        if await self._patiently(self._store.retire):
+            logger.info("lane %s: long empty, and retired", self.lane.name)
+            return True
+        await self._patiently(self._tools.list_again, self.lane)
+        return False
 
     async def _take_over(self) -> None:
         """Do the effects that the last owner left."""

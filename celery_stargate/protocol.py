@@ -197,6 +197,8 @@ def classify_handshake(status: int, sentence: str = "") -> Verdict:
 
 _TAGS = re.compile(r"<[^>]*>")
 _MESSAGE_ROW = re.compile(r"<th>\s*MESSAGE:\s*</th>\s*<td>(.*?)</td>", re.IGNORECASE | re.DOTALL)
+#: What the broker told the proxy, inside the proxy's own sentence.
+_BROKER_SENTENCE = re.compile(r'"errorMsg"\s*:\s*"((?:[^"\\]|\\.)+)"')
 _TITLE = re.compile(r"<title>\s*(?:Error\s+\d{3}\s*)?(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
@@ -205,7 +207,10 @@ def handshake_sentence(status: int, body: bytes | None) -> str:
 
     Where the page has none, the status alone is told.
     """
-    text = (body or b"")[:20_000].decode("utf-8", "replace")
+    text = html.unescape((body or b"")[:20_000].decode("utf-8", "replace"))
+    broker = _BROKER_SENTENCE.search(text)
+    if broker:
+        return f"HTTP {status}: {plain(broker.group(1))}"
     for pattern in (_MESSAGE_ROW, _TITLE):
         found = pattern.search(text)
         sentence = found and plain(_TAGS.sub(" ", found.group(1)))

@@ -75,6 +75,10 @@ class LaneStore:
         """Give the lease back."""
         await self._run("release", self._lease)
 
+    async def retire(self) -> bool:
+        """Forget the lane where it is empty; return whether it is gone, and the lease with it."""
+        return bool(await self._run("retire", self._lease))
+
     async def options(self) -> dict[str, Any]:
         """Return the producer options that a caller left for workers who do not know the topic."""
         stored: Any = await self._redis.hget(self._keys[LANE_PARTS.index("meta")], "options")
