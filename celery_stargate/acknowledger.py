@@ -280,6 +280,7 @@ class _Crew:
             executor=executor,
             watcher=self._watcher,
             lease=self._settings.lease,
+            receipt_timeout=self._settings.receipt_timeout,
             idle_timeout=self._settings.idle_timeout,
             revoked=revoked,
             unlist=self._unlist,
@@ -370,7 +371,8 @@ class _Crew:
             await owner.run()
         except Exception:
             logger.exception("lane %s: its owner failed", owner.lane.name)
-            # The next try takes it up again, here or elsewhere.
+            # It is taken up again, here or elsewhere; at once would be a loop.
+            await asyncio.sleep(1.0)
         finally:
             try:
                 await store.release()

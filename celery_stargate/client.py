@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 import uuid
@@ -481,10 +482,13 @@ class Stargate:
 
             self._acknowledger = Acknowledger(self.app)
             self._acknowledger.start()
+            # So that a script's lanes are free at once when it ends.
+            atexit.register(self.close)
 
     def close(self) -> None:
         """End what this process runs of it: the acknowledger that ``produce`` may have started."""
         with self._lock.get():
             acknowledger, self._acknowledger = self._acknowledger, None
         if acknowledger is not None:
+            atexit.unregister(self.close)
             acknowledger.stop()

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from celery import signals
+from celery.app.task import Context
 from celery.app.trace import build_tracer
 from celery.canvas import maybe_signature
 
@@ -128,8 +130,22 @@ class Effects:
             OUTCOME: outcome,
         }
         assert record.task is not None
+        if isinstance(outcome, Failure) and outcome.code == "revoked":
+            self._revoke(record, Context(request), outcome)
+            return
         tracer = self._tracer(record.task, isinstance(outcome, Failure))
         tracer(record.context, (), {}, request)
+
+    def _revoke(self, record: Record, request: Context, failure: Failure) -> None:
+        """Tell that a task was revoked, as ``celery.worker.request`` does for one in the pool."""
+        task: Any = self._task(record.task or ProduceTask.default_name)
+        store = not (request.ignore_result or task.ignore_result)
+        task.backend.mark_as_revoked(
+            record.context, failure.reason, request=request, store_result=store
+        )
+        signals.task_revoked.send(
+            sender=task, request=request, terminated=False, signum=None, expired=False
+        )
 
     def _tracer(self, name: str, failed: bool) -> Callable[..., Any]:
         """Return Celery's tracer for a task.
@@ -139,14 +155,7 @@ class Effects:
         """
         key = name, failed
         if key not in self._tracers:
-            task = self._app.tasks.get(name)
-            if not isinstance(task, ProduceTask):
-                logger.warning(
-                    "task %s is not registered here as a produce task; "
-                    "its outcome is told all the same",
-                    name,
-                )
-                task = self._app.tasks[ProduceTask.default_name]
+            task = self._task(name)
             self._tracers[key] = build_tracer(
                 name,
                 task,
@@ -156,6 +165,16 @@ class Effects:
                 propagate=not failed,
             )
         return self._tracers[key]
+
+    def _task(self, name: str) -> ProduceTask:
+        task: Any = self._app.tasks.get(name)
+        if isinstance(task, ProduceTask):
+            return task
+        logger.warning(
+            "task %s is not registered here as a produce task; its outcome is told all the same",
+            name,
+        )
+        return self._app.tasks[ProduceTask.default_name]  # type: ignore[return-value]
 
     def trigger(self, settled: Settled) -> None:
         """Publish ``on_ack`` or ``on_error``, whichever the outcome calls for."""

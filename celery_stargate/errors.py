@@ -28,6 +28,7 @@ __all__ = [
     "StargateError",
     "StoreUnavailable",
     "nearest",
+    "shown",
 ]
 
 
@@ -132,3 +133,13 @@ def nearest(word: str, known: Any) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest of the known words, else an empty text."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """Return the ``repr`` of what was found, cut to 100 characters."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # An int of more digits than Python prints.
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -51,6 +51,8 @@ class Tools:
     watcher: Watcher
     #: Seconds a lease lasts without a renewal.
     lease: float
+    #: Seconds after which a message without a receipt makes the connection be made anew.
+    receipt_timeout: float
     #: Seconds without a message after which the socket is closed.
     idle_timeout: float
     #: Whether a context was revoked, as Celery's worker knows it.
@@ -91,6 +93,7 @@ class LaneOwner:
         self._stopping = asyncio.Event()
         self._draining = False
         self._producer: Producer | None = None
+        self._session: Session | None = None
         self._window = Window(options.max_pending, options.max_pending_bytes)
 
     @property
@@ -115,8 +118,22 @@ class LaneOwner:
                 each.result()
         except Fenced:
             logger.warning("lane %s: another owner has it now", self.lane.name)
+            await cancel_all([*tasks, stopping])
+            await self._hand_in()
         finally:
             await cancel_all([*tasks, stopping])
+
+    async def _hand_in(self) -> None:
+        """Without the lease, settle the receipts that are here: an ok counts from anyone."""
+        triples = [(entry.context, entry.place, outcome) for entry, outcome in self._outcomes]
+        try:
+            settled, _, _ = await self._store.settle(triples, uuid.uuid4().hex)
+            done = await asyncio.get_running_loop().run_in_executor(
+                self._tools.executor, self._tools.effects.run, settled
+            )
+            await self._store.finish(done)
+        except UNAVAILABLE as error:
+            logger.warning("lane %s: receipts are left to the owner: %s", self.lane.name, error)
 
     async def drain(self, timeout: float) -> None:
         """Send nothing new, wait for what is in flight, and give the lane back."""
@@ -178,16 +195,21 @@ class LaneOwner:
         self._sent = await self._patiently(self._store.sent)
         backoff = Backoff()
         while True:
+            # What has its outcome already must not be read from the lane, and sent, again.
+            await self._settled_all()
             await self._wait_for_messages()
-            producer = self._producer = Producer(self._tools.endpoint(), topic, self._options)
             receipts = self.counters.receipts
+            producer: Producer | None = None
             try:
+                producer = self._producer = Producer(self._tools.endpoint(), topic, self._options)
                 await producer.open()
-                await self._session(producer, topic).run()
+                self._session = self._make_session(producer, topic)
+                await self._session.run()
             except HandshakeRefused as refused:
                 if refused.permanent:
                     logger.error("lane %s: Pulsar refuses it: %s", self.lane.name, refused)
                     await self._refuse(refused)
+                    backoff.reset()
                 else:
                     logger.warning("lane %s: not now: %s", self.lane.name, refused)
             except (LinkBroken, ConfigurationError) as error:
@@ -196,7 +218,8 @@ class LaneOwner:
                 backoff.reset()
                 continue
             finally:
-                await self._close(producer)
+                if producer is not None:
+                    await self._close(producer)
             if self.counters.receipts > receipts:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
@@ -212,19 +235,20 @@ class LaneOwner:
             producer.abort()
 
     async def _wait_for_messages(self) -> None:
-        """Return when the lane holds a message that has no outcome yet."""
-        after = 0
+        """Return when the lane holds a message."""
         while True:
-            if not self._draining:
-                entries = await self._patiently(self._store.read, after, 1, 1, mark=False)
-                if entries and entries[0].label not in self._settling:
-                    return
-                if entries:
-                    after = entries[0].number
-                    continue
-            await self._tools.watcher.wait(self._store.log_key, after, self._tools.idle_timeout)
+            if self._draining:
+                await self._stopping.wait()
+            if await self._patiently(self._store.read, 0, 1, 1, mark=False):
+                return
+            await self._tools.watcher.wait(self._store.log_key, 0, self._tools.idle_timeout)
 
-    def _session(self, producer: Producer, topic: Topic) -> Session:
+    async def _settled_all(self) -> None:
+        while self._settling:
+            self._done_some.clear()
+            await self._done_some.wait()
+
+    def _make_session(self, producer: Producer, topic: Topic) -> Session:
         after = 0
         sent_before = self._sent
 
@@ -247,7 +271,7 @@ class LaneOwner:
                     continue
                 after = entries[-1].number
                 self._sent = max(self._sent, after)
-                wanted = [each for each in entries if self._is_wanted(each)]
+                wanted = [each for each in entries if not self._revoked(each, sent_before)]
                 if wanted:
                     return wanted
 
@@ -257,24 +281,22 @@ class LaneOwner:
             source,
             self._give,
             self._window,
+            receipt_timeout=self._tools.receipt_timeout,
             sent_before=sent_before,
             counters=self.counters,
         )
 
-    def _is_wanted(self, entry: Entry) -> bool:
-        if entry.label in self._settling:
+    def _revoked(self, entry: Entry, sent_before: int) -> bool:
+        """Refuse a message whose task was revoked, unless it may have been sent already."""
+        if entry.number <= sent_before or not self._tools.revoked(entry.context):
             return False
-        if self._tools.revoked(entry.context):
-            self._give(
-                entry,
-                Failure(
-                    context=entry.context,
-                    topic=self.lane.topic,
-                    reason="the task was revoked before it was sent",
-                    code="revoked",
-                ),
-            )
-            return False
+        failure = Failure(
+            context=entry.context,
+            topic=self.lane.topic,
+            reason="the task was revoked before it was sent",
+            code="revoked",
+        )
+        self._give(entry, failure)
         return True
 
     async def _refuse(self, refused: HandshakeRefused) -> None:
@@ -283,8 +305,6 @@ class LaneOwner:
         while entries := await self._patiently(self._store.read, after, 100, 2**24, mark=False):
             after = entries[-1].number
             for entry in entries:
-                if entry.label in self._settling:
-                    continue
                 failure = Failure(
                     context=entry.context,
                     topic=self.lane.topic,
@@ -327,7 +347,11 @@ class LaneOwner:
             if context not in self._in_effects:
                 self._in_effects.add(context)
                 self._effects.put_nowait(each)
-            self._window.remove(context)
+            if self._session is not None:
+                count = len(each.outcomes)
+                self._session.forget(
+                    [f"{context}.{place}" for place in range(count)] if count > 1 else [context]
+                )
 
     async def _do_effects(self) -> None:
         loop = asyncio.get_running_loop()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from .errors import InvalidMessage, nearest
+from .errors import InvalidMessage, nearest, shown
 
 __all__ = ["Message", "check_messages"]
 
 #: 2**63 - 1: Pulsar reads times into a Java long.
 _LONG = 9_223_372_036_854_775_807
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
@@ -56,6 +58,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
             )
         if isinstance(self.payload, str):
             _encodable("payload", self.payload)
+        else:
+            # What was checked is what is sent: buffers and containers are copied.
+            _set(self, "payload", bytes(self.payload))
         if self.key is not None:
             _text("key", self.key)
         if self.properties is not None:
@@ -65,7 +70,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
                 )
             for name, value in self.properties.items():
                 _text("the name of a property", name)
-                _text(f"property {name!r}", value)
+                _text(f"property {shown(name)}", value)
+            _set(self, "properties", dict(self.properties))
         if self.event_time is not None:
             _moment("event_time", self.event_time)
         if self.deliver_at is not None:
@@ -80,6 +86,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
                 raise InvalidMessage("replication_clusters must be a list of names")
             for cluster in clusters:
                 _text("a name in replication_clusters", cluster)
+            _set(self, "replication_clusters", tuple(clusters))
 
     def __repr__(self) -> str:
         # A payload or a key in a log line would be a leak.
@@ -92,14 +99,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
         return self.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the mapping form, with only the fields that are set."""
-        return {
+        """Return the mapping form, with only the fields that are set, for kombu's JSON."""
+        fields = {
             name: value for name, value in msgspec.structs.asdict(self).items() if value is not None
         }
+        if isinstance(self.deliver_after, timedelta):
+            fields["deliver_after"] = self.deliver_after.total_seconds()
+        return fields
 
     def to_frame_fields(self) -> dict[str, Any]:
         """Return the fields of Pulsar's frame: camel case, base64, milliseconds."""
-        payload = self.payload.encode() if isinstance(self.payload, str) else bytes(self.payload)
+        payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
         fields: dict[str, Any] = {"payload": base64.b64encode(payload).decode("ascii")}
         if self.key is not None:
             fields["key"] = self.key
@@ -111,15 +121,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
             )
         if self.deliver_at is not None:
             moment = _moment("deliver_at", self.deliver_at)
-            fields["deliverAt"] = int(moment.timestamp() * 1000)
+            fields["deliverAt"] = (moment - _EPOCH) // _MILLISECOND
         if self.deliver_after is not None:
-            fields["deliverAfterMs"] = int(_duration("deliver_after", self.deliver_after) * 1000)
+            seconds = _duration("deliver_after", self.deliver_after)
+            # 0 would be no delay at all.
+            fields["deliverAfterMs"] = max(1, round(seconds * 1000))
         if self.replication_clusters is not None:
             fields["replicationClusters"] = list(self.replication_clusters)
         return fields
 
 
 _FIELDS = Message.__struct_fields__
+_set = msgspec.structs.force_setattr
 
 
 def check_messages(given: object) -> tuple[list[Message], bool]:
@@ -167,11 +180,12 @@ def _check(given: object) -> Message:
 
 def _from_mapping(given: Mapping[Any, Any]) -> Message:
     for name in given:
+        if not isinstance(name, str):
+            raise InvalidMessage(f"the name of a field must be text, not {type(name).__name__}")
         if name not in _FIELDS:
             known = ", ".join(_FIELDS)
-            raise InvalidMessage(
-                f"unknown field {name!r}{nearest(str(name), _FIELDS)} The fields are {known}"
-            )
+            close = nearest(name, _FIELDS) or "."
+            raise InvalidMessage(f"unknown field {shown(name)}{close} The fields are {known}")
     if given.get("payload") is None:
         raise InvalidMessage("the mapping has no payload")
     return Message(**given)
@@ -207,12 +221,12 @@ def _moment(what: str, value: object) -> datetime:
         try:
             moment = datetime.fromtimestamp(value).astimezone()
         except (OverflowError, OSError, ValueError):
-            raise InvalidMessage(f"{what} {value!r} is no epoch time in seconds") from None
+            raise InvalidMessage(f"{what} {shown(value)} is no epoch time in seconds") from None
     elif isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            raise InvalidMessage(f"{what} {value!r} is not an ISO 8601 time") from None
+            raise InvalidMessage(f"{what} {shown(value)} is not an ISO 8601 time") from None
     elif isinstance(value, datetime):
         moment = value
     else:
@@ -231,9 +245,11 @@ def _duration(what: str, value: object) -> float:
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = value
     else:
         raise InvalidMessage(f"{what} must be seconds or a timedelta, not {type(value).__name__}")
-    if not 0 < seconds * 1000 <= _LONG:
+    if not seconds > 0:
         raise InvalidMessage(f"{what} must be more than 0 seconds, and is {seconds}")
-    return seconds
+    if seconds * 1000 > _LONG:
+        raise InvalidMessage(f"{what} must be finite, and is {shown(seconds)}")
+    return float(seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,8 @@ class Session:
         source: gives messages in the lane's order.
         settle: is called with a message and its outcome.
         window: bounds what is in flight.
+        receipt_timeout: seconds after which a message without a receipt means that the connection
+            is to be made anew.
         sent_before: the number of the last message that an earlier session may have sent: if Pulsar
             refuses one up to there, an earlier send of it may be stored all the same.
     """
@@ -62,6 +64,7 @@ class Session:
         settle: Callable[[Entry, Outcome], None],
         window: Window,
         *,
+        receipt_timeout: float = 60.0,
         sent_before: int = 0,
         counters: Counters | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class Session:
         self._source = source
         self._settle = settle
         self._window = window
+        self._receipt_timeout = receipt_timeout
         self._sent_before = sent_before
         self._changed = asyncio.Event()
         self.counters = counters or Counters()
@@ -83,13 +87,21 @@ class Session:
         """
         receiving = asyncio.ensure_future(self._receive())
         sending = asyncio.ensure_future(self._send())
+        watching = asyncio.ensure_future(self._watch())
+        tasks = [receiving, watching, sending]
         try:
-            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done():
-                receiving.result()
-            sending.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
-            await cancel_all([receiving, sending])
+            await cancel_all(tasks)
+
+    def forget(self, labels: Iterable[str]) -> None:
+        """Wait no more for messages that got their outcomes elsewhere."""
+        for label in labels:
+            self._window.remove(label)
+        self._changed.set()
 
     async def _send(self) -> None:
         window, send = self._window, self._producer.send
@@ -107,6 +119,14 @@ class Session:
                     await send(entry.frame)
         while len(window):
             await self._wait_for_change()
+
+    async def _watch(self) -> None:
+        """Find a receipt that is missing while the connection looks alive."""
+        while True:
+            oldest = self._window.oldest
+            await asyncio.sleep(self._receipt_timeout)
+            if oldest is not None and oldest in self._window:
+                raise LinkBroken(f"no receipt for a message in {self._receipt_timeout:g} s")
 
     async def _wait_for_change(self) -> None:
         self._changed.clear()

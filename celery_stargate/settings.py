@@ -157,6 +157,7 @@ _TABLE: dict[str, Setting] = {
     "lease": Setting(_seconds(0.5)),
     "drain_timeout": Setting(_seconds(0)),
     "idle_timeout": Setting(_seconds(1)),
+    "receipt_timeout": Setting(_seconds(0.1)),
     "open_timeout": Setting(_seconds(1)),
     "ping_interval": Setting(_seconds(0.1)),
     "ping_timeout": Setting(_seconds(0.1)),
@@ -315,6 +316,7 @@ class Settings:
     lease: float = 10.0
     drain_timeout: float = 10.0
     idle_timeout: float = 300.0
+    receipt_timeout: float = 60.0
     open_timeout: float = 45.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0

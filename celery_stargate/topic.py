@@ -45,7 +45,7 @@ class Topic:
                 f"topic {text!r} has the domain {domain!r}; it must be one of {', '.join(_DOMAINS)}"
             )
         parts = rest.split("/", 2)
-        if len(parts) != 3 or not all(parts):
+        if len(parts) != 3 or not all(rest.split("/")):
             raise InvalidMessage(
                 f"topic {text!r} is not of the form persistent://TENANT/NAMESPACE/TOPIC"
             )
@@ -82,15 +82,26 @@ def split_producer_url(url: str) -> tuple[str, Topic, str]:
     Raises:
         ConfigurationError: the URL is not of the form
             ``ws://HOST:PORT/ws/v2/producer/{persistent|non-persistent}/TENANT/NAMESPACE/TOPIC``.
+        InvalidMessage: its topic is malformed.
     """
-    parts = urlsplit(url)
-    prefix, found, rest = parts.path.partition("/ws/v2/producer/")
-    pieces = [unquote(piece) for piece in rest.split("/", 3)]
-    if parts.scheme not in ("ws", "wss") or not parts.netloc or not found or len(pieces) != 4:
-        raise ConfigurationError(
-            "a producer's URL is ws://HOST:PORT/ws/v2/producer/persistent/TENANT/NAMESPACE/TOPIC"
-            f" and this is not: {parts.scheme}://{parts.hostname or ''}{parts.path}"
-        )
+    problem = (
+        "a producer's URL is ws://HOST:PORT/ws/v2/producer/persistent/TENANT/NAMESPACE/TOPIC"
+        " and this is not"
+    )
+    # urlsplit drops line ends and tabs silently.
+    if not isinstance(url, str) or not url.isprintable():
+        raise ConfigurationError(f"{problem}: it is no printable text")
+    try:
+        parts = urlsplit(url)
+        prefix, found, rest = parts.path.partition("/ws/v2/producer/")
+        pieces = [unquote(piece, errors="strict") for piece in rest.split("/", 3)]
+        where = (parts.hostname, parts.port)
+    except ValueError as error:
+        raise ConfigurationError(f"{problem}: {type(error).__name__} in reading it") from None
+    known = parts.scheme in ("ws", "wss") and where[0] and found and not parts.fragment
+    if not known or len(pieces) != 4:
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        raise ConfigurationError(f"{problem}: {shown}")
     domain, tenant, namespace, name = pieces
     topic = Topic.parse(f"{domain}://{tenant}/{namespace}/{name}")
     return f"{parts.scheme}://{parts.netloc}{prefix}", topic, parts.query

@@ -56,6 +56,11 @@ class Window:
         return label in self._entries
 
     @property
+    def oldest(self) -> str | None:
+        """The label of the message that has waited longest; None where none waits."""
+        return next(iter(self._entries), None)
+
+    @property
     def room(self) -> tuple[int, int]:
         """How many messages, and how many bytes, may be added now; (0, 0) where none may."""
         count = self._max_count - len(self._entries)

@@ -6,7 +6,7 @@
 --   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>"
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms
 --   4 outcomes    hash: settled context -> "<token>\n<json list>"; of a list in part settled also
---                 "<context> <i>" -> json, and "<context> left" -> how many are missing
+--                 "<context>\n<i>" -> json, and "<context>\nleft" -> how many are missing
 --   5 due         sorted set: settled context -> when to do its effects if nobody has, epoch ms
 --   6 lease       string: "<owner>:<epoch>", with the lease's time to live
 --   7 meta        hash: last = last number given, sent = last number that may have been sent,
@@ -28,11 +28,21 @@ local function head(record)
   return tonumber(first), tonumber(count), tonumber(tombstone)
 end
 
+-- A full Redis refuses a script whose first write needs memory. This write needs none: what follows
+-- it passes, for a full lane could not be drained otherwise.
+local function pass_when_full()
+  redis.call('HDEL', META, '')
+end
+
+-- The field of a list's part; a context is printable and holds no line break.
+local function part(context, i)
+  return context .. '\n' .. i
+end
+
 local function forget_parts(context, count)
   if count > 1 then
-    local fields = { context .. ' left' }
-    for i = 0, count - 1 do fields[#fields + 1] = context .. ' ' .. i end
-    redis.call('HDEL', OUTCOMES, unpack(fields))
+    redis.call('HDEL', OUTCOMES, part(context, 'left'))
+    for i = 0, count - 1 do redis.call('HDEL', OUTCOMES, part(context, i)) end
   end
 end
 

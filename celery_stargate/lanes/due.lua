@@ -12,6 +12,7 @@ else
   contexts = redis.call('ZRANGE', DUE, offset, offset + count - 1)
 end
 local reply = { 0 }
+if #contexts > 0 then pass_when_full() end
 for _, context in ipairs(contexts) do
   local record, outcome = redis.call('HGET', CONTEXTS, context), redis.call('HGET', OUTCOMES, context)
   if record and outcome then

@@ -14,6 +14,7 @@ else
 end
 local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
 local reply = {}
+if #overdue > 0 then pass_when_full() end
 for _, context in ipairs(overdue) do
   local record = redis.call('HGET', CONTEXTS, context)
   local first, count
@@ -26,7 +27,7 @@ for _, context in ipairs(overdue) do
   else
     local parts = {}
     for i = 0, math.max(count, 1) - 1 do
-      local known = count > 1 and redis.call('HGET', OUTCOMES, context .. ' ' .. i)
+      local known = count > 1 and redis.call('HGET', OUTCOMES, part(context, i))
       parts[#parts + 1] = known or ((count > 0 and first + i <= sent) and '1' or '0')
     end
     local list = '[' .. table.concat(parts, ',') .. ']'

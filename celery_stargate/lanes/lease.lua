@@ -4,6 +4,7 @@
 -- Returns {1, epoch, generation, sent} where the caller holds it now, {0, ms left} where another
 -- does. A new hold has a new epoch, which fences every earlier one.
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
+pass_when_full()
 local held = redis.call('GET', LEASE)
 if held then
   local by, epoch = string.match(held, '^(.*):(%d+)$')

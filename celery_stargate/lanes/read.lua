@@ -29,6 +29,8 @@ while count > 0 and bytes > 0 do
 end
 if ARGV[5] == '1' and last > after then
   local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
-  if last > sent then redis.call('HSET', META, 'sent', string.format('%.0f', last)) end
+  if last > sent then
+    pass_when_full()
+    redis.call('HSET', META, 'sent', string.format('%.0f', last)) end
 end
 return reply

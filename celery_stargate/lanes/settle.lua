@@ -35,13 +35,13 @@ local function settle(context, place, json, kind)
     return { 'due', record, list }
   end
   if place >= count then return { 'late' } end
-  if redis.call('HSETNX', OUTCOMES, context .. ' ' .. place, json) == 0 then return { 'part' } end
+  if redis.call('HSETNX', OUTCOMES, part(context, place), json) == 0 then return { 'part' } end
   redis.call('XDEL', LOG, string.format('%.0f-0', first + place))
-  redis.call('HSETNX', OUTCOMES, context .. ' left', count)
-  if redis.call('HINCRBY', OUTCOMES, context .. ' left', -1) > 0 then return { 'part' } end
+  redis.call('HSETNX', OUTCOMES, part(context, 'left'), count)
+  if redis.call('HINCRBY', OUTCOMES, part(context, 'left'), -1) > 0 then return { 'part' } end
   local parts = {}
   for i = 0, count - 1 do
-    parts[#parts + 1] = redis.call('HGET', OUTCOMES, context .. ' ' .. i)
+    parts[#parts + 1] = redis.call('HGET', OUTCOMES, part(context, i))
   end
   local list = '[' .. table.concat(parts, ',') .. ']'
   make_due(context, list, token, at)
@@ -49,6 +49,7 @@ local function settle(context, place, json, kind)
   return { 'due', record, list }
 end
 
+pass_when_full()
 for i = 4, #ARGV, 4 do
   reply[#reply + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3])
 end

@@ -91,7 +91,11 @@ class StargateStep(bootsteps.StartStopStep):
         events = getattr(consumer, "event_dispatcher", None)
         if record.task is None or events is None or not events.enabled:
             return
-        if failed:
+        kind: str
+        fields: dict[str, Any]
+        if failed and result["code"] == "revoked":
+            kind, fields = "task-revoked", {"terminated": False, "signum": None, "expired": False}
+        elif failed:
             kind, fields = "task-failed", {"exception": result["reason"]}
         else:
             kind, fields = "task-succeeded", {"result": str(result), "runtime": 0.0}
