@@ -22,7 +22,7 @@ from .client import Stargate
 from .effects import Effects
 from .errors import ConfigurationError
 from .lane_owner import RETIRE_AFTER, LaneOwner, Tools
-from .lanes.lane import CONTEXTS, Lane, Registry
+from .lanes.lane import CONTEXTS, Lane, Registry, parse_lanes
 from .lanes.owner import LaneStore
 from .lanes.record import Record
 from .lanes.scripts import registry_script
@@ -297,6 +297,7 @@ class _Crew:
         """Own lanes until stopped."""
         watching = asyncio.ensure_future(self._watcher.run())
         try:
+            await self._warn_of_eviction()
             while not self._stopped.is_set():
                 self._look.clear()
                 try:
@@ -320,20 +321,27 @@ class _Crew:
             await self._redis.aclose()
             await self._blocking.aclose()
 
+    async def _warn_of_eviction(self) -> None:
+        """Say so where Redis may throw away what is pending when it is full."""
+        try:
+            memory = await self._redis.info("memory")
+        except (RedisError, OSError) as error:
+            logger.debug("Redis does not tell of its memory: %s", error)
+            return
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy != "noeviction":
+            logger.error(
+                "Redis has maxmemory-policy %s: when it is full it throws pending messages away; "
+                "set it to noeviction",
+                policy,
+            )
+
     async def _share(self) -> None:
         """Attend; take lanes that nobody owns, up to a fair share; hand over what is more."""
         self._forget_ended()
         ttl = round(self._settings.lease * 1000)
         workers, *names = await self._registry_call("attend", ("workers", "lanes"), self._name, ttl)
-        lanes = [_CONTEXTS_LANE]
-        for name in names:
-            try:
-                lane = Lane.parse(name.decode())
-            except ValueError as error:
-                logger.error("%s; left alone", error)
-            else:
-                if lane != _CONTEXTS_LANE:
-                    lanes.append(lane)
+        lanes = list(dict.fromkeys([_CONTEXTS_LANE, *parse_lanes(names)]))
         share = -(-len(lanes) // max(1, workers))
         free = [lane for lane in lanes if lane not in self._owners]
         random.shuffle(free)

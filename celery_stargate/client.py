@@ -13,6 +13,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from celery import _state
+
 from .call import Call, prepare
 from .callback import NO_CALLBACKS, Callbacks
 from .effects import Effects
@@ -48,7 +50,8 @@ class Stargate:
         app.conf.stargate_url = "ws://localhost:8080"
         stargate = Stargate(app)
 
-    Its workers then run the acknowledger, unless they are started with ``--without-stargate``.
+    Its workers then run the acknowledger, unless they are started with ``--without-stargate``. Where
+    there is no default app yet, it becomes that, so that ``produce_task`` finds it in every thread.
     The settings are read when they are first needed, so they may be set after this.
 
     Arguments:
@@ -78,6 +81,11 @@ class Stargate:
             )
         self._app = app
         setattr(app, _ATTRIBUTE, self)
+        # Celery's current app is a thread's own. Without a default one, produce_task would belong
+        # to an app that Celery makes up in every other thread, of a web server for instance.
+        default = getattr(_state, "default_app", None)
+        if default is None or default.main == "default":
+            app.set_default()
         install(app)
 
     @classmethod
@@ -224,7 +232,7 @@ class Stargate:
         common: dict[str, Any] = {
             "max_backlog": call.options.max_backlog,
             "tombstone": tombstone,
-            "options": options or None,
+            "options": options,
         }
         record = Record(
             call.context,

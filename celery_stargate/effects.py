@@ -113,13 +113,17 @@ class Effects:
             self._run_one(complete)
             lanes.finish(lane, [context])
 
-    def fail(self, task: str, request: str, failure: Failure) -> None:
+    def fail(
+        self, task: str, request: str, failure: Failure, on_error: str | None = None
+    ) -> None:
         """Tell a task's failure that never got as far as a lane.
 
         Raises:
             Whatever the backend or the broker raises.
         """
-        self._trace(Record(failure.context, task=task, request=request), failure)
+        record = Record(failure.context, task=task, request=request, on_error=on_error)
+        self._trace(record, failure)
+        self.trigger(Settled(record, (failure,)))
 
     def _trace(self, record: Record, outcome: Any) -> None:
         request = {

@@ -7,7 +7,6 @@ pulsar-websocket 4.0, and ``MessageIdData`` in its ``PulsarApi.proto``.
 from __future__ import annotations
 
 import base64
-import binascii
 import html
 import re
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ class MessageId:
         """
         try:
             data = base64.b64decode(text, validate=True)
-        except binascii.Error:
+        except ValueError:
             raise ValueError("the message id is not base64") from None
         numbers: dict[int, int] = {}
         position = 0
@@ -128,7 +127,7 @@ def decode_reply(frame: bytes | str) -> Reply:
     """
     try:
         return _reply_decoder.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"not a receipt: {error}") from None
 
 
@@ -144,7 +143,6 @@ class Verdict(Enum):
 #: (``PulsarClientException`` in pulsar-client-api 4.0). Any other text is transient.
 PERMANENT_EXCEPTIONS = frozenset(
     {
-        "AlreadyClosedException.TopicTerminated",
         "AuthorizationException",
         "CryptoException",
         "IncompatibleSchemaException",
@@ -195,11 +193,12 @@ def classify_handshake(status: int, sentence: str = "") -> Verdict:
     return Verdict.TRANSIENT
 
 
-_TAGS = re.compile(r"<[^>]*>")
-_MESSAGE_ROW = re.compile(r"<th>\s*MESSAGE:\s*</th>\s*<td>(.*?)</td>", re.IGNORECASE | re.DOTALL)
+# No pattern has more than one way to match, so that no page takes long.
+_TAGS = re.compile(r"<[^<>]*>")
+_MESSAGE_ROW = re.compile(r"<th> ?MESSAGE: ?</th> ?<td>([^<]*)</td>", re.IGNORECASE)
 #: What the broker told the proxy, inside the proxy's own sentence.
 _BROKER_SENTENCE = re.compile(r'"errorMsg"\s*:\s*"((?:[^"\\]|\\.)+)"')
-_TITLE = re.compile(r"<title>\s*(?:Error\s+\d{3}\s*)?(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title> ?(?:Error \d{3} ?)?([^<]*)</title>", re.IGNORECASE)
 
 
 def handshake_sentence(status: int, body: bytes | None) -> str:
@@ -207,13 +206,13 @@ def handshake_sentence(status: int, body: bytes | None) -> str:
 
     Where the page has none, the status alone is told.
     """
-    text = html.unescape((body or b"")[:20_000].decode("utf-8", "replace"))
-    broker = _BROKER_SENTENCE.search(text)
+    text = " ".join((body or b"")[:20_000].decode("utf-8", "replace").split())
+    broker = _BROKER_SENTENCE.search(_unescape(text))
     if broker:
         return f"HTTP {status}: {plain(broker.group(1))}"
     for pattern in (_MESSAGE_ROW, _TITLE):
         found = pattern.search(text)
-        sentence = found and plain(_TAGS.sub(" ", found.group(1)))
+        sentence = found and plain(found.group(1))
         if sentence:
             return f"HTTP {status}: {sentence}"
     rest = plain(_TAGS.sub(" ", text))
@@ -222,5 +221,13 @@ def handshake_sentence(status: int, body: bytes | None) -> str:
 
 def plain(text: Any) -> str:
     """Return a foreign text as one printable line of at most 500 characters."""
-    line = " ".join(html.unescape(str(text)).split())
+    line = " ".join(_unescape(str(text)).split())
     return "".join(c if c.isprintable() else "?" for c in line)[:500]
+
+
+def _unescape(text: str) -> str:
+    try:
+        return html.unescape(text)
+    except ValueError:
+        # A numeric entity of more digits than Python reads.
+        return text

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from .errors import ConfigurationError, InvalidMessage, nearest
+from .errors import ConfigurationError, InvalidMessage, nearest, shown
 from .topic import Topic
 
 __all__ = ["PREFIX", "ProducerOptions", "Settings", "Token"]
@@ -36,7 +36,7 @@ class Setting:
 
 
 def _wrong(name: str, expected: str, found: object) -> ConfigurationError:
-    return ConfigurationError(f"{name} must be {expected}, and is {found!r}")
+    return ConfigurationError(f"{name} must be {expected}, and is {shown(found)}")
 
 
 def _wrong_type(name: str, expected: str, found: object) -> ConfigurationError:
@@ -83,35 +83,46 @@ def _seconds(minimum: float) -> Callable[[str, Any], float]:
 
 def _choice(*known: str) -> Callable[[str, Any], str]:
     def read(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise _wrong_type(name, f"one of {', '.join(known)}", value)
         if value not in known:
-            close = nearest(str(value), known) if isinstance(value, str) else ""
             raise ConfigurationError(
-                f"{name} must be one of {', '.join(known)}, and is {value!r}{close}"
+                f"{name} must be one of {', '.join(known)}, and is "
+                f"{shown(value)}{nearest(value, known)}"
             )
-        return str(value)
+        return value
 
     return read
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise _wrong_type(name, "a list of names", value)
     names = tuple(value)
-    if not names or not all(isinstance(item, str) and item for item in names):
+    # A comma separates them in Pulsar's query.
+    if not names or not all(isinstance(item, str) and item and "," not in item for item in names):
         raise _wrong_type(name, "a list of names", value)
     return names
 
 
 def _service_url(name: str, value: Any) -> str:
-    parts = urlsplit(_text(name, value))
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+    problem = f"{name} must be of the form ws://HOST:PORT or wss://HOST:PORT"
+    text = _text(name, value)
+    # urlsplit drops line ends and tabs silently.
+    if not text.isprintable() or " " in text:
+        raise ConfigurationError(f"{problem}, and it holds white space or an unprintable character")
+    try:
+        parts = urlsplit(text)
+        host = (parts.hostname, parts.port)
+    except ValueError:
+        raise ConfigurationError(f"{problem}, and its host or port cannot be read") from None
+    if parts.scheme not in ("ws", "wss") or not host[0]:
+        raise ConfigurationError(f"{problem}, and its scheme is {shown(parts.scheme)}")
+    if "@" in parts.netloc or "?" in text or "#" in text:
         raise ConfigurationError(
-            f"{name} must be of the form ws://HOST:PORT or wss://HOST:PORT, and its scheme is "
-            f"{parts.scheme!r}"
+            f"{name} holds a user, a query or a fragment; use stargate_token for a token"
         )
-    if parts.username is not None or parts.password is not None or parts.query:
-        raise ConfigurationError(f"{name} holds a user or a query; use stargate_token for a token")
-    return str(value).rstrip("/")
+    return text.rstrip("/")
 
 
 def _topic(name: str, value: Any) -> str:
@@ -132,7 +143,7 @@ def _file(name: str, value: Any) -> str:
         raise _wrong_type(name, "a file's path", value)
     path = os.fspath(value)
     if not os.path.isfile(path):
-        raise ConfigurationError(f"{name} names no file: {path}")
+        raise ConfigurationError(f"{name} names no file: {shown(path)}")
     return str(path)
 
 
@@ -147,7 +158,7 @@ _DELIVERY = _choice("at_least_once", "effectively_once")
 _TABLE: dict[str, Setting] = {
     "url": Setting(_service_url),
     "redis_url": Setting(_text),
-    "topic": Setting(_topic),
+    "topic": Setting(_text),
     "topics": Setting(_mapping),
     "delivery_timeout": Setting(_seconds(0.001), of_topic=True),
     "produce_timeout": Setting(_seconds(0.001)),
@@ -292,7 +303,8 @@ class ProducerOptions:
         for name, value in options.items():
             if name not in known:
                 raise ConfigurationError(
-                    f"{where}: there is no option {name!r}{nearest(str(name), known)}"
+                    f"{where}: there is no option {shown(name)}"
+                    f"{nearest(name, known) if isinstance(name, str) else ''}"
                 )
             read[name] = _read(name, value, f"{where}: {name}")
         merged = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -307,7 +319,9 @@ class Settings:
     """All settings of one app, checked. Durations are seconds, sizes bytes."""
 
     url: str | None = None
-    redis_url: str | None = None
+    #: Not shown: it may hold a password.
+    redis_url: str | None = field(default=None, repr=False)
+    #: The default one: its full name, or its name in ``topics``.
     topic: str | None = None
     #: Name → topic's full name and its producer options.
     topics: Mapping[str, tuple[str, ProducerOptions]] = field(default_factory=dict)
@@ -347,7 +361,8 @@ class Settings:
             name = str(key).lower()
             if name.startswith(lead):
                 name = name[len(lead) :]
-            elif name.startswith(PREFIX):
+            elif str(key).startswith(PREFIX):
+                # Set on app.conf. In Django's settings STARGATE_… is not Celery's, and not ours.
                 name = name[len(PREFIX) :]
             else:
                 continue
@@ -362,6 +377,8 @@ class Settings:
         own = {name: value for name, value in given.items() if name not in _OPTION_NAMES}
         options = ProducerOptions(**{k: v for k, v in given.items() if k in _OPTION_NAMES})
         own["topics"] = _topics(own.get("topics", {}), options)
+        if "topic" in own and own["topic"] not in own["topics"]:
+            own["topic"] = _topic(f"{PREFIX}topic", own["topic"])
         if (own.get("tls_key") is None) != (own.get("tls_certificate") is None):
             raise ConfigurationError(
                 f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
@@ -409,7 +426,11 @@ def _topics(given: Mapping[Any, Any], options: ProducerOptions) -> dict[str, Any
     topics: dict[str, tuple[str, ProducerOptions]] = {}
     by_topic: dict[str, tuple[str, ProducerOptions]] = {}
     for name, value in given.items():
-        where = f"{PREFIX}topics[{name!r}]"
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                f"the names in {PREFIX}topics must be text, not {type(name).__name__}"
+            )
+        where = f"{PREFIX}topics[{shown(name)}]"
         own: dict[str, Any] = {"topic": value} if isinstance(value, str) else value
         if not isinstance(own, Mapping) or "topic" not in own:
             raise ConfigurationError(
@@ -420,9 +441,9 @@ def _topics(given: Mapping[Any, Any], options: ProducerOptions) -> dict[str, Any
         read = options.changed(rest, where)
         if topic in by_topic and by_topic[topic][1] != read:
             raise ConfigurationError(
-                f"{where} and {PREFIX}topics[{by_topic[topic][0]!r}] are the same topic with "
+                f"{where} and {PREFIX}topics[{shown(by_topic[topic][0])}] are the same topic with "
                 "different options; a topic has one producer"
             )
-        by_topic[topic] = (str(name), read)
-        topics[str(name)] = (topic, read)
+        by_topic[topic] = (name, read)
+        topics[name] = (topic, read)
     return topics

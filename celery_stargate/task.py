@@ -103,7 +103,7 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         app = self.app
         stargate = Stargate.of(app)
         task_id = task_id or uuid()
-        given = self._arguments(args, kwargs)
+        given = self.arguments(args, kwargs)
         via = options.pop("via", None) or given.pop("via", None) or stargate.settings.via
         if via not in ("lane", "broker"):
             raise InvalidMessage(f"via must be 'lane' or 'broker', not {via!r}")
@@ -146,7 +146,9 @@ class ProduceTask(Task):  # type: ignore[type-arg]
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> ProduceResult:
         """Return the result of a call by its id."""
-        return ProduceResult(task_id, backend=self.backend, task_name=self.name, **kwargs)
+        return ProduceResult(
+            task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs
+        )
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
         """Return a signature; a ``(key, payload)`` in it becomes a mapping, which JSON keeps."""
@@ -169,7 +171,12 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         return stargate.produce_in_process(self, {"message": message, **given})
 
     @staticmethod
-    def _arguments(args: Any, kwargs: Any) -> dict[str, Any]:
+    def arguments(args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the arguments of a call by their names.
+
+        Raises:
+            TypeError: one is unknown, or there is no message, or more than one.
+        """
         positional = tuple(args or ())
         given = dict(kwargs or {})
         if len(positional) > 1 or (positional and "message" in given):

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from ..errors import ContextInUse, LaneFull, StoreUnavailable
 from ..outcome import Failure, Outcome
 from ..per_process import PerProcess
-from .lane import Lane, Registry
+from .lane import Lane, Registry, parse_lanes
 from .record import Record, Settled, decode_settled, encode_outcome, encode_record
 from .scripts import LANE_PARTS, lane_script, registry_script
 from .store import UNAVAILABLE, connect
@@ -162,7 +162,7 @@ class Lanes:
             workers, *names = script(
                 keys=[self._registry.key("workers"), self._registry.key("lanes")], args=["", 0]
             )
-        return int(workers), [Lane.parse(name.decode()) for name in names]
+        return int(workers), parse_lanes(names)
 
     def tell(self, inbox: str, context: str, outcome: bytes) -> None:
         """Push an outcome into the inbox of a process that waits; it is kept for an hour.

@@ -47,7 +47,7 @@ local function forget_parts(context, count)
 end
 
 local function forget_entries(first, count)
-  for n = first, first + count - 1 do redis.call('XDEL', LOG, n .. '-0') end
+  for n = first, first + count - 1 do redis.call('XDEL', LOG, string.format('%.0f-0', n)) end
 end
 
 -- PENDING -> DUE.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from zlib import crc32
 
+from ..log import logger
 from ..topic import Topic
 
-__all__ = ["CONTEXTS", "Lane", "Registry", "lane_for"]
+__all__ = ["CONTEXTS", "Lane", "Registry", "lane_for", "parse_lanes"]
 
 #: The topic part of the lane whose contexts have no message: somebody else acknowledges them.
 CONTEXTS = "contexts"
@@ -32,6 +34,8 @@ class Lane:
         topic, separator, index = name.rpartition("#")
         if not separator:
             raise ValueError(f"{name!r} is no lane's name")
+        if topic != CONTEXTS:
+            Topic.parse(topic)
         return cls(topic, int(index))
 
     @cached_property
@@ -60,6 +64,17 @@ class Registry:
     def inbox(self, name: str) -> str:
         """The list into which outcomes are pushed for a process that waits."""
         return f"{self.prefix}:inbox:{name}"
+
+
+def parse_lanes(names: Iterable[bytes]) -> list[Lane]:
+    """Read lanes' names; one that cannot be read is logged and left alone."""
+    lanes = []
+    for name in names:
+        try:
+            lanes.append(Lane.parse(name.decode()))
+        except ValueError as error:
+            logger.error("%s; left alone", error)
+    return lanes
 
 
 def lane_for(topic: Topic, lanes: int, key: str | None, context: str) -> Lane:

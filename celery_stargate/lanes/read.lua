@@ -31,6 +31,7 @@ if ARGV[5] == '1' and last > after then
   local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
   if last > sent then
     pass_when_full()
-    redis.call('HSET', META, 'sent', string.format('%.0f', last)) end
+    redis.call('HSET', META, 'sent', string.format('%.0f', last))
+  end
 end
 return reply

@@ -16,7 +16,7 @@ from kombu.serialization import loads, prepare_accept_content
 from ..callback import Callbacks, pack
 from ..client import Stargate
 from ..effects import Effects
-from ..errors import StargateError, StoreUnavailable
+from ..errors import InvalidMessage, StargateError, StoreUnavailable
 from ..log import logger
 from ..outcome import Failure
 from ..task import read_timeout
@@ -114,7 +114,7 @@ class _LanePool:
         packed = pack("the task's request", _plain({**request, **(embed or {})}))
         try:
             stargate = Stargate.of(self._app)
-            given = task._arguments(args, kwargs)
+            given = task.arguments(args, kwargs)
             call = task.prepare(stargate, given, task_id)
             callbacks = Callbacks.freeze(given.get("on_ack"), given.get("on_error"), self._app)
             timeout = given.get("delivery_timeout")
@@ -132,7 +132,16 @@ class _LanePool:
         except (StargateError, TypeError) as error:
             # What delay() would have told its caller, told here as the task's failure.
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
-            Effects(self._app, None, self._consumer.hostname).fail(name, packed, failure)
+            Effects(self._app, None, self._consumer.hostname).fail(
+                name, packed, failure, self._on_error(kwargs)
+            )
+
+    def _on_error(self, kwargs: Any) -> str | None:
+        """Return the call's ``on_error`` where it can be triggered, whatever else is wrong."""
+        try:
+            return Callbacks.freeze(None, (kwargs or {}).get("on_error"), self._app).on_error
+        except InvalidMessage:
+            return None
 
     def _visibility_timeout(self) -> float:
         """How long the broker may deliver the message again: Redis' default is an hour."""

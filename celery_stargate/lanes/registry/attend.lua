@@ -6,12 +6,13 @@
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if ARGV[1] ~= '' then
+  -- First what needs no memory: a full Redis lets the rest pass then, and lanes can be drained.
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
   if tonumber(ARGV[2]) > 0 then
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
   else
     redis.call('ZREM', KEYS[1], ARGV[1])
   end
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 end
 local reply = redis.call('ZRANGE', KEYS[2], 0, -1)
 table.insert(reply, 1, redis.call('ZCOUNT', KEYS[1], now, '+inf'))
