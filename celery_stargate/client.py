@@ -169,7 +169,8 @@ class Stargate:
             base=ProduceTask,
             topic=topic,
             producer_options=producer_options or None,
-            **celery_options,
+            # Celery would give it to every other app, whose task of that name it would replace.
+            **{"shared": False, **celery_options},
         )(run)
         return made
 

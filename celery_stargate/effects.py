@@ -7,6 +7,7 @@ result backend, signal and option means here what it means for any task
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from .lanes.lane import Lane
 from .lanes.record import Record, Settled, encode_outcome
 from .log import logger
 from .outcome import Failure
+from .results import ResultBatch, may_batch
 from .task import OUTCOME, ProduceTask
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
 
 
 def callback_id(context: str, option: str) -> str:
-    """Return the task id of a callback, always the same for a context and ``on_ack`` or ``on_error``.
+    """Return a callback's task id: one for each context and ``on_ack`` or ``on_error``, always.
 
     Callbacks are published at least once; by this id they can be made idempotent.
     """
@@ -62,39 +64,54 @@ class Effects:
         self._lanes = lanes
         self._hostname = hostname
         self._on_done = on_done
-        self._tracers: dict[tuple[str, bool], Callable[..., Any]] = {}
+        self._local = threading.local()
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
         """Do the effects of some contexts, each for itself; return those that are done.
 
-        One that raised is logged and left out: it stays due, and is done again later.
+        First all results are stored, then callbacks are published and waiters told. One that
+        raised is logged and left out: it stays due, and is done again later.
         """
-        done = []
+        stored: list[Settled] = []
+        batched: list[Settled] = []
         for each in settled:
-            try:
-                self._run_one(each)
-            except Exception:
-                logger.exception(
-                    "the effects of context %s failed and will be repeated", each.record.context
-                )
-            else:
-                done.append(each.record.context)
-        return done
+            kept = len(self._batch)
+            if self._attempt(self._store, each):
+                (batched if len(self._batch) > kept else stored).append(each)
+        try:
+            self._batch.flush()
+        except Exception:
+            logger.exception("the results of %d contexts will be stored again", len(batched))
+            self._batch.drop()
+        else:
+            stored += batched
+        return [each.record.context for each in stored if self._attempt(self._announce, each)]
 
-    def _run_one(self, settled: Settled) -> None:
+    def _attempt(self, effect: Callable[[Settled], None], settled: Settled) -> bool:
+        try:
+            effect(settled)
+        except Exception:
+            logger.exception(
+                "the effects of context %s failed and will be repeated", settled.record.context
+            )
+            return False
+        return True
+
+    def _store(self, settled: Settled) -> None:
+        if settled.record.task is not None:
+            self._trace(settled.record, settled.failure if settled.failed else settled.result)
+
+    def _announce(self, settled: Settled) -> None:
         record = settled.record
-        failure = settled.failure if settled.failed else None
         if record.parent is not None:
             self._settle_parent(record, settled)
             return
-        result = failure.to_dict() if failure is not None else settled.result
-        if record.task is not None:
-            self._trace(record, failure or settled.result)
         self.trigger(settled)
         if record.inbox is not None:
             self._require_lanes().tell(record.inbox, record.context, settled_to_wire(settled))
         if self._on_done is not None:
-            self._on_done(record, result, failure is not None)
+            result = settled.failure.to_dict() if settled.failed else settled.result
+            self._on_done(record, result, settled.failed)
 
     def _require_lanes(self) -> Lanes:
         if self._lanes is None:
@@ -110,12 +127,12 @@ class Effects:
         lanes = self._require_lanes()
         _, complete = lanes.settle(lane, named, place=place, anyone=True)
         if complete is not None:
-            self._run_one(complete)
+            self._store(complete)
+            self._batch.flush()
+            self._announce(complete)
             lanes.finish(lane, [context])
 
-    def fail(
-        self, task: str, request: str, failure: Failure, on_error: str | None = None
-    ) -> None:
+    def fail(self, task: str, request: str, failure: Failure, on_error: str | None = None) -> None:
         """Tell a task's failure that never got as far as a lane.
 
         Raises:
@@ -137,7 +154,12 @@ class Effects:
         if isinstance(outcome, Failure) and outcome.code == "revoked":
             self._revoke(record, Context(request), outcome)
             return
-        tracer = self._tracer(record.task, isinstance(outcome, Failure))
+        if isinstance(outcome, Failure):
+            tracer = self._tracer(record.task, "failed")
+        elif may_batch(self._app.backend, request):
+            tracer = self._tracer(record.task, "batched")
+        else:
+            tracer = self._tracer(record.task, "stored")
         tracer(record.context, (), {}, request)
 
     def _revoke(self, record: Record, request: Context, failure: Failure) -> None:
@@ -151,24 +173,37 @@ class Effects:
             sender=task, request=request, terminated=False, signum=None, expired=False
         )
 
-    def _tracer(self, name: str, failed: bool) -> Callable[..., Any]:
-        """Return Celery's tracer for a task.
+    @property
+    def _batch(self) -> ResultBatch:
+        """The batch of this thread, over the thread's own backend."""
+        if not hasattr(self._local, "batch"):
+            self._local.batch = ResultBatch(self._app.backend)
+        batch: ResultBatch = self._local.batch
+        return batch
+
+    def _tracer(self, name: str, way: str) -> Callable[..., Any]:
+        """Return Celery's tracer for a task whose message is ``stored`` or ``failed``.
 
         For a receipt it propagates: where the backend or the broker is away, the error must come
-        back to us to be tried again, and not be stored as the task's failure.
+        back to us to be tried again, and not be stored as the task's failure. ``batched``, it is
+        the same tracer with a backend that keeps the result until the batch is flushed.
         """
-        key = name, failed
-        if key not in self._tracers:
-            task = self._task(name)
-            self._tracers[key] = build_tracer(
+        tracers: dict[tuple[str, str], Callable[..., Any]]
+        tracers = self._local.__dict__.setdefault("tracers", {})
+        if (name, way) not in tracers:
+            task: Any = self._task(name)
+            if way == "batched":
+                task = type(task)()
+                task.backend = self._batch.backend
+            tracers[name, way] = build_tracer(
                 name,
                 task,
                 self._app.loader,
                 self._hostname,
                 app=self._app,
-                propagate=not failed,
+                propagate=way != "failed",
             )
-        return self._tracers[key]
+        return tracers[name, way]
 
     def _task(self, name: str) -> ProduceTask:
         task: Any = self._app.tasks.get(name)

@@ -189,15 +189,6 @@ class Lanes:
         context, _, outcome = found[1].partition(b"\n")
         return context.decode(), outcome
 
-    def announce(self, lane: Lane) -> None:
-        """Make a lane known to the workers.
-
-        Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
-        """
-        with _translated():
-            self._announce(lane, None)
-
     def _announce(self, lane: Lane, options: dict[str, Any] | None) -> None:
         now = self._monotonic()
         known = self._announced.get(lane)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from zlib import crc32
 
+from ..errors import shown
 from ..log import logger
 from ..topic import Topic
 
@@ -14,6 +16,8 @@ __all__ = ["CONTEXTS", "Lane", "Registry", "lane_for", "parse_lanes"]
 
 #: The topic part of the lane whose contexts have no message: somebody else acknowledges them.
 CONTEXTS = "contexts"
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,10 @@ class Lane:
         Raises:
             ValueError: it is none.
         """
-        topic, separator, index = name.rpartition("#")
-        if not separator:
-            raise ValueError(f"{name!r} is no lane's name")
-        if topic != CONTEXTS:
-            Topic.parse(topic)
+        topic, _, index = name.rpartition("#")
+        known = topic == CONTEXTS or str(Topic.parse(topic)) == topic
+        if not known or not _INDEX.fullmatch(index):
+            raise ValueError(f"{shown(name)} is no lane's name")
         return cls(topic, int(index))
 
     @cached_property

@@ -109,8 +109,10 @@ def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled
     try:
         record = _decoder.decode(body)
         parts = _outcomes.decode(outcomes)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"a damaged record: {error}") from None
+    if not parts:
+        raise ValueError("a damaged record: it has no outcome")
     return Settled(record, tuple(_named(record.context, topic, parts)))
 
 
