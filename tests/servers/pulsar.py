@@ -12,12 +12,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.admin import PulsarAdmin
 from tests.servers.credentials import TLSFiles, make_token
 from tests.servers.process import ServerError, ServerProcess, cache_folder, free_ports
+from tests.servers.server import Server
 
 VERSION = "4.0.7"
 ADMIN_ROLE = "admin"
@@ -109,7 +108,7 @@ def jars() -> Path:
     return folder
 
 
-class PulsarServer:
+class PulsarServer(Server):
     """A broker of its own: data, ports, log. Namespace `public/default` exists when it is ready.
 
     Args:
@@ -208,43 +207,6 @@ class PulsarServer:
         self.process.start(admin.healthy, timeout=timeout)
         admin.create_tenant("public")
         admin.create_namespace("public/default")
-
-    def stop(self) -> None:
-        """End it cleanly, or by force if that takes over 20 s."""
-        if self.process is not None:
-            self.process.stop()
-
-    def kill(self) -> None:
-        """End it with `kill -9`."""
-        if self.process is not None:
-            self.process.kill()
-
-    def restart(self) -> None:
-        """End it cleanly if it runs, and start it on the same data and ports."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it."""
-        if self.process is not None:
-            self.process.pause()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        if self.process is not None:
-            self.process.resume()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _settings(self) -> dict[str, str]:
         settings = {

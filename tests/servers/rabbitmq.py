@@ -6,10 +6,9 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.process import ServerProcess, free_ports, listening
+from tests.servers.server import Server
 
 #: Where Debian keeps the start script itself; the one on PATH changes to the user `rabbitmq`,
 #: who could not write into the folder of a test.
@@ -30,7 +29,7 @@ def missing_reason() -> str | None:
     return None
 
 
-class RabbitServer:
+class RabbitServer(Server):
     """A RabbitMQ node with a name, ports, folders, cookie and `epmd` of its own.
 
     Args:
@@ -70,7 +69,9 @@ class RabbitServer:
             log_path=data_dir / "epmd.log",
             env=env,
         )
-        self.process = ServerProcess("rabbitmq-server", [script], log_path=self.log_path, env=env)
+        self.process: ServerProcess = ServerProcess(
+            "rabbitmq-server", [script], log_path=self.log_path, env=env
+        )
 
     @property
     def url(self) -> str:
@@ -106,31 +107,6 @@ class RabbitServer:
         """End the node with `kill -9`, and its epmd."""
         self.process.kill()
         self._epmd.kill()
-
-    def restart(self) -> None:
-        """End it cleanly if it runs, and start it on the same ports and data."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self.process.resume()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _ready(self) -> bool:
         try:

@@ -6,10 +6,9 @@ import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.process import ServerProcess, free_ports
+from tests.servers.server import Server
 
 #: What the project demands of Redis, and what its tests need; `config` overrides each.
 _CONFIG = {
@@ -31,7 +30,7 @@ def missing_reason() -> str | None:
     return None
 
 
-class RedisServer:
+class RedisServer(Server):
     """A Redis of its own on a free port. By default it keeps nothing on disk.
 
     Args:
@@ -56,7 +55,7 @@ class RedisServer:
         command = ["redis-server", "--port", str(self.port), "--dir", str(data_dir)]
         for name, value in directives.items():
             command += [f"--{name}", value]
-        self.process = ServerProcess("redis-server", command, log_path=self.log_path)
+        self.process: ServerProcess = ServerProcess("redis-server", command, log_path=self.log_path)
 
     @property
     def url(self) -> str:
@@ -71,39 +70,6 @@ class RedisServer:
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.process.start(self._ready, timeout=20)
-
-    def stop(self) -> None:
-        """End it cleanly."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """End it with `kill -9`."""
-        self.process.kill()
-
-    def restart(self) -> None:
-        """End it cleanly if it runs, and start it on the same port and data."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self.process.resume()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _ready(self) -> bool:
         try:
