@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from .call import check_context
 from .callback import Callbacks
 from .cancel import cancel_all
 from .client import Stargate
@@ -141,9 +142,10 @@ class Acknowledger:
 
         Raises:
             ContextInUse: it is pending already.
-            InvalidMessage: a callback is no signature.
+            InvalidMessage: the context is no printable text, or a callback is no signature.
             StoreUnavailable: Redis did not answer.
         """
+        check_context(context)
         callbacks = Callbacks.freeze(on_ack, on_error, self._app)
         if timeout is not None:
             seconds = read_timeout(timeout)
@@ -167,7 +169,7 @@ class Acknowledger:
                 exclusive=True,
             )
         except BaseException:
-            inbox.forget(context)
+            inbox.forget(context, future)
             raise
         return future
 
@@ -409,6 +411,11 @@ class _Crew:
         leaving.add_done_callback(lambda _: self._leaving.pop(lane, None))
 
     async def _leave(self) -> None:
+        try:
+            # First, or the others would count a share for us and leave our lanes lying.
+            await self._registry_call("attend", ("workers", "lanes"), self._name, 0)
+        except UNAVAILABLE as error:
+            logger.warning("Redis does not answer: %s", error)
         await asyncio.gather(
             *(owner.drain(self._drain) for owner, _ in self._owners.values()),
             return_exceptions=True,
@@ -417,7 +424,6 @@ class _Crew:
         if tasks:
             await asyncio.wait(tasks, timeout=10.0)
         try:
-            await self._registry_call("attend", ("workers", "lanes"), self._name, 0)
             await self._watcher.close()
         except UNAVAILABLE as error:
             logger.warning("Redis does not answer: %s", error)

@@ -12,7 +12,7 @@ from .protocol import encode_frame
 from .settings import ProducerOptions
 from .topic import Topic
 
-__all__ = ["Call", "Part", "prepare"]
+__all__ = ["Call", "Part", "check_context", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,16 @@ class Call:
         return list(dict.fromkeys(part.lane for part in self.parts))
 
 
+def check_context(context: object) -> None:
+    """Check an id that a caller chose.
+
+    Raises:
+        InvalidMessage: it is not fit to be a context.
+    """
+    if not isinstance(context, str) or not context or not context.isprintable():
+        raise InvalidMessage("a context must be printable text that is not empty")
+
+
 def prepare(message: object, context: str, topic: Topic, options: ProducerOptions) -> Call:
     """Check a call's messages and encode their frames.
 
@@ -51,8 +61,7 @@ def prepare(message: object, context: str, topic: Topic, options: ProducerOption
         InvalidMessage: a message cannot be published; it names what is wrong, and the index in
             a list.
     """
-    if not isinstance(context, str) or not context or not context.isprintable():
-        raise InvalidMessage("a context must be printable text that is not empty")
+    check_context(context)
     messages, is_list = check_messages(message)
     parts = []
     for index, each in enumerate(messages):

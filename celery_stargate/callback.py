@@ -63,6 +63,14 @@ class Callbacks:
 
 NO_CALLBACKS = Callbacks()
 
+_BARE: dict[str, Any] = {
+    "args": (),
+    "kwargs": {},
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
+
 
 def freeze_callback(option: str, given: object, app: Celery) -> str | None:
     """Return a callback as it is kept: its JSON, all task ids in it decided now.
@@ -83,10 +91,26 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
             f"{option} must be a signature, such as task.s(), a group, chain or chord, "
             f"not {type(given).__name__}"
         )
-    packed = pack(option, given)
-    signature: Any = maybe_signature(unpack(packed), app=app)
-    if signature.get("subtask_type") is None:
-        # Its id is made of the context when it is triggered.
-        return packed
-    signature.freeze()
-    return pack(option, signature)
+    # A dict that was written by hand may leave out what a signature always has.
+    packed = pack(option, {**_BARE, **given})
+    try:
+        signature: Any = maybe_signature(unpack(packed), app=app)
+        if signature.get("subtask_type") is not None:
+            signature.freeze()
+            return pack(option, signature)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # Celery's canvas, or a decoder of kombu's JSON, on what it did not write.
+        raise InvalidMessage(
+            f"{option} is no signature that Celery can read back ({type(error).__name__})"
+        ) from None
+    if not (
+        isinstance(signature["task"], str)
+        and isinstance(signature["args"], list)
+        and isinstance(signature["kwargs"], dict)
+        and isinstance(signature["options"], dict)
+    ):
+        raise InvalidMessage(
+            f"{option} is no signature that Celery can read back (task, args, kwargs or options)"
+        )
+    # Its id is made of the context when it is triggered.
+    return packed

@@ -14,13 +14,16 @@ async def cancel_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
 
     Once is not enough: a client library that is just connecting may swallow a cancellation.
     """
-    everyone = set(tasks)
-    pending = everyone
+    pending = set(tasks)
+    for task in pending:
+        # Also where this is cancelled itself: asyncio would complain of what nobody looked at.
+        task.add_done_callback(_look_at)
     while pending := {task for task in pending if not task.done()}:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=0.2)
-    for task in everyone:
-        if not task.cancelled():
-            # Retrieved, so that asyncio does not complain of it later.
-            task.exception()
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -7,7 +7,7 @@ import atexit
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import cached_property
@@ -18,12 +18,13 @@ from celery import _state
 from .call import Call, prepare
 from .callback import NO_CALLBACKS, Callbacks
 from .effects import Effects
-from .errors import ConfigurationError, LaneFull, ProduceTimeout
+from .errors import ConfigurationError, LaneFull, ProduceTimeout, StoreUnavailable
 from .inbox import Inbox
 from .lanes.caller import Lanes
 from .lanes.lane import Lane
 from .lanes.record import Record
 from .lanes.store import find_redis_url
+from .log import logger
 from .outcome import Failure
 from .per_process import PerProcess
 from .producer import Endpoint
@@ -50,8 +51,9 @@ class Stargate:
         app.conf.stargate_url = "ws://localhost:8080"
         stargate = Stargate(app)
 
-    Its workers then run the acknowledger, unless they are started with ``--without-stargate``. Where
-    there is no default app yet, it becomes that, so that ``produce_task`` finds it in every thread.
+    Its workers then run the acknowledger, unless they are started with ``--without-stargate``.
+    Where there is no default app yet, it becomes that, so that ``produce_task`` finds it in every
+    thread.
     The settings are read when they are first needed, so they may be set after this.
 
     Arguments:
@@ -337,21 +339,21 @@ class Stargate:
         future = await asyncio.to_thread(self._submit, call, seconds)
         waiting = asyncio.wrap_future(future)
         deadline = time.monotonic() + seconds
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return await asyncio.wait_for(
-                    asyncio.shield(waiting), max(0.0, min(left, self.settings.lease / 2))
-                )
-            except TimeoutError:
-                if waiting.done():
-                    continue
-                if left <= 0:
-                    return await asyncio.to_thread(self._last_word, future, call)
-                await asyncio.to_thread(self._require_owner)
-            except asyncio.CancelledError:
-                self.inbox.forget(call.context)
-                raise
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                try:
+                    return await asyncio.wait_for(
+                        asyncio.shield(waiting), max(0.0, min(left, self.settings.lease / 2))
+                    )
+                except TimeoutError:
+                    if waiting.done():
+                        continue
+                    if left <= 0:
+                        return await asyncio.to_thread(self._last_word, future, call)
+                    await asyncio.to_thread(self._look_for_owner)
+        finally:
+            self.inbox.forget(call.context, future)
 
     def produce_in_process(self, task: ProduceTask, given: Mapping[str, Any]) -> Any:
         """Run a produce task in this process: publish, wait, call the callbacks.
@@ -423,37 +425,45 @@ class Stargate:
         try:
             self.put(call, seconds, inbox=self.inbox.name, exclusive=True, callbacks=callbacks)
         except BaseException:
-            self.inbox.forget(call.context)
+            self.inbox.forget(call.context, future)
             raise
         return future
 
     def _wait(self, future: Future[Any], call: Call, seconds: float) -> Any:
         deadline = time.monotonic() + seconds
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return future.result(max(0.0, min(left, self.settings.lease / 2)))
-            except FutureTimeout:
-                if future.done():
-                    continue
-                if left <= 0:
-                    return self._last_word(future, call)
-                # The worker that was alive may have died since.
-                self._require_owner()
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                try:
+                    return future.result(max(0.0, min(left, self.settings.lease / 2)))
+                except FutureTimeout:
+                    if future.done():
+                        continue
+                    if left <= 0:
+                        return self._last_word(future, call)
+                    self._look_for_owner()
+        finally:
+            self.inbox.forget(call.context, future)
+
+    def _look_for_owner(self) -> None:
+        """While a call waits: the worker that was alive may have died since."""
+        try:
+            self._require_owner()
+        except StoreUnavailable as error:
+            # The message is recorded: its outcome may come when Redis is back.
+            logger.warning("%s; the call waits on", error)
 
     def _last_word(self, future: Future[Any], call: Call) -> Any:
         """Past the deadline: settle what is overdue ourselves, for nobody else may be alive."""
         end = time.monotonic() + _LAST_WORD
         while not future.done() and time.monotonic() < end:
-            for lane in call.lanes:
-                self.settle_overdue(lane)
+            self.settle_overdue_of(call.lanes)
             try:
                 return future.result(0.1)
             except FutureTimeout:
                 continue
         if future.done():
             return future.result()
-        self.inbox.forget(call.context)
         raise ProduceTimeout(
             Failure(
                 context=call.context,
@@ -463,6 +473,14 @@ class Stargate:
                 reason="the deadline passed, and nobody could tell what became of the message",
             ).to_dict()
         )
+
+    def settle_overdue_of(self, lanes: Iterable[Lane]) -> None:
+        """Settle what is overdue in a call's lanes; where Redis is away, say so and go on."""
+        try:
+            for lane in lanes:
+                self.settle_overdue(lane)
+        except StoreUnavailable as error:
+            logger.warning("%s; the call waits for the last word", error)
 
     def settle_overdue(self, lane: Lane) -> None:
         """Settle what is overdue in a lane and do the effects, from any process.
@@ -495,9 +513,14 @@ class Stargate:
             atexit.register(self.close)
 
     def close(self) -> None:
-        """End what this process runs of it: the acknowledger that ``produce`` may have started."""
+        """End what this process has of it: its connections, and an acknowledger that it started.
+
+        It may be used again.
+        """
         with self._lock.get():
             acknowledger, self._acknowledger = self._acknowledger, None
         if acknowledger is not None:
             atexit.unregister(self.close)
             acknowledger.stop()
+        if "lanes" in self.__dict__:
+            self.lanes.close()

@@ -31,7 +31,8 @@ class Inbox:
         self.name = uuid.uuid4().hex
         self._lanes = lanes
         self._lock = threading.Lock()
-        self._waiting: dict[str, Future[Any]] = {}
+        #: In the order of their calls: a second call for a context gets the second outcome, if any.
+        self._waiting: dict[str, list[Future[Any]]] = {}
         self._thread: threading.Thread | None = None
 
     def expect(self, context: str) -> Future[Any]:
@@ -40,7 +41,7 @@ class Inbox:
         # A caller cannot take back what is on its way; cancel() says so by returning False.
         future.set_running_or_notify_cancel()
         with self._lock:
-            self._waiting[context] = future
+            self._waiting.setdefault(context, []).append(future)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._read, name="stargate-inbox", daemon=True
@@ -48,15 +49,23 @@ class Inbox:
                 self._thread.start()
         return future
 
-    def forget(self, context: str) -> None:
-        """Wait for a context no more."""
+    def forget(self, context: str, future: Future[Any]) -> None:
+        """Wait for a context no more, with this future; others may."""
         with self._lock:
-            self._waiting.pop(context, None)
+            waiting = self._waiting.get(context, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiting.pop(context, None)
 
     def deliver(self, settled: Settled) -> None:
         """Release the one who waits for a context here, if anyone does."""
+        context = settled.record.context
         with self._lock:
-            future = self._waiting.pop(settled.record.context, None)
+            waiting = self._waiting.get(context)
+            future = waiting.pop(0) if waiting else None
+            if not waiting:
+                self._waiting.pop(context, None)
         if future is not None:
             _release(future, settled)
 

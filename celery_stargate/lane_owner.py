@@ -92,6 +92,8 @@ class LaneOwner:
         self._done_some = asyncio.Event()
         self._stopping = asyncio.Event()
         self._draining = False
+        #: Whether messages are on their way from the lane to the socket.
+        self._feeding = False
         self._producer: Producer | None = None
         self._session: Session | None = None
         self._window = Window(options.max_pending, options.max_pending_bytes)
@@ -140,7 +142,9 @@ class LaneOwner:
         self._draining = True
         try:
             async with asyncio.timeout(timeout):
-                while len(self._window) or self._settling or self._in_effects:
+                while (
+                    self._feeding or len(self._window) or self._settling or self._in_effects
+                ):
                     self._done_some.clear()
                     await self._done_some.wait()
         except TimeoutError:
@@ -228,6 +232,7 @@ class LaneOwner:
         # What has no outcome is read from the lane again, by the next session.
         for entry in self._window:
             self._window.remove(entry.label)
+        self._feeding = False
         self._done_some.set()
         try:
             await producer.close()
@@ -238,7 +243,7 @@ class LaneOwner:
         """Return when the lane holds a message."""
         while True:
             if self._draining:
-                await self._stopping.wait()
+                await _for_ever()
             if await self._patiently(self._store.read, 0, 1, 1, mark=False):
                 return
             await self._tools.watcher.wait(self._store.log_key, 0, self._tools.idle_timeout)
@@ -255,15 +260,20 @@ class LaneOwner:
         async def source(count: int, size: int) -> Sequence[Entry]:
             nonlocal after
             while True:
+                # What was given before is in the window now, all of it.
+                self._feeding = False
+                self._done_some.set()
                 if self._draining:
-                    # Stay to hear the receipts; drain() ends it.
-                    await self._stopping.wait()
+                    # Stay to hear the receipts; when drain() ends, this is cancelled.
+                    await _for_ever()
                 while len(self._in_effects) > 2 * self._options.max_pending:
                     # Effects cannot keep up: the backlog waits in Redis, not in our memory.
                     self._done_some.clear()
                     await self._done_some.wait()
+                self._feeding = True
                 entries = await self._patiently(self._store.read, after, count, size, mark=True)
                 if not entries:
+                    self._feeding = False
                     if not await self._tools.watcher.wait(
                         self._store.log_key, after, self._tools.idle_timeout
                     ):
@@ -377,3 +387,8 @@ class LaneOwner:
                 wait = backoff.next()
                 logger.warning("lane %s: Redis does not answer: %s", self.lane.name, error)
                 await asyncio.sleep(wait)
+
+
+async def _for_ever() -> None:
+    """Wait until cancelled."""
+    await asyncio.get_running_loop().create_future()

@@ -20,12 +20,16 @@ class PerProcess(Generic[_Value]):
 
     def __init__(self, make: Callable[[], _Value]) -> None:
         self._make = make
-        self._held: tuple[int, _Value] | None = None
+        #: By the process's id.
+        self._held: dict[int, _Value] = {}
 
     def get(self) -> _Value:
-        """Return this process's value."""
-        held = self._held
-        if held is None or held[0] != os.getpid():
-            # Two threads may both make one here; the last one stays, and neither is wrong.
-            held = self._held = os.getpid(), self._make()
-        return held[1]
+        """Return this process's value, to all its threads the same."""
+        pid, held = os.getpid(), self._held
+        if pid not in held:
+            # Two threads may both make one here; setdefault is atomic, and the first one stays.
+            held.setdefault(pid, self._make())
+            for other in list(held):
+                if other != pid:
+                    held.pop(other, None)
+        return held[pid]

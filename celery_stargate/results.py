@@ -61,10 +61,7 @@ class ResultBatch:
     def _write(self) -> None:
         with self.backend.client.pipeline(transaction=False) as pipeline:
             for key, value, expires in self._pending:
-                if expires:
-                    pipeline.setex(key, expires, value)
-                else:
-                    pipeline.set(key, value)
+                pipeline.set(key, value, ex=expires or None)
                 pipeline.publish(key, value)
             pipeline.execute()
 

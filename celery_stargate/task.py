@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task, shared_task, uuid
 from celery.backends.base import DisabledBackend
+from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
 from .callback import Callbacks, pack
@@ -27,6 +31,9 @@ __all__ = ["OUTCOME", "ProduceResult", "ProduceTask", "error_of", "produce_task"
 #: Where Celery's tracer finds the outcome in the request.
 OUTCOME = "stargate_outcome"
 
+#: How long the owner of a lane has, past a deadline, before one who waits settles, in seconds.
+_OWNERS_TURN = 1.0
+
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
 
@@ -34,7 +41,20 @@ _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
 class ProduceResult(AsyncResult):  # type: ignore[type-arg]
     """The result of a produce task: the receipt, or the list of receipts."""
 
-    def get(self, *args: Any, **kwargs: Any) -> Any:
+    #: When the call's deadline passes (monotonic), and what settles it then; None where the call
+    #: was made elsewhere.
+    _overdue: tuple[float, Callable[[], None]] | None = None
+
+    def see_to(self, deadline: float, settle: Callable[[], None]) -> None:
+        """Have the one who waits settle the call past its deadline: nobody else may be alive.
+
+        Arguments:
+            deadline: by the monotonic clock.
+            settle: settles what is overdue of the call.
+        """
+        self._overdue = deadline, settle
+
+    def get(self, timeout: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Wait for the receipt, as ``AsyncResult.get`` does.
 
         Raises:
@@ -48,7 +68,21 @@ class ProduceResult(AsyncResult):  # type: ignore[type-arg]
                 "the app has no result backend to wait by: set result_backend, or use "
                 "stargate.produce(msg), which waits without one"
             )
-        return super().get(*args, **kwargs)
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while self._overdue is not None:
+            deadline, settle = self._overdue
+            # An owner that is alive comes first.
+            moment = max(deadline, time.monotonic()) + _OWNERS_TURN
+            if moment >= end:
+                timeout = max(0.0, end - time.monotonic())
+                break
+            try:
+                return super().get(moment - time.monotonic(), *args, **kwargs)
+            except CeleryTimeout:
+                if time.monotonic() < moment:
+                    raise
+            settle()
+        return super().get(timeout, *args, **kwargs)
 
 
 class ProduceTask(Task):  # type: ignore[type-arg]
@@ -80,6 +114,8 @@ class ProduceTask(Task):  # type: ignore[type-arg]
     producer_options: Mapping[str, Any] | None = None
 
     throws = (ProduceError,)
+    # The log line names the context; to format the whole receipt would cost most of a message.
+    resultrepr_maxsize = 64
     Strategy = "celery_stargate.worker.strategy:produce"
 
     def apply_async(
@@ -116,6 +152,7 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         rest = {name: value for name, value in given.items() if value is not None}
         rest |= callbacks.unpacked()
         own_queue = getattr(self, "queue", None) is not None
+        overdue: float | None = None
         if not app.conf.task_always_eager and not (
             via == "broker" or own_queue or any(options.get(each) for each in _BROKER_OPTIONS)
         ):
@@ -124,10 +161,14 @@ class ProduceTask(Task):  # type: ignore[type-arg]
             if options.get("expires") is not None:
                 timeout = min(timeout, _until(options["expires"], app))
             producer = _LanePublisher(app, stargate, call, timeout, callbacks)
+            overdue = time.monotonic() + timeout
         with _closing(producer):
-            return super().apply_async(
+            result = super().apply_async(
                 (message,), rest, task_id, producer, link, link_error, shadow, **options
             )
+        if overdue is not None and isinstance(result, ProduceResult):
+            result.see_to(overdue, partial(stargate.settle_overdue_of, tuple(call.lanes)))
+        return result
 
     def prepare(self, stargate: Stargate, given: Mapping[str, Any], context: str) -> Call:
         """Check a call's arguments, and return what it records.

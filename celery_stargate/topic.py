@@ -27,7 +27,7 @@ class Topic:
 
     @classmethod
     def parse(cls, text: object) -> Topic:
-        """Read a full name, or a short one (``orders``, ``tenant/namespace/orders``) as Pulsar does.
+        """Read a full name, or a short one (``orders``, ``tenant/namespace/orders``), as Pulsar.
 
         Raises:
             InvalidMessage: the name is no text, has an unknown domain, or an empty or unprintable

@@ -49,7 +49,7 @@ class Watcher:
         self._reading = False
 
     async def wait(self, log_key: str, after: int, timeout: float) -> bool:
-        """Wait until a lane's log holds a message after a number; False after ``timeout`` seconds."""
+        """Wait until a lane's log holds a message after a number; False after ``timeout`` s."""
         key = log_key.encode()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[key] = after, future

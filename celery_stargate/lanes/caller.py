@@ -94,6 +94,10 @@ class Lanes:
         with self._call(lane, "put") as (run, token):
             self._announce(lane, options)
             what, number = run([token, *arguments])
+            if what == b"new" and number == 1 and messages:
+                # A new life of the lane: Redis may have lost it, and then its announcement too.
+                self._announced.pop(lane, None)
+                self._announce(lane, options)
         if what == b"full":
             raise LaneFull(lane.name, number, max_backlog)
         if what == b"known" and exclusive:
@@ -189,6 +193,10 @@ class Lanes:
         context, _, outcome = found[1].partition(b"\n")
         return context.decode(), outcome
 
+    def close(self) -> None:
+        """Close this process's connections; a later call makes new ones."""
+        self._redis.get().close()
+
     def _announce(self, lane: Lane, options: dict[str, Any] | None) -> None:
         now = self._monotonic()
         known = self._announced.get(lane)
@@ -232,7 +240,7 @@ class _Slot:
 
 
 def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:
-    """Read context, record and outcomes, three by three; a record of another version is left out."""
+    """Read context, record and outcomes, three by three; a record of another version stays out."""
     topic = lane.topic if lane.has_messages else None
     for record, outcomes in zip(reply[1::3], reply[2::3], strict=True):
         try:

@@ -43,6 +43,7 @@ class Lane:
 
     @cached_property
     def name(self) -> str:
+        """What :meth:`parse` reads."""
         return f"{self.topic}#{self.index}"
 
     @property
@@ -62,6 +63,7 @@ class Registry:
     prefix: str
 
     def key(self, part: str) -> str:
+        """Return the key of one part of the registry."""
         return f"{self.prefix}:{{registry}}:{part}"
 
     def inbox(self, name: str) -> str:

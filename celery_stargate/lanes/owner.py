@@ -61,6 +61,7 @@ class LaneStore:
 
     @property
     def log_key(self) -> str:
+        """The key of the lane's log."""
         return self._keys[0]
 
     async def acquire(self) -> bool:

@@ -1,0 +1,112 @@
+"""The Celery app of all rivals: the same for the callers and, in ``worker_app.py``, the workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import msgspec
+from celery import Celery
+
+from celery_stargate import Stargate
+
+__all__ = ["CALLBACKS_QUEUE", "CONFIG_VARIABLE", "READY_VARIABLE", "Config", "make_app"]
+
+#: Where a worker finds its configuration, as JSON.
+CONFIG_VARIABLE = "STARGATE_BENCH_CONFIG"
+#: The file that a worker makes when it is ready.
+READY_VARIABLE = "STARGATE_BENCH_READY"
+#: Where ``on_ack`` callbacks go; nobody runs them, so that publishing them is what is measured.
+CALLBACKS_QUEUE = "callbacks"
+#: A paused worker must still have its lanes when its turn comes again.
+_LEASE = 600.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where the servers are, and what all keys and topics of this run begin with."""
+
+    redis_url: str
+    pulsar_url: str
+    service_url: str
+    prefix: str
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        return msgspec.json.decode(text, type=cls)
+
+    def to_json(self) -> str:
+        return msgspec.json.encode(asdict(self)).decode()
+
+    def below(self, name: str) -> Config:
+        """Return the configuration of a world of its own, which no worker looks into."""
+        return replace(self, prefix=f"{self.prefix}{name}-")
+
+    def topic(self, name: str) -> str:
+        return f"persistent://public/default/{self.prefix}{name}"
+
+
+def make_app(config: Config) -> Celery:
+    """Return an app with the tasks of all rivals, on Celery's defaults."""
+    app = Celery(
+        "benchmarks", broker=config.redis_url, backend=config.redis_url, set_as_current=False
+    )
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"global_keyprefix": config.prefix},
+        result_backend_transport_options={"global_keyprefix": config.prefix},
+        stargate_url=config.pulsar_url,
+        stargate_topic=config.topic("lane"),
+        stargate_prefix=f"{config.prefix}stargate",
+        stargate_lease=_LEASE,
+    )
+    stargate = Stargate(app)
+    stargate.task("bench.produce_silent", ignore_result=True, shared=False)
+
+    @app.task(name="bench.noop", shared=False)
+    def noop(payload: str) -> None:
+        """Do nothing."""
+
+    @app.task(name="bench.on_ack", shared=False, ignore_result=True)
+    def on_ack(receipt: dict[str, Any]) -> None:
+        """Stand for what goes on after the receipt."""
+
+    native = _NativeProducer(config.service_url, config.topic("native"))
+
+    @app.task(name="bench.native_send", shared=False)
+    def native_send(payload: str) -> str:
+        """Publish with pulsar-client, and wait for its receipt."""
+        return str(native.send(payload.encode()))
+
+    return app
+
+
+class _NativeProducer:
+    """A pulsar-client producer for each process: its threads do not survive a fork."""
+
+    def __init__(self, service_url: str, topic: str) -> None:
+        self._service_url = service_url
+        self._topic = topic
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._producer: Any = None
+
+    def send(self, payload: bytes) -> Any:
+        if self._pid != os.getpid():
+            with self._lock:
+                self._make()
+        return self._producer.send(payload)
+
+    def _make(self) -> None:
+        if self._pid == os.getpid():
+            return
+        import pulsar
+
+        client = pulsar.Client(
+            self._service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
+        )
+        self._producer = client.create_producer(self._topic)
+        self._pid = os.getpid()

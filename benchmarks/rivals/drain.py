@@ -1,0 +1,35 @@
+"""How a backlog is drained, the same for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ..site import Worker
+
+__all__ = ["WARM_UP", "drain"]
+
+#: Calls before each measurement, with which the worker finds its connections again.
+WARM_UP = 20
+
+
+def drain(
+    worker: Worker,
+    call: Callable[[], str],
+    count: int,
+    wait: Callable[[Sequence[str]], None],
+) -> float:
+    """Call while the worker is paused, and return the seconds from its resume to the end.
+
+    Arguments:
+        call: makes one call, and returns its task's id.
+        wait: returns when the calls of these ids are done, all those that were ever made.
+    """
+    with worker.awake():
+        wait([call() for _ in range(WARM_UP)])
+        worker.pause()
+        ids = [call() for _ in range(count)]
+        began = time.perf_counter()
+        worker.resume()
+        wait(ids)
+        return time.perf_counter() - began

@@ -1,0 +1,108 @@
+"""Produce tasks, drained from their lane by one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from celery import Celery
+
+from celery_stargate import produce_task
+from celery_stargate.lanes.lane import Lane
+
+from ..app import CALLBACKS_QUEUE
+from ..payload import PAYLOAD
+from ..runner import Rival
+from ..site import BenchmarkError, Site, Worker
+from .drain import WARM_UP, drain
+
+__all__ = ["LaneOnAck", "LaneResults", "LaneSilent", "lane_worker"]
+
+
+def lane_worker(site: Site) -> Worker:
+    """Return the worker of all that goes through the lane."""
+    return site.worker("lane", "-P", "prefork", "-c", "2")
+
+
+class _Lane(Rival):
+    group = "drain"
+
+    def setup(self, site: Site) -> None:
+        super().setup(site)
+        self._worker = lane_worker(site)
+
+
+class LaneResults(_Lane):
+    """Until the last result is stored, as for the tasks of the pool."""
+
+    name = "lane-results"
+    title = "**`produce_task`**, with results"
+    count = 2500
+
+    def run(self, count: int) -> float:
+        with self.site.caller() as app:
+            produce = app.tasks[produce_task.name]
+            results = self.site.results(self._worker, app)
+            seconds = drain(
+                self._worker, lambda: str(produce.delay(PAYLOAD).id), count, results.wait
+            )
+            results.require_success()
+            return seconds
+
+
+class LaneSilent(_Lane):
+    """Until the last context is finished; no result says so."""
+
+    name = "lane-silent"
+    title = "**`produce_task`**, `ignore_result`"
+    count = 2500
+
+    def run(self, count: int) -> float:
+        site, worker = self.site, self._worker
+        with site.caller() as app:
+            produce = app.tasks["bench.produce_silent"]
+            topic, contexts = str(app.conf.stargate_topic), _contexts_key(app)
+
+            def wait(ids: Sequence[str]) -> None:
+                site.wait_until(worker, lambda: not site.redis.exists(contexts))
+
+            before = site.messages_in(topic)
+            seconds = drain(worker, lambda: str(produce.delay(PAYLOAD).id), count, wait)
+            stored = site.messages_in(topic) - before
+        if stored != count + WARM_UP:
+            raise BenchmarkError(f"Pulsar has {stored} messages of {count + WARM_UP}")
+        return seconds
+
+
+class LaneOnAck(_Lane):
+    """Until the last callback is published; no worker runs them."""
+
+    name = "lane-on-ack"
+    title = "**`produce_task`**, with results and `on_ack` on each"
+    count = 1500
+
+    def run(self, count: int) -> float:
+        site, worker = self.site, self._worker
+        queue = f"{site.config.prefix}{CALLBACKS_QUEUE}"
+        with site.caller() as app:
+            produce = app.tasks[produce_task.name]
+            on_ack = app.signature("bench.on_ack", queue=CALLBACKS_QUEUE)
+            results = site.results(worker, app)
+            expected = 0
+
+            def wait(ids: Sequence[str]) -> None:
+                nonlocal expected
+                expected += len(ids)
+                site.wait_until(worker, lambda: site.redis.llen(queue) >= expected)
+                results.wait(ids)
+
+            seconds = drain(
+                worker, lambda: str(produce.delay(PAYLOAD, on_ack=on_ack).id), count, wait
+            )
+            results.require_success()
+        site.redis.delete(queue)
+        return seconds
+
+
+def _contexts_key(app: Celery) -> str:
+    lane = Lane(str(app.conf.stargate_topic))
+    return lane.key(str(app.conf.stargate_prefix), "contexts")

@@ -1,0 +1,44 @@
+"""Pulsar's WebSocket API with nothing but ``websockets`` and ``json``."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from websockets.asyncio.client import connect as open_socket
+
+from ..app import Config
+from ..payload import PAYLOAD
+from ..site import BenchmarkError
+
+__all__ = ["connect", "frame", "require_receipt"]
+
+
+def connect(config: Config, name: str) -> Any:
+    """Return a connection to a producer of a topic of this run, to be entered."""
+    path = config.topic(name).replace("://", "/")
+    return open_socket(
+        f"{config.pulsar_url}/ws/v2/producer/{path}",
+        compression=None,
+        open_timeout=45.0,
+        proxy=None,
+    )
+
+
+def frame(context: str) -> bytes:
+    """Return the frame of one message."""
+    payload = base64.b64encode(PAYLOAD.encode()).decode()
+    return json.dumps({"payload": payload, "context": context}).encode()
+
+
+def require_receipt(reply: bytes) -> str:
+    """Return the context of a receipt.
+
+    Raises:
+        BenchmarkError: Pulsar did not store it.
+    """
+    read = json.loads(reply)
+    if read["result"] != "ok":
+        raise BenchmarkError(f"Pulsar answered {read['result']}: {read.get('errorMsg')}")
+    return str(read["context"])

@@ -1,0 +1,269 @@
+"""Where rivals meet: the servers, the workers, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from celery import Celery
+from redis import Redis
+
+from tests.servers.admin import AdminError, PulsarAdmin
+from tests.servers.process import ServerProcess
+from tests.servers.pulsar import PulsarServer
+from tests.servers.redis import RedisServer
+
+from .app import CONFIG_VARIABLE, READY_VARIABLE, Config, make_app
+
+__all__ = ["BenchmarkError", "Site", "Worker"]
+
+_ROOT = Path(__file__).parents[1]
+_START_TIMEOUT = 60.0
+#: How long one wait may take; what is measured takes a few seconds.
+_WAIT_TIMEOUT = 90.0
+#: How often a wait looks; the error of what is measured is below it.
+_LOOK_EVERY = 0.005
+
+
+class BenchmarkError(RuntimeError):
+    """A rival did not do what it should; no figure is better than a wrong one."""
+
+
+class Worker:
+    """A Celery worker that runs only while it is awake.
+
+    Asleep it is stopped (SIGSTOP) with its pool: it keeps its connections and takes no CPU.
+    """
+
+    def __init__(self, name: str, process: ServerProcess) -> None:
+        self.name = name
+        self._process = process
+
+    @contextmanager
+    def awake(self) -> Iterator[Self]:
+        """Let it run for a while."""
+        self._process.resume()
+        try:
+            yield self
+        finally:
+            self._process.pause()
+
+    def pause(self) -> None:
+        """Stop it where it is."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.resume()
+
+    def require_alive(self) -> None:
+        """Raise where it died.
+
+        Raises:
+            BenchmarkError: it did; the end of its log is in the text.
+        """
+        if not self._process.alive:
+            raise BenchmarkError(f"worker {self.name} ended:\n{self._process.log_tail()}")
+
+    def log_tail(self) -> str:
+        return self._process.log_tail()
+
+
+class Results:
+    """Waits for results to be stored, by looking for their keys."""
+
+    def __init__(self, site: Site, worker: Worker, app: Celery) -> None:
+        self._site = site
+        self._worker = worker
+        self._backend: Any = app.backend
+        self._keys: list[bytes] = []
+
+    def wait(self, ids: Sequence[str]) -> None:
+        """Wait until the results of these tasks are stored.
+
+        It asks for the last ones first: while they are missing, one question is enough.
+
+        Raises:
+            BenchmarkError: they were not within the bounds, or the worker died.
+        """
+        missing = [self._backend.get_key_for_task(each) for each in ids]
+        self._keys += missing
+
+        def all_there() -> bool:
+            while missing:
+                last = missing[-100:]
+                if self._site.redis.exists(*last) < len(last):
+                    return False
+                del missing[-100:]
+            return True
+
+        self._site.wait_until(self._worker, all_there)
+
+    def require_success(self) -> None:
+        """See that all tasks that were waited for succeeded, and remove their results.
+
+        Raises:
+            BenchmarkError: one did not.
+        """
+        for start in range(0, len(self._keys), 1000):
+            keys = self._keys[start : start + 1000]
+            for stored in self._site.redis.mget(keys):
+                result = json.loads(stored)
+                if result["status"] != "SUCCESS":
+                    raise BenchmarkError(f"a task ended as {result['status']}: {result['result']}")
+            self._site.redis.unlink(*keys)
+        self._keys.clear()
+
+
+class Site:
+    """The servers and workers of one run; a context manager that ends them all.
+
+    Arguments:
+        environ: where ``STARGATE_TEST_…`` variables name running servers, these are used;
+            else a Pulsar and a Redis are started.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = environ
+        self._running = ExitStack()
+        self._workers: dict[str, Worker] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._running.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._running.close()
+
+    def _start(self) -> None:
+        folder = self._running.enter_context(tempfile.TemporaryDirectory(prefix="stargate-bench-"))
+        self._folder = Path(folder)
+        redis_url = self._environ.get("STARGATE_TEST_REDIS_URL")
+        if not redis_url:
+            server = self._running.enter_context(RedisServer(self._folder / "redis"))
+            redis_url = server.url
+        pulsar_url = self._environ.get("STARGATE_TEST_PULSAR_URL")
+        service_url = self._environ.get("STARGATE_TEST_PULSAR_SERVICE_URL")
+        self.http_url = self._environ.get("STARGATE_TEST_PULSAR_HTTP_URL", "")
+        if not (pulsar_url and service_url and self.http_url):
+            broker = PulsarServer(self._folder / "pulsar")
+            broker.start()
+            # Nobody needs its data afterwards, and a clean stop takes it seven seconds.
+            self._running.callback(broker.kill)
+            pulsar_url, service_url = broker.url, broker.service_url
+            self.http_url = broker.http_url
+        self.config = Config(redis_url, pulsar_url, service_url, f"bench-{uuid.uuid4().hex[:12]}-")
+        self.redis = self._running.enter_context(Redis.from_url(redis_url))
+        # Last in, first out: the workers end before what they used is removed.
+        self._running.callback(self._remove_topics)
+        self._running.callback(self.remove_keys, self.config.prefix)
+
+    def worker(self, name: str, *options: str) -> Worker:
+        """Return the worker of a name, asleep; it is started when it is first asked for.
+
+        Arguments:
+            options: of ``celery worker``. Its queue has its name.
+
+        Raises:
+            tests.servers.ServerError: it did not start.
+        """
+        if name in self._workers:
+            return self._workers[name]
+        ready = self._folder / f"{name}.ready"
+        command = [sys.executable, "-m", "celery", "-A", "benchmarks.worker_app", "worker"]
+        command += ["-n", f"{self.config.prefix}{name}@%h", "-Q", name, "-l", "WARNING", *options]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        environ = {
+            **self._environ,
+            CONFIG_VARIABLE: self.config.to_json(),
+            READY_VARIABLE: str(ready),
+            "PYTHONPATH": str(_ROOT),
+        }
+        log = self._folder / f"{name}.log"
+        process = ServerProcess(f"worker {name}", command, log_path=log, env=environ, cwd=_ROOT)
+        self._running.callback(process.kill)
+        process.start(ready.exists, timeout=_START_TIMEOUT)
+        worker = self._workers[name] = Worker(name, process)
+        worker.pause()
+        return worker
+
+    @contextmanager
+    def caller(self, config: Config | None = None) -> Iterator[Celery]:
+        """Make an app for one measurement, with connections of its own."""
+        app = make_app(config or self.config)
+        try:
+            yield app
+        finally:
+            # Each call subscribed to its result's channel; this ends with its connection.
+            backend: Any = app.backend
+            backend.result_consumer.stop()
+            backend.client.connection_pool.disconnect()
+            app.close()
+
+    def results(self, worker: Worker, app: Celery) -> Results:
+        """Return what waits for the results of a worker."""
+        return Results(self, worker, app)
+
+    def messages_in(self, topic: str) -> int:
+        """Return how many messages Pulsar has stored in a topic, unbatched ones."""
+        try:
+            stats = PulsarAdmin(self.http_url).internal_stats(topic)
+        except AdminError as error:
+            if error.status == 404:  # nobody has sent to it yet
+                return 0
+            raise
+        return int(stats["entriesAddedCounter"])
+
+    def wait_until(self, worker: Worker, done: Callable[[], bool]) -> None:
+        """Wait for what a worker does.
+
+        Raises:
+            BenchmarkError: it did not do it within the bounds, or died.
+        """
+        end = time.monotonic() + _WAIT_TIMEOUT
+        while not done():
+            worker.require_alive()
+            if time.monotonic() > end:
+                raise BenchmarkError(
+                    f"worker {worker.name} was not done in {_WAIT_TIMEOUT:g} s:\n"
+                    f"{worker.log_tail()}"
+                )
+            time.sleep(_LOOK_EVERY)
+
+    def remove_keys(self, prefix: str) -> None:
+        """Remove all that begins so from Redis."""
+        batch: list[bytes] = []
+        for key in self.redis.scan_iter(f"{prefix}*", count=1000):
+            batch.append(key)
+            if len(batch) == 1000:
+                self.redis.unlink(*batch)
+                batch.clear()
+        if batch:
+            self.redis.unlink(*batch)
+
+    def _remove_topics(self) -> None:
+        admin = PulsarAdmin(self.http_url)
+        for topic in admin.topics("public/default"):
+            if self.config.prefix in topic:
+                try:
+                    admin.delete(topic)
+                except AdminError as error:
+                    print(f"topic {topic} stays: {error}", file=sys.stderr)

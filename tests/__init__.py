@@ -1,0 +1,1 @@
+"""Tests: `unit` without servers, `contract` and `integration` on real ones, `acceptance` whole."""

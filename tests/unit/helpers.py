@@ -1,0 +1,137 @@
+"""What the fast tests share: an app without servers, and lanes that only take notes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import Celery
+from kombu.utils import json
+
+from celery_stargate import Failure, ProduceTask, Receipt, Stargate
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.record import Record, Settled
+
+TOPIC = "persistent://public/default/orders"
+#: Texts that must be found nowhere.
+SECRETS = ("s3cr3t-payload", "s3cr3t-key", "s3cr3t-token")
+
+
+def make_app(**conf: Any) -> Celery:
+    """Return an app whose broker and results are in memory, with `stargate_url` and a topic."""
+    app = Celery(f"unit-{uuid.uuid4().hex}", set_as_current=False)
+    app.conf.update(
+        broker_url="memory://",
+        result_backend="cache+memory://",
+        stargate_url="ws://pulsar.invalid:8080",
+        stargate_redis_url="redis://redis.invalid:6379/0",
+        stargate_topic=TOPIC,
+        # All memory brokers of a process are one.
+        task_default_queue=uuid.uuid4().hex,
+    )
+    app.conf.update(**conf)
+    return app
+
+
+@dataclass
+class Put:
+    """One call of `put`."""
+
+    lane: Lane
+    record: Record
+    messages: Sequence[tuple[str, bytes]]
+    options: dict[str, Any]
+
+
+@dataclass
+class NotedLanes:
+    """Stand where `Lanes` does, and note what is asked."""
+
+    puts: list[Put] = field(default_factory=list)
+    told: list[tuple[str, str, bytes]] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    settled: list[tuple[Lane, Any, int]] = field(default_factory=list)
+    #: What `settle` answers.
+    completes: Settled | None = None
+    #: What `expire` answers, once.
+    overdue: list[Settled] = field(default_factory=list)
+    #: What `put` raises.
+    error: Exception | None = None
+    #: How many messages each lane is said to hold.
+    backlogs: dict[str, int] = field(default_factory=dict)
+
+    def put(
+        self, lane: Lane, record: Record, messages: Sequence[tuple[str, bytes]], **options: Any
+    ) -> None:
+        """Note it."""
+        if self.error is not None:
+            raise self.error
+        self.puts.append(Put(lane, record, messages, options))
+
+    def settle(
+        self, lane: Lane, outcome: Any, *, place: int = -1, anyone: bool = False
+    ) -> tuple[str, Settled | None]:
+        """Note it; the context is complete where the test says so."""
+        assert anyone
+        self.settled.append((lane, outcome, place))
+        return ("due", self.completes) if self.completes is not None else ("part", None)
+
+    def finish(self, lane: Lane, contexts: Sequence[str]) -> None:
+        """Note it."""
+        self.finished += contexts
+
+    def expire(self, lane: Lane, context: str = "") -> list[Settled]:
+        """Answer what the test prepared."""
+        found, self.overdue = self.overdue, []
+        return found
+
+    def tell(self, inbox: str, context: str, outcome: bytes) -> None:
+        """Note it."""
+        self.told.append((inbox, context, outcome))
+
+    def backlog(self, lane: Lane) -> int:
+        """Answer what the test prepared."""
+        return self.backlogs.get(lane.name, 0)
+
+    def survey(self) -> tuple[int, list[Lane]]:
+        """One producer worker is alive."""
+        return 1, []
+
+
+def sent_by_broker(app: Celery) -> Any:
+    """Return the body of the next message in the app's default queue; None where there is none."""
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        channel.queue_declare(app.conf.task_default_queue)
+        found = channel.basic_get(app.conf.task_default_queue, no_ack=True)
+    return None if found is None else json.loads(found.body)
+
+
+def make_stargate(**conf: Any) -> tuple[Stargate, NotedLanes, ProduceTask]:
+    """Return a Stargate over lanes that take notes, these lanes, and the app's produce task."""
+    stargate = Stargate(make_app(**conf))
+    lanes = NotedLanes()
+    stargate.__dict__["lanes"] = lanes
+    task = stargate.app.tasks[ProduceTask.default_name]
+    assert isinstance(task, ProduceTask)
+    return stargate, lanes, task
+
+
+def receipt(context: str = "c", **fields: Any) -> Receipt:
+    """Return a receipt as Pulsar's would be."""
+    given: dict[str, Any] = {
+        "topic": TOPIC,
+        "message_id": "CAwQADAA",
+        "ledger_id": 12,
+        "entry_id": 0,
+        "partition": -1,
+        "batch_index": -1,
+    }
+    return Receipt(context=context, **{**given, **fields})
+
+
+def failure(context: str = "c", **fields: Any) -> Failure:
+    """Return a failure as Pulsar's would be."""
+    return Failure(context=context, topic=TOPIC, **{"reason": "no", "code": "http-404", **fields})
