@@ -1,0 +1,71 @@
+# Each target is one command from a fresh clone; Python 3.11 or newer is all it needs.
+# `make test` also wants real servers: CONTRIBUTING.md says which, .ci/run installs them on Debian.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first Python that is new enough: python3 itself where it is.
+FIND_PYTHON := for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& command -v $$name && exit 0; done; exit 1
+
+# tox looks for interpreters on PATH. pyenv has there only a folder "shims", whose commands refuse
+# to run a version that is not the chosen one; the versions themselves stand beside it.
+empty :=
+space := $(empty) $(empty)
+PYENV := $(patsubst %/shims,%,$(filter %/shims,$(subst :,$(space),$(PATH))))
+OTHERS := $(wildcard $(addsuffix /versions/3.1[1-9]*/bin,$(PYENV)))
+export PATH := $(PATH)$(if $(OTHERS),:$(subst $(space),:,$(strip $(OTHERS))))
+
+.PHONY: help test demo bench lint types format clean
+
+help:
+	@echo "make test    everything, through tox, beside real servers"
+	@echo "make demo    the main job before your eyes"
+	@echo "make bench   the comparison in README.md, measured here"
+	@echo "make lint    ruff"
+	@echo "make types   mypy --strict"
+	@echo "make format  ruff format"
+	@echo "make clean   remove what these made"
+
+$(BIN)/python:
+	@python=$$($(FIND_PYTHON)) || { \
+		echo "Python 3.11 or newer is needed, and no python3 on PATH is" >&2; exit 1; }; \
+	echo "using $$python"; \
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/tox.done: $(BIN)/python
+	$(BIN)/python -m pip install -q 'tox>=4.23'
+	@touch $@
+
+$(VENV)/package.done: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install -q 'pip>=25.1'
+	$(BIN)/python -m pip install -q -e '.[testing]'
+	@touch $@
+
+test: $(VENV)/tox.done
+	$(BIN)/python -m tools.with_servers $(BIN)/python -m tools.run_tox
+
+demo: $(VENV)/package.done
+	@if [ -f examples/demo/requirements.txt ]; then \
+		$(BIN)/python -m pip install -q -r examples/demo/requirements.txt; fi
+	@$(BIN)/python -m examples.demo
+
+bench: $(VENV)/package.done
+	$(BIN)/python -m pip install -q --group bench
+	$(BIN)/python -m benchmarks --write-readme
+
+lint: $(VENV)/tox.done
+	$(BIN)/python -m tox run -e lint
+
+types: $(VENV)/tox.done
+	$(BIN)/python -m tox run -e types
+
+format: $(VENV)/tox.done
+	$(BIN)/python -m tox exec -e lint -- ruff format .
+
+clean:
+	rm -rf $(VENV) .tox build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache \
+		.pytest_cache .hypothesis

@@ -1,0 +1,121 @@
+"""What the demo says: in colour on a terminal, in plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from .story import Figures
+
+_WIDTH = 34
+
+
+class Screen:
+    """Where the demo speaks.
+
+    Args:
+        stderr: leave stdout to the figures.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            self._console.width = 100
+
+    def title(self, text: str) -> None:
+        """Say what this is."""
+        self._console.print()
+        self._console.print(Text(f"  {text}", style="bold"))
+        self._console.print()
+
+    def fact(self, name: str, text: str) -> None:
+        """Say what it runs on."""
+        self._console.print(Text(f"  {name:<10}", style="dim") + Text(text))
+
+    def step(self, what: str, text: str) -> None:
+        """Say what was done, and what came of it."""
+        mark = Text("  ✓ ", style="green")
+        self._console.print(mark + Text(f"{what:<{_WIDTH}}", style="cyan") + Text(text))
+
+    def note(self, text: str) -> None:
+        """Say what happens in the midst of a step."""
+        self._console.print(Text("  ! ", style="yellow") + Text(text))
+
+    def gap(self) -> None:
+        """Leave a line."""
+        self._console.print()
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show how far something is; the function that is given takes the next steps."""
+        bar = Progress(
+            TextColumn("    {task.description:<10}", style="cyan"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        done = 0
+        with bar:
+            task = bar.add_task(what, total=total)
+
+            def advance(steps: int) -> None:
+                nonlocal done
+                done += steps
+                bar.update(task, completed=done, total=max(total, done))
+
+            yield advance
+        if not self._console.is_terminal:
+            self._console.print(f"    {what}: {done} of {max(total, done)}")
+
+    def summary(self, figures: Figures) -> None:
+        """Show the table, and the last word."""
+        table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
+        table.add_column(width=26, style="cyan", no_wrap=True)
+        table.add_column(width=9, justify="right", no_wrap=True)
+        table.add_column(style="dim")
+        for name, value, meaning in _rows(figures):
+            style = "bold green" if name == "lost" and not figures.lost else ""
+            table.add_row(f"  {name}", Text(value, style=style), meaning)
+        self._console.print()
+        self._console.print(table)
+        self._console.print()
+        if figures.problems:
+            for problem in figures.problems:
+                self._console.print(Text(f"  ✗ {problem}", style="bold red"))
+        else:
+            self._console.print(
+                Text(f"  Nothing lost, in {figures.seconds:.0f} s.", style="bold green")
+            )
+        self._console.print()
+
+    def failed(self, text: str) -> None:
+        """Say why the demo cannot go on."""
+        self._console.print(Text(f"  ✗ {text}", style="bold red"))
+
+
+def _rows(f: Figures) -> list[tuple[str, str, str]]:
+    p99, lease = f"{f.get_p99_ms:.1f} ms", f"{f.lease_seconds:g} s"
+    again = f" ({f.callbacks_repeated} ran twice)" if f.callbacks_repeated else ""
+    callbacks = f"of {f.callbacks_expected:,} on_ack{again}; {f.errors_told} on_error"
+    recovered = f"of {f.pending_at_kill:,} pending in Redis at the kill"
+    return [
+        ("stored", f"{f.stored:,}", f"of {f.messages:,}, read back from the topic"),
+        ("released results", f"{f.released:,}", "each receipt found in the topic"),
+        ("triggered callbacks", f"{f.callbacks:,}", callbacks),
+        ("recovered after the kill", f"{f.recovered:,}", recovered),
+        ("lost", f"{f.lost:,}", "by the caller's own ledger"),
+        ("duplicates", f"{f.duplicates:,}", "sent again after the kill: at least once"),
+        ("", "", ""),
+        ("put", f"{f.put_per_second:,.0f} /s", "delay() calls of one caller"),
+        ("drained", f"{f.drain_per_second:,.0f} /s", "of what waited at the take-over"),
+        ("get()", f"{f.get_median_ms:.1f} ms", f"median, one at a time; p99 {p99}"),
+        ("take-over", f"{f.takeover_seconds:.1f} s", f"after the kill; a lease is {lease}"),
+    ]

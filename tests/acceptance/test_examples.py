@@ -1,0 +1,244 @@
+"""The examples, run as their pages say: real workers, a real web server, Redis and Pulsar."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from websockets.sync.client import connect
+
+from celery_stargate.testing import LocalPulsar
+from tests.acceptance.rig import WAIT, eventually, text
+from tests.servers.admin import topic_path
+from tests.servers.fixtures import PulsarAddress, require
+from tests.servers.process import ServerProcess, free_ports, listening
+from tests.servers.redis import RedisServer, missing_reason
+
+_ROOT = Path(__file__).parents[2]
+_PLAIN = _ROOT / "examples" / "plain"
+_DJANGO = _ROOT / "examples" / "django_shop"
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of these tests' own: the examples keep to their default names in it."""
+    require(missing_reason())
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+def _read(pulsar: PulsarAddress, topic: str) -> list[dict[str, Any]]:
+    """What a topic holds, by a plain WebSocket reader."""
+    count = int(pulsar.admin.internal_stats(topic)["numberOfEntries"])
+    url = f"{pulsar.url}/ws/v2/reader/{topic_path(topic)}?messageId=earliest"
+    messages = []
+    with connect(url, compression=None, open_timeout=45, max_size=None, proxy=None) as reader:
+        for _ in range(count):
+            messages.append(json.loads(reader.recv(timeout=WAIT)))
+            reader.send(json.dumps({"messageId": messages[-1]["messageId"]}))
+    return messages
+
+
+def test_the_program_of_the_readme(
+    pulsar: PulsarAddress, redis: RedisServer, tmp_path: Path
+) -> None:
+    """`python shop.py` prints Pulsar's receipt, the message is in the topic under that id, and the
+    worker runs `paid` with the same receipt."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(_ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "CELERY_BROKER_URL": redis.url,
+        "CELERY_RESULT_BACKEND": redis.url,
+        "STARGATE_URL": pulsar.url,
+    }
+    worker = ServerProcess(
+        "the plain example's worker",
+        [sys.executable, "-m", "celery", "-A", "shop", "worker", "-l", "INFO", "-c", "1"],
+        log_path=tmp_path / "worker.log",
+        env=env,
+        cwd=_PLAIN,
+    )
+    worker.start(lambda: " ready." in worker.log_path.read_text(), timeout=45)
+    try:
+        printed = subprocess.run(
+            [sys.executable, "shop.py"],
+            env=env,
+            cwd=_PLAIN,
+            capture_output=True,
+            text=True,
+            timeout=WAIT,
+            check=True,
+        ).stdout
+        receipt = ast.literal_eval(printed)
+        said = f"Pulsar has the order: {receipt['message_id']}"
+        assert eventually(lambda: said in worker.log_path.read_text()), worker.log_tail()
+    finally:
+        worker.stop()
+
+    assert receipt["status"] == "stored"
+    stored = {each["messageId"]: each for each in _read(pulsar, receipt["topic"])}
+    message = stored[receipt["message_id"]]
+    assert (message["key"], text(message)) == ("order-17", "one lamp")
+
+
+def test_the_program_of_the_readme_is_short() -> None:
+    """It has at most 20 lines."""
+    assert len((_PLAIN / "shop.py").read_text().splitlines()) <= 20
+
+
+class Shop:
+    """The Django project on a database and a topic of its own.
+
+    Args:
+        folder: for the database, the settings and logs.
+        redis_url, pulsar_url: as its settings read them from the environment.
+    """
+
+    def __init__(self, folder: Path, redis_url: str, pulsar_url: str) -> None:
+        self.topic = f"persistent://public/default/django-{uuid.uuid4().hex[:12]}"
+        settings = f"shop_settings_{uuid.uuid4().hex[:8]}"
+        (folder / f"{settings}.py").write_text(
+            "from shop.settings import *\n"
+            f"DATABASES['default']['NAME'] = {str(folder / 'shop.sqlite3')!r}\n"
+            f"CELERY_STARGATE_TOPICS = {{'orders': {self.topic!r}}}\n"
+        )
+        self._env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (_ROOT, folder, _DJANGO))),
+            "PYTHONUNBUFFERED": "1",
+            "DJANGO_SETTINGS_MODULE": settings,
+            "REDIS_URL": redis_url,
+            "STARGATE_URL": pulsar_url,
+        }
+        self._port = free_ports(1)[0]
+        self.server = self._process(
+            folder / "server.log", "manage.py", "runserver", "--noreload", f"127.0.0.1:{self._port}"
+        )
+        self.worker = self._process(
+            folder / "worker.log", "-m", "celery", "-A", "shop", "worker", "-l", "INFO", "-c", "2"
+        )
+
+    def _process(self, log: Path, *arguments: str) -> ServerProcess:
+        command = [sys.executable, *arguments]
+        return ServerProcess(log.stem, command, log_path=log, env=self._env, cwd=_DJANGO)
+
+    def manage(self, *arguments: str) -> None:
+        """Run a command of `manage.py`."""
+        command = [sys.executable, "manage.py", *arguments]
+        subprocess.run(
+            command, env=self._env, cwd=_DJANGO, timeout=WAIT, check=True, capture_output=True
+        )
+
+    def start(self, *, worker: bool) -> None:
+        """Make the database, start the web server, and a worker where one is wanted."""
+        self.manage("migrate")
+        self.server.start(lambda: listening(self._port), timeout=30)
+        if worker:
+            self.worker.start(lambda: " ready." in self.worker.log_path.read_text(), timeout=45)
+
+    def stop(self) -> None:
+        """End both."""
+        self.worker.stop()
+        self.server.stop()
+
+    def request(self, path: str, form: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """GET a path, or POST a form to it: the status and the JSON of the answer."""
+        data = urlencode(form).encode() if form is not None else None
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self._port}{path}", data, timeout=WAIT
+            ) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            body = error.read().decode(errors="replace")
+            assert error.headers["Content-Type"] == "application/json", body[:3000]
+            return error.code, json.loads(body)
+
+    def order(self, number: int) -> dict[str, Any]:
+        """An order as its view shows it."""
+        return self.request(f"/orders/{number}/")[1]
+
+    def settled(self, number: int) -> dict[str, Any]:
+        """An order, once it is no longer new."""
+        eventually(lambda: self.order(number)["status"] != "new")
+        return self.order(number)
+
+
+@pytest.fixture
+def shop(pulsar: PulsarAddress, redis: RedisServer, tmp_path: Path) -> Iterator[Shop]:
+    """The Django project, its web server and a worker running."""
+    shop = Shop(tmp_path, redis.url, pulsar.url)
+    try:
+        shop.start(worker=True)
+        yield shop
+    finally:
+        shop.stop()
+
+
+def test_the_django_shop_goes_on_after_the_receipt(shop: Shop, pulsar: PulsarAddress) -> None:
+    """An order is new when the view answers, and published when its receipt is there; the async
+    view answers when it is published; a topic that takes no more makes an order fail, with
+    Pulsar's sentence."""
+    status, taken = shop.request("/orders/", {"item": "lamp", "quantity": 2})
+    assert (status, taken["status"], taken["message_id"]) == (202, "new", "")
+    published = shop.settled(taken["id"])
+    assert published["status"] == "published", published
+
+    status, at_once = shop.request("/orders/now/", {"item": "chair"})
+    assert (status, at_once["status"]) == (201, "published")
+    assert shop.order(at_once["id"]) == at_once
+
+    stored = {each["messageId"]: each for each in _read(pulsar, shop.topic)}
+    assert stored.keys() == {published["message_id"], at_once["message_id"]}
+    message = stored[published["message_id"]]
+    assert json.loads(text(message)) == {"id": taken["id"], "item": "lamp", "quantity": 2}
+    assert message["key"] == f"order-{taken['id']}"
+    assert message["properties"] == {"type": "order-placed"}
+
+    pulsar.admin.terminate(shop.topic)
+    status, taken = shop.request("/orders/", {"item": "table"})
+    assert status == 202
+    failed = shop.settled(taken["id"])
+    assert failed["status"] == "failed"
+    assert "terminated" in failed["reason"].lower()
+    status, at_once = shop.request("/orders/now/", {"item": "table"})
+    assert (status, at_once["status"]) == (502, "failed")
+    assert "terminated" in at_once["reason"].lower()
+    assert len(_read(pulsar, shop.topic)) == 2
+
+
+def test_the_django_shop_checks_and_survives(tmp_path: Path) -> None:
+    """A wrong form is a 400 and makes no order. Without Redis an order is kept as new, and the view
+    says 503 in bounded time."""
+    with LocalPulsar() as local:
+        nowhere = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
+        shop = Shop(tmp_path, nowhere, local.url)
+        try:
+            shop.start(worker=False)
+            status, answer = shop.request("/orders/", {"item": "", "quantity": 1})
+            assert (status, list(answer["errors"])) == (400, ["item"])
+
+            status, kept = shop.request("/orders/", {"item": "lamp"})
+            assert (status, kept["id"], kept["status"]) == (503, 1, "new")
+            assert shop.order(1) == kept
+        finally:
+            shop.stop()
+        assert not local.messages(shop.topic)
+
+
+def test_the_django_shop_has_its_migrations(tmp_path: Path) -> None:
+    """The migrations are those of the models."""
+    shop = Shop(tmp_path, "redis://127.0.0.1:1", "ws://127.0.0.1:1")
+    shop.manage("makemigrations", "--check", "--dry-run")
