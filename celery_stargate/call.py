@@ -11,6 +11,7 @@ from .message import check_messages
 from .protocol import encode_frame
 from .settings import ProducerOptions
 from .topic import Topic
+from .window import label_of
 
 __all__ = ["Call", "Part", "check_context", "prepare"]
 
@@ -73,7 +74,7 @@ def prepare(message: object, context: str, topic: Topic, options: ProducerOption
                 "stargate_batching_with_keys=True",
                 place,
             )
-        label = f"{context}.{index}" if len(messages) > 1 else context
+        label = label_of(context, index if len(messages) > 1 else -1)
         try:
             frame = encode_frame(each, label, options.max_frame_size)
         except InvalidMessage as error:

@@ -264,7 +264,13 @@ class Stargate:
         )
         for place, part in enumerate(call.parts):
             child = Record(part.label, parent=(home.name, call.context, place))
-            self.lanes.put(part.lane, child, [(part.label, part.frame)], timeout=timeout, **common)
+            self.lanes.put(
+                part.lane,
+                child,
+                [(part.label, part.frame)],
+                timeout=timeout,
+                **{**common, "max_backlog": 0},
+            )
 
     def _require_room(self, call: Call) -> None:
         limit = call.options.max_backlog

@@ -138,6 +138,10 @@ class _Run:
                     return
                 logger.info("Pulsar refused the producer for now: %s", refused)
                 await asyncio.sleep(backoff.next())
+            except asyncio.CancelledError:
+                # The time is over: a close frame could wait for its answer as long again.
+                producer.abort()
+                raise
             except LinkBroken as error:
                 logger.info("%s", error)
                 await asyncio.sleep(backoff.next())

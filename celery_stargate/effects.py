@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from celery import signals
+from celery import _state, signals
 from celery.app.task import Context
 from celery.app.trace import build_tracer
 from celery.canvas import maybe_signature
 
 from .callback import unpack
+from .errors import ProduceError
 from .lanes.lane import Lane
 from .lanes.record import Record, Settled, encode_outcome
 from .log import logger
@@ -160,7 +162,14 @@ class Effects:
             tracer = self._tracer(record.task, "batched")
         else:
             tracer = self._tracer(record.task, "stored")
-        tracer(record.context, (), {}, request)
+        with self._current_app():
+            traced = tracer(record.context, (), {}, request)
+        if isinstance(outcome, Failure):
+            told = getattr(traced.info, "retval", None)
+            stored = isinstance(told, ProduceError)
+            if not stored:
+                # The backend was away while the failure was stored, and the tracer stored that.
+                raise RuntimeError(f"the failure was not stored: {told!r}")
 
     def _revoke(self, record: Record, request: Context, failure: Failure) -> None:
         """Tell that a task was revoked, as ``celery.worker.request`` does for one in the pool."""
@@ -224,12 +233,24 @@ class Effects:
         callback: Any = maybe_signature(unpack(packed), app=self._app)
         argument = settled.failure.to_dict() if settled.failed else settled.result
         options = {}
-        if callback.get("subtask_type") is None:
-            # The ids of a group, chain or chord were frozen when the context was recorded.
+        if callback.get("subtask_type") is None and "task_id" not in callback["options"]:
+            # One that the caller froze keeps its id, and so do those of a group, chain or chord,
+            # frozen when the context was recorded.
             options["task_id"] = callback_id(
                 record.context, "on_error" if settled.failed else "on_ack"
             )
-        callback.apply_async((argument,), **options)
+        with self._current_app():
+            callback.apply_async((argument,), **options)
+
+    @contextmanager
+    def _current_app(self) -> Iterator[None]:
+        """Be the thread's current app: by it the parts of a canvas are published."""
+        before = _state.get_current_app()
+        self._app.set_current()
+        try:
+            yield
+        finally:
+            before.set_current()
 
 
 def _fields(outcome: Any) -> dict[str, Any]:

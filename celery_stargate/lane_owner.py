@@ -25,7 +25,7 @@ from .session import Counters, Session
 from .settings import ProducerOptions
 from .topic import Topic
 from .watcher import Watcher
-from .window import Entry, Window
+from .window import Entry, Window, label_of
 
 __all__ = ["LaneOwner", "Tools"]
 
@@ -142,9 +142,7 @@ class LaneOwner:
         self._draining = True
         try:
             async with asyncio.timeout(timeout):
-                while (
-                    self._feeding or len(self._window) or self._settling or self._in_effects
-                ):
+                while self._feeding or len(self._window) or self._settling or self._in_effects:
                     self._done_some.clear()
                     await self._done_some.wait()
         except TimeoutError:
@@ -359,9 +357,8 @@ class LaneOwner:
                 self._effects.put_nowait(each)
             if self._session is not None:
                 count = len(each.outcomes)
-                self._session.forget(
-                    [f"{context}.{place}" for place in range(count)] if count > 1 else [context]
-                )
+                places = range(count) if count > 1 else (-1,)
+                self._session.forget(label_of(context, place) for place in places)
 
     async def _do_effects(self) -> None:
         loop = asyncio.get_running_loop()

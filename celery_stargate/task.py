@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from .call import Call
     from .client import Stargate
 
-__all__ = ["OUTCOME", "ProduceResult", "ProduceTask", "error_of", "produce_task", "read_timeout"]
+__all__ = [
+    "OUTCOME",
+    "ProduceResult",
+    "ProduceTask",
+    "error_of",
+    "produce_task",
+    "read_timeout",
+    "until",
+]
 
 #: Where Celery's tracer finds the outcome in the request.
 OUTCOME = "stargate_outcome"
@@ -150,6 +158,8 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         options.setdefault("kwargsrepr", "{}")
         message = _canonical(given.pop("message"))
         rest = {name: value for name, value in given.items() if value is not None}
+        if "delivery_timeout" in rest:
+            rest["delivery_timeout"] = read_timeout(rest["delivery_timeout"])
         rest |= callbacks.unpacked()
         own_queue = getattr(self, "queue", None) is not None
         overdue: float | None = None
@@ -159,7 +169,7 @@ class ProduceTask(Task):  # type: ignore[type-arg]
             timeout = given.get("delivery_timeout")
             timeout = call.options.delivery_timeout if timeout is None else read_timeout(timeout)
             if options.get("expires") is not None:
-                timeout = min(timeout, _until(options["expires"], app))
+                timeout = min(timeout, until(options["expires"], app))
             producer = _LanePublisher(app, stargate, call, timeout, callbacks)
             overdue = time.monotonic() + timeout
         with _closing(producer):
@@ -178,12 +188,10 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         """
         if given.get("delivery_timeout") is not None:
             read_timeout(given["delivery_timeout"])
-        return stargate.prepare(
-            given["message"],
-            context,
-            given.get("topic") or self.topic,
-            self.producer_options if given.get("topic") is None else None,
-        )
+        topic = given.get("topic")
+        if topic is not None:
+            return stargate.prepare(given["message"], context, topic)
+        return stargate.prepare(given["message"], context, self.topic, self.producer_options)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> ProduceResult:
         """Return the result of a call by its id."""
@@ -288,6 +296,8 @@ def _canonical(message: Any) -> Any:
             return message.to_dict()
         case list():
             return [_canonical(each) for each in message]
+        case {"deliver_after": timedelta() as wait, **rest}:
+            return {**rest, "deliver_after": wait.total_seconds()}
     return message
 
 
@@ -307,7 +317,7 @@ def read_timeout(timeout: Any) -> float:
     return float(seconds)
 
 
-def _until(expires: Any, app: Celery) -> float:
+def until(expires: Any, app: Celery) -> float:
     """Return the seconds until Celery's ``expires``: a number, a datetime or an ISO 8601 text."""
     if isinstance(expires, int | float):
         return max(0.001, float(expires))

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Entry", "Window"]
+__all__ = ["Entry", "Window", "label_of"]
+
+
+def label_of(context: str, place: int) -> str:
+    """Return what Pulsar echoes for a message: its context, and in a list its place there.
+
+    The tab between them is in no context, so no label is that of another message.
+    """
+    return context if place < 0 else f"{context}\t{place}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,7 @@ class Entry:
     @property
     def context(self) -> str:
         """The context that the message belongs to."""
-        return self.label if self.place < 0 else self.label.removesuffix(f".{self.place}")
+        return self.label if self.place < 0 else self.label.removesuffix(f"\t{self.place}")
 
 
 class Window:

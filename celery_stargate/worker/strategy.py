@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery.exceptions import TaskRevokedError
 from celery.worker.state import task_ready
 from celery.worker.strategy import default
+from kombu.exceptions import KombuError
 from kombu.serialization import loads, prepare_accept_content
 
 from ..callback import Callbacks, pack
@@ -19,7 +20,7 @@ from ..effects import Effects
 from ..errors import InvalidMessage, StargateError, StoreUnavailable
 from ..log import logger
 from ..outcome import Failure
-from ..task import read_timeout
+from ..task import read_timeout, until
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -93,9 +94,10 @@ class _LanePool:
     def _put(self, celery_request: Any, *given: Any) -> None:
         try:
             self._record(*given)
-        except StoreUnavailable as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the message is kept
+            # Redis or the result backend is away, and one message must not end the consumer.
             # The broker keeps the message meanwhile, and prefetch bounds how many wait so.
-            logger.warning("%s; the task is put again in %.0f s", error, _RETRY)
+            logger.warning("task %s: %r; it is put again in %.0f s", given[1], error, _RETRY)
             self._consumer.timer.call_after(_RETRY, self._put, (celery_request, *given))
             return
         celery_request.on_accepted(os.getpid(), time.monotonic())
@@ -106,19 +108,19 @@ class _LanePool:
         self, name: str, task_id: str, request: Any, body: Any, content_type: Any, encoding: Any
     ) -> None:
         task: Any = self._app.tasks[name]
-        if content_type:
-            accept = prepare_accept_content(self._app.conf.accept_content)
-            args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
-        else:
-            args, kwargs, embed = body
-        packed = pack("the task's request", _plain({**request, **(embed or {})}))
+        kwargs: Any = {}
+        packed = pack("the task's request", _plain(request))
         try:
+            args, kwargs, embed = self._decode(body, content_type, encoding)
+            packed = pack("the task's request", _plain({**request, **(embed or {})}))
             stargate = Stargate.of(self._app)
             given = task.arguments(args, kwargs)
             call = task.prepare(stargate, given, task_id)
             callbacks = Callbacks.freeze(given.get("on_ack"), given.get("on_error"), self._app)
             timeout = given.get("delivery_timeout")
             seconds = call.options.delivery_timeout if timeout is None else read_timeout(timeout)
+            if request.get("expires") is not None:
+                seconds = min(seconds, until(request["expires"], self._app))
             stargate.put(
                 call,
                 seconds,
@@ -129,12 +131,20 @@ class _LanePool:
             )
         except StoreUnavailable:
             raise
-        except (StargateError, TypeError) as error:
+        except (StargateError, KombuError, TypeError, ValueError) as error:
             # What delay() would have told its caller, told here as the task's failure.
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
             Effects(self._app, None, self._consumer.hostname).fail(
                 name, packed, failure, self._on_error(kwargs)
             )
+
+    def _decode(self, body: Any, content_type: Any, encoding: Any) -> tuple[Any, Any, Any]:
+        if not content_type:
+            args, kwargs, embed = body
+            return args, kwargs, embed
+        accept = prepare_accept_content(self._app.conf.accept_content)
+        args, kwargs, embed = loads(body, content_type, encoding, accept=accept)
+        return args, kwargs, embed
 
     def _on_error(self, kwargs: Any) -> str | None:
         """Return the call's ``on_error`` where it can be triggered, whatever else is wrong."""

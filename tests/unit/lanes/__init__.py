@@ -1,0 +1,1 @@
+"""Fast tests of what a lane is made of."""

@@ -1,0 +1,292 @@
+"""Stargate over lanes that take notes: binding, calls that wait, calls that do not, lists."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from celery_stargate import (
+    ConfigurationError,
+    ContextInUse,
+    InvalidMessage,
+    LaneFull,
+    ProduceError,
+    ProduceTask,
+    ProduceTimeout,
+    Stargate,
+    StoreUnavailable,
+)
+from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.outcome import Outcome
+from tests.unit.helpers import TOPIC, NotedLanes, Put, failure, make_app, make_stargate, receipt
+
+
+class Answering(NotedLanes):
+    """Lanes whose messages have their outcome as soon as they are put."""
+
+    def __init__(self, stargate: Stargate, *outcomes: Outcome) -> None:
+        super().__init__()
+        self.stargate = stargate
+        self.outcomes = outcomes
+
+    def put(self, *args: Any, **options: Any) -> None:
+        """Note it, and release who waits."""
+        super().put(*args, **options)
+        record = self.puts[-1].record
+        if record.inbox is not None and self.outcomes:
+            self.stargate.inbox.deliver(Settled(record, self.outcomes))
+
+    def listen(self, inbox: str, timeout: float) -> None:
+        """Nothing comes by Redis."""
+        threading.Event().wait(0.01)
+
+
+def answering(*outcomes: Outcome, **conf: Any) -> tuple[Stargate, Answering]:
+    """Return a Stargate over such lanes."""
+    stargate = Stargate(make_app(**conf))
+    lanes = Answering(stargate, *outcomes)
+    stargate.__dict__["lanes"] = lanes
+    return stargate, lanes
+
+
+def the_put(lanes: NotedLanes) -> Put:
+    """Return the only one."""
+    [put] = lanes.puts
+    return put
+
+
+# Binding.
+
+
+def test_binding_now_or_later() -> None:
+    """Both ways are the same, and the app knows its Stargate."""
+    app, other = make_app(), make_app()
+    stargate = Stargate(app)
+    assert Stargate.of(app) is stargate
+    later = Stargate()
+    with pytest.raises(ConfigurationError, match=r"has no app; call init_app\(app\) first"):
+        _ = later.app
+    later.init_app(other)
+    later.init_app(other)
+    assert Stargate.of(other) is later
+    with pytest.raises(ConfigurationError, match="is bound to the app .* already"):
+        later.init_app(app)
+
+
+def test_workers_get_the_bootstep_once() -> None:
+    """However often it is bound."""
+    app = make_app()
+    Stargate(app).init_app(app)
+    assert [step.__name__ for step in app.steps["worker"]] == ["StargateStep"]
+    assert [option.name for option in app.user_options["worker"]] == ["without_stargate"]
+
+
+def test_settings_may_come_after() -> None:
+    """They are read when they are first needed."""
+    app = Celery("late", set_as_current=False)
+    stargate = Stargate(app)
+    app.conf.stargate_url = "ws://h:1"
+    assert stargate.settings.url == "ws://h:1"
+
+
+@pytest.mark.parametrize(
+    ("conf", "expected"),
+    [
+        ({"stargate_redis_url": "redis://a"}, "redis://a"),
+        ({"stargate_redis_url": None, "result_backend": "redis://b"}, "redis://b"),
+        ({"stargate_redis_url": None, "broker_url": "redis://c"}, "redis://c"),
+    ],
+)
+def test_where_redis_is(conf: dict[str, Any], expected: str) -> None:
+    """The setting's, else the result backend's, else the broker's."""
+    assert Stargate(make_app(**conf)).redis_url == expected
+
+
+def test_a_task_of_ones_own() -> None:
+    """Is registered in the app, and is a produce task."""
+    stargate, _, _ = make_stargate()
+    task = stargate.task("shop.orders", topic=TOPIC)
+    assert stargate.app.tasks["shop.orders"].name == task.name == "shop.orders"
+    assert isinstance(stargate.app.tasks["shop.orders"], ProduceTask)
+
+
+# Calls that wait.
+
+
+def test_a_receipt() -> None:
+    """Is what the call returns; the record asks for it in this process's inbox."""
+    stargate, lanes = answering(receipt("c"))
+    assert stargate.produce("a", context="c", timeout=5) == receipt("c")
+    put = the_put(lanes)
+    assert (put.record.context, put.record.task) == ("c", None)
+    assert put.record.inbox == stargate.inbox.name
+    assert put.options["timeout"] == 5
+    assert put.options["exclusive"]
+
+
+def test_a_list() -> None:
+    """Returns the receipts, in order."""
+    stargate, _ = answering(receipt("c", entry_id=1), receipt("c", entry_id=2))
+    found = stargate.produce(["a", "b"])
+    assert [each.entry_id for each in found] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("http-404", ProduceError), ("deadline", ProduceTimeout)]
+)
+def test_a_failure(code: str, kind: type[Exception]) -> None:
+    """Is raised."""
+    stargate, _ = answering(failure(code=code))
+    with pytest.raises(kind):
+        stargate.produce("a")
+
+
+def test_the_default_timeouts() -> None:
+    """Half a minute for one who waits, a day for one who does not."""
+    stargate, lanes = answering(receipt())
+    stargate.produce("a")
+    stargate.produce("a", on_ack=stargate.app.signature("shop.ship"))
+    stargate.produce("a", timeout=timedelta(seconds=7))
+    assert [put.options["timeout"] for put in lanes.puts] == [30, 86_400, 7]
+
+
+def test_from_a_coroutine() -> None:
+    """Without holding the loop."""
+
+    async def main() -> Any:
+        stargate, _ = answering(receipt("c"))
+        return await stargate.aproduce("a", context="c")
+
+    assert asyncio.run(main()) == receipt("c")
+
+
+def test_from_a_coroutine_without_waiting() -> None:
+    """Returns the context."""
+
+    async def main() -> Any:
+        stargate, lanes = answering()
+        sig = stargate.app.signature("shop.ship")
+        found = await stargate.aproduce("a", context="c", on_error=sig)
+        return found, lanes.puts[0].record.on_error
+
+    context, on_error = asyncio.run(main())
+    assert context == "c"
+    assert on_error
+
+
+def test_past_the_deadline_the_caller_settles_it() -> None:
+    """Nobody else may be alive: it looks for what is overdue, and does the effects."""
+    stargate, lanes = answering()
+    record = Record("c", inbox=stargate.inbox.name)
+    late = failure("c", code="deadline", outcome="unknown")
+    lanes.overdue = [Settled(record, (late,))]
+    lanes.tell = lambda *_: stargate.inbox.deliver(  # type: ignore[method-assign]
+        Settled(record, (late,))
+    )
+    with pytest.raises(ProduceTimeout) as caught:
+        stargate.produce("a", context="c", timeout=0.05)
+    assert caught.value.outcome == "unknown"
+    assert lanes.finished == ["c"]
+
+
+# Calls that do not wait.
+
+
+def test_with_a_callback_the_context_comes_back_at_once() -> None:
+    """No inbox is asked for."""
+    stargate, lanes = answering()
+    sig = stargate.app.signature("shop.ship")
+    context = stargate.produce("a", on_ack=sig)
+    put = the_put(lanes)
+    assert put.record.context == context
+    assert put.record.inbox is None
+    assert put.record.on_ack
+    assert put.options["exclusive"]
+
+
+# Bad input, and lanes that refuse.
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"message": 5}, "not int"),
+        ({"message": ["a", 5]}, "message 1 of the list: "),
+        ({"message": "a", "topic": "a/b"}, "topic 'a/b' is not"),
+        ({"message": "a", "on_ack": 5}, "on_ack must be a signature"),
+        ({"message": "a", "timeout": 0}, "a timeout must be more than 0"),
+        ({"message": "a", "timeout": "5"}, "a timeout must be seconds"),
+        ({"message": "a", "context": "a\nb"}, "a context must be printable text"),
+        ({"message": "a", "context": 5}, "a context must be printable text"),
+    ],
+)
+def test_bad_input(given: dict[str, Any], words: str) -> None:
+    """Is told before anything is recorded, from a coroutine too."""
+    stargate, lanes = answering()
+    with pytest.raises(InvalidMessage) as caught:
+        stargate.produce(**given)
+    assert words in str(caught.value)
+    with pytest.raises(InvalidMessage):
+        asyncio.run(stargate.aproduce(**given))
+    assert lanes.puts == []
+
+
+@pytest.mark.parametrize("error", [ContextInUse("c"), LaneFull("t", 1, 1), StoreUnavailable("no")])
+def test_what_the_lane_raises(error: Exception) -> None:
+    """Comes through; nobody is left waiting."""
+    stargate, lanes = answering()
+    lanes.error = error
+    with pytest.raises(type(error)):
+        stargate.produce("a", context="c")
+
+
+# Lists over lanes.
+
+
+def test_a_list_over_lanes() -> None:
+    """One context holds the places; each message is a context of its own that settles one."""
+    _stargate, lanes, task = make_stargate(stargate_lanes=16, stargate_delivery_timeout=60)
+    task.apply_async(([("a", "0"), ("b", "1"), ("a", "2")],), task_id="c")
+    home, *children = lanes.puts
+    assert home.record.context == "c"
+    assert home.messages == [("c\t0", b""), ("c\t1", b""), ("c\t2", b"")]
+    assert home.options["timeout"] > 60
+    assert [(put.record.context, put.record.parent) for put in children] == [
+        (f"c\t{place}", (home.lane.name, "c", place)) for place in range(3)
+    ]
+    assert [put.options["timeout"] for put in children] == [60, 60, 60]
+    assert children[0].lane == children[2].lane != children[1].lane
+    assert all(put.record.task is None for put in children)
+
+
+def test_a_list_over_lanes_that_are_full() -> None:
+    """Is refused whole."""
+    stargate, lanes, task = make_stargate(stargate_lanes=16, stargate_max_backlog=5)
+    messages = [("a", "0"), ("b", "1"), ("a", "2")]
+    second = stargate.prepare(messages, "c", None).parts[0].lane
+    lanes.backlogs[second.name] = 4
+    with pytest.raises(LaneFull) as caught:
+        task.delay(messages)
+    assert caught.value.lane == second.name
+    assert lanes.puts == []
+    lanes.backlogs[second.name] = 3
+    task.delay(messages)
+    assert len(lanes.puts) == 4
+
+
+def test_each_app_has_its_own_tasks() -> None:
+    """Two apps in one process may have tasks of one name, each with its own topic."""
+    name = f"shop.orders-{uuid.uuid4().hex}"
+    made = {topic: make_stargate()[0] for topic in ("one", "two", "three")}
+    for topic, stargate in made.items():
+        stargate.task(name, topic=topic)
+    for topic, stargate in made.items():
+        task: Any = stargate.app.tasks[name]
+        assert task.topic == topic
+    assert name not in make_app().tasks

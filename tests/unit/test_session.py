@@ -1,0 +1,390 @@
+"""A session over a producer that is no socket: a scripted peer answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from celery_stargate.outcome import Failure, Outcome, Receipt
+from celery_stargate.producer import LinkBroken
+from celery_stargate.protocol import Reply
+from celery_stargate.session import Counters, Session, judge
+from celery_stargate.topic import Topic
+from celery_stargate.window import Entry, Window
+
+TOPIC = Topic.parse("orders")
+TRANSIENT = Topic.parse("non-persistent://public/default/orders")
+STORED = "CAwQADAA"
+NOWHERE = "CP///////////wEQ////////////ATAA"
+
+
+def entry(number: int, place: int = -1) -> Entry:
+    """Return a message of that number."""
+    label = f"c{number}" if place < 0 else f"list\t{place}"
+    return Entry(number, label, json.dumps({"context": label}).encode(), place)
+
+
+def ok(label: str, message_id: str | None = STORED) -> bytes:
+    """Return a receipt as Pulsar writes it."""
+    return json.dumps({"result": "ok", "messageId": message_id, "context": label}).encode()
+
+
+def error(label: str | None, code: int, text: str = "") -> bytes:
+    """Return an error as Pulsar writes it."""
+    found = {"result": f"send-error:{code}", "errorMsg": text, "errorCode": 0}
+    return json.dumps({**found, **({"context": label} if label else {})}).encode()
+
+
+class Peer:
+    """Stand where a Producer does: note what is sent, and say what the test says."""
+
+    def __init__(self, *, answers: bool = False) -> None:
+        self.sent: list[str] = []
+        self._answers = answers
+        self._replies: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self._change = asyncio.Event()
+        self.broken: Exception | None = None
+
+    async def send(self, frame: bytes) -> None:
+        """Take a frame; answer it with a receipt where told to."""
+        if self.broken is not None:
+            raise self.broken
+        label = json.loads(frame)["context"]
+        self.sent.append(label)
+        self._change.set()
+        if self._answers:
+            self.say(ok(label))
+
+    def say(self, *replies: bytes | Exception) -> None:
+        """Give replies to whoever reads."""
+        for reply in replies:
+            self._replies.put_nowait(reply)
+
+    async def replies(self) -> AsyncIterator[bytes]:
+        """Yield what was said."""
+        while True:
+            reply = await self._replies.get()
+            if isinstance(reply, Exception):
+                raise reply
+            yield reply
+
+    async def wait_for_sent(self, count: int) -> None:
+        """Wait until that many were sent."""
+        async with asyncio.timeout(5):
+            while len(self.sent) < count:
+                self._change.clear()
+                await self._change.wait()
+
+
+class Rig:
+    """A session with its peer, its source and its outcomes."""
+
+    def __init__(
+        self, entries: Sequence[Entry], *, answers: bool = False, count: int = 100, **given: Any
+    ) -> None:
+        self.peer = Peer(answers=answers)
+        self.waiting = list(entries)
+        self.asked: list[tuple[int, int]] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.window = Window(count, 10_000)
+        self.session = Session(
+            self.peer,  # type: ignore[arg-type]
+            given.pop("topic", TOPIC),
+            self._source,
+            self._settle,
+            self.window,
+            **given,
+        )
+
+    async def _source(self, count: int, size: int) -> Sequence[Entry]:
+        self.asked.append((count, size))
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        return taken
+
+    def _settle(self, given: Entry, outcome: Outcome) -> None:
+        assert given.label not in self.outcomes
+        self.outcomes[given.label] = outcome
+
+    async def run(self) -> None:
+        """Run the session, in bounded time."""
+        await asyncio.wait_for(self.session.run(), 5)
+
+
+def test_all_is_sent_in_order_and_settled() -> None:
+    """Then the session ends by itself."""
+
+    async def main() -> Rig:
+        rig = Rig([entry(number) for number in range(1, 51)], answers=True)
+        await rig.run()
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.peer.sent == [f"c{number}" for number in range(1, 51)]
+    assert list(rig.outcomes) == rig.peer.sent
+    assert all(isinstance(each, Receipt) for each in rig.outcomes.values())
+    counters = rig.session.counters
+    assert (counters.sent, counters.receipts, counters.unmatched) == (50, 50, 0)
+
+
+def test_nothing_to_send() -> None:
+    """Ends at once."""
+
+    async def main() -> None:
+        await Rig([]).run()
+
+    asyncio.run(main())
+
+
+def test_no_receipt_is_waited_for_before_the_next_send() -> None:
+    """All that the window takes is in flight; then one more for each receipt."""
+
+    async def main() -> None:
+        rig = Rig([entry(number) for number in range(1, 6)], count=3)
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(3)
+        assert rig.asked == [(3, 10_000)]
+        rig.peer.say(ok("c2"))
+        await rig.peer.wait_for_sent(4)
+        assert rig.peer.sent == ["c1", "c2", "c3", "c4"]
+        rig.peer.say(ok("c1"), ok("c3"), ok("c4"))
+        await rig.peer.wait_for_sent(5)
+        assert not running.done()
+        rig.peer.say(ok("c5"))
+        await running
+        assert list(rig.outcomes) == ["c2", "c1", "c3", "c4", "c5"]
+
+    asyncio.run(main())
+
+
+def test_a_message_that_is_in_flight_is_not_sent_again() -> None:
+    """A source may give it twice."""
+
+    async def main() -> Rig:
+        rig = Rig([entry(1), entry(1), entry(2)])
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(2)
+        rig.peer.say(ok("c1"), ok("c2"))
+        await running
+        return rig
+
+    assert asyncio.run(main()).peer.sent == ["c1", "c2"]
+
+
+def test_second_late_and_foreign_receipts_are_counted() -> None:
+    """And harm nothing; neither do the control bytes in them."""
+
+    async def main() -> Rig:
+        rig = Rig([entry(1), entry(2)])
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(2)
+        rig.peer.say(ok("c1"), ok("c1"), ok("nobody\x1b[31m"), error("c1", 7), ok("c2"))
+        await running
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.session.counters == Counters(sent=2, receipts=2, unmatched=3)
+    assert {label: type(each) for label, each in rig.outcomes.items()} == {
+        "c1": Receipt,
+        "c2": Receipt,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"garbage", "^Pulsar sent what is not a receipt: "),
+        (b"[" * 100_000, "^Pulsar sent what is not a receipt: "),
+        (error(None, 3, "Invalid\x00 json"), r"^send-error:3 without a context: Invalid\? json$"),
+        (ok("c1", "@"), "^an ok that cannot be read: the message id is not base64$"),
+        (ok("c1", None), "^an ok that cannot be read: the message id has no ledger and entry$"),
+        (ok("c1", NOWHERE), "^Pulsar answered ok and stored nothing$"),
+        (error("c1", 8, "ProducerQueueIsFull\r\n"), "^send-error:8: ProducerQueueIsFull$"),
+        (error("c1", 8, "&#" + "9" * 10_000), "^send-error:8: "),
+        (LinkBroken("cut"), "^cut$"),
+    ],
+)
+def test_what_breaks_the_link(said: bytes | Exception, words: str) -> None:
+    """The session ends, nothing is settled, and another one sends what has no outcome."""
+
+    async def main() -> Rig:
+        rig = Rig([entry(1), entry(2)])
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(2)
+        rig.peer.say(said)
+        with pytest.raises(LinkBroken, match=words) as caught:
+            await running
+        assert str(caught.value).isprintable()
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.outcomes == {}
+    assert rig.session.counters.malformed == (1 if words.startswith("^Pulsar sent") else 0)
+
+
+def test_a_send_that_fails_breaks_the_link() -> None:
+    """Though the reader has not noticed."""
+
+    async def main() -> None:
+        rig = Rig([entry(1)])
+        rig.peer.broken = LinkBroken("the connection broke while sending")
+        with pytest.raises(LinkBroken, match="while sending"):
+            await rig.run()
+
+    asyncio.run(main())
+
+
+def test_what_the_source_raises_comes_through() -> None:
+    """The owner's lease is lost, say."""
+
+    class FencedError(Exception):
+        pass
+
+    async def main() -> None:
+        async def source(count: int, size: int) -> Sequence[Entry]:
+            raise FencedError
+
+        rig = Rig([])
+        session = Session(
+            rig.peer,  # type: ignore[arg-type]
+            TOPIC,
+            source,
+            lambda *_: None,
+            rig.window,
+        )
+        with pytest.raises(FencedError):
+            await asyncio.wait_for(session.run(), 5)
+
+    asyncio.run(main())
+
+
+def test_a_receipt_that_never_comes() -> None:
+    """The connection looks alive, and is given up: the messages are sent again on another."""
+
+    async def main() -> Rig:
+        rig = Rig([entry(1)], receipt_timeout=0.05)
+        with pytest.raises(LinkBroken, match=r"^no receipt for a message in 0\.05 s$"):
+            await rig.run()
+        return rig
+
+    assert asyncio.run(main()).outcomes == {}
+
+
+def test_a_quiet_session_is_no_broken_one() -> None:
+    """What had its receipt meanwhile is not missing, however long nothing comes."""
+
+    async def main() -> bool:
+        entered = asyncio.Event()
+        rounds = 0
+
+        class Ticking(Window):
+            @property
+            def oldest(self) -> str | None:
+                nonlocal rounds
+                rounds += 1
+                if rounds == 4:
+                    entered.set()
+                return "settled meanwhile"
+
+        async def source(count: int, size: int) -> Sequence[Entry]:
+            await entered.wait()
+            return ()
+
+        session = Session(
+            Peer(),  # type: ignore[arg-type]
+            TOPIC,
+            source,
+            lambda *_: None,
+            Ticking(5, 5),
+            receipt_timeout=0.01,
+        )
+        await asyncio.wait_for(session.run(), 5)
+        return entered.is_set()
+
+    assert asyncio.run(main())
+
+
+def test_what_got_its_outcome_elsewhere_is_waited_for_no_more() -> None:
+    """Its deadline passed: the session ends without its receipt."""
+
+    async def main() -> Rig:
+        rig = Rig([entry(1), entry(2)])
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(2)
+        rig.session.forget(["c1", "nobody"])
+        rig.peer.say(ok("c2"))
+        await running
+        return rig
+
+    assert list(asyncio.run(main()).outcomes) == ["c2"]
+
+
+def test_counters_may_be_shared() -> None:
+    """A lane counts over all its sessions."""
+    counters = Counters(sent=5)
+
+    async def main() -> None:
+        await Rig([entry(1)], answers=True, counters=counters).run()
+
+    asyncio.run(main())
+    assert counters == Counters(sent=6, receipts=1)
+
+
+# What a reply means.
+
+
+def test_a_stored_message() -> None:
+    """With its place in Pulsar."""
+    found = judge(Reply("ok", "c1", "CBgQABgCIAU="), entry(1), TOPIC, 0)
+    assert found == Receipt(
+        context="c1",
+        topic=str(TOPIC),
+        status="stored",
+        message_id="CBgQABgCIAU=",
+        ledger_id=24,
+        entry_id=0,
+        partition=2,
+        batch_index=5,
+    )
+
+
+def test_a_message_of_a_list_has_the_lists_context() -> None:
+    """Whether it was stored or refused."""
+    for reply in (Reply("ok", "list.3", STORED), Reply("send-error:7", "list.3")):
+        assert judge(reply, entry(1, place=3), TOPIC, 0).context == "list"
+
+
+def test_a_non_persistent_topic() -> None:
+    """Took it, durably stored it is not; or dropped it, and says ok."""
+    taken = judge(Reply("ok", "c1", "CAAQADAA"), entry(1), TRANSIENT, 0)
+    assert isinstance(taken, Receipt)
+    assert (taken.status, taken.ledger_id) == ("transient", 0)
+    dropped = judge(Reply("ok", "c1", NOWHERE), entry(1), TRANSIENT, 0)
+    assert isinstance(dropped, Failure)
+    assert (dropped.outcome, dropped.code) == ("refused", "dropped")
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome"), [(5, "unknown"), (6, "unknown"), (7, "refused"), (8, "refused")]
+)
+def test_a_refusal(number: int, outcome: str) -> None:
+    """Up to what an earlier session may have sent, nobody can know."""
+    reply = Reply("send-error:7", f"c{number}", None, "not\x00 this &amp; that")
+    found = judge(reply, entry(number), TOPIC, 6)
+    assert found == Failure(
+        context=f"c{number}",
+        topic=str(TOPIC),
+        outcome=outcome,  # type: ignore[arg-type]
+        reason="not? this & that",
+        code="send-error:7",
+    )
+
+
+def test_a_refusal_without_words() -> None:
+    """Its code is its reason."""
+    found = judge(Reply("send-error:7", "c1"), entry(1), TOPIC, 0)
+    assert isinstance(found, Failure)
+    assert found.reason == "send-error:7"

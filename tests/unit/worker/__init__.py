@@ -1,0 +1,1 @@
+"""Fast tests of what runs in a worker."""

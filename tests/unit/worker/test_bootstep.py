@@ -1,0 +1,109 @@
+"""The bootstep, as far as it goes without a server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from celery_stargate import ConfigurationError, Stargate
+from celery_stargate.worker import bootstep
+from celery_stargate.worker.bootstep import StargateStep, install
+from tests.unit.helpers import make_app
+
+
+def worker(**conf: Any) -> Any:
+    """Return what the step needs of a worker."""
+    app = make_app(**conf)
+    Stargate(app)
+    return SimpleNamespace(app=app, hostname="unit@here", steps=[], consumer=None)
+
+
+class Noted:
+    """Stand where an Acknowledger does."""
+
+    made: list[Noted]
+
+    def __init__(self, app: Any, **given: Any) -> None:
+        self.app = app
+        self.given = given
+        self.calls: list[Any] = []
+        self.running = False
+        self.made.append(self)
+
+    def start(self) -> None:
+        """Note it."""
+        self.running = True
+        self.calls.append("start")
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Note it."""
+        self.running = False
+        self.calls.append(("stop", timeout))
+
+
+@pytest.fixture(autouse=True)
+def acknowledgers(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
+    """What was made."""
+    Noted.made = []
+    monkeypatch.setattr(bootstep, "Acknowledger", Noted)
+    return Noted.made
+
+
+def test_a_worker_is_a_producer_by_default() -> None:
+    """Unless the option or the setting says otherwise."""
+    assert StargateStep(worker()).enabled
+    assert not StargateStep(worker(), without_stargate=True).enabled
+    assert not StargateStep(worker(stargate_worker=False)).enabled
+
+
+def test_it_starts_after_the_pool() -> None:
+    """So that nothing of ours is inherited by the pool's children."""
+    assert StargateStep.requires == ("celery.worker.components:Pool",)
+
+
+def test_start_and_stop(acknowledgers: list[Noted]) -> None:
+    """One acknowledger, with the worker's name; stopped, it drains."""
+    parent = worker()
+    step = StargateStep(parent)
+    assert step.info(parent) == {"stargate": {"running": False}}
+    step.start(parent)
+    [made] = acknowledgers
+    assert made.app is parent.app
+    assert made.given["hostname"] == "unit@here"
+    assert step.info(parent) == {"stargate": {"running": True}}
+    step.stop(parent)
+    step.stop(parent)
+    assert made.calls == ["start", ("stop", None)]
+
+
+def test_terminate_does_not_drain(acknowledgers: list[Noted]) -> None:
+    """It has no time."""
+    parent = worker()
+    step = StargateStep(parent)
+    step.terminate(parent)
+    step.start(parent)
+    step.terminate(parent)
+    assert acknowledgers[0].calls == ["start", ("stop", 0.0)]
+
+
+def test_a_wrong_configuration_stops_the_worker(acknowledgers: list[Noted]) -> None:
+    """At once, with the setting's name."""
+    parent = worker(stargate_url=None)
+    step = StargateStep(parent)
+    with pytest.raises(ConfigurationError, match="stargate_url is not set"):
+        step.start(parent)
+    with pytest.raises(ConfigurationError, match="no setting stargate_workr"):
+        StargateStep(worker(stargate_workr=True))
+    assert acknowledgers == []
+
+
+def test_installed_once() -> None:
+    """Twice is once, and another app has its own."""
+    app = make_app()
+    install(app)
+    install(app)
+    assert list(app.steps["worker"]) == [StargateStep]
+    assert len(app.user_options["worker"]) == 1
+    assert not make_app().steps["worker"]

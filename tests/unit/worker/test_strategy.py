@@ -1,0 +1,183 @@
+"""The strategy: Celery's own handler, with a pool that puts each request into its lane."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from celery.worker import state
+from kombu.utils import json
+from kombu.utils.limits import TokenBucket
+
+from celery_stargate import LaneFull, ProduceError, StoreUnavailable
+from celery_stargate.worker.strategy import produce
+from tests.unit.helpers import TOPIC, make_stargate
+
+
+class Rig:
+    """A worker's consumer as the strategy sees it, and the handler of produce messages."""
+
+    def __init__(self, **conf: Any) -> None:
+        self.stargate, self.lanes, self.task = make_stargate(**conf)
+        self.app = self.stargate.app
+        self.timer = Mock()
+        self.consumer = SimpleNamespace(
+            app=self.app,
+            hostname="unit@here",
+            connection_errors=(),
+            event_dispatcher=None,
+            timer=self.timer,
+            disable_rate_limits=True,
+            task_buckets=defaultdict(lambda: None),
+            apply_eta_task=Mock(),
+            on_task_request=Mock(),
+            _limit_task=Mock(),
+            _limit_post_eta=Mock(),
+            qos=Mock(),
+            pool=Mock(),
+            controller=SimpleNamespace(state=state),
+        )
+        self.handle = produce(self.task, self.app, self.consumer)
+        self.ack, self.reject = Mock(), Mock()
+
+    def receive(self, task_id: str | None = None, **given: Any) -> str:
+        """Let a message come, as `send_task` in another process sends it."""
+        task_id = task_id or uuid.uuid4().hex
+        options = given.pop("options", {})
+        made = self.app.amqp.as_task_v2(task_id, self.task.name, (), given, **options)
+        message = Mock(
+            headers=made.headers,
+            payload=made.body,
+            body=json.dumps(made.body),
+            properties=made.properties,
+            delivery_info={},
+            content_type="application/json",
+            content_encoding="utf-8",
+            acknowledged=False,
+        )
+        self.handle(message, None, self.ack, self.reject, [])
+        return task_id
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """A rig."""
+    return Rig()
+
+
+def test_a_message_goes_into_its_lane(rig: Rig) -> None:
+    """Past the pool, under its task's id, with a tombstone for a redelivery; then it is acked."""
+    task_id = rig.receive(message="a", topic="other", delivery_timeout=5)
+    [put] = rig.lanes.puts
+    assert put.lane.topic == "persistent://public/default/other"
+    assert (put.record.context, put.record.task) == (task_id, rig.task.name)
+    assert put.options["timeout"] == 5
+    assert put.options["tombstone"] == 3600
+    assert not put.options["exclusive"]
+    assert json.loads(put.record.request or "")["id"] == task_id
+    rig.consumer.pool.apply_async.assert_not_called()
+    rig.ack.assert_called_once()
+    rig.reject.assert_not_called()
+
+
+def test_the_visibility_timeout_is_the_tombstones() -> None:
+    """As long as the broker may deliver it again."""
+    rig = Rig(broker_transport_options={"visibility_timeout": 60})
+    rig.receive(message="a")
+    assert rig.lanes.puts[0].options["tombstone"] == 60
+
+
+def test_callbacks_come_along(rig: Rig) -> None:
+    """As their dicts."""
+    rig.receive(message="a", on_ack=dict(rig.app.signature("shop.ship")))
+    assert json.loads(rig.lanes.puts[0].record.on_ack or "")["task"] == "shop.ship"
+
+
+def test_acks_late() -> None:
+    """In the lane is done, whenever the pool would have acked."""
+    rig = Rig(task_acks_late=True)
+    rig.receive(message="a")
+    assert len(rig.lanes.puts) == 1
+    rig.ack.assert_called_once()
+
+
+def test_redis_away(rig: Rig) -> None:
+    """The broker keeps the message; it is put again later, and acked then."""
+    rig.lanes.error = StoreUnavailable("Redis is away")
+    rig.receive(message="a")
+    rig.ack.assert_not_called()
+    [(seconds, again, args)] = [call.args for call in rig.timer.call_after.call_args_list]
+    assert 0 < seconds <= 5
+    rig.lanes.error = None
+    again(*args)
+    assert len(rig.lanes.puts) == 1
+    rig.ack.assert_called_once()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"message": 5}, "not int"),
+        ({"message": ["a", 5]}, "message 1 of the list: "),
+        ({"message": "a", "topic": "a/b"}, f"topic {'a/b'!r} is not of the form"),
+        ({"message": "a", "topik": "a"}, "unknown: topik"),
+        ({}, "no message was given"),
+        ({"message": "a", "on_ack": 5}, "on_ack must be a signature"),
+    ],
+)
+def test_bad_input_fails_the_task(rig: Rig, given: dict[str, Any], words: str) -> None:
+    """What `delay()` would have told its caller is the task's failure, and the message is gone."""
+    task_id = rig.receive(**given)
+    assert rig.lanes.puts == []
+    rig.ack.assert_called_once()
+    with pytest.raises(ProduceError) as caught:
+        rig.app.AsyncResult(task_id).get(timeout=1)
+    assert words in caught.value.reason
+    assert caught.value.outcome == "refused"
+
+
+def test_a_full_lane_fails_the_task(rig: Rig) -> None:
+    """By its code, it can be told from bad input."""
+    rig.lanes.error = LaneFull(TOPIC, 5, 5)
+    task_id = rig.receive(message="a")
+    with pytest.raises(ProduceError) as caught:
+        rig.app.AsyncResult(task_id).get(timeout=1)
+    assert caught.value.failure["code"] == "LaneFull"
+
+
+def test_a_revoked_task_is_not_put(rig: Rig) -> None:
+    """As for any task."""
+    task_id = uuid.uuid4().hex
+    state.revoked.add(task_id)
+    try:
+        rig.receive(task_id, message="a")
+    finally:
+        state.revoked.discard(task_id)
+    assert rig.lanes.puts == []
+
+
+def test_an_expired_task_is_not_put(rig: Rig) -> None:
+    """As for any task."""
+    rig.receive(message="a", options={"expires": -5})
+    assert rig.lanes.puts == []
+
+
+def test_a_task_with_a_countdown_waits(rig: Rig) -> None:
+    """In Celery's own timer."""
+    rig.receive(message="a", options={"countdown": 60})
+    assert rig.lanes.puts == []
+    rig.timer.call_at.assert_called_once()
+
+
+def test_a_rate_limit_is_celerys(rig: Rig) -> None:
+    """The bucket is asked before the lane."""
+    rig.consumer.disable_rate_limits = False
+    rig.consumer.task_buckets[rig.task.name] = TokenBucket(1)
+    rig.handle = produce(rig.task, rig.app, rig.consumer)
+    rig.receive(message="a")
+    assert rig.lanes.puts == []
+    rig.consumer._limit_task.assert_called_once()  # noqa: SLF001
