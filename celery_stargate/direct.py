@@ -144,6 +144,7 @@ class _Run:
                 raise
             except LinkBroken as error:
                 logger.info("%s", error)
+                producer.abort()
                 await asyncio.sleep(backoff.next())
             finally:
                 await producer.close()
@@ -166,7 +167,7 @@ class _Run:
             self._call.topic,
             source,
             self._settle,
-            Window(options.max_pending, options.max_pending_bytes),
+            Window(options.max_in_flight, options.max_pending_bytes),
             sent_before=self._sent,
         )
 

@@ -96,7 +96,7 @@ class LaneOwner:
         self._feeding = False
         self._producer: Producer | None = None
         self._session: Session | None = None
-        self._window = Window(options.max_pending, options.max_pending_bytes)
+        self._window = Window(options.max_in_flight, options.max_pending_bytes)
 
     @property
     def descriptor(self) -> int | None:
@@ -216,6 +216,10 @@ class LaneOwner:
                     logger.warning("lane %s: not now: %s", self.lane.name, refused)
             except (LinkBroken, ConfigurationError) as error:
                 logger.warning("lane %s: %s", self.lane.name, error)
+                if producer is not None:
+                    # Nobody reads what stands before the answer to a close frame: it would wait
+                    # for that in vain, for seconds.
+                    producer.abort()
             else:
                 backoff.reset()
                 continue

@@ -278,6 +278,11 @@ class ProducerOptions:
             query[setting.parameter] = text
         return query
 
+    @property
+    def max_in_flight(self) -> int:
+        """How many messages may be in flight; beyond its own queue Pulsar answers with errors."""
+        return min(self.max_pending, self.max_pending_messages or self.max_pending)
+
     @staticmethod
     def names() -> frozenset[str]:
         """The names of all options."""

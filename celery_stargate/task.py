@@ -168,8 +168,9 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         ):
             timeout = given.get("delivery_timeout")
             timeout = call.options.delivery_timeout if timeout is None else read_timeout(timeout)
-            if options.get("expires") is not None:
-                timeout = min(timeout, until(options["expires"], app))
+            expires = options.get("expires", getattr(self, "expires", None))
+            if expires is not None:
+                timeout = min(timeout, until(expires, app))
             producer = _LanePublisher(app, stargate, call, timeout, callbacks)
             overdue = time.monotonic() + timeout
         with _closing(producer):

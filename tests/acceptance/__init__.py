@@ -1,0 +1,1 @@
+"""Real worker processes, real servers, signals and `kill -9`."""

@@ -1,0 +1,49 @@
+"""The app that the worker processes run: `python -m celery -A tests.acceptance.app worker`.
+
+Its settings come from the environment, as JSON. It tells the test when the worker is ready, and
+counts the signals that Celery sends in the worker's main process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import redis
+from celery import signals
+
+from tests.acceptance.tasks import CONF, LOG_URL, READY, SIGNALS, make_app
+
+app = make_app(json.loads(os.environ[CONF]))
+
+
+@signals.worker_ready.connect
+def _tell(**_: Any) -> None:
+    with redis.Redis.from_url(os.environ[LOG_URL]) as client:
+        client.rpush(os.environ[READY], os.getpid())
+
+
+def _count(name: str) -> None:
+    def receiver(sender: Any = None, **given: Any) -> None:
+        request = given.get("request")
+        task = getattr(request, "name", None) or getattr(sender, "name", None) or sender
+        with redis.Redis.from_url(os.environ[LOG_URL]) as client:
+            client.hincrby(os.environ[SIGNALS], f"{task} {name}", 1)
+
+    getattr(signals, name).connect(receiver, weak=False)
+
+
+if os.environ.get(SIGNALS):
+    for _name in (
+        "task_received",
+        "task_prerun",
+        "task_postrun",
+        "task_success",
+        "task_failure",
+        "task_revoked",
+        "before_task_publish",
+        "after_task_publish",
+        "task_sent",
+    ):
+        _count(_name)

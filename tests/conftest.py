@@ -1,0 +1,21 @@
+"""What all tests share: real servers, and a marker for each folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+# A server that is missing skips its tests at home and fails them where CI is set: `require` there.
+pytest_plugins = ["tests.servers.fixtures"]
+
+_HERE = Path(__file__).parent
+_FOLDERS = ("unit", "contract", "integration", "acceptance")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by its folder, so that `-m "unit or smoke"` chooses."""
+    if item.path.is_relative_to(_HERE):
+        folder = item.path.relative_to(_HERE).parts[0]
+        if folder in _FOLDERS:
+            item.add_marker(folder)

@@ -1,0 +1,1 @@
+"""Real Redis and real Pulsar, in this process: threads, and no Celery worker."""

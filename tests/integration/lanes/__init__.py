@@ -1,0 +1,1 @@
+"""The lanes' scripts against a real Redis."""

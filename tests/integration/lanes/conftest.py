@@ -1,0 +1,62 @@
+"""A lane, its callers and its owners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from celery_stargate.lanes.caller import Lanes
+from celery_stargate.lanes.lane import Lane
+from tests.integration.lanes.rig import MakeOwner, Owner
+from tests.servers.fixtures import ServerAddress
+
+
+@pytest.fixture
+def client(redis_server: ServerAddress) -> Iterator[redis.Redis]:
+    """A plain client, to look into the keys."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def lanes(redis_server: ServerAddress, prefix: str) -> Lanes:
+    """The callers' side."""
+    return Lanes(redis_server.url, prefix)
+
+
+@pytest.fixture
+def lane(topic: str) -> Lane:
+    """A lane that nobody used."""
+    return Lane(topic)
+
+
+@pytest.fixture
+def make_owner(redis_server: ServerAddress, prefix: str, lane: Lane) -> Iterator[MakeOwner]:
+    """Make owners of the lane."""
+    made: list[Owner] = []
+    usual = lane
+
+    def make(
+        name: str = "owner",
+        lease: float = 10.0,
+        *,
+        acquire: bool = True,
+        lane: Lane | None = None,
+    ) -> Owner:
+        owner = Owner(redis_server.url, prefix, lane or usual, name, lease)
+        made.append(owner)
+        if acquire:
+            assert owner.do(owner.store.acquire())
+        return owner
+
+    yield make
+    for owner in made:
+        owner.close()
+
+
+@pytest.fixture
+def owner(make_owner: MakeOwner) -> Owner:
+    """An owner of the lane, its lease taken."""
+    return make_owner()

@@ -1,0 +1,60 @@
+"""Check an installed wheel against the checkout: all files are there, it imports, its scripts load.
+
+Run it with `python -I`, away from the checkout, so that nothing but installed packages is found.
+Where `STARGATE_TEST_REDIS_URL` names a Redis, that Redis compiles each script.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import redis
+
+import celery_stargate
+from celery_stargate.lanes.scripts import lane_script, registry_script
+
+_SOURCE = Path(__file__).resolve().parent.parent / "celery_stargate"
+_SUFFIXES = {".py", ".lua", ".typed"}
+
+
+def files(folder: Path) -> set[str]:
+    """Return what a package has to bring."""
+    found = folder.rglob("*")
+    return {str(each.relative_to(folder)) for each in found if each.suffix in _SUFFIXES}
+
+
+def scripts(folder: Path) -> list[str]:
+    """Return the text of each script, as the package loads it."""
+    lane = [each.stem for each in (folder / "lanes").glob("*.lua") if each.stem != "common"]
+    registry = [each.stem for each in (folder / "lanes" / "registry").glob("*.lua")]
+    assert lane and registry, "there are no scripts"
+    return [*map(lane_script, lane), *map(registry_script, registry)]
+
+
+def main() -> int:
+    """Return 0 when the wheel is whole."""
+    installed = Path(celery_stargate.__file__).parent
+    assert "site-packages" in installed.parts, f"not an installed package: {installed}"
+    missing = files(_SOURCE) - files(installed)
+    assert not missing, f"the wheel lacks {sorted(missing)}"
+    assert (installed / "py.typed").is_file(), "py.typed is missing"
+    for name in celery_stargate.__all__:
+        assert hasattr(celery_stargate, name), f"{name} is missing"
+    texts = scripts(installed)
+    url = os.environ.get("STARGATE_TEST_REDIS_URL")
+    if url:
+        with redis.Redis.from_url(url) as client:
+            for text in texts:
+                client.script_load(text)
+    print(
+        f"celery-stargate {version('celery-stargate')}: {len(files(installed))} files, "
+        f"{len(texts)} scripts {'loaded' if url else 'read (no Redis to load them)'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
