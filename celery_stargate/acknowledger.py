@@ -7,10 +7,12 @@ import os
 import random
 import socket
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from redis.asyncio import Redis
@@ -154,7 +156,9 @@ class Acknowledger:
         else:
             seconds = self._settings.produce_timeout
         inbox = self._stargate.inbox
-        future = inbox.expect(context)
+        # Where nobody owns the lane, the one who waits sees to the deadline.
+        overdue = partial(self._stargate.settle_overdue_of, (_CONTEXTS_LANE,))
+        ticket = inbox.expect((time.monotonic() + seconds, overdue))
         try:
             self._stargate.lanes.put(
                 _CONTEXTS_LANE,
@@ -162,16 +166,16 @@ class Acknowledger:
                     context,
                     on_ack=callbacks.on_ack,
                     on_error=callbacks.on_error,
-                    inbox=inbox.name,
+                    inbox=ticket.address,
                 ),
                 (),
                 timeout=seconds,
                 exclusive=True,
             )
         except BaseException:
-            inbox.forget(context, future)
+            inbox.forget(ticket)
             raise
-        return future
+        return ticket.future
 
     def ack(self, outcome: Outcome) -> bool:
         """Give a context its outcome, from any process.

@@ -19,7 +19,7 @@ from .call import Call, prepare
 from .callback import NO_CALLBACKS, Callbacks
 from .effects import Effects
 from .errors import ConfigurationError, LaneFull, ProduceTimeout, StoreUnavailable
-from .inbox import Inbox
+from .inbox import Inbox, Ticket
 from .lanes.caller import Lanes
 from .lanes.lane import Lane
 from .lanes.record import Record
@@ -319,8 +319,7 @@ class Stargate:
             self._require_owner()
             self.put(call, seconds, exclusive=True, callbacks=callbacks)
             return call.context
-        future = self._submit(call, seconds)
-        return self._wait(future, call, seconds)
+        return self._wait(self._submit(call, seconds), call, seconds)
 
     async def aproduce(
         self,
@@ -342,8 +341,8 @@ class Stargate:
             await asyncio.to_thread(self._require_owner)
             await asyncio.to_thread(self.put, call, seconds, exclusive=True, callbacks=callbacks)
             return call.context
-        future = await asyncio.to_thread(self._submit, call, seconds)
-        waiting = asyncio.wrap_future(future)
+        ticket = await asyncio.to_thread(self._submit, call, seconds)
+        waiting = asyncio.wrap_future(ticket.future)
         deadline = time.monotonic() + seconds
         try:
             while True:
@@ -356,10 +355,10 @@ class Stargate:
                     if waiting.done():
                         continue
                     if left <= 0:
-                        return await asyncio.to_thread(self._last_word, future, call)
+                        return await asyncio.to_thread(self._last_word, ticket.future, call)
                     await asyncio.to_thread(self._look_for_owner)
         finally:
-            self.inbox.forget(call.context, future)
+            self.inbox.forget(ticket)
 
     def produce_in_process(self, task: ProduceTask, given: Mapping[str, Any]) -> Any:
         """Run a produce task in this process: publish, wait, call the callbacks.
@@ -373,8 +372,7 @@ class Stargate:
         seconds = given.get("delivery_timeout")
         seconds = self.settings.produce_timeout if seconds is None else read_timeout(seconds)
         if self._has_redis:
-            future = self._submit(call, seconds, callbacks)
-            outcome = self._wait(future, call, seconds)
+            outcome = self._wait(self._submit(call, seconds, callbacks), call, seconds)
         else:
             outcome = self._direct(call, seconds, callbacks)
         return [each.to_dict() for each in outcome] if call.is_list else outcome.to_dict()
@@ -425,17 +423,18 @@ class Stargate:
 
     def _submit(
         self, call: Call, seconds: float, callbacks: Callbacks = NO_CALLBACKS
-    ) -> Future[Any]:
+    ) -> Ticket:
         self._require_owner()
-        future = self.inbox.expect(call.context)
+        ticket = self.inbox.expect()
         try:
-            self.put(call, seconds, inbox=self.inbox.name, exclusive=True, callbacks=callbacks)
+            self.put(call, seconds, inbox=ticket.address, exclusive=True, callbacks=callbacks)
         except BaseException:
-            self.inbox.forget(call.context, future)
+            self.inbox.forget(ticket)
             raise
-        return future
+        return ticket
 
-    def _wait(self, future: Future[Any], call: Call, seconds: float) -> Any:
+    def _wait(self, ticket: Ticket, call: Call, seconds: float) -> Any:
+        future = ticket.future
         deadline = time.monotonic() + seconds
         try:
             while True:
@@ -449,7 +448,7 @@ class Stargate:
                         return self._last_word(future, call)
                     self._look_for_owner()
         finally:
-            self.inbox.forget(call.context, future)
+            self.inbox.forget(ticket)
 
     def _look_for_owner(self) -> None:
         """While a call waits: the worker that was alive may have died since."""

@@ -110,7 +110,7 @@ class Effects:
             return
         self.trigger(settled)
         if record.inbox is not None:
-            self._require_lanes().tell(record.inbox, record.context, settled_to_wire(settled))
+            self._require_lanes().tell(record.inbox, settled_to_wire(settled))
         if self._on_done is not None:
             result = settled.failure.to_dict() if settled.failed else settled.result
             self._on_done(record, result, settled.failed)

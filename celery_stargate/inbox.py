@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -16,58 +19,75 @@ from .lanes.record import Record, Settled
 from .log import logger
 from .outcome import Failure, Outcome, Receipt
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Ticket"]
+
+#: How long one look into the inbox blocks, in seconds.
+_LOOK = 1.0
 
 _decoder = msgspec.json.Decoder(list[Receipt | Failure])
 
 
-class Inbox:
-    """One list in Redis, and the futures of those in this process who wait for it.
+def _future() -> Future[Any]:
+    future: Future[Any] = Future()
+    # A caller cannot take back what is on its way; cancel() says so by returning False.
+    future.set_running_or_notify_cancel()
+    return future
 
-    A thread reads the list while anyone waits, and ends when nobody does.
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One wait for one outcome."""
+
+    #: What a record names: the inbox, and this ticket in it. A repeated outcome of an earlier wait
+    #: has another.
+    address: str
+    #: The receipt, the list of receipts, or the error.
+    future: Future[Any] = field(default_factory=_future)
+    #: When the one who waits must see to the deadline (monotonic), and how; None: somebody does.
+    overdue: tuple[float, Callable[[], None]] | None = None
+
+
+class Inbox:
+    """One stream in Redis, and those in this process who wait for it.
+
+    A thread reads the stream while anyone waits, and ends when nobody does. What it reads stays
+    there until the next look, so that an answer of Redis that was lost is read again.
     """
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Lanes, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.name = uuid.uuid4().hex
         self._lanes = lanes
+        self._monotonic = monotonic
         self._lock = threading.Lock()
-        #: In the order of their calls: a second call for a context gets the second outcome, if any.
-        self._waiting: dict[str, list[Future[Any]]] = {}
+        self._numbers = itertools.count(1)
+        #: By address.
+        self._waiting: dict[str, Ticket] = {}
         self._thread: threading.Thread | None = None
+        self._read_up_to = "0-0"
 
-    def expect(self, context: str) -> Future[Any]:
-        """Return the future of a context: its receipt, list of receipts, or error."""
-        future: Future[Any] = Future()
-        # A caller cannot take back what is on its way; cancel() says so by returning False.
-        future.set_running_or_notify_cancel()
+    def expect(self, overdue: tuple[float, Callable[[], None]] | None = None) -> Ticket:
+        """Return a ticket for an outcome that is to be asked for by its address."""
+        ticket = Ticket(f"{self.name}/{next(self._numbers)}", overdue=overdue)
         with self._lock:
-            self._waiting.setdefault(context, []).append(future)
+            self._waiting[ticket.address] = ticket
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._read, name="stargate-inbox", daemon=True
                 )
                 self._thread.start()
-        return future
+        return ticket
 
-    def forget(self, context: str, future: Future[Any]) -> None:
-        """Wait for a context no more, with this future; others may."""
+    def forget(self, ticket: Ticket) -> None:
+        """Wait no more with a ticket."""
         with self._lock:
-            waiting = self._waiting.get(context, [])
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting:
-                self._waiting.pop(context, None)
+            self._waiting.pop(ticket.address, None)
 
-    def deliver(self, settled: Settled) -> None:
-        """Release the one who waits for a context here, if anyone does."""
-        context = settled.record.context
+    def deliver(self, address: str, settled: Settled) -> None:
+        """Release the one who waits with a ticket, if anyone does."""
         with self._lock:
-            waiting = self._waiting.get(context)
-            future = waiting.pop(0) if waiting else None
-            if not waiting:
-                self._waiting.pop(context, None)
-        if future is not None:
-            _release(future, settled)
+            ticket = self._waiting.pop(address, None)
+        if ticket is not None:
+            _release(ticket.future, settled)
 
     def _read(self) -> None:
         while True:
@@ -75,22 +95,36 @@ class Inbox:
                 if not self._waiting:
                     self._thread = None
                     return
+                waiting = list(self._waiting.values())
+            for ticket in waiting:
+                self._see_to(ticket)
             try:
-                found = self._lanes.listen(self.name, timeout=1.0)
+                found = self._lanes.listen(self.name, self._read_up_to, _LOOK)
             except StoreUnavailable as error:
                 logger.warning("waiting for outcomes: %s", error)
                 time.sleep(0.5)
                 continue
-            if found is not None:
-                self._open(*found)
+            for entry, address, wire in found:
+                self._read_up_to = entry
+                self._open(address, wire)
 
-    def _open(self, context: str, wire: bytes) -> None:
+    def _see_to(self, ticket: Ticket) -> None:
+        if ticket.overdue is None:
+            return
+        moment, settle = ticket.overdue
+        now = self._monotonic()
+        if now >= moment:
+            ticket.overdue = now + _LOOK, settle
+            settle()
+
+    def _open(self, address: str, wire: bytes) -> None:
         try:
             outcomes: tuple[Outcome, ...] = tuple(_decoder.decode(wire[1:]))
         except msgspec.DecodeError as error:
-            logger.error("an outcome of context %s cannot be read: %s", context, error)
+            logger.error("an outcome for %s cannot be read: %s", address, error)
             return
-        self.deliver(Settled(Record(context, is_list=wire[:1] == b"1"), outcomes))
+        record = Record(outcomes[0].context, is_list=wire[:1] == b"1")
+        self.deliver(address, Settled(record, outcomes))
 
 
 def _release(future: Future[Any], settled: Settled) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from .lanes.lane import Registry
-from .lanes.store import UNAVAILABLE
+from .lanes.store import UNAVAILABLE, stream_entries
 from .log import logger
 
 __all__ = ["Watcher"]
@@ -96,7 +96,7 @@ class Watcher:
                 self._release_all()
                 await asyncio.sleep(0.5)
                 continue
-            for key, entries in found or ():
+            for key, entries in stream_entries(found):
                 if key == self._events_key:
                     events = entries[-1][0]
                     self._on_event()

@@ -20,7 +20,7 @@ from ..per_process import PerProcess
 from .lane import Lane, Registry, parse_lanes
 from .record import Record, Settled, decode_settled, encode_outcome, encode_record
 from .scripts import LANE_PARTS, lane_script, registry_script
-from .store import UNAVAILABLE, connect
+from .store import UNAVAILABLE, connect, stream_entries
 
 __all__ = ["Lanes"]
 
@@ -168,30 +168,43 @@ class Lanes:
             )
         return int(workers), parse_lanes(names)
 
-    def tell(self, inbox: str, context: str, outcome: bytes) -> None:
-        """Push an outcome into the inbox of a process that waits; it is kept for an hour.
+    def tell(self, address: str, outcome: bytes) -> None:
+        """Put an outcome into the inbox of a process that waits; it is kept for an hour.
+
+        Arguments:
+            address: the inbox and the ticket in it, with a slash between.
+
+        Raises:
+            StoreUnavailable: Redis did not answer in bounded time.
+        """
+        key = self._registry.inbox(address.partition("/")[0])
+        with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
+            pipeline.xadd(key, {"to": address, "outcome": outcome})
+            pipeline.expire(key, 3600)
+            pipeline.execute()
+
+    def listen(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
+        """Wait for outcomes in an inbox, at most ``timeout`` seconds.
+
+        Arguments:
+            after: the last entry that was dealt with; what stands before it is thrown away.
+
+        Returns:
+            Entry, address and outcome of each.
 
         Raises:
             StoreUnavailable: Redis did not answer in bounded time.
         """
         key = self._registry.inbox(inbox)
         with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
-            pipeline.rpush(key, context.encode() + b"\n" + outcome)
-            pipeline.expire(key, 3600)
-            pipeline.execute()
-
-    def listen(self, inbox: str, timeout: float) -> tuple[str, bytes] | None:
-        """Wait for the next outcome in an inbox, at most ``timeout`` seconds.
-
-        Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
-        """
-        with _translated():
-            found: Any = self._redis.get().blpop([self._registry.inbox(inbox)], timeout)
-        if found is None:
-            return None
-        context, _, outcome = found[1].partition(b"\n")
-        return context.decode(), outcome
+            pipeline.xtrim(key, minid=after, approximate=False)
+            pipeline.xread({key: after}, count=100, block=max(1, round(timeout * 1000)))
+            _, streams = pipeline.execute()
+        return [
+            (entry.decode(), fields[b"to"].decode(), fields[b"outcome"])
+            for _, entries in stream_entries(streams)
+            for entry, fields in entries
+        ]
 
     def close(self) -> None:
         """Close this process's connections; a later call makes new ones."""

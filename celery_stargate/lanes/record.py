@@ -28,7 +28,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Signatures to trigger, packed, ids frozen.
     on_ack: str | None = None
     on_error: str | None = None
-    #: The inbox of a process that waits.
+    #: The address of one who waits: an inbox, and the ticket in it.
     inbox: str | None = None
     #: Lane, context and place of the list that this message is a part of.
     parent: tuple[str, str, int] | None = None

@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["connect", "connect_async", "find_redis_url"]
+__all__ = ["connect", "connect_async", "find_redis_url", "stream_entries"]
 
 #: What redis-py raises where Redis is away, busy loading, read-only or full: it may pass.
 UNAVAILABLE: tuple[type[Exception], ...] = (
@@ -75,3 +75,11 @@ def connect_async(url: str, **options: Any) -> redis.asyncio.Redis:
     """Return a client for one event loop; it retries nothing, its owner does."""
     retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 1)
     return redis.asyncio.Redis.from_url(url, retry=retry, **{**_TIMEOUTS, **options})
+
+
+def stream_entries(reply: Any) -> list[tuple[bytes, list[Any]]]:
+    """Return what ``XREAD`` found, stream by stream, whichever protocol the URL asked for."""
+    if isinstance(reply, dict):
+        # RESP3 (``?protocol=3``) wraps the entries of each stream once more.
+        return [(key, entries[0]) for key, entries in reply.items()]
+    return list(reply or ())

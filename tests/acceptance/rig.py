@@ -222,9 +222,10 @@ class Rig:
         self._open.close()
         self.stargate.close()
         held: Any = self.app.backend
-        # What the app leaves open itself.
+        # What the app leaves open itself; and a result that is collected later must find nothing.
         if hasattr(held, "result_consumer"):
             held.result_consumer.stop()
+            vars(held.result_consumer).update(_pubsub=None, _consumer=None)
         if str(self.conf["result_backend"]).startswith("redis"):
             held.client.connection_pool.disconnect()
         self.app.close()

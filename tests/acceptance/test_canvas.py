@@ -70,6 +70,7 @@ def test_all_fields_of_a_mapping(rig: Rig) -> None:
     assert stored["properties"] == {"x": "y"}
 
 
+@pytest.mark.smoke
 def test_list_is_one_task_with_all_receipts_in_order(rig: Rig) -> None:
     """A list of mixed forms gives the list of receipts, in its order."""
     topic = rig.topic()
@@ -115,6 +116,7 @@ def test_chain_with_produce_first(rig: Rig) -> None:
     assert result.get(timeout=WAIT) == f"after {result.parent.id}"
 
 
+@pytest.mark.smoke
 def test_chain_with_produce_in_the_middle_and_last(rig: Rig) -> None:
     """A task's result is published, the receipt goes on, and the last receipt is the result."""
     topic = rig.topic()
@@ -150,6 +152,7 @@ def test_tasks_of_ones_own_belong_to_their_app(rig: Rig, make_rig: MakeRig) -> N
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("members", [1, 2, 100])
 def test_chord_of_produce_tasks(rig: Rig, members: int) -> None:
     """The body runs once, when every member's receipt is there."""
@@ -280,6 +283,7 @@ def callback(rig: Rig, form: str, key: str) -> tuple[object, int]:
     raise ValueError(form)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("form", ["single", "group", "chain", "chord"])
 def test_on_ack(rig: Rig, form: str) -> None:
     """`on_ack` may be a signature, group, chain or chord; it gets the receipt as its argument."""
@@ -292,6 +296,7 @@ def test_on_ack(rig: Rig, form: str) -> None:
     assert len({entry["id"] for entry in first}) == entries
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("form", ["single", "group", "chain", "chord"])
 def test_on_error(rig: Rig, form: str) -> None:
     """`on_error` gets the failure as its argument, in the same four forms."""

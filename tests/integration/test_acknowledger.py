@@ -10,6 +10,7 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
@@ -178,6 +179,44 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             with pytest.raises(StoreUnavailable):
                 acknowledger.ack(Receipt(context="ctx"))
         assert seconds() < 5
+
+    def test_a_deadline_where_nobody_owns_lanes(self, app: Celery) -> None:
+        """The one who waits sees to it, for nobody else is alive."""
+        future = Acknowledger(app).produce("ctx", timeout=0.2)
+        with pytest.raises(ProduceTimeout) as caught:
+            future.result(timeout=8)
+        assert caught.value.outcome == "refused"
+
+    def test_a_lost_answer_of_redis_loses_no_outcome(
+        self, make_app: MakeApp, redis_server: ServerAddress
+    ) -> None:
+        """The outcome was read, and its reader never heard of it: it is read again."""
+        address = urlsplit(redis_server.url)
+        assert address.port is not None
+        with Proxy(address.port) as proxy:
+            url = f"redis://127.0.0.1:{proxy.port}{address.path}"
+            waiting = Acknowledger(make_app("ws://127.0.0.1:1", redis_url=url))
+            acking = Acknowledger(make_app("ws://127.0.0.1:1"))
+            proxy.lose_answer_to(lambda data: b"XREAD" in data)
+            future = waiting.produce("ctx", timeout=20)
+            assert acking.ack(Receipt(context="ctx"))
+            assert future.result(timeout=10).context == "ctx"
+            assert proxy.lost == 1
+
+    def test_a_repeated_outcome_is_not_that_of_a_second_life(self, app: Celery) -> None:
+        """Effects may be done twice; a context that is used again waits for its own."""
+        acknowledger = Acknowledger(app)
+        lanes = Stargate.of(app).lanes
+        told: list[tuple[str, bytes]] = []
+        tell = lanes.tell
+        lanes.tell = lambda *given: (told.append(given), tell(*given))[1]  # type: ignore[method-assign]
+        first = acknowledger.produce("ctx")
+        acknowledger.ack(Receipt(context="ctx", value=1))
+        assert first.result(timeout=5).value == 1
+        second = acknowledger.produce("ctx")
+        tell(*told[0])
+        acknowledger.ack(Receipt(context="ctx", value=2))
+        assert second.result(timeout=5).value == 2
 
     def test_many_contexts_from_many_threads(self, app: Celery) -> None:
         """Each future gets its own outcome."""

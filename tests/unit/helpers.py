@@ -50,7 +50,7 @@ class NotedLanes:
     """Stand where `Lanes` does, and note what is asked."""
 
     puts: list[Put] = field(default_factory=list)
-    told: list[tuple[str, str, bytes]] = field(default_factory=list)
+    told: list[tuple[str, bytes]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     settled: list[tuple[Lane, Any, int]] = field(default_factory=list)
     #: What `settle` answers.
@@ -87,9 +87,9 @@ class NotedLanes:
         found, self.overdue = self.overdue, []
         return found
 
-    def tell(self, inbox: str, context: str, outcome: bytes) -> None:
+    def tell(self, address: str, outcome: bytes) -> None:
         """Note it."""
-        self.told.append((inbox, context, outcome))
+        self.told.append((address, outcome))
 
     def backlog(self, lane: Lane) -> int:
         """Answer what the test prepared."""

@@ -22,7 +22,8 @@ from celery_stargate import (
     Stargate,
     StoreUnavailable,
 )
-from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.record import Settled
 from celery_stargate.outcome import Outcome
 from tests.unit.helpers import TOPIC, NotedLanes, Put, failure, make_app, make_stargate, receipt
 
@@ -40,11 +41,12 @@ class Answering(NotedLanes):
         super().put(*args, **options)
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
-            self.stargate.inbox.deliver(Settled(record, self.outcomes))
+            self.stargate.inbox.deliver(record.inbox, Settled(record, self.outcomes))
 
-    def listen(self, inbox: str, timeout: float) -> None:
+    def listen(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
         """Nothing comes by Redis."""
         threading.Event().wait(0.01)
+        return []
 
 
 def answering(*outcomes: Outcome, **conf: Any) -> tuple[Stargate, Answering]:
@@ -125,7 +127,8 @@ def test_a_receipt() -> None:
     assert stargate.produce("a", context="c", timeout=5) == receipt("c")
     put = the_put(lanes)
     assert (put.record.context, put.record.task) == ("c", None)
-    assert put.record.inbox == stargate.inbox.name
+    assert put.record.inbox is not None
+    assert put.record.inbox.startswith(f"{stargate.inbox.name}/")
     assert put.options["timeout"] == 5
     assert put.options["exclusive"]
 
@@ -183,12 +186,15 @@ def test_from_a_coroutine_without_waiting() -> None:
 def test_past_the_deadline_the_caller_settles_it() -> None:
     """Nobody else may be alive: it looks for what is overdue, and does the effects."""
     stargate, lanes = answering()
-    record = Record("c", inbox=stargate.inbox.name)
     late = failure("c", code="deadline", outcome="unknown")
-    lanes.overdue = [Settled(record, (late,))]
-    lanes.tell = lambda *_: stargate.inbox.deliver(  # type: ignore[method-assign]
-        Settled(record, (late,))
-    )
+
+    def expire(_lane: Lane, _context: str = "") -> list[Settled]:
+        return [Settled(the_put(lanes).record, (late,))]
+
+    def tell(address: str, _wire: bytes) -> None:
+        stargate.inbox.deliver(address, Settled(the_put(lanes).record, (late,)))
+
+    lanes.expire, lanes.tell = expire, tell  # type: ignore[method-assign]
     with pytest.raises(ProduceTimeout) as caught:
         stargate.produce("a", context="c", timeout=0.05)
     assert caught.value.outcome == "unknown"

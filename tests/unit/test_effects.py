@@ -164,10 +164,10 @@ def test_a_canvas_goes_by_the_effects_own_app(app: Celery) -> None:
 def test_one_who_waits_is_told(app: Celery) -> None:
     """In the inbox that its record names, after the result is stored."""
     lanes = NotedLanes()
-    settled = one("c", receipt("c"), receipt("c"), inbox="i", is_list=True)
+    settled = one("c", receipt("c"), receipt("c"), inbox="i/1", is_list=True)
     Effects(app, lanes).run([settled])  # type: ignore[arg-type]
-    [(inbox, context, wire)] = lanes.told
-    assert (inbox, context, wire[:1]) == ("i", "c", b"1")
+    [(address, wire)] = lanes.told
+    assert (address, wire[:1]) == ("i/1", b"1")
     assert wire == settled_to_wire(settled)
     assert msgspec.json.decode(wire[1:], type=list[Receipt | Failure]) == list(settled.outcomes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -22,19 +21,21 @@ class Line:
     """Stand where `Lanes` does: `listen` gives what the test says."""
 
     def __init__(self) -> None:
-        self.said: queue.Queue[tuple[str, bytes] | Exception | None] = queue.Queue()
+        self.said: queue.Queue[tuple[str, bytes] | Exception] = queue.Queue()
         self.names: set[str] = set()
+        self.after: list[str] = []
 
-    def listen(self, inbox: str, timeout: float) -> tuple[str, bytes] | None:
+    def listen(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
         """Wait for the next word, bounded as the real one is."""
         self.names.add(inbox)
+        self.after.append(after)
         try:
             found = self.said.get(timeout=min(timeout, 0.05))
         except queue.Empty:
-            return None
+            return []
         if isinstance(found, Exception):
             raise found
-        return found
+        return [(f"{len(self.after)}-0", *found)]
 
 
 @pytest.fixture
@@ -61,20 +62,30 @@ def wire(*outcomes: Outcome, is_list: bool = False) -> bytes:
 
 def test_a_receipt(line: Line, inbox: Inbox) -> None:
     """Releases the one who waits for it, and nobody else."""
-    first, second = inbox.expect("a"), inbox.expect("b")
-    line.said.put(("b", wire(receipt("b"))))
-    assert second.result(5) == receipt("b")
-    assert not first.done()
-    line.said.put(("a", wire(receipt("a"))))
-    assert first.result(5) == receipt("a")
+    first, second = inbox.expect(), inbox.expect()
+    line.said.put((second.address, wire(receipt("b"))))
+    assert second.future.result(5) == receipt("b")
+    assert not first.future.done()
+    line.said.put((first.address, wire(receipt("a"))))
+    assert first.future.result(5) == receipt("a")
     assert line.names == {inbox.name}
+
+
+def test_what_was_read_is_not_read_again(line: Line, inbox: Inbox) -> None:
+    """Each look begins after the last entry that was dealt with, and not before."""
+    ticket = inbox.expect()
+    line.said.put(StoreUnavailable("the answer was lost"))
+    line.said.put(("nobody", wire(receipt("x"))))
+    line.said.put((ticket.address, wire(receipt("c"))))
+    ticket.future.result(5)
+    assert line.after[:4] == ["0-0", "0-0", "2-0", "3-0"][: len(line.after[:4])]
 
 
 def test_a_list(line: Line, inbox: Inbox) -> None:
     """Of receipts is a list, of one too."""
-    future = inbox.expect("c")
-    line.said.put(("c", wire(receipt("c"), is_list=True)))
-    assert future.result(5) == [receipt("c")]
+    ticket = inbox.expect()
+    line.said.put((ticket.address, wire(receipt("c"), is_list=True)))
+    assert ticket.future.result(5) == [receipt("c")]
 
 
 @pytest.mark.parametrize(
@@ -82,46 +93,64 @@ def test_a_list(line: Line, inbox: Inbox) -> None:
 )
 def test_a_failure(line: Line, inbox: Inbox, code: str, kind: type[Exception]) -> None:
     """Is raised."""
-    future = inbox.expect("c")
-    line.said.put(("c", wire(failure(code=code))))
-    assert type(future.exception(5)) is kind
+    ticket = inbox.expect()
+    line.said.put((ticket.address, wire(failure(code=code))))
+    assert type(ticket.future.exception(5)) is kind
 
 
 def test_what_nobody_waits_for_harms_nothing(line: Line, inbox: Inbox) -> None:
     """A late one, one that was given up, one that cannot be read, one while Redis is away."""
-    given_up, future = inbox.expect("given up"), inbox.expect("c")
-    inbox.forget("given up", given_up)
-    line.said.put(("nobody", wire(receipt("nobody"))))
-    line.said.put(("given up", wire(receipt("given up"))))
+    given_up, ticket = inbox.expect(), inbox.expect()
+    inbox.forget(given_up)
+    line.said.put((given_up.address, wire(receipt("given up"))))
     line.said.put(StoreUnavailable("Redis is away"))
-    line.said.put(("c", b"0garbage"))
-    line.said.put(("c", wire(receipt("c"))))
-    assert future.result(5) == receipt("c")
-    assert not given_up.done()
+    line.said.put((ticket.address, b"0garbage"))
+    line.said.put((ticket.address, wire(receipt("c"))))
+    assert ticket.future.result(5) == receipt("c")
+    assert not given_up.future.done()
 
 
-def test_a_second_call_for_a_context_leaves_the_first_alone(line: Line, inbox: Inbox) -> None:
-    """It is refused, and forgets its own future only."""
-    first, second = inbox.expect("c"), inbox.expect("c")
-    inbox.forget("c", second)
-    inbox.forget("c", second)
-    line.said.put(("c", wire(receipt("c"))))
-    assert first.result(5) == receipt("c")
+def test_a_repeat_for_an_earlier_wait_is_not_taken_for_this_one(line: Line, inbox: Inbox) -> None:
+    """Outcomes may be told twice, and a context may have a second life."""
+    first = inbox.expect()
+    line.said.put((first.address, wire(receipt("c", ledger_id=1))))
+    first.future.result(5)
+    second = inbox.expect()
+    line.said.put((first.address, wire(receipt("c", ledger_id=1))))
+    line.said.put((second.address, wire(receipt("c", ledger_id=2))))
+    assert second.future.result(5) == receipt("c", ledger_id=2)
 
 
 def test_settled_in_this_process(inbox: Inbox) -> None:
-    """No way by Redis is needed."""
-    future = inbox.expect("c")
-    inbox.deliver(Settled(Record("c"), (receipt("c"),)))
-    inbox.deliver(Settled(Record("c"), (failure("c"),)))
-    assert future.result(0) == receipt("c")
+    """No way by Redis is needed, and the first outcome stays."""
+    ticket = inbox.expect()
+    inbox.deliver(ticket.address, Settled(Record("c"), (receipt("c"),)))
+    inbox.deliver(ticket.address, Settled(Record("c"), (failure("c"),)))
+    assert ticket.future.result(0) == receipt("c")
 
 
 def test_a_waiter_cannot_take_its_message_back(inbox: Inbox) -> None:
     """`cancel()` says so."""
-    future = inbox.expect("c")
-    assert not future.cancel()
-    inbox.forget("c", future)
+    ticket = inbox.expect()
+    assert not ticket.future.cancel()
+    inbox.forget(ticket)
+
+
+def test_past_its_deadline_the_one_who_waits_sees_to_it(line: Line) -> None:
+    """Not before, and again until there is an outcome."""
+    now = 100.0
+    inbox = Inbox(line, monotonic=lambda: now)  # type: ignore[arg-type]
+    seen = threading.Semaphore(0)
+    ticket = inbox.expect(overdue=(101.0, seen.release))
+    early = inbox.expect()
+    line.said.put((early.address, wire(receipt("c"))))
+    early.future.result(5)
+    assert not seen.acquire(blocking=False)
+    now = 101.0
+    assert seen.acquire(timeout=5)
+    now = 103.0
+    assert seen.acquire(timeout=5)
+    inbox.forget(ticket)
 
 
 def test_many_waiters_at_once(line: Line, inbox: Inbox) -> None:
@@ -129,9 +158,9 @@ def test_many_waiters_at_once(line: Line, inbox: Inbox) -> None:
     results: dict[str, Any] = {}
 
     def wait(context: str) -> None:
-        future: Future[Any] = inbox.expect(context)
-        line.said.put((context, wire(receipt(context))))
-        results[context] = future.result(20)
+        ticket = inbox.expect()
+        line.said.put((ticket.address, wire(receipt(context))))
+        results[context] = ticket.future.result(20)
 
     threads = [threading.Thread(target=wait, args=(f"c{number}",)) for number in range(50)]
     for thread in threads:
