@@ -17,6 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from celery_stargate.log import websocket_logger
 from celery_stargate.testing.counters import Counters
 from celery_stargate.testing.faults import Peer
 from celery_stargate.testing.refusal import Refusal, page, phrase
@@ -70,7 +71,8 @@ class Connection(asyncio.Protocol):
         self._feed: Callable[[bytes], None] = self._first_bytes
         self._head = b""
         self._fragments: list[bytes] = []
-        self._protocol = ServerProtocol(max_size=host.max_frame)
+        # The token stays out of the DEBUG lines, as with the client.
+        self._protocol = ServerProtocol(max_size=host.max_frame, logger=websocket_logger)
         self._timer: asyncio.TimerHandle | None = None
         # Frames written while frames are read go out together.
         self._reading = False
