@@ -421,9 +421,7 @@ class Stargate:
             seconds = self.settings.produce_timeout
         return call, seconds, callbacks
 
-    def _submit(
-        self, call: Call, seconds: float, callbacks: Callbacks = NO_CALLBACKS
-    ) -> Ticket:
+    def _submit(self, call: Call, seconds: float, callbacks: Callbacks = NO_CALLBACKS) -> Ticket:
         self._require_owner()
         ticket = self.inbox.expect()
         try:

@@ -161,7 +161,9 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         if "delivery_timeout" in rest:
             rest["delivery_timeout"] = read_timeout(rest["delivery_timeout"])
         rest |= callbacks.unpacked()
-        own_queue = getattr(self, "queue", None) is not None
+        own_queue = any(
+            getattr(self, each, None) is not None for each in ("queue", "exchange", "routing_key")
+        )
         overdue: float | None = None
         if not app.conf.task_always_eager and not (
             via == "broker" or own_queue or any(options.get(each) for each in _BROKER_OPTIONS)

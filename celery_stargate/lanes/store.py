@@ -32,6 +32,15 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
 
 _SCHEMES = ("redis", "rediss", "unix")
 
+#: What Celery writes in a Redis URL, and redis-py otherwise.
+_CELERYS = {
+    "redis+socket://": "unix://",
+    "socket://": "unix://",
+    "ssl_cert_reqs=CERT_REQUIRED": "ssl_cert_reqs=required",
+    "ssl_cert_reqs=CERT_OPTIONAL": "ssl_cert_reqs=optional",
+    "ssl_cert_reqs=CERT_NONE": "ssl_cert_reqs=none",
+}
+
 # A call ends within about 15 s however Redis behaves. Repeats are harmless: each script that
 # must not run twice knows its caller's token.
 _TIMEOUTS: Mapping[str, Any] = {
@@ -51,13 +60,19 @@ def find_redis_url(setting: str | None, app: Celery) -> str:
     for candidate in candidates:
         if not isinstance(candidate, str):
             continue
-        url = candidate.replace("redis+socket://", "unix://", 1).replace("socket://", "unix://", 1)
-        if urlsplit(url).scheme in _SCHEMES:
+        url = candidate
+        for celerys, redis_pys in _CELERYS.items():
+            url = url.replace(celerys, redis_pys, 1)
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError:
+            scheme = "unreadable"
+        if scheme in _SCHEMES:
             return url
         if candidate is setting:
             raise ConfigurationError(
                 "stargate_redis_url must be redis://, rediss:// or unix://, and its scheme is "
-                f"{urlsplit(url).scheme!r}"
+                f"{scheme!r}"
             )
     raise ConfigurationError(
         "no Redis for the lanes: set stargate_redis_url, or let the result backend or the broker "

@@ -10,9 +10,7 @@ from celery_stargate.testing import LocalPulsar
 from tests.contract.wire import TOKEN_SECRET, Broker
 from tests.servers import credentials
 from tests.servers import pulsar as pulsar_module
-from tests.servers.fixtures import PulsarAddress, pulsar, require
-
-__all__ = ["pulsar"]
+from tests.servers.fixtures import PulsarAddress, require
 
 
 class _LocalServer:

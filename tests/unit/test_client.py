@@ -194,7 +194,7 @@ def test_past_the_deadline_the_caller_settles_it() -> None:
     def tell(address: str, _wire: bytes) -> None:
         stargate.inbox.deliver(address, Settled(the_put(lanes).record, (late,)))
 
-    lanes.expire, lanes.tell = expire, tell  # type: ignore[method-assign]
+    vars(lanes).update(expire=expire, tell=tell)
     with pytest.raises(ProduceTimeout) as caught:
         stargate.produce("a", context="c", timeout=0.05)
     assert caught.value.outcome == "unknown"

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from celery import Celery, chain, group
 from celery.exceptions import NotRegistered
+from celery.exceptions import TimeoutError as CeleryTimeout
+from kombu import Exchange, Queue
 from kombu.utils import json as kombu_json
 
 from celery_stargate import (
@@ -23,7 +25,8 @@ from celery_stargate import (
     ProduceTimeout,
     StoreUnavailable,
 )
-from celery_stargate.task import error_of, read_timeout
+from celery_stargate.lanes.record import Settled
+from celery_stargate.task import OUTCOME, error_of, read_timeout, until
 from tests.unit.helpers import SECRETS, TOPIC, NotedLanes, make_app, make_stargate, sent_by_broker
 
 
@@ -83,18 +86,12 @@ def test_a_delivery_timeout_of_its_own(timeout: Any) -> None:
     assert lanes.puts[0].options["timeout"] == 5
 
 
-@pytest.mark.parametrize(
-    "expires",
-    [
-        100,
-        datetime.now(UTC) + timedelta(seconds=100),
-        (datetime.now(UTC) + timedelta(seconds=100)).isoformat(),
-    ],
-    ids=["seconds", "datetime", "text"],
-)
-def test_expires_is_a_deadline(expires: Any) -> None:
+@pytest.mark.parametrize("form", ["seconds", "datetime", "text"])
+def test_expires_is_a_deadline(form: str) -> None:
     """As Celery's option: past it, the message is not sent."""
     _, lanes, task = make_stargate()
+    moment = datetime.now(UTC) + timedelta(seconds=100)
+    expires = {"seconds": 100, "datetime": moment, "text": moment.isoformat()}[form]
     task.apply_async(("a",), expires=expires)
     assert 40 < lanes.puts[0].options["timeout"] <= 100
     task.apply_async(("a",), expires=expires, kwargs={"delivery_timeout": 5})
@@ -448,3 +445,106 @@ def test_the_app_is_not_needed_to_define_a_task() -> None:
         wrong.delay("a")
     assert lanes.puts == []
     assert make_app().conf.stargate_topic == TOPIC
+
+
+# Results, and what Celery asks of the producer.
+
+
+def test_a_result_without_a_backend() -> None:
+    """There is nothing to wait by, and the caller hears it at once."""
+    _, _, task = make_stargate(result_backend=None)
+    with pytest.raises(ConfigurationError, match="no result backend to wait by"):
+        task.delay("a").get()
+
+
+def test_one_who_waits_sees_to_the_deadline() -> None:
+    """Past it nobody else may be alive: what is overdue is settled, and the outcome told."""
+    stargate, lanes, task = make_stargate()
+    result = task.apply_async(("a",), kwargs={"delivery_timeout": 0.01})
+    late = Failure(context=result.id, outcome="unknown", code="deadline")
+    lanes.overdue = [Settled(lanes.puts[0].record, (late,))]
+    with pytest.raises(ProduceTimeout):
+        result.get(timeout=10)
+    assert lanes.finished == [result.id]
+    assert stargate.app is task.app
+
+
+@pytest.mark.parametrize("timeout", [0.05, 1.3])
+def test_a_timeout_of_get_comes_first(timeout: float) -> None:
+    """Before the deadline, and before the time that an owner has past it."""
+    _, lanes, task = make_stargate()
+    result = task.apply_async(("a",), kwargs={"delivery_timeout": 0.5})
+    began = time.monotonic()
+    with pytest.raises(CeleryTimeout):
+        result.get(timeout=timeout)
+    assert time.monotonic() - began < timeout + 1
+    assert lanes.finished == []
+
+
+def test_the_tracer_gets_the_outcome() -> None:
+    """From the request: a receipt is returned, a failure raised."""
+    _, _, task = make_stargate()
+    task.push_request(**{OUTCOME: {"status": "stored"}})
+    assert task.run() == {"status": "stored"}
+    task.pop_request()
+    task.push_request(**{OUTCOME: Failure(context="c", reason="no")})
+    with pytest.raises(ProduceError, match="no"):
+        task.run()
+    task.pop_request()
+
+
+def test_called_in_process_it_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that was given."""
+    stargate, _, task = make_stargate()
+    given: list[Any] = []
+
+    def produce_in_process(*args: Any) -> dict[str, Any]:
+        given.append(args)
+        return {"status": "stored"}
+
+    monkeypatch.setattr(stargate, "produce_in_process", produce_in_process)
+    assert task("a", topic="other") == {"status": "stored"}
+    [(called, arguments)] = given
+    assert called.name == task.name
+    assert (arguments["message"], arguments["topic"]) == ("a", "other")
+
+
+def test_a_sent_event_goes_by_the_broker() -> None:
+    """Only the task's own message goes into the lane."""
+    _, lanes, task = make_stargate(task_send_sent_event=True)
+    events = Queue(
+        "sent", Exchange("celeryev", type="topic"), routing_key="task.#", auto_delete=True
+    )
+    with task.app.connection_for_write() as connection:
+        bound = events(connection.default_channel)
+        bound.declare()
+        result = task.delay("a")
+        assert len(lanes.puts) == 1
+        event = bound.get()
+        assert event is not None
+        assert (event.payload["type"], event.payload["uuid"]) == ("task-sent", result.id)
+        bound.delete()
+
+
+def test_an_rpc_backend_has_its_channel() -> None:
+    """It declares its queue by the producer that it is given."""
+    _, lanes, task = make_stargate(result_backend="rpc://")
+    result = task.delay("a")
+    request = json.loads(lanes.puts[0].record.request or "")
+    assert request["reply_to"] == task.app.thread_oid
+    assert request["correlation_id"] == result.id
+
+
+def test_a_priority_is_kept() -> None:
+    """For what goes on from the receipt (``task_inherit_parent_priority``)."""
+    _, lanes, task = make_stargate()
+    task.apply_async(("a",), priority=7)
+    assert json.loads(lanes.puts[0].record.request or "")["delivery_info"]["priority"] == 7
+
+
+def test_a_naive_expires() -> None:
+    """Is meant in the app's time zone, as Celery means it."""
+    _, lanes, task = make_stargate()
+    moment = task.app.now().replace(tzinfo=None) + timedelta(seconds=50)
+    assert 0 < until(moment, task.app) <= 50
+    assert lanes.puts == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from celery_stargate import ConfigurationError, Stargate
+from celery_stargate.lanes.record import Record
 from celery_stargate.worker import bootstep
 from celery_stargate.worker.bootstep import StargateStep, install
 from tests.unit.helpers import make_app
@@ -107,3 +108,54 @@ def test_installed_once() -> None:
     assert list(app.steps["worker"]) == [StargateStep]
     assert len(app.user_options["worker"]) == 1
     assert not make_app().steps["worker"]
+
+
+class Consumer:
+    """What the step needs of the worker's consumer: it notes what is to be sent."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.event_dispatcher = SimpleNamespace(enabled=enabled, send="send")
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def call_soon(self, call: Any, kind: str, **fields: Any) -> None:
+        """Note it, in the consumer's own thread."""
+        assert call == "send"
+        self.sent.append((kind, fields))
+
+
+@pytest.mark.parametrize(
+    ("result", "failed", "kind", "field"),
+    [
+        ({"status": "stored"}, False, "task-succeeded", "result"),
+        ({"reason": "no", "code": "http-404"}, True, "task-failed", "exception"),
+        ({"reason": "no", "code": "revoked"}, True, "task-revoked", "terminated"),
+    ],
+)
+def test_an_outcome_is_an_event(
+    acknowledgers: list[Noted], result: dict[str, Any], failed: bool, kind: str, field: str
+) -> None:
+    """As of any task, under its id."""
+    parent = worker()
+    parent.consumer = Consumer(enabled=True)
+    step = StargateStep(parent)
+    step.start(parent)
+    acknowledgers[0].given["on_done"](Record("c", task="shop.orders"), result, failed)
+    [(sent, fields)] = parent.consumer.sent
+    assert (sent, fields["uuid"]) == (kind, "c")
+    assert field in fields
+
+
+@pytest.mark.parametrize(
+    ("consumer", "task"),
+    [(None, "t"), (Consumer(enabled=False), "t"), (Consumer(enabled=True), None)],
+)
+def test_no_event_where_none_is_wanted(
+    acknowledgers: list[Noted], consumer: Any, task: str | None
+) -> None:
+    """No consumer yet, events switched off, or no task at all."""
+    parent = worker()
+    parent.consumer = consumer
+    step = StargateStep(parent)
+    step.start(parent)
+    acknowledgers[0].given["on_done"](Record("c", task=task), {}, False)
+    assert consumer is None or consumer.sent == []
