@@ -32,15 +32,21 @@ def _demo(env: Mapping[str, str], *arguments: str) -> Iterator[subprocess.Popen[
         for name, value in os.environ.items()
         if name not in ("STARGATE_URL", "REDIS_URL")
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", "examples.demo", *arguments],
-        env={**inherited, "PYTHONUTF8": "1", **env},
-        cwd=_ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        start_new_session=True,
-    ) as process:
+    # Where the tests run in the background SIGINT is ignored, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "examples.demo", *arguments],
+            env={**inherited, "PYTHONUTF8": "1", **env},
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with started as process:
         try:
             yield process
         finally:
