@@ -347,7 +347,13 @@ class LaneOwner:
                 settled, late, fenced = await self._patiently(self._store.settle, triples, token)
                 del self._outcomes[: len(batch)]
                 self._settling.difference_update(entry.label for entry, _ in batch)
-                self.counters.unmatched += late
+                if late:
+                    self.counters.unmatched += late
+                    logger.info(
+                        "lane %s: %d outcomes came too late and changed nothing",
+                        self.lane.name,
+                        late,
+                    )
                 self._queue_effects(settled)
                 self._done_some.set()
                 if fenced:
