@@ -108,6 +108,28 @@ def jars() -> Path:
     return folder
 
 
+def _forget_bookie(metadata: Path) -> None:
+    """Take away the registration that a killed bookie left in its metadata.
+
+    The next one would find its own name taken. What then deletes and registers it anew sometimes
+    never ends, thousands of times a second, and no ledger can be made in between
+    (`ResourceLockImpl.silentRevalidateOnce` in pulsar-metadata 4.0).
+    """
+    if not (metadata / "CURRENT").exists():
+        return
+    import rocksdict
+
+    store = rocksdict.Rdict(str(metadata), rocksdict.Options(raw_mode=True))
+    try:
+        for name in list(store.keys()):
+            if isinstance(name, bytes) and name.startswith(b"/ledgers/available/"):
+                del store[name]
+    finally:
+        store.close()
+    # Its own settings, which nothing of Pulsar's reads.
+    (metadata / "rocksdict-config.json").unlink(missing_ok=True)
+
+
 class PulsarServer(Server):
     """A broker of its own: data, ports, log. Namespace `public/default` exists when it is ready.
 
@@ -178,6 +200,7 @@ class PulsarServer(Server):
         classpath = jars() / "*"
         for name in ("tmp", "metadata", "bookkeeper"):
             (self.data_dir / name).mkdir(parents=True, exist_ok=True)
+        _forget_bookie(self.data_dir / "metadata")
         (self.data_dir / "log4j2.xml").write_text(_LOGGING)
         conf = self.data_dir / "standalone.conf"
         conf.write_text("".join(f"{name}={value}\n" for name, value in self._settings().items()))
