@@ -10,39 +10,33 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
-
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from urllib.parse import urlencode
 
 from .call import check_context
 from .callback import Callbacks
-from .cancel import cancel_all
 from .client import Stargate
+from .crew import CONTEXTS_LANE, Crew
+from .deduplication import require_deduplication
 from .effects import Effects
-from .errors import ConfigurationError
-from .lane_owner import RETIRE_AFTER, LaneOwner, Tools
-from .lanes.lane import CONTEXTS, Lane, Registry, parse_lanes
-from .lanes.owner import LaneStore
+from .lane_owner import Tools
+from .lanes.lane import Lane
 from .lanes.record import Record
-from .lanes.scripts import registry_script
-from .lanes.store import UNAVAILABLE, connect_async
+from .lanes.store import connect_async
 from .log import logger
 from .outcome import Outcome
-from .producer import Endpoint
+from .producer import Endpoint, Producer
 from .settings import ProducerOptions
 from .task import read_timeout
-from .watcher import Watcher
+from .topic import Topic
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["Acknowledger"]
-
-_CONTEXTS_LANE = Lane(CONTEXTS)
 
 
 class Acknowledger:
@@ -82,7 +76,7 @@ class Acknowledger:
         self._effects = Effects(app, self._stargate.lanes, hostname, on_done)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._crew: _Crew | None = None
+        self._crew: Crew | None = None
         self._stop = threading.Event()
         _alive.add(self)
 
@@ -157,11 +151,11 @@ class Acknowledger:
             seconds = self._settings.produce_timeout
         inbox = self._stargate.inbox
         # Where nobody owns the lane, the one who waits sees to the deadline.
-        overdue = partial(self._stargate.settle_overdue_of, (_CONTEXTS_LANE,))
+        overdue = partial(self._stargate.settle_overdue_of, (CONTEXTS_LANE,))
         ticket = inbox.expect((time.monotonic() + seconds, overdue))
         try:
             self._stargate.lanes.put(
-                _CONTEXTS_LANE,
+                CONTEXTS_LANE,
                 Record(
                     context,
                     on_ack=callbacks.on_ack,
@@ -207,9 +201,9 @@ class Acknowledger:
     def _candidates(self, outcome: Outcome) -> list[Lane]:
         if outcome.topic is not None:
             topic, options = self._stargate.resolve(outcome.topic)
-            return [Lane(str(topic), index) for index in range(options.lanes)]
+            return [Lane(str(topic), index) for index in range(options.lane_count)]
         _, lanes = self._stargate.lanes.survey()
-        return [_CONTEXTS_LANE, *(lane for lane in lanes if lane != _CONTEXTS_LANE)]
+        return [CONTEXTS_LANE, *(lane for lane in lanes if lane != CONTEXTS_LANE)]
 
     def _work(self) -> None:
         """Run the loop, and again should it fail, until stopped."""
@@ -227,14 +221,42 @@ class Acknowledger:
         self._loop = asyncio.get_running_loop()
         executor = ThreadPoolExecutor(1, thread_name_prefix="stargate-effects")
         try:
-            self._crew = _Crew(
-                self._stargate, self._redis_url, self._effects, self._revoked, executor
-            )
+            self._crew = self._make_crew(executor)
             if self._stop.is_set():
                 return
             await self._crew.run()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
+
+    def _make_crew(self, executor: ThreadPoolExecutor) -> Crew:
+        settings = self._settings
+        return Crew(
+            settings,
+            connect_async(self._redis_url),
+            connect_async(self._redis_url),
+            partial(
+                Tools,
+                producer=self._make_producer,
+                deduplicates=self._deduplicates,
+                effects=self._effects,
+                executor=executor,
+                lease=settings.lease,
+                receipt_timeout=settings.receipt_timeout,
+                idle_timeout=settings.idle_timeout,
+                revoked=self._revoked,
+            ),
+            name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}",
+            shuffle=random.shuffle,
+        )
+
+    def _make_producer(
+        self, topic: Topic, options: ProducerOptions, query: Mapping[str, str]
+    ) -> Producer:
+        return Producer(Endpoint.of(self._settings), topic, options, urlencode(query))
+
+    async def _deduplicates(self, topic: Topic, options: ProducerOptions) -> None:
+        endpoint = Endpoint.of(self._settings)
+        await require_deduplication(endpoint, topic, options, self._make_producer)
 
     def drop_after_fork(self) -> None:
         """In a forked child: let go of what the parent owns, without a word on its sockets."""
@@ -253,203 +275,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-class _Crew:
-    """The owners of this process's share of the lanes."""
-
-    def __init__(
-        self,
-        stargate: Stargate,
-        redis_url: str,
-        effects: Effects,
-        revoked: Callable[[str], bool],
-        executor: ThreadPoolExecutor,
-    ) -> None:
-        self._stargate = stargate
-        self._settings = stargate.settings
-        self._registry = Registry(self._settings.prefix)
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
-        self._redis: Redis = connect_async(redis_url)
-        self._blocking: Redis = connect_async(redis_url)
-        self._look = asyncio.Event()
-        self._stopped = asyncio.Event()
-        self._drain = 0.0
-        self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
-        self._leaving: dict[Lane, asyncio.Task[None]] = {}
-        self._watcher = Watcher(
-            self._redis, self._blocking, self._registry, self._name, self._look.set
-        )
-        self._tools = Tools(
-            endpoint=lambda: Endpoint.of(self._settings),
-            effects=effects,
-            executor=executor,
-            watcher=self._watcher,
-            lease=self._settings.lease,
-            receipt_timeout=self._settings.receipt_timeout,
-            idle_timeout=self._settings.idle_timeout,
-            revoked=revoked,
-            unlist=self._unlist,
-            list_again=self._list_again,
-        )
-
-    def stop(self, drain: float) -> None:
-        """Begin to stop; to be called in the loop."""
-        self._drain = drain
-        self._stopped.set()
-        self._look.set()
-
-    async def run(self) -> None:
-        """Own lanes until stopped."""
-        watching = asyncio.ensure_future(self._watcher.run())
-        try:
-            await self._warn_of_eviction()
-            while not self._stopped.is_set():
-                self._look.clear()
-                try:
-                    await self._share()
-                except UNAVAILABLE as error:
-                    logger.warning("Redis does not answer: %s", error)
-                    await asyncio.sleep(0.5)
-                    continue
-                if watching.done():
-                    watching.result()
-                try:
-                    async with asyncio.timeout(self._settings.lease / 3):
-                        await self._look.wait()
-                except TimeoutError:
-                    continue
-            await self._leave()
-        finally:
-            await cancel_all(
-                [watching, *self._leaving.values(), *(task for _, task in self._owners.values())]
-            )
-            await self._redis.aclose()
-            await self._blocking.aclose()
-
-    async def _warn_of_eviction(self) -> None:
-        """Say so where Redis may throw away what is pending when it is full."""
-        try:
-            memory = await self._redis.info("memory")
-        except (RedisError, OSError) as error:
-            logger.debug("Redis does not tell of its memory: %s", error)
-            return
-        policy = memory.get("maxmemory_policy", "noeviction")
-        if memory.get("maxmemory") and policy != "noeviction":
-            logger.error(
-                "Redis has maxmemory-policy %s: when it is full it throws pending messages away; "
-                "set it to noeviction",
-                policy,
-            )
-
-    async def _share(self) -> None:
-        """Attend; take lanes that nobody owns, up to a fair share; hand over what is more."""
-        self._forget_ended()
-        ttl = round(self._settings.lease * 1000)
-        workers, *names = await self._registry_call("attend", ("workers", "lanes"), self._name, ttl)
-        lanes = list(dict.fromkeys([_CONTEXTS_LANE, *parse_lanes(names)]))
-        share = -(-len(lanes) // max(1, workers))
-        free = [lane for lane in lanes if lane not in self._owners]
-        random.shuffle(free)
-        for lane in free:
-            if len(self._owners) >= share:
-                break
-            await self._try(lane)
-        for lane in list(self._owners)[share:]:
-            self._hand_over(lane)
-
-    async def _try(self, lane: Lane) -> None:
-        store = LaneStore(
-            self._redis, self._settings.prefix, lane, self._name, self._settings.lease
-        )
-        if not await store.acquire():
-            return
-        owner = LaneOwner(store, await self._options(store), self._tools)
-        task = asyncio.ensure_future(self._own(owner, store))
-        self._owners[lane] = owner, task
-
-    async def _options(self, store: LaneStore) -> ProducerOptions:
-        if not store.lane.has_messages:
-            return self._settings.options
-        _, options = self._settings.resolve(store.lane.topic)
-        left = await store.options()
-        try:
-            return options.changed(left, f"the options of lane {store.lane.name}")
-        except ConfigurationError as error:
-            logger.error("%s; the settings of this worker are used", error)
-            return options
-
-    async def _own(self, owner: LaneOwner, store: LaneStore) -> None:
-        logger.info("lane %s: owned", owner.lane.name)
-        try:
-            await owner.run()
-        except Exception:
-            logger.exception("lane %s: its owner failed", owner.lane.name)
-            # It is taken up again, here or elsewhere; at once would be a loop.
-            await asyncio.sleep(1.0)
-        finally:
-            try:
-                await store.release()
-                await self._tell(owner.lane)
-            except (RedisError, OSError) as error:
-                logger.warning("lane %s: not released: %s", owner.lane.name, error)
-            logger.info("lane %s: released", owner.lane.name)
-
-    async def _tell(self, lane: Lane) -> None:
-        """Let the others know at once that a lane is free."""
-        await self._redis.xadd(
-            self._registry.key("events"), {"free": lane.name}, maxlen=1000, approximate=True
-        )
-
-    def _forget_ended(self) -> None:
-        for lane, (_, task) in list(self._owners.items()):
-            if task.done():
-                del self._owners[lane]
-
-    def _hand_over(self, lane: Lane) -> None:
-        if lane in self._leaving:
-            return
-        owner, _ = self._owners[lane]
-        leaving = asyncio.ensure_future(owner.drain(self._settings.drain_timeout))
-        self._leaving[lane] = leaving
-        leaving.add_done_callback(lambda _: self._leaving.pop(lane, None))
-
-    async def _leave(self) -> None:
-        try:
-            # First, or the others would count a share for us and leave our lanes lying.
-            await self._registry_call("attend", ("workers", "lanes"), self._name, 0)
-        except UNAVAILABLE as error:
-            logger.warning("Redis does not answer: %s", error)
-        await asyncio.gather(
-            *(owner.drain(self._drain) for owner, _ in self._owners.values()),
-            return_exceptions=True,
-        )
-        tasks = {task for _, task in self._owners.values()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=10.0)
-        try:
-            await self._watcher.close()
-        except UNAVAILABLE as error:
-            logger.warning("Redis does not answer: %s", error)
-
-    async def _unlist(self, lane: Lane) -> bool:
-        return bool(await self._registry_call("retire", ("lanes",), lane.name, int(RETIRE_AFTER)))
-
-    async def _list_again(self, lane: Lane) -> None:
-        await self._registry_call("announce", ("lanes", "events"), lane.name)
-
-    async def _registry_call(self, name: str, parts: tuple[str, ...], *arguments: Any) -> Any:
-        script = self._redis.register_script(registry_script(name))
-        return await script(keys=[self._registry.key(part) for part in parts], args=arguments)
-
-    def close_inherited(self) -> None:
-        """In a forked child: let go of the sockets to Pulsar, which the parent goes on using.
-
-        A child that holds one keeps the producer alive at Pulsar when the parent is killed. The
-        numbers stay taken, so that what forgets these sockets later closes nothing of others.
-        """
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for owner, _ in self._owners.values():
-            if owner.descriptor is not None:
-                os.dup2(nowhere, owner.descriptor, inheritable=False)
-        os.close(nowhere)

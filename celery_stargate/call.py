@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from .errors import InvalidMessage
-from .lanes.lane import Lane, lane_for
+from .errors import ConfigurationError, InvalidMessage
+from .hashing import partition_of
+from .lanes.lane import Lane, lane_for, spread
 from .message import check_messages
 from .protocol import encode_frame
 from .settings import ProducerOptions
@@ -61,8 +63,14 @@ def prepare(message: object, context: str, topic: Topic, options: ProducerOption
     Raises:
         InvalidMessage: a message cannot be published; it names what is wrong, and the index in
             a list.
+        ConfigurationError: the topic is none for this delivery.
     """
     check_context(context)
+    if options.delivery == "effectively_once" and not topic.persistent:
+        raise ConfigurationError(
+            f"stargate_delivery='effectively_once' needs a persistent topic, and {topic} is none"
+        )
+    choose = partial(partition_of, scheme=options.hashing_scheme) if options.partitions else spread
     messages, is_list = check_messages(message)
     parts = []
     for index, each in enumerate(messages):
@@ -79,5 +87,6 @@ def prepare(message: object, context: str, topic: Topic, options: ProducerOption
             frame = encode_frame(each, label, options.max_frame_size)
         except InvalidMessage as error:
             raise InvalidMessage(error.problem, place) from None
-        parts.append(Part(lane_for(topic, options.lanes, each.key, context), label, frame))
+        lane = lane_for(topic, options.lane_count, each.key, context, choose)
+        parts.append(Part(lane, label, frame))
     return Call(context, topic, options, is_list, parts)

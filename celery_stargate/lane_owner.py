@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .backoff import Backoff
 from .cancel import cancel_all
+from .deduplication import MakeProducer
 from .effects import Effects
 from .errors import ConfigurationError
 from .lanes.lane import Lane
-from .lanes.owner import Fenced, LaneStore
+from .lanes.owner import Fenced, LaneStore, Receded
 from .lanes.record import Settled
 from .lanes.store import UNAVAILABLE
 from .log import logger
+from .numbering import Misaligned, Numbered, Unfit, leading_run, producer_query
 from .outcome import Failure, Outcome
-from .producer import Endpoint, HandshakeRefused, LinkBroken, Producer
+from .producer import HandshakeRefused, LinkBroken, Producer
 from .session import Counters, Session
 from .settings import ProducerOptions
 from .topic import Topic
@@ -45,7 +49,11 @@ _EFFECTS_BATCH = 100
 class Tools:
     """What the owners of a process's lanes share."""
 
-    endpoint: Callable[[], Endpoint]
+    #: Makes a producer that is to be opened.
+    producer: MakeProducer
+    #: Asks whether the broker deduplicates a topic, as
+    #: :func:`~celery_stargate.deduplication.require_deduplication` does.
+    deduplicates: Callable[[Topic, ProducerOptions], Awaitable[None]]
     effects: Effects
     executor: Executor
     watcher: Watcher
@@ -63,6 +71,8 @@ class Tools:
     list_again: Callable[[Lane], Awaitable[None]]
     #: The clock of what idles, in seconds.
     monotonic: Callable[[], float] = time.monotonic
+    #: Draws the jitter between two tries.
+    uniform: Callable[[float, float], float] = random.uniform
 
 
 class LaneOwner:
@@ -82,6 +92,11 @@ class LaneOwner:
         self._tools = tools
         self._topic = Topic.parse(store.lane.topic) if store.lane.has_messages else None
         self._sent = 0
+        self._numbers = options.delivery == "effectively_once"
+        #: The last number that may have been sent under the generation's name.
+        self._tried = 0
+        self._generation = ""
+        self._deduplicates = False
         self._outcomes: list[tuple[Entry, Outcome]] = []
         #: Labels that have an outcome which Redis does not know yet.
         self._settling: set[str] = set()
@@ -122,6 +137,15 @@ class LaneOwner:
             logger.warning("lane %s: another owner has it now", self.lane.name)
             await cancel_all([*tasks, stopping])
             await self._hand_in()
+        except Receded:
+            logger.error(
+                "lane %s: Redis came back with an older state; what it forgot is lost or comes twice",
+                self.lane.name,
+            )
+            await cancel_all([*tasks, stopping])
+            with suppress(Fenced):
+                await self._patiently(self._store.begin_generation, "")
+            await self._hand_in()
         finally:
             await cancel_all([*tasks, stopping])
 
@@ -137,12 +161,21 @@ class LaneOwner:
         except UNAVAILABLE as error:
             logger.warning("lane %s: receipts are left to the owner: %s", self.lane.name, error)
 
+    @property
+    def _busy(self) -> bool:
+        """Whether something is under way that the next owner would have to find out about."""
+        # Without the new generation, he would take what must be sent again for sent.
+        misaligned = self._session is not None and self._session.misaligned
+        return bool(
+            self._feeding or len(self._window) or self._settling or self._in_effects or misaligned
+        )
+
     async def drain(self, timeout: float) -> None:
         """Send nothing new, wait for what is in flight, and give the lane back."""
         self._draining = True
         try:
             async with asyncio.timeout(timeout):
-                while self._feeding or len(self._window) or self._settling or self._in_effects:
+                while self._busy:
                     self._done_some.clear()
                     await self._done_some.wait()
         except TimeoutError:
@@ -194,26 +227,47 @@ class LaneOwner:
     # Messages.
 
     async def _publish(self, topic: Topic) -> None:
-        self._sent = await self._patiently(self._store.sent)
-        backoff = Backoff()
+        partitioned = self._options.partitions is not None
+        place = topic.partition(self.lane.index) if partitioned else topic
+        backoff = Backoff(uniform=self._tools.uniform)
         while True:
             # What has its outcome already must not be read from the lane, and sent, again.
             await self._settled_all()
-            await self._wait_for_messages()
+            first = await self._wait_for_messages()
+            progress = await self._patiently(self._store.progress)
+            self._sent, self._tried = progress.sent, progress.tried
+            self._generation = progress.generation
             receipts = self.counters.receipts
             producer: Producer | None = None
             try:
-                producer = self._producer = Producer(self._tools.endpoint(), topic, self._options)
+                if self._numbers and not self._deduplicates:
+                    await self._tools.deduplicates(place, self._options)
+                    self._deduplicates = True
+                query = producer_query(self.lane, self._generation, first) if self._numbers else {}
+                producer = self._producer = self._tools.producer(place, self._options, query)
                 await producer.open()
-                self._session = self._make_session(producer, topic)
+                self._session = self._make_session(producer, topic, first - 1)
                 await self._session.run()
             except HandshakeRefused as refused:
                 if refused.permanent:
                     logger.error("lane %s: Pulsar refuses it: %s", self.lane.name, refused)
-                    await self._refuse(refused)
+                    await self._refuse(refused.sentence, f"http-{refused.status}")
                     backoff.reset()
                 else:
                     logger.warning("lane %s: not now: %s", self.lane.name, refused)
+            except Unfit as unfit:
+                logger.error("lane %s: %s", self.lane.name, unfit)
+                self._deduplicates = False
+                await self._refuse(unfit.sentence, unfit.code)
+                backoff.reset()
+            except Misaligned as misaligned:
+                logger.warning("lane %s: numbered anew: %s", self.lane.name, misaligned)
+                if producer is not None:
+                    producer.abort()
+                if misaligned.regenerate:
+                    self._generation = await self._patiently(
+                        self._store.begin_generation, self._generation
+                    )
             except (LinkBroken, ConfigurationError) as error:
                 logger.warning("lane %s: %s", self.lane.name, error)
                 if producer is not None:
@@ -224,6 +278,7 @@ class LaneOwner:
                 backoff.reset()
                 continue
             finally:
+                self._session = None
                 if producer is not None:
                     await self._close(producer)
             if self.counters.receipts > receipts:
@@ -241,13 +296,13 @@ class LaneOwner:
         finally:
             producer.abort()
 
-    async def _wait_for_messages(self) -> None:
-        """Return when the lane holds a message."""
+    async def _wait_for_messages(self) -> int:
+        """Return the first message's number when the lane holds one."""
         while True:
             if self._draining:
                 await _for_ever()
-            if await self._patiently(self._store.read, 0, 1, 1, mark=False):
-                return
+            if found := await self._patiently(self._store.read, 0, 1, 1, mark=False):
+                return found[0].number
             await self._tools.watcher.wait(self._store.log_key, 0, self._tools.idle_timeout)
 
     async def _settled_all(self) -> None:
@@ -255,9 +310,13 @@ class LaneOwner:
             self._done_some.clear()
             await self._done_some.wait()
 
-    def _make_session(self, producer: Producer, topic: Topic) -> Session:
-        after = 0
+    def _make_session(self, producer: Producer, topic: Topic, after: int) -> Session:
+        """Return a session over the messages after a number."""
         sent_before = self._sent
+        numbered = None
+        if self._numbers:
+            index = -1 if self._options.partitions is None else self.lane.index
+            numbered = Numbered(self._tried, index)
 
         async def source(count: int, size: int) -> Sequence[Entry]:
             nonlocal after
@@ -273,17 +332,33 @@ class LaneOwner:
                     self._done_some.clear()
                     await self._done_some.wait()
                 self._feeding = True
-                entries = await self._patiently(self._store.read, after, count, size, mark=True)
+                entries = await self._patiently(
+                    self._store.read, after, count, size, mark=True, gapless=self._numbers
+                )
                 if not entries:
                     self._feeding = False
+                    if self._numbers and await self._gap_after(after):
+                        return ()
                     if not await self._tools.watcher.wait(
                         self._store.log_key, after, self._tools.idle_timeout
                     ):
                         return ()
                     continue
-                after = entries[-1].number
-                self._sent = max(self._sent, after)
+                last = entries[-1].number
+                self._sent, self._tried = max(self._sent, last), max(self._tried, last)
                 wanted = [each for each in entries if not self._revoked(each, sent_before)]
+                if len(wanted) < len(entries):
+                    # Before anything behind a revoked one goes: the next owner would not know that
+                    # it was revoked, and send it after all.
+                    await self._settled_all()
+                if self._numbers:
+                    # Beyond a gap Pulsar's numbers would not be the lane's: another session.
+                    wanted = leading_run(wanted, after)
+                    if not wanted:
+                        self._feeding = False
+                        return ()
+                    last = wanted[-1].number
+                after = last
                 if wanted:
                     return wanted
 
@@ -295,13 +370,21 @@ class LaneOwner:
             self._window,
             receipt_timeout=self._tools.receipt_timeout,
             sent_before=sent_before,
+            numbered=numbered,
             counters=self.counters,
         )
+
+    async def _gap_after(self, number: int) -> bool:
+        """Whether the next message's number does not follow this one."""
+        found = await self._patiently(self._store.read, number, 1, 1, mark=False)
+        return bool(found) and found[0].number != number + 1
 
     def _revoked(self, entry: Entry, sent_before: int) -> bool:
         """Refuse a message whose task was revoked, unless it may have been sent already."""
         if entry.number <= sent_before or not self._tools.revoked(entry.context):
             return False
+        if entry.label in self._settling:
+            return True
         failure = Failure(
             context=entry.context,
             topic=self.lane.topic,
@@ -311,7 +394,7 @@ class LaneOwner:
         self._give(entry, failure)
         return True
 
-    async def _refuse(self, refused: HandshakeRefused) -> None:
+    async def _refuse(self, reason: str, code: str) -> None:
         """Tell every message of the lane that Pulsar refuses it."""
         after = 0
         while entries := await self._patiently(self._store.read, after, 100, 2**24, mark=False):
@@ -321,8 +404,8 @@ class LaneOwner:
                     context=entry.context,
                     topic=self.lane.topic,
                     outcome="unknown" if entry.number <= self._sent else "refused",
-                    reason=refused.sentence,
-                    code=f"http-{refused.status}",
+                    reason=reason,
+                    code=code,
                 )
                 self._give(entry, failure)
             while len(self._settling) > 1000:
@@ -386,7 +469,7 @@ class LaneOwner:
         self, call: Callable[..., Awaitable[_Result]], *args: Any, **kwargs: Any
     ) -> _Result:
         """Call Redis until it answers. What must not be done twice has a token."""
-        backoff = Backoff(longest=1.0)
+        backoff = Backoff(longest=1.0, uniform=self._tools.uniform)
         while True:
             try:
                 return await call(*args, **kwargs)

@@ -26,6 +26,7 @@ __all__ = [
     "classify_reply",
     "decode_reply",
     "encode_frame",
+    "ends_producer",
     "handshake_sentence",
 ]
 
@@ -158,6 +159,11 @@ PERMANENT_EXCEPTIONS = frozenset(
     }
 )
 
+#: Those after which a producer stores nothing more (``ProducerImpl.isValidProducerState``).
+_LAST_EXCEPTIONS = frozenset(
+    {"AlreadyClosedException", "ProducerFencedException", "TopicTerminatedException"}
+)
+
 _EXCEPTION_NAME = re.compile(r"(?:PulsarClientException\$|\b)([A-Z]\w*Exception)\b")
 _TERMINATED = re.compile(r"topic.{0,300}\bterminated\b", re.IGNORECASE | re.DOTALL)
 
@@ -179,6 +185,11 @@ def classify_reply(reply: Reply) -> Verdict:
     ):
         return Verdict.PERMANENT
     return Verdict.TRANSIENT
+
+
+def ends_producer(reply: Reply) -> bool:
+    """Whether an error says that its producer takes nothing more, nothing behind it either."""
+    return not _LAST_EXCEPTIONS.isdisjoint(_EXCEPTION_NAME.findall(reply.error or ""))
 
 
 def classify_handshake(status: int, sentence: str = "") -> Verdict:

@@ -9,13 +9,22 @@ from typing import Protocol
 
 from .cancel import cancel_all
 from .log import logger
+from .numbering import Alignment, Misaligned, Numbered, Unfit
 from .outcome import Failure, Outcome, Receipt
 from .producer import LinkBroken, Producer
-from .protocol import MessageId, Reply, Verdict, classify_reply, decode_reply, plain
+from .protocol import MessageId, Reply, Verdict, classify_reply, decode_reply, ends_producer, plain
 from .topic import Topic
 from .window import Entry, Window
 
-__all__ = ["Counters", "Session", "judge"]
+__all__ = ["Counters", "FalseOk", "SendAgain", "Session", "judge"]
+
+
+class SendAgain(LinkBroken):
+    """Pulsar refuses a message for now: to keep the order, all that came after it goes again."""
+
+
+class FalseOk(LinkBroken):
+    """Pulsar says that it has a message which it cannot have."""
 
 
 @dataclass(slots=True)
@@ -54,6 +63,8 @@ class Session:
             is to be made anew.
         sent_before: the number of the last message that an earlier session may have sent: if Pulsar
             refuses one up to there, an earlier send of it may be stored all the same.
+        numbered: where Pulsar is to know the lane's numbers. The source then gives only messages
+            whose numbers follow one another.
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class Session:
         *,
         receipt_timeout: float = 60.0,
         sent_before: int = 0,
+        numbered: Numbered | None = None,
         counters: Counters | None = None,
     ) -> None:
         self._producer = producer
@@ -75,6 +87,8 @@ class Session:
         self._window = window
         self._receipt_timeout = receipt_timeout
         self._sent_before = sent_before
+        self._numbered = numbered
+        self._alignment = Alignment()
         self._changed = asyncio.Event()
         self.counters = counters or Counters()
 
@@ -83,24 +97,39 @@ class Session:
 
         Raises:
             LinkBroken: the connection broke, or must be given up; what has no outcome is open.
+            Misaligned: the numbers do not fit any more; what has no outcome is open.
+            Unfit: the topic has partitions, and so not the lane's numbers.
             Whatever the source raises.
         """
         receiving = asyncio.ensure_future(self._receive())
         sending = asyncio.ensure_future(self._send())
         watching = asyncio.ensure_future(self._watch())
-        tasks = [receiving, watching, sending]
+        aligning = asyncio.ensure_future(self._align())
+        tasks = [receiving, watching, aligning, sending]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
                     task.result()
+            if self._alignment.lost:
+                raise self._alignment.verdict(in_flight=0)
+        except LinkBroken:
+            if self._alignment.lost:
+                raise self._alignment.verdict(in_flight=len(self._window)) from None
+            raise
         finally:
             await cancel_all(tasks)
+
+    @property
+    def misaligned(self) -> bool:
+        """Whether the numbers may not fit any more, so that :meth:`run` is about to say so."""
+        return self._alignment.lost
 
     def forget(self, labels: Iterable[str]) -> None:
         """Wait no more for messages that got their outcomes elsewhere."""
         for label in labels:
-            self._window.remove(label)
+            if self._window.remove(label) is not None:
+                self._alignment.unheard()
         self._changed.set()
 
     async def _send(self) -> None:
@@ -114,6 +143,9 @@ class Session:
             if not entries:
                 break
             for entry in entries:
+                if self._alignment.lost:
+                    # It would get another's number. When all has its outcome, _align() ends this.
+                    await self._for_ever()
                 if window.add(entry):
                     self.counters.sent += 1
                     await send(entry.frame)
@@ -128,6 +160,16 @@ class Session:
             if oldest is not None and oldest in self._window:
                 raise LinkBroken(f"no receipt for a message in {self._receipt_timeout:g} s")
 
+    async def _align(self) -> None:
+        """End the session when the numbers do not fit and nothing is in flight any more."""
+        while not self._alignment.lost or len(self._window):
+            await self._wait_for_change()
+        raise self._alignment.verdict(in_flight=0)
+
+    async def _for_ever(self) -> None:
+        while True:
+            await self._wait_for_change()
+
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
@@ -138,34 +180,70 @@ class Session:
                 reply = decode_reply(frame)
             except ValueError as error:
                 self.counters.malformed += 1
-                raise LinkBroken(f"Pulsar sent what is {error}") from None
+                raise self._unreadable(f"Pulsar sent what is {error}") from None
             self._take(reply)
 
     def _take(self, reply: Reply) -> None:
         if reply.context is None:
             # Bad JSON, says Pulsar, and not of which message: all in flight here is unknown.
-            raise LinkBroken(f"{plain(reply.result)} without a context: {plain(reply.error)}")
+            raise self._unreadable(f"{plain(reply.result)} without a context: {plain(reply.error)}")
         entry = self._window.remove(reply.context)
         if entry is None:
             self.counters.unmatched += 1
             logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
             return
-        outcome = judge(reply, entry, self._topic, self._sent_before)
-        self.counters.receipts += 1
-        self._settle(entry, outcome)
         self._changed.set()
+        try:
+            outcome = judge(reply, entry, self._topic, self._sent_before, self._numbered)
+        except SendAgain as error:
+            if self._numbered is None:
+                raise
+            self._alignment.failed(entry.number, str(error), over=ends_producer(reply))
+        except FalseOk:
+            self._alignment.false_ok(entry.number)
+        else:
+            if self._numbered is not None and not self._fits(entry, outcome, self._numbered):
+                return
+            self.counters.receipts += 1
+            self._settle(entry, outcome)
+            if self._numbered is not None and _undeclared(outcome, self._numbered):
+                raise Unfit.partitioned(self._topic)
+
+    def _fits(self, entry: Entry, outcome: Outcome, numbered: Numbered) -> bool:
+        """Whether an outcome can be believed, as far as the numbers go."""
+        if isinstance(outcome, Failure):
+            self._alignment.refused(outcome.reason)
+        elif outcome.status == "stored":
+            self._alignment.stored(entry.number)
+        else:
+            # With another's number it may have been taken for that other.
+            return not self._alignment.lost
+        return True
+
+    def _unreadable(self, reason: str) -> Exception:
+        """Return what ends the session where nobody knows which message a reply was for."""
+        if self._numbered is None:
+            return LinkBroken(reason)
+        return Misaligned(reason, regenerate=True)
 
 
-def judge(reply: Reply, entry: Entry, topic: Topic, sent_before: int) -> Outcome:
+def _undeclared(outcome: Outcome, numbered: Numbered) -> bool:
+    """Whether a receipt names a partition that has no lane of its own."""
+    return isinstance(outcome, Receipt) and outcome.partition != numbered.partition
+
+
+def judge(
+    reply: Reply, entry: Entry, topic: Topic, sent_before: int, numbered: Numbered | None = None
+) -> Outcome:
     """Return the outcome that a reply means for a message.
 
     Raises:
-        LinkBroken: it means none: the message is to be sent again, and to keep the order all that
-            came after it without a receipt.
+        LinkBroken: it means none, and the message is to be sent again: as :class:`SendAgain` where
+            Pulsar refuses it for now, as :class:`FalseOk` where it cannot be believed by numbers.
     """
     verdict = classify_reply(reply)
     if verdict is Verdict.TRANSIENT:
-        raise LinkBroken(f"{plain(reply.result)}: {plain(reply.error)}")
+        raise SendAgain(f"{plain(reply.result)}: {plain(reply.error)}")
     if verdict is Verdict.PERMANENT:
         return Failure(
             context=entry.context,
@@ -178,13 +256,27 @@ def judge(reply: Reply, entry: Entry, topic: Topic, sent_before: int) -> Outcome
         place = MessageId.decode(reply.message_id or "")
     except ValueError as error:
         raise LinkBroken(f"an ok that cannot be read: {error}") from None
+    partition = place.partition
+    if numbered is not None and partition < 0:
+        # Who opened the partition itself is not told which it is.
+        partition = numbered.partition
     if place.ledger < 0:
+        if numbered is not None:
+            if entry.number > numbered.tried:
+                raise FalseOk(f"message {entry.number} was never sent before")
+            return Receipt(
+                context=entry.context,
+                topic=str(topic),
+                status="deduplicated",
+                partition=partition,
+            )
         if topic.persistent:
             # Nothing was stored by this send, and no deduplication was asked for.
             raise LinkBroken("Pulsar answered ok and stored nothing")
         return Failure(
             context=entry.context,
             topic=str(topic),
+            outcome="unknown" if entry.number <= sent_before else "refused",
             reason="Pulsar dropped it: the non-persistent topic has too many messages in flight",
             code="dropped",
         )
@@ -195,6 +287,6 @@ def judge(reply: Reply, entry: Entry, topic: Topic, sent_before: int) -> Outcome
         message_id=reply.message_id,
         ledger_id=place.ledger,
         entry_id=place.entry,
-        partition=place.partition,
+        partition=partition,
         batch_index=place.batch_index,
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError, InvalidMessage, nearest, shown
+from .hashing import SCHEMES
 from .topic import Topic
 
 __all__ = ["PREFIX", "ProducerOptions", "Settings", "Token"]
@@ -174,6 +175,7 @@ _TABLE: dict[str, Setting] = {
     "ping_timeout": Setting(_seconds(0.1)),
     "delivery": Setting(_DELIVERY, of_topic=True),
     "lanes": Setting(_whole(1, 1024), of_topic=True),
+    "partitions": Setting(_whole(1, 1024), of_topic=True),
     "max_frame_size": Setting(_whole(1024), of_topic=True),
     "batching_with_keys": Setting(_flag, of_topic=True),
     "token": Setting(_token),
@@ -186,7 +188,7 @@ _TABLE: dict[str, Setting] = {
     "prefix": Setting(_text),
     "producer_name": Setting(_text, "producerName", True),
     "initial_sequence_id": Setting(_whole(-1, 2**62), "initialSequenceId", True),
-    "hashing_scheme": Setting(_choice("Murmur3_32Hash", "JavaStringHash"), "hashingScheme", True),
+    "hashing_scheme": Setting(_choice(*SCHEMES), "hashingScheme", True),
     "send_timeout": Setting(_seconds(0), "sendTimeoutMillis", True),
     "batching_enabled": Setting(_flag, "batchingEnabled", True),
     "batching_max_messages": Setting(_whole(1), "batchingMaxMessages", True),
@@ -203,6 +205,10 @@ _TABLE: dict[str, Setting] = {
 
 #: Pulsar reads these only where ``batchingEnabled=true``.
 _NEED_BATCHING = ("batching_max_messages", "batching_max_publish_delay", "max_pending_messages")
+#: What chooses a partition in Pulsar; with ``partitions`` the lanes have chosen it.
+_ROUTING = ("hashing_scheme", "message_routing_mode")
+#: What the lane itself sets, where Pulsar is to know its numbers again.
+_NUMBERED = ("producer_name", "initial_sequence_id", "send_timeout")
 #: Pulsar wants these in milliseconds.
 _MILLISECONDS = ("send_timeout", "batching_max_publish_delay")
 
@@ -221,6 +227,8 @@ class ProducerOptions:
     max_backlog: int = 0
     delivery: Literal["at_least_once", "effectively_once"] = "at_least_once"
     lanes: int = 1
+    #: How many partitions the topic has, where each is to have a lane of its own.
+    partitions: int | None = None
     max_frame_size: int = 1_048_576
     batching_with_keys: bool = False
     producer_name: str | None = None
@@ -247,9 +255,26 @@ class ProducerOptions:
                 "a replayed batch that spans stored and new messages is dropped whole"
             )
         if self.delivery == "effectively_once":
+            for name in _NUMBERED:
+                if getattr(self, name) is not None:
+                    raise ConfigurationError(
+                        f"{PREFIX}{name} cannot go with {PREFIX}delivery='effectively_once', which "
+                        "sets it by itself; leave it out"
+                    )
+        elif self.partitions is not None:
             raise ConfigurationError(
-                f"{PREFIX}delivery='effectively_once' is not available in this version; "
-                "use 'at_least_once'"
+                f"{PREFIX}partitions counts only with {PREFIX}delivery='effectively_once'; "
+                "otherwise Pulsar chooses the partitions"
+            )
+        if self.partitions is not None and self.lanes not in (1, self.partitions):
+            raise ConfigurationError(
+                f"{PREFIX}partitions={self.partitions} has one lane for each partition; leave "
+                f"{PREFIX}lanes={self.lanes} out"
+            )
+        if self.hashing_scheme == "BoostHash" and self.partitions is None:
+            raise ConfigurationError(
+                f"{PREFIX}hashing_scheme='BoostHash' is unknown to Pulsar's WebSocket service; it "
+                f"needs {PREFIX}partitions, with which the lanes choose the partition"
             )
         if self.producer_name is not None and self.lanes > 1:
             raise ConfigurationError(
@@ -257,11 +282,18 @@ class ProducerOptions:
                 "cannot share it; leave one of them out"
             )
 
+    @property
+    def lane_count(self) -> int:
+        """How many lanes the topic has."""
+        return self.partitions or self.lanes
+
     def query(self) -> dict[str, str]:
         """Return Pulsar's query parameters for the producer's URL, only those that are set."""
         query = {}
         for name, setting in _TABLE.items():
             if setting.parameter is None:
+                continue
+            if self.partitions is not None and name in _ROUTING:
                 continue
             value = getattr(self, name)
             match value:

@@ -6,7 +6,7 @@ Source: Pulsar's "WebSocket API" page and ``TopicName`` in pulsar-common 4.0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from .errors import ConfigurationError, InvalidMessage
@@ -59,6 +59,10 @@ class Topic:
     def persistent(self) -> bool:
         """Whether Pulsar stores what is published to it."""
         return self.domain == "persistent"
+
+    def partition(self, index: int) -> Topic:
+        """Return one partition of it, which Pulsar takes for a topic of its own."""
+        return replace(self, name=f"{self.name}-partition-{index}")
 
     @property
     def path(self) -> str:

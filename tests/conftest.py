@@ -10,7 +10,7 @@ import pytest
 pytest_plugins = ["tests.servers.fixtures"]
 
 _HERE = Path(__file__).parent
-_FOLDERS = ("unit", "contract", "integration", "acceptance")
+_FOLDERS = ("unit", "simulation", "contract", "integration", "acceptance")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -3,14 +3,15 @@
 -- Keys, always these nine, all of one lane and so of one slot:
 --   1 log         stream: the messages that have no receipt; entry n-0 is the lane's message n;
 --                 fields l = label (what Pulsar echoes), f = frame, p = place in its list
---   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>"
+--   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>";
+--                 first number 0: its messages, if any, are in other lanes
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms
 --   4 outcomes    hash: settled context -> "<token>\n<json list>"; of a list in part settled also
 --                 "<context>\n<i>" -> json, and "<context>\nleft" -> how many are missing
 --   5 due         sorted set: settled context -> when to do its effects if nobody has, epoch ms
 --   6 lease       string: "<owner>:<epoch>", with the lease's time to live
 --   7 meta        hash: last = last number given, sent = last number that may have been sent,
---                 epoch, generation, options
+--                 tried = the same under the present generation, epoch, generation, options
 --   8 tombstones  sorted set: finished context -> until when its put is known, epoch ms
 --   9 answers     string: "<token>\n<answer>" of this caller's last put, with a time to live
 -- Time is the server's. A number that a caller sends is an integer.
@@ -34,6 +35,11 @@ local function pass_when_full()
   redis.call('HDEL', META, '')
 end
 
+-- Whether Redis knows less than the owner does: it came back with an older state.
+local function receded(known)
+  return tonumber(redis.call('HGET', META, 'sent') or '0') < tonumber(known)
+end
+
 -- The field of a list's part; a context is printable and holds no line break.
 local function part(context, i)
   return context .. '\n' .. i
@@ -47,6 +53,7 @@ local function forget_parts(context, count)
 end
 
 local function forget_entries(first, count)
+  if first == 0 then return end
   for n = first, first + count - 1 do redis.call('XDEL', LOG, string.format('%.0f-0', n)) end
 end
 

@@ -2,7 +2,7 @@
 --
 -- ARGV: grace ms (as in settle), max count, context ("" for all that are overdue)
 -- Returns {context, record, json list, ...}. In the list a message without an outcome of its own
--- stands as 1 where it may have been sent, and as 0 where it was not.
+-- stands as 1 where it may have been sent, here or in another lane, and as 0 where it was not.
 local now = now_ms()
 local at = now + tonumber(ARGV[1])
 local overdue
@@ -28,7 +28,7 @@ for _, context in ipairs(overdue) do
     local parts = {}
     for i = 0, math.max(count, 1) - 1 do
       local known = count > 1 and redis.call('HGET', OUTCOMES, part(context, i))
-      parts[#parts + 1] = known or ((count > 0 and first + i <= sent) and '1' or '0')
+      parts[#parts + 1] = known or ((count > 0 and (first == 0 or first + i <= sent)) and '1' or '0')
     end
     local list = '[' .. table.concat(parts, ',') .. ']'
     make_due(context, list, 'deadline', at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from zlib import crc32
@@ -12,7 +12,7 @@ from ..errors import shown
 from ..log import logger
 from ..topic import Topic
 
-__all__ = ["CONTEXTS", "Lane", "Registry", "lane_for", "parse_lanes"]
+__all__ = ["CONTEXTS", "Lane", "Registry", "lane_for", "parse_lanes", "spread"]
 
 #: The topic part of the lane whose contexts have no message: somebody else acknowledges them.
 CONTEXTS = "contexts"
@@ -82,9 +82,23 @@ def parse_lanes(names: Iterable[bytes]) -> list[Lane]:
     return lanes
 
 
-def lane_for(topic: Topic, lanes: int, key: str | None, context: str) -> Lane:
-    """Return the lane of a message: messages with the same key always take the same one."""
+def spread(text: str, lanes: int) -> int:
+    """Return a number below ``lanes``, always the same for the same text."""
+    return crc32(text.encode("utf-8", "surrogatepass")) % lanes
+
+
+def lane_for(
+    topic: Topic,
+    lanes: int,
+    key: str | None,
+    context: str,
+    choose: Callable[[str, int], int] = spread,
+) -> Lane:
+    """Return the lane of a message: messages with the same key always take the same one.
+
+    Arguments:
+        choose: gives the index for a key, or for a context where there is no key.
+    """
     if lanes == 1:
         return Lane(str(topic))
-    chosen = key if key is not None else context
-    return Lane(str(topic), crc32(chosen.encode("utf-8", "surrogatepass")) % lanes)
+    return Lane(str(topic), choose(context if key is None else key, lanes))

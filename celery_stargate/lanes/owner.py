@@ -20,11 +20,18 @@ from .scripts import LANE_PARTS, lane_script
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Fenced", "LaneStore", "LaneTick"]
+__all__ = ["Fenced", "LaneStore", "LaneTick", "Progress", "Receded"]
 
 
 class Fenced(Exception):
     """The lease went to somebody else: settle nothing, drop what is held, join again."""
+
+
+class Receded(Exception):
+    """Redis knows less than it did: it came back with an older state, as after a failover.
+
+    New messages are given numbers that were used. Pulsar must not take them for those.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,23 @@ class LaneTick:
     next_deadline: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a lane's messages have come; all numbers are the lane's."""
+
+    #: The last message that may have been sent.
+    sent: int
+    #: The last one that may have been sent under the present generation.
+    tried: int
+    #: What the producer's name is made of, where Pulsar is to know it again.
+    generation: str
+
+
 class LaneStore:
     """A lane in Redis, for the process ``owner``.
 
-    Every method raises what redis-py raises where Redis is away, and :class:`Fenced` where the
-    lease is not ours any more.
+    Every method raises what redis-py raises where Redis is away, :class:`Fenced` where the lease is
+    not ours any more, and :class:`Receded` where Redis has lost what it knew.
 
     Arguments:
         lease: seconds for which the lease holds without a renewal.
@@ -57,6 +76,8 @@ class LaneStore:
         self._keys = [lane.key(prefix, part) for part in LANE_PARTS]
         self._keys.append(lane.key(prefix, "answers:owner"))
         self._lease = ""
+        #: The highest number that was marked as perhaps sent, here or before: Redis knows it.
+        self._known = 0
         self._topic = lane.topic if lane.has_messages else None
 
     @property
@@ -93,32 +114,54 @@ class LaneStore:
 
     async def tick(self) -> LaneTick:
         """Renew the lease, and look at what the lane holds."""
-        fenced, *rest = await self._run("tick", self._lease, self._ttl)
-        if fenced:
-            raise Fenced
+        word, *rest = await self._run("tick", self._lease, self._ttl, self._known)
+        self._check(word)
         contexts, backlog, due, left = rest
         return LaneTick(contexts, backlog, due, left / 1000 if left >= 0 else None)
 
-    async def read(self, after: int, count: int, size: int, *, mark: bool) -> list[Entry]:
+    async def read(
+        self, after: int, count: int, size: int, *, mark: bool, gapless: bool = False
+    ) -> list[Entry]:
         """Read messages after a number, in order.
 
         Arguments:
             count: how many at most.
             size: how many bytes of frames at most; one message always.
             mark: note that they may be sent from now on.
+            gapless: only messages whose numbers follow one another, and ``after``.
         """
-        fenced, *rest = await self._run("read", self._lease, after, count, size, 1 if mark else 0)
-        if fenced:
-            raise Fenced
-        return [
+        word, *rest = await self._run(
+            "read", self._lease, after, count, size, int(mark), int(gapless), self._known
+        )
+        self._check(word)
+        entries = [
             Entry(number, label.decode(), frame, place)
             for number, label, frame, place in zip(*(rest[i::4] for i in range(4)), strict=True)
         ]
+        if mark and entries:
+            self._known = max(self._known, entries[-1].number)
+        return entries
 
-    async def sent(self) -> int:
-        """Return the number of the last message that may have been sent."""
-        stored: Any = await self._redis.hget(self._keys[LANE_PARTS.index("meta")], "sent")
-        return int(stored or 0)
+    async def progress(self) -> Progress:
+        """Return how far the lane's messages have come."""
+        key = self._keys[LANE_PARTS.index("meta")]
+        stored: Any = await self._redis.hmget(key, "sent", "tried", "generation")
+        sent, tried, generation = stored
+        found = Progress(int(sent or 0), int(tried or 0), (generation or b"").decode())
+        if found.sent < self._known:
+            raise Receded
+        self._known = found.sent
+        return found
+
+    async def begin_generation(self, ended: str) -> str:
+        """Give the lane a new generation; return the one it has now.
+
+        Arguments:
+            ended: the one that it has; empty for whichever it is. Where it has another, that stays.
+        """
+        word, *rest = await self._run("generation", self._lease, ended, uuid.uuid4().hex)
+        self._check(word)
+        return bytes(rest[0]).decode()
 
     async def settle(
         self, outcomes: Sequence[tuple[str, int, Outcome]], token: str
@@ -159,14 +202,21 @@ class LaneStore:
         Arguments:
             offset: -1 for those whose time has come; else a place among all of them.
         """
-        fenced, *rest = await self._run("due", self._lease, GRACE_MS, 100, offset)
-        if fenced:
-            raise Fenced
+        word, *rest = await self._run("due", self._lease, GRACE_MS, 100, offset)
+        self._check(word)
         return list(decode_triples(rest, self.lane))
 
     async def finish(self, contexts: Iterable[str]) -> None:
         """Forget contexts whose effects are done."""
         await self._run("finish", *contexts)
+
+    @staticmethod
+    def _check(word: int) -> None:
+        """Raise what the first word of a script's answer means."""
+        if word == 1:
+            raise Fenced
+        if word == 2:
+            raise Receded
 
     async def _run(self, name: str, *arguments: Any) -> Any:
         script = self._redis.register_script(lane_script(name))

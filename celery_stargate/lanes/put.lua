@@ -2,8 +2,9 @@
 --
 -- ARGV: token, context, body, deadline after ms, max backlog (0: none), tombstone ms,
 --       answer ms (how long a repeat of this call gets its answer), then label, frame, ...
--- Returns {what, number}: what = "new" (first number), "known" (the context is there already),
---       or "full" (length of the backlog; nothing was recorded).
+--       an empty frame stands for a message in another lane, and then all of them are
+-- Returns {what, number}: what = "new" (first number, or 0), "known" (the context is there
+--       already), or "full" (length of the backlog; nothing was recorded).
 local token, context, body = ARGV[1], ARGV[2], ARGV[3]
 local timeout, max_backlog = tonumber(ARGV[4]), tonumber(ARGV[5])
 local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -26,15 +27,15 @@ if max_backlog > 0 then
 end
 
 -- The first write needs memory: a full Redis refuses it, and nothing is half recorded.
-local first = redis.call('HINCRBY', META, 'last', count) - count + 1
+-- A list whose messages are all in other lanes has no numbers here: they would be gaps.
+local first = 0
+if count > 0 and ARGV[9] ~= '' then first = redis.call('HINCRBY', META, 'last', count) - count + 1 end
 redis.call('HSET', CONTEXTS, context,
   string.format('1 %.0f %d %.0f\n', first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
-for i = 0, count - 1 do
+for i = 0, first > 0 and count - 1 or -1 do
   local id, label, frame = string.format('%.0f-0', first + i), ARGV[8 + 2 * i], ARGV[9 + 2 * i]
-  if frame == '' then
-    -- Another lane holds this message; here it only has its place in the list.
-  elseif count > 1 then
+  if count > 1 then
     redis.call('XADD', LOG, id, 'l', label, 'f', frame, 'p', i)
   else
     redis.call('XADD', LOG, id, 'l', label, 'f', frame)

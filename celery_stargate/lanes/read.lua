@@ -1,9 +1,12 @@
 -- Read messages after a number, in order; mark them as perhaps sent.
 --
--- ARGV: lease, after (number), max count, max bytes (one message always), mark (1 or 0)
--- Returns {fenced, number, label, frame, place, ...} (place -1 where it is in no list): fenced = 1
--- and nothing else where the caller holds the lease no more.
+-- ARGV: lease, after (number), max count, max bytes (one message always), mark (1 or 0),
+--       gapless (1: stop before a number that does not follow the last one, or 0),
+--       known (the highest number that the caller has marked)
+-- Returns {0, number, label, frame, place, ...} (place -1 where it is in no list), {1} where the
+-- caller holds the lease no more, or {2} where less is marked than the caller knows.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
+if receded(ARGV[7]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local reply, last = { 0 }, after
 while count > 0 and bytes > 0 do
@@ -13,7 +16,7 @@ while count > 0 and bytes > 0 do
   for _, entry in ipairs(entries) do
     local number, fields = tonumber(string.match(entry[1], '^(%d+)-')), entry[2]
     local frame = fields[4]
-    if bytes < #frame and #reply > 1 then
+    if (bytes < #frame and #reply > 1) or (ARGV[6] == '1' and number ~= last + 1) then
       bytes = 0
       break
     end
@@ -29,9 +32,11 @@ while count > 0 and bytes > 0 do
 end
 if ARGV[5] == '1' and last > after then
   local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
-  if last > sent then
+  local tried = tonumber(redis.call('HGET', META, 'tried') or '0')
+  if last > sent or last > tried then
     pass_when_full()
-    redis.call('HSET', META, 'sent', string.format('%.0f', last))
+    redis.call('HSET', META, 'sent', string.format('%.0f', math.max(last, sent)),
+      'tried', string.format('%.0f', math.max(last, tried)))
   end
 end
 return reply

@@ -36,7 +36,7 @@ local function settle(context, place, json, kind)
   end
   if place >= count then return { 'late' } end
   if redis.call('HSETNX', OUTCOMES, part(context, place), json) == 0 then return { 'part' } end
-  redis.call('XDEL', LOG, string.format('%.0f-0', first + place))
+  if first > 0 then forget_entries(first + place, 1) end
   redis.call('HSETNX', OUTCOMES, part(context, 'left'), count)
   if redis.call('HINCRBY', OUTCOMES, part(context, 'left'), -1) > 0 then return { 'part' } end
   local parts = {}

@@ -11,10 +11,10 @@ from typing import Protocol
 
 import msgspec
 
+from celery_stargate.hashing import partition_of
 from celery_stargate.testing.address import Address, choice, flag, natural
 from celery_stargate.testing.faults import Peer
 from celery_stargate.testing.message_id import MessageId
-from celery_stargate.testing.producing import murmur3_32
 from celery_stargate.testing.refusal import Refusal, bad_query, broker_says, not_created
 from celery_stargate.testing.topics import Cluster, StoredMessage, Topic, TopicError
 
@@ -200,7 +200,9 @@ class Subscription:
         if self.type in _TYPES[:2]:
             chosen = self.consumers[0]
         elif self.type == "Key_Shared":
-            chosen = self.consumers[murmur3_32((message.key or "").encode()) % len(self.consumers)]
+            chosen = self.consumers[
+                partition_of(message.key or "", len(self.consumers), "Murmur3_32Hash")
+            ]
         else:
             for _ in self.consumers:
                 self._turn += 1

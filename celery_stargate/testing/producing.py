@@ -12,6 +12,7 @@ from datetime import datetime
 
 import msgspec
 
+from celery_stargate.hashing import partition_of
 from celery_stargate.testing.address import Address, choice, flag, natural, number
 from celery_stargate.testing.counters import Counters
 from celery_stargate.testing.faults import Faults, Frame, Peer
@@ -122,7 +123,7 @@ class ProducerEndpoint:
             raise bad_query(
                 f"No enum constant org.apache.pulsar.client.api.HashingScheme.{hashing}"
             )
-        self._java_hash = hashing == _HASHES[0]
+        self._hashing = hashing
         natural(query, "sendTimeoutMillis", 30_000, "sendTimeout")
         self._batching = flag(query, "batchingEnabled")
         self._batch_size = 1000
@@ -223,7 +224,7 @@ class ProducerEndpoint:
         if count == 1:
             return 0
         if key is not None:
-            return (java_hash(key) if self._java_hash else murmur3_32(key.encode())) % count
+            return partition_of(key, count, self._hashing)
         return next(self._turn) % count if self._round_robin else self._single
 
     def _store(self, route: _Route) -> None:
@@ -287,33 +288,3 @@ def _milliseconds(text: str) -> int:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     except ValueError as error:
         raise ValueError(f"Text '{text}' could not be parsed: {error}") from None
-
-
-def java_hash(text: str) -> int:
-    """`JavaStringHash`, the default: Java's hash of a text, without the sign bit."""
-    value = 0
-    units = text.encode("utf-16-le")
-    for at in range(0, len(units), 2):
-        value = value * 31 + int.from_bytes(units[at : at + 2], "little") & 0xFFFFFFFF
-    return value & 0x7FFFFFFF
-
-
-def murmur3_32(data: bytes) -> int:
-    """`Murmur3_32Hash` of a key: seed 0, without the sign bit."""
-    value = 0
-    mask = 0xFFFFFFFF
-    blocks = len(data) // 4 * 4
-    for at in range(0, blocks, 4):
-        part = int.from_bytes(data[at : at + 4], "little") * 0xCC9E2D51 & mask
-        part = (part << 15 | part >> 17) & mask
-        value ^= part * 0x1B873593 & mask
-        value = (value << 13 | value >> 19) & mask
-        value = value * 5 + 0xE6546B64 & mask
-    if blocks < len(data):
-        part = int.from_bytes(data[blocks:], "little") * 0xCC9E2D51 & mask
-        part = (part << 15 | part >> 17) & mask
-        value ^= part * 0x1B873593 & mask
-    value ^= len(data)
-    value = (value ^ value >> 16) * 0x85EBCA6B & mask
-    value = (value ^ value >> 13) * 0xC2B2AE35 & mask
-    return (value ^ value >> 16) & 0x7FFFFFFF

@@ -13,9 +13,18 @@ from typing import Any
 import redis
 from celery import signals
 
-from tests.acceptance.tasks import CONF, LOG_URL, READY, SIGNALS, make_app
+from celery_stargate import acknowledger
+from tests.acceptance.tasks import BELIEVE, CONF, LOG_URL, READY, SIGNALS, make_app
 
 app = make_app(json.loads(os.environ[CONF]))
+
+
+async def _believe(*_: Any) -> None:
+    """Stand in for the question whether the broker deduplicates."""
+
+
+if os.environ.get(BELIEVE):
+    vars(acknowledger)["require_deduplication"] = _believe
 
 
 @signals.worker_ready.connect

@@ -60,6 +60,7 @@ class Worker:
         args: Sequence[str] = (),
         conf: dict[str, Any] | None = None,
         count_signals: bool = False,
+        env: dict[str, str] | None = None,
     ) -> None:
         name = uuid.uuid4().hex[:8]
         self.hostname = f"w-{name}@stargate"
@@ -68,6 +69,7 @@ class Worker:
         self.signals_key = rig.key()
         env = {
             **os.environ,
+            **(env or {}),
             "PYTHONPATH": str(_ROOT),
             "PYTHONUNBUFFERED": "1",
             CONF: json.dumps({**rig.conf, **(conf or {})}),

@@ -12,7 +12,7 @@ from celery import Celery
 
 from celery_stargate import Stargate
 
-__all__ = ["CONF", "LOG_URL", "READY", "SIGNALS", "make_app"]
+__all__ = ["BELIEVE", "CONF", "LOG_URL", "READY", "SIGNALS", "make_app"]
 
 # Environment variables of the worker processes.
 #: The settings of the app, as JSON.
@@ -23,6 +23,9 @@ LOG_URL = "STARGATE_ACCEPTANCE_LOG"
 READY = "STARGATE_ACCEPTANCE_READY"
 #: The hash there in which signals are counted, `<task's name> <signal's name>`; unset: none is.
 SIGNALS = "STARGATE_ACCEPTANCE_SIGNALS"
+
+#: If set, the worker does not ask whether the broker deduplicates: for controls.
+BELIEVE = "STARGATE_ACCEPTANCE_BELIEVE"
 
 #: How long a task that is held waits to be let go, in seconds; no test comes near it.
 _HOLD = 60

@@ -42,13 +42,12 @@ def test_worker_that_is_no_producer(make_rig: MakeRig, how: str) -> None:
         ({"stargate_url": None}, "stargate_url is not set"),
         ({"stargate_url": "http://localhost:8080"}, "stargate_url must be of the form ws://"),
         ({"stargate_topics": {"a": {"topic": "a", "lans": 4}}}, "no option 'lans'"),
-        ({"stargate_delivery": "effectively_once"}, "is not available in this version"),
         (
             {"stargate_redis_url": "amqp://x"},
             "stargate_redis_url must be redis://, rediss:// or unix://",
         ),
     ],
-    ids=["name", "type", "no-url", "scheme", "topic-option", "delivery", "redis"],
+    ids=["name", "type", "no-url", "scheme", "topic-option", "redis"],
 )
 def test_wrong_setting(make_rig: MakeRig, conf: dict[str, Any], sentence: str) -> None:
     """A worker with a wrong setting does not start, and says which and why."""

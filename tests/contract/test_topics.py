@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from celery_stargate.hashing import partition_of
 from celery_stargate.testing import MessageId
-from celery_stargate.testing.producing import java_hash, murmur3_32
 from tests.contract.wire import Broker, frame, ids, new_topic, payload, producer_path
 from tests.servers.admin import AdminError
 
@@ -50,8 +50,7 @@ def test_keys_choose_partitions(broker: Broker, query: dict[str, str], expected:
         receipt["context"]: MessageId.decode(receipt["messageId"]).partition for receipt in receipts
     }
     assert [where[f"k{n}"] for n in range(6)] == expected
-    hashed = java_hash if expected[0] == 2 else lambda key: murmur3_32(key.encode())
-    assert where == {key: hashed(key) % 3 for key in KEYS}
+    assert where == {key: partition_of(key, 3, query.get("hashingScheme")) for key in KEYS}
 
 
 def test_without_a_key_one_partition_gets_all(broker: Broker) -> None:

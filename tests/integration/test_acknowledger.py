@@ -27,7 +27,7 @@ from celery_stargate import (
     Stargate,
     StoreUnavailable,
 )
-from celery_stargate import acknowledger as acknowledger_module
+from celery_stargate.crew import Crew
 from celery_stargate.effects import callback_id
 from celery_stargate.lanes import caller as caller_module
 from celery_stargate.lanes import owner as owner_module
@@ -341,15 +341,14 @@ class TestLife:
         self, app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Whatever the error; it is logged, and work goes on."""
-        crew = acknowledger_module._Crew  # noqa: SLF001
-        share, failures = crew._share, [ValueError("broken on purpose")]  # noqa: SLF001
+        share, failures = Crew._share, [ValueError("broken on purpose")]  # noqa: SLF001
 
         async def fail_once(self: Any) -> None:
             await share(self)
             if failures:
                 raise failures.pop()
 
-        monkeypatch.setattr(crew, "_share", fail_once)
+        monkeypatch.setattr(Crew, "_share", fail_once)
         with Acknowledger(app):
             result = app.tasks["celery_stargate.produce"].delay("x")
             assert result.get(timeout=10)["status"] == "stored"

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_stargate import InvalidMessage
+from celery_stargate import ConfigurationError, InvalidMessage
 from celery_stargate.call import prepare
+from celery_stargate.hashing import SCHEMES, partition_of
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.settings import ProducerOptions
 from celery_stargate.topic import Topic
@@ -99,3 +100,22 @@ def test_bad_messages_are_told_with_their_index() -> None:
     """And nothing of the list is made."""
     with pytest.raises(InvalidMessage, match="^message 2 of the list: key must be text, not int"):
         prepare(["a", "b", (5, "c")], "c", TOPIC, PLAIN)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=10), st.sampled_from(sorted(SCHEMES)))
+def test_a_key_takes_the_lane_of_its_partition(keys: list[str], scheme: str) -> None:
+    """As Pulsar's clients choose it; without a key, the context chooses."""
+    options = ProducerOptions(delivery="effectively_once", partitions=5, hashing_scheme=scheme)
+    call = prepare([(key, "p") for key in keys], "c", TOPIC, options)
+    assert [part.lane.index for part in call.parts] == [
+        partition_of(key, 5, scheme) for key in keys
+    ]
+    alone = prepare("p", "c", TOPIC, options)
+    assert [lane.index for lane in alone.lanes] == [partition_of("c", 5, scheme)]
+
+
+def test_effectively_once_needs_a_persistent_topic() -> None:
+    """A non-persistent one stores nothing that could be there twice."""
+    topic = Topic.parse("non-persistent://public/default/orders")
+    with pytest.raises(ConfigurationError, match="needs a persistent topic"):
+        prepare("p", "c", topic, ProducerOptions(delivery="effectively_once"))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
+from celery_stargate.numbering import Misaligned, Numbered, Unfit
 from celery_stargate.outcome import Failure, Outcome, Receipt
 from celery_stargate.producer import LinkBroken
 from celery_stargate.protocol import Reply
-from celery_stargate.session import Counters, Session, judge
+from celery_stargate.session import Counters, FalseOk, Session, judge
+from celery_stargate.testing import MessageId
 from celery_stargate.topic import Topic
 from celery_stargate.window import Entry, Window
 
@@ -388,3 +390,171 @@ def test_a_refusal_without_words() -> None:
     found = judge(Reply("send-error:7", "c1"), entry(1), TOPIC, 0)
     assert isinstance(found, Failure)
     assert found.reason == "send-error:7"
+
+
+async def turn_until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until what is at hand has been dealt with."""
+    for _ in range(100):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("nothing came of it")
+
+
+class TestNumbered:
+    """Where Pulsar is to know the lane's numbers again."""
+
+    @staticmethod
+    def run(*replies: bytes | Exception, tried: int = 0, **given: Any) -> tuple[Rig, Misaligned]:
+        """Send four messages, say the replies, and return what ended the session."""
+        given.setdefault("entries", [entry(number) for number in range(1, 5)])
+
+        async def main() -> tuple[Rig, Misaligned]:
+            rig = Rig(given.pop("entries"), numbered=Numbered(tried), **given)
+            running = asyncio.ensure_future(rig.run())
+            await rig.peer.wait_for_sent(4)
+            rig.peer.say(*replies)
+            with pytest.raises(Misaligned) as caught:
+                await running
+            return rig, caught.value
+
+        return asyncio.run(main())
+
+    def test_what_was_stored_before(self) -> None:
+        """Is deduplicated; where in the topic it is, nobody says."""
+        numbered = Numbered(tried=7, partition=2)
+        outcome = judge(Reply("ok", "c", NOWHERE), entry(7), TOPIC, 0, numbered)
+        assert outcome == Receipt(
+            context="c7", topic=str(TOPIC), status="deduplicated", partition=2
+        )
+        with pytest.raises(FalseOk):
+            judge(Reply("ok", "c", NOWHERE), entry(8), TOPIC, 0, numbered)
+        stored = judge(Reply("ok", "c", STORED), entry(8), TOPIC, 0, numbered)
+        assert isinstance(stored, Receipt)
+        assert (stored.status, stored.partition) == ("stored", 2)
+
+    def test_a_false_ok_leaves_its_message_open(self) -> None:
+        """It goes again, in another generation."""
+        rig, ended = self.run(ok("c1"), ok("c2", NOWHERE), ok("c3", NOWHERE), ok("c4", NOWHERE))
+        assert list(rig.outcomes) == ["c1"]
+        assert ended.regenerate
+
+    def test_after_an_error_nothing_more_is_sent(self) -> None:
+        """What is in flight is waited for; then the connection is made anew."""
+        rig, ended = self.run(
+            error("c2", 7, "bad"),
+            ok("c1"),
+            ok("c3"),
+            ok("c4"),
+            entries=[entry(number) for number in range(1, 9)],
+            count=4,
+        )
+        assert rig.peer.sent == ["c1", "c2", "c3", "c4"]
+        assert set(rig.outcomes) == {"c1", "c2", "c3", "c4"}
+        assert not ended.regenerate
+
+    def test_what_came_with_an_error_is_not_sent(self) -> None:
+        """The source was asked before."""
+
+        async def main() -> list[str]:
+            rig = Rig([entry(number) for number in range(1, 9)], numbered=Numbered(0), count=100)
+            gate = asyncio.Event()
+            send = rig.peer.send
+
+            async def slowly(frame: bytes) -> None:
+                await send(frame)
+                if len(rig.peer.sent) == 2:
+                    await gate.wait()
+
+            rig.peer.send = slowly  # type: ignore[method-assign]
+            running = asyncio.ensure_future(rig.run())
+            await rig.peer.wait_for_sent(2)
+            rig.peer.say(error("c1", 7, "bad"))
+            await turn_until(lambda: "c1" in rig.outcomes)
+            gate.set()
+            rig.peer.say(ok("c2"))
+            with pytest.raises(Misaligned):
+                await running
+            return rig.peer.sent
+
+        assert asyncio.run(main()) == ["c1", "c2"]
+
+    def test_a_transient_error_with_something_stored_behind_it(self) -> None:
+        """Its number may be used."""
+        rig, ended = self.run(error("c2", 8, "not now"), ok("c1"), ok("c3"), ok("c4"))
+        assert set(rig.outcomes) == {"c1", "c3", "c4"}
+        assert ended.regenerate
+        assert "not now" in str(ended)
+
+    def test_a_transient_error_for_all(self) -> None:
+        """No number is used: the name is kept."""
+        rig, ended = self.run(ok("c1"), *(error(f"c{number}", 8, "no") for number in (2, 3, 4)))
+        assert set(rig.outcomes) == {"c1"}
+        assert not ended.regenerate
+
+    def test_a_link_that_breaks_after_an_error(self) -> None:
+        """Nobody knows what is behind it; with a producer that is over, nothing is."""
+        _, ended = self.run(error("c2", 8, "not now"), LinkBroken("cut"))
+        assert ended.regenerate
+        over = "PulsarClientException$AlreadyClosedException: closed"
+        _, ended = self.run(error("c2", 8, over), LinkBroken("cut"))
+        assert not ended.regenerate
+
+    def test_what_is_deduplicated_after_an_error_is_not_believed(self) -> None:
+        """With the failed one's number it was taken for that."""
+        replies = error("c1", 8, "no"), ok("c2", NOWHERE), ok("c3", NOWHERE), ok("c4", NOWHERE)
+        rig, ended = self.run(*replies, tried=4)
+        assert rig.outcomes == {}
+        assert not ended.regenerate
+
+    @pytest.mark.parametrize("said", [b"{", error(None, 3, "bad json")])
+    def test_a_reply_that_names_no_message(self, said: bytes) -> None:
+        """It may have been an error of any."""
+        _, ended = self.run(ok("c1"), said)
+        assert ended.regenerate
+
+    def test_a_session_that_is_through_tells_it_as_well(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the source has no more, and the last reply was an error."""
+
+        async def never(session: Session) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(Session, "_align", never)
+        replies = ok("c1"), ok("c2"), ok("c4"), error("c3", 8, "not now")
+        _, ended = self.run(*replies)
+        assert ended.regenerate
+
+    def test_a_receipt_that_nobody_waits_for_any_more(self) -> None:
+        """Its message may have the number of one that failed."""
+
+        async def main() -> Misaligned:
+            rig = Rig([entry(1), entry(2)], numbered=Numbered(0))
+            running = asyncio.ensure_future(rig.run())
+            await rig.peer.wait_for_sent(2)
+            assert not rig.session.misaligned
+            rig.peer.say(error("c1", 8, "not now"))
+            await turn_until(lambda: rig.session.misaligned)
+            rig.session.forget(["c2"])
+            with pytest.raises(Misaligned) as caught:
+                await running
+            return caught.value
+
+        assert asyncio.run(main()).regenerate
+
+    def test_a_partition_without_a_lane(self) -> None:
+        """The topic has more than one sequence of numbers."""
+        inside = MessageId(12, 3, partition=1)
+
+        async def main() -> Rig:
+            rig = Rig([entry(1)], numbered=Numbered(0))
+            running = asyncio.ensure_future(rig.run())
+            await rig.peer.wait_for_sent(1)
+            rig.peer.say(ok("c1", inside.encode()))
+            with pytest.raises(Unfit, match="has partitions"):
+                await running
+            return rig
+
+        rig = asyncio.run(main())
+        assert [each.partition for each in rig.outcomes.values()] == [1]  # type: ignore[union-attr]

@@ -167,7 +167,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("delivery", "at_most_once", "and is 'at_most_once'; did you mean 'at_least_once'?"),
     ("delivery", 5, "must be one of at_least_once, effectively_once, not int"),
     ("delivery", ["at_least_once"], "must be one of at_least_once, effectively_once, not list"),
-    ("delivery", "effectively_once", "is not available in this version; use 'at_least_once'"),
     ("compression_type", "lz4", "must be one of NONE, LZ4, ZLIB, ZSTD, SNAPPY, and is 'lz4'"),
     (
         "via",
@@ -422,3 +421,46 @@ def test_a_secret_in_the_url_is_not_shown() -> None:
         with pytest.raises(ConfigurationError) as caught:
             read(url=url)
         assert "s3cr3t" not in repr(caught.value)
+
+
+class TestEffectivelyOnce:
+    """What it needs, and what cannot go with it."""
+
+    def test_it_is_there(self) -> None:
+        """With lanes, or with partitions, each of which has one."""
+        assert read(delivery="effectively_once", lanes=3).options.lane_count == 3
+        options = read(delivery="effectively_once", partitions=4, lanes=4).options
+        assert options.lane_count == 4
+        assert read().options.lane_count == 1
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("producer_name", "p"), ("initial_sequence_id", 5), ("send_timeout", 30)],
+    )
+    def test_what_it_sets_by_itself(self, name: str, value: Any) -> None:
+        """The lane's name and numbers are its own."""
+        with pytest.raises(ConfigurationError, match=f"stargate_{name} cannot go with .*_once"):
+            read(delivery="effectively_once", **{name: value})
+
+    def test_partitions_without_it(self) -> None:
+        """Pulsar chooses them itself."""
+        with pytest.raises(ConfigurationError, match="partitions counts only with"):
+            read(partitions=4)
+
+    def test_lanes_that_are_not_its_partitions(self) -> None:
+        """Which would it be?"""
+        with pytest.raises(ConfigurationError, match="leave stargate_lanes=2 out"):
+            read(delivery="effectively_once", partitions=4, lanes=2)
+
+    def test_a_hash_that_only_the_lanes_know(self) -> None:
+        """It is for partitions, and never in the query."""
+        with pytest.raises(ConfigurationError, match="BoostHash.*needs stargate_partitions"):
+            read(hashing_scheme="BoostHash")
+        options = read(
+            delivery="effectively_once",
+            partitions=4,
+            hashing_scheme="BoostHash",
+            message_routing_mode="SinglePartition",
+            compression_type="LZ4",
+        ).options
+        assert options.query() == {"compressionType": "LZ4"}

@@ -139,6 +139,31 @@ def test_any_text_is_a_topic_or_invalid(text: str) -> None:
         assert split_producer_url(producer_url(SERVICE, topic, {}))[1] == topic
 
 
+#: What a URL is made of, and what its readers stumble over.
+PIECES = st.sampled_from(
+    "ws wss http : // / ? # @ % %2f %00 %ff .. \t \n host [::1] [ :8080 :x persistent a a=b \u2100"
+    " /ws/v2/producer/".split(" ")
+)
+
+
+@given(
+    st.sampled_from(
+        ["", f"{SERVICE}/ws/v2/producer/", f"{SERVICE}/ws/v2/producer/persistent/a/b/"]
+    ),
+    st.text() | st.lists(PIECES).map("".join),
+)
+def test_any_text_is_a_producers_url_or_refused(start: str, rest: str) -> None:
+    """Never another error; and what is read of one is asked of Pulsar as it was given."""
+    try:
+        service, topic, query = split_producer_url(start + rest)
+    except (ConfigurationError, InvalidMessage) as error:
+        assert str(error).isprintable()
+        return
+    assert urlsplit(service)._replace(scheme="", netloc="", path="") == ("", "", "", "", "")
+    again = producer_url(service, topic, {}) + (f"?{query}" if query else "")
+    assert split_producer_url(again) == (service, topic, query)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -186,3 +211,10 @@ def test_an_error_shows_neither_user_nor_query() -> None:
         split_producer_url("http://u:s3cr3t@host/ws/v2/producer/persistent/a/b/c?token=s3cr3t")
     assert "s3cr3t" not in repr(caught.value)
     assert "http://host/ws/v2/producer/persistent/a/b/c" in str(caught.value)
+
+
+def test_a_partition_is_a_topic() -> None:
+    """With a name of its own."""
+    assert (
+        str(Topic.parse("orders").partition(3)) == "persistent://public/default/orders-partition-3"
+    )

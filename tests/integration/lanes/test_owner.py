@@ -12,6 +12,7 @@ import redis
 from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.owner import Fenced
+from celery_stargate.lanes.record import Record
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
 from tests.integration.rig import Proxy, wait_for
 from tests.servers.fixtures import ServerAddress
@@ -89,7 +90,7 @@ class TestFencing:
             old.do(old.store.read(0, 1, 1000, mark=True))
         with pytest.raises(Fenced):
             old.do(old.store.due())
-        assert new.do(new.store.sent()) == 0
+        assert new.do(new.store.progress()).sent == 0
 
     def test_its_errors_do_not_count(self, make_owner: MakeOwner, lanes: Lanes, lane: Lane) -> None:
         """The new owner may be sending that message just now."""
@@ -144,11 +145,11 @@ class TestRead:
         for context in "abc":
             put(lanes, lane, context)
         labels(owner, mark=False)
-        assert owner.do(owner.store.sent()) == 0
+        assert owner.do(owner.store.progress()).sent == 0
         labels(owner, count=2, mark=True)
-        assert owner.do(owner.store.sent()) == 2
+        assert owner.do(owner.store.progress()).sent == 2
         labels(owner, count=1, mark=True)
-        assert owner.do(owner.store.sent()) == 2
+        assert owner.do(owner.store.progress()).sent == 2
 
     def test_the_mark_outlives_the_owner(
         self, make_owner: MakeOwner, lanes: Lanes, lane: Lane
@@ -159,7 +160,7 @@ class TestRead:
         labels(old, mark=True)
         old.do(old.store.release())
         new = make_owner("new")
-        assert new.do(new.store.sent()) == 1
+        assert new.do(new.store.progress()).sent == 1
 
     def test_numbers_go_on_after_all_was_settled(
         self, owner: Owner, lanes: Lanes, lane: Lane
@@ -235,7 +236,7 @@ class TestSettle:
         put(lanes, lane, "b", 2)
         entries = owner.do(owner.store.read(0, 10, 1000, mark=True))
         assert [each.number for each in entries] == [123_456_789_012_345 + n for n in range(3)]
-        assert owner.do(owner.store.sent()) == 123_456_789_012_347
+        assert owner.do(owner.store.progress()).sent == 123_456_789_012_347
         assert labels(owner, 123_456_789_012_345) == ["b\t0", "b\t1"]
         owner.do(owner.store.settle([("a", -1, receipt("a")), ("b", -1, failure("b"))], "t"))
         assert labels(owner) == []
@@ -429,3 +430,53 @@ class TestLostAnswers:
         settled, late, _ = through.do(through.store.settle([("a", -1, receipt("a"))], "t"))
         assert proxy.lost == 1
         assert ([each.record.context for each in settled], late) == (["a"], 0)
+
+
+class TestNumbers:
+    """What effectively once goes by."""
+
+    def test_only_what_follows(self, owner: Owner, lanes: Lanes, lane: Lane) -> None:
+        """A run ends before a gap, and the mark with it."""
+        for context in "abcd":
+            put(lanes, lane, context)
+        owner.do(owner.store.settle([("c", -1, receipt("c"))], "t"))
+        run = owner.do(owner.store.read(0, 10, 10_000, mark=True, gapless=True))
+        assert [entry.label for entry in run] == ["a", "b"]
+        assert owner.do(owner.store.progress()).tried == 2
+        assert owner.do(owner.store.read(2, 10, 10_000, mark=True, gapless=True)) == []
+        assert owner.do(owner.store.progress()).tried == 2
+        after = owner.do(owner.store.read(3, 10, 10_000, mark=True, gapless=True))
+        assert [entry.label for entry in after] == ["d"]
+
+    def test_a_generation_begins_once(self, owner: Owner, lanes: Lanes, lane: Lane) -> None:
+        """A repeat after a lost answer finds it begun; nothing was tried under it."""
+        put(lanes, lane, "a")
+        labels(owner, mark=True)
+        before = owner.do(owner.store.progress())
+        begun = owner.do(owner.store.begin_generation(before.generation))
+        assert begun not in ("", before.generation)
+        assert owner.do(owner.store.begin_generation(before.generation)) == begun
+        after = owner.do(owner.store.progress())
+        assert (after.generation, after.sent, after.tried) == (begun, 1, 0)
+
+    def test_a_stale_owner_begins_none(self, make_owner: MakeOwner, lane: Lane) -> None:
+        """The new owner sends under the present name."""
+        old, new = _taken_over(make_owner)
+        generation = new.do(new.store.progress()).generation
+        with pytest.raises(Fenced):
+            old.do(old.store.begin_generation(generation))
+        assert new.do(new.store.progress()).generation == generation
+
+    def test_a_list_in_other_lanes_takes_no_numbers(
+        self, owner: Owner, lanes: Lanes, lane: Lane
+    ) -> None:
+        """Its places are settled from there, and touch no message here."""
+        for context in "ab":
+            put(lanes, lane, context)
+        places = [(f"list\t{place}", b"") for place in range(2)]
+        lanes.put(lane, Record("list", is_list=True), places, timeout=60.0)
+        assert owner.do(owner.store.progress()).sent == 0
+        for place in range(2):
+            assert labels(owner) == ["a", "b"]
+            lanes.settle(lane, receipt("list"), place=place)
+        assert labels(owner) == ["a", "b"]

@@ -1,0 +1,1 @@
+"""The deterministic simulator: the real logic over a simulated world."""

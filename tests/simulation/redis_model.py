@@ -1,0 +1,537 @@
+"""A Redis in plain Python, as far as the lanes use one: their scripts, and a few commands.
+
+It says what a script means, not how its Lua goes about it; `tests/integration/lanes/
+test_machine.py` compares it with a real Redis, call by call and key by key.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+__all__ = ["RedisModel", "Stream"]
+
+#: What redis-py takes for a key or an argument.
+Argument = str | bytes | int
+_Id = tuple[int, int]
+_Hash = dict[bytes, bytes]
+_SortedSet = dict[bytes, int]
+
+_HEAD = re.compile(rb"1 (\d+) (\d+) (\d+)\n")
+
+
+@dataclass
+class Stream:
+    """A stream: empty, it remembers its last id."""
+
+    entries: dict[_Id, list[bytes]] = field(default_factory=dict)
+    last: _Id = (0, 0)
+
+    def add(self, entry_id: _Id, *fields: bytes) -> None:
+        """Append an entry.
+
+        Raises:
+            ResponseError: its id is not above the last one.
+        """
+        if entry_id <= self.last:
+            raise ResponseError("The ID specified in XADD is equal or smaller than the last one")
+        self.entries[entry_id] = list(fields)
+        self.last = entry_id
+
+    def next_id(self, now: int) -> _Id:
+        """The id that `*` stands for."""
+        return max((now, 0), (self.last[0], self.last[1] + 1))
+
+
+class RedisModel:
+    """Keys, and what is done with them; results are those of redis-py, with bytes.
+
+    An empty hash or sorted set, and a stream that never held anything, are keys that are not there.
+
+    Arguments:
+        now: the server's clock, in ms.
+    """
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.now = now
+        self._values: dict[str, Any] = {}
+        self._expires: dict[str, int] = {}
+
+    def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run a lane's script."""
+        call: Callable[..., Any] = getattr(_Lane(self, keys), name)
+        return call(*[_encode(each) for each in args])
+
+    def registry(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run a script of the registry."""
+        call: Callable[..., Any] = getattr(_Registry(self, keys), name)
+        return call(*[_encode(each) for each in args])
+
+    # Commands, as redis-py has them
+
+    def hget(self, key: Argument, name: Argument) -> bytes | None:
+        """The value of a hash's field."""
+        return self.hash(key).get(_encode(name))
+
+    def hmget(self, key: Argument, *names: Argument) -> list[bytes | None]:
+        """The values of some of a hash's fields."""
+        return [self.hget(key, name) for name in names]
+
+    def hset(self, key: Argument, name: Argument, value: Argument) -> int:
+        """Set a hash's field; whether it is new."""
+        fields, name = self.hash(key), _encode(name)
+        new = name not in fields
+        fields[name] = _encode(value)
+        return int(new)
+
+    def xlen(self, key: Argument) -> int:
+        """How many entries a stream holds."""
+        return len(self.stream(key).entries)
+
+    def xadd(
+        self,
+        key: Argument,
+        fields: Mapping[Any, Argument],
+        maxlen: int | None = None,
+        approximate: bool = True,
+    ) -> bytes:
+        """Append an entry; its id. An approximate bound leaves a Redis free to keep more."""
+        stream = self.stream(key)
+        entry_id = stream.next_id(self.now())
+        stream.add(entry_id, *(_encode(each) for pair in fields.items() for each in pair))
+        if maxlen is not None and not approximate:
+            for gone in list(stream.entries)[: max(0, len(stream.entries) - maxlen)]:
+                del stream.entries[gone]
+        return _show_id(entry_id)
+
+    def xrange(self, key: Argument, count: int | None = None) -> list[Any]:
+        """Entries, the first of them first."""
+        return _show(list(self.stream(key).entries.items())[:count])
+
+    def xrevrange(self, key: Argument, count: int | None = None) -> list[Any]:
+        """Entries, the last of them first."""
+        return _show(list(reversed(self.stream(key).entries.items()))[:count])
+
+    def xread(self, streams: Mapping[Any, Argument], count: int | None = None) -> list[Any]:
+        """Entries above an id, of each stream that has any. It never blocks."""
+        found = []
+        for key, after in streams.items():
+            stream = self.stream(key)
+            last = stream.last if _encode(after) == b"$" else _read_id(after)
+            entries = [each for each in stream.entries.items() if each[0] > last]
+            if entries:
+                found.append([_encode(key), _show(entries[:count])])
+        return found
+
+    def xtrim(self, key: Argument, minid: Argument) -> int:
+        """Throw away what stands before an id; how many those were."""
+        entries, first = self.stream(key).entries, _read_id(minid)
+        gone = [entry_id for entry_id in entries if entry_id < first]
+        for entry_id in gone:
+            del entries[entry_id]
+        return len(gone)
+
+    def expire(self, key: Argument, seconds: int) -> bool:
+        """Give a key a time to live; whether it is there."""
+        return self.pexpire(key, seconds * 1000)
+
+    def pexpire(self, key: Argument, ms: int) -> bool:
+        """Give a key a time to live in ms; whether it is there."""
+        name = _name(key)
+        if not self._holds(name):
+            return False
+        self._expires[name] = self.now() + ms
+        return True
+
+    def pttl(self, key: Argument) -> int:
+        """How many ms a key has to live; -1 where it has no end, -2 where it is not there."""
+        name = _name(key)
+        if not self._holds(name):
+            return -2
+        return self._expires[name] - self.now() if name in self._expires else -1
+
+    def get(self, key: Argument) -> bytes | None:
+        """A key's string."""
+        name = _name(key)
+        self._drop_if_expired(name)
+        value: bytes | None = self._values.get(name)
+        return value
+
+    def set(self, key: Argument, value: Argument, px: int) -> None:
+        """Set a key's string, and its time to live in ms."""
+        self._values[_name(key)] = _encode(value)
+        self._expires[_name(key)] = self.now() + px
+
+    def delete(self, *keys: Argument) -> int:
+        """Delete keys; how many were there."""
+        names = {_name(key) for key in keys}
+        there = sum(self._holds(name) for name in names)
+        for name in names:
+            self._values.pop(name, None)
+            self._expires.pop(name, None)
+        return there
+
+    # What a simulation does with a whole Redis
+
+    def keys(self) -> dict[str, Any]:
+        """Every key that is there, with its value: bytes, a dict, or a `Stream`."""
+        return {name: value for name, value in list(self._values.items()) if self._holds(name)}
+
+    def snapshot(self) -> bytes:
+        """Return a copy of all data, for `restore`."""
+        return pickle.dumps((self._values, self._expires))
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go back to the data of a snapshot: what was written since is lost."""
+        self._values, self._expires = pickle.loads(snapshot)
+
+    # A key's value, to be read and changed in place
+
+    def hash(self, key: Argument) -> _Hash:
+        """A hash; empty where the key is not there."""
+        value: _Hash = self._value(key, dict)
+        return value
+
+    def sorted_set(self, key: Argument) -> _SortedSet:
+        """A sorted set, in no order; empty where the key is not there."""
+        value: _SortedSet = self._value(key, dict)
+        return value
+
+    def stream(self, key: Argument) -> Stream:
+        """A stream; empty where the key is not there."""
+        value: Stream = self._value(key, Stream)
+        return value
+
+    def _value(self, key: Argument, kind: Callable[[], Any]) -> Any:
+        name = _name(key)
+        self._drop_if_expired(name)
+        try:
+            return self._values[name]
+        except KeyError:
+            value = self._values[name] = kind()
+            return value
+
+    def _holds(self, name: str) -> bool:
+        self._drop_if_expired(name)
+        value = self._values.get(name)
+        return value.last > (0, 0) if isinstance(value, Stream) else bool(value)
+
+    def _drop_if_expired(self, name: str) -> None:
+        if name in self._expires and self.now() > self._expires[name]:
+            del self._expires[name]
+            self._values.pop(name, None)
+
+
+class _Lane:
+    """The scripts of one lane; what each means stands on top of its Lua."""
+
+    def __init__(self, redis: RedisModel, keys: Sequence[str]) -> None:
+        self._redis, self._now = redis, redis.now()
+        self._log_key, contexts, deadlines, outcomes, due = keys[:5]
+        self._lease_key, meta, tombstones, self._answers_key = keys[5:]
+        self._log = redis.stream(self._log_key)
+        self._contexts, self._outcomes = redis.hash(contexts), redis.hash(outcomes)
+        self._deadlines, self._due = redis.sorted_set(deadlines), redis.sorted_set(due)
+        self._meta, self._tombstones = redis.hash(meta), redis.sorted_set(tombstones)
+        self._forgotten_at_retirement = self._log_key, deadlines, outcomes, due, keys[5], meta
+
+    def put(
+        self,
+        token: bytes,
+        context: bytes,
+        body: bytes,
+        timeout: bytes,
+        max_backlog: bytes,
+        tombstone: bytes,
+        remember: bytes,
+        *messages: bytes,
+    ) -> list[Any]:
+        by, _, answer = (self._redis.get(self._answers_key) or b"").partition(b"\n")
+        if answer and by == token:
+            what, number = answer.split()
+            return [what, int(number)]
+        if context in self._contexts or self._tombstones.get(context, 0) > self._now:
+            return [b"known", 0]
+        labels, frames, backlog = messages[::2], messages[1::2], len(self._log.entries)
+        if int(max_backlog) and backlog + len(frames) > int(max_backlog):
+            return [b"full", backlog]
+        first = 0
+        if frames and frames[0]:
+            first = self._number("last") + 1
+            self._meta[b"last"] = b"%d" % (first + len(frames) - 1)
+        head = b"1 %d %d %d\n" % (first, len(frames), int(tombstone))
+        self._contexts[context] = head + body
+        self._deadlines[context] = self._now + int(timeout)
+        for i, (label, frame) in enumerate(zip(labels, frames, strict=True) if first else ()):
+            place = (b"p", b"%d" % i) if len(frames) > 1 else ()
+            self._log.add((first + i, 0), b"l", label, b"f", frame, *place)
+        self._redis.set(self._answers_key, token + b"\nnew %d" % first, px=int(remember))
+        return [b"new", first]
+
+    def lease(self, owner: bytes, ttl: bytes, generation: bytes) -> list[Any]:
+        by, _, epoch = (self._redis.get(self._lease_key) or b"").rpartition(b":")
+        if by and by != owner:
+            return [0, self._redis.pttl(self._lease_key)]
+        if by:
+            self._redis.pexpire(self._lease_key, int(ttl))
+        else:
+            self._meta.setdefault(b"generation", generation)
+            epoch = self._meta[b"epoch"] = b"%d" % (self._number("epoch") + 1)
+            self._redis.set(self._lease_key, owner + b":" + epoch, px=int(ttl))
+        return [1, int(epoch), self._meta.get(b"generation"), self._number("sent")]
+
+    def read(
+        self,
+        lease: bytes,
+        after: bytes,
+        count: bytes,
+        size: bytes,
+        mark: bytes,
+        gapless: bytes,
+        known: bytes,
+    ) -> list[Any]:
+        if not self._holds(lease):
+            return [1]
+        if self._number("sent") < int(known):
+            return [2]
+        last, left, reply = int(after), int(size), [0]
+        for (number, _), fields in self._log.entries.items():
+            if number <= int(after):
+                continue
+            frame, is_first = fields[3], len(reply) == 1
+            if (len(reply) - 1) // 4 >= int(count) or left <= 0:
+                break
+            if (left < len(frame) and not is_first) or (gapless == b"1" and number != last + 1):
+                break
+            left -= len(frame)
+            last = number
+            place = int(fields[5]) if len(fields) > 4 else -1
+            reply += [number, fields[1], frame, place]  # type: ignore[list-item]
+        if mark == b"1" and last > int(after):
+            for name in ("sent", "tried"):
+                self._meta[name.encode()] = b"%d" % max(last, self._number(name))
+        return reply
+
+    def settle(self, lease: bytes, token: bytes, grace: bytes, *arguments: bytes) -> list[Any]:
+        owns, at = bool(lease) and self._holds(lease), self._now + int(grace)
+        quads = zip(*(arguments[i::4] for i in range(4)), strict=True)
+        return [int(bool(lease) and not owns)] + [
+            self._settle(context, int(place), json, kind, owns, token, at)
+            for context, place, json, kind in quads
+        ]
+
+    def _settle(
+        self,
+        context: bytes,
+        place: int,
+        json: bytes,
+        kind: bytes,
+        owns: bool,
+        token: bytes,
+        at: int,
+    ) -> list[bytes]:
+        record = self._contexts.get(context, b"")
+        head = _read_head(record)
+        if head is None:
+            return [b"late"]
+        first, count, _ = head
+        if context in self._outcomes:
+            by, _, outcomes = self._outcomes[context].partition(b"\n")
+            return [b"due", record, outcomes] if by == token else [b"late"]
+        if (kind == b"error" and not owns) or (kind == b"foreign" and count):
+            return [b"ignored"]
+        if count > 1 and place >= 0:
+            if place >= count:
+                return [b"late"]
+            part, left = _part(context, place), _part(context, "left")
+            if part in self._outcomes:
+                return [b"part"]
+            self._outcomes[part] = json
+            if first:
+                self._log.entries.pop((first + place, 0), None)
+            missing = int(self._outcomes.get(left, count)) - 1
+            self._outcomes[left] = b"%d" % missing
+            if missing:
+                return [b"part"]
+            json = b",".join(self._outcomes[_part(context, i)] for i in range(count))
+        self._make_due(context, first, count, b"[" + json + b"]", token, at)
+        return [b"due", record, b"[" + json + b"]"]
+
+    def expire(self, grace: bytes, limit: bytes, wanted: bytes) -> list[bytes]:
+        overdue = [each for each in _sorted(self._deadlines) if self._deadlines[each] <= self._now]
+        chosen = [each for each in overdue if each == wanted] if wanted else overdue[: int(limit)]
+        reply: list[bytes] = []
+        for context in chosen:
+            record = self._contexts.get(context)
+            head = _read_head(record or b"")
+            if record is None:
+                del self._deadlines[context]
+            elif head is None:
+                self._deadlines[context] = self._now + 60_000
+            else:
+                first, count, _ = head
+                sent = self._number("sent")
+                parts = [
+                    self._outcomes.get(_part(context, i) if count > 1 else b"")
+                    or (b"1" if count and (not first or first + i <= sent) else b"0")
+                    for i in range(max(count, 1))
+                ]
+                outcomes = b"[" + b",".join(parts) + b"]"
+                at = self._now + int(grace)
+                self._make_due(context, first, count, outcomes, b"deadline", at)
+                reply += [context, record, outcomes]
+        return reply
+
+    def _make_due(
+        self, context: bytes, first: int, count: int, outcomes: bytes, token: bytes, at: int
+    ) -> None:
+        self._outcomes[context] = token + b"\n" + outcomes
+        self._due[context] = at
+        self._deadlines.pop(context, None)
+        self._outcomes.pop(_part(context, "left"), None)
+        for i in range(count):
+            self._outcomes.pop(_part(context, i), None)
+            if first:
+                self._log.entries.pop((first + i, 0), None)
+
+    def due(self, lease: bytes, grace: bytes, count: bytes, offset: bytes) -> list[Any]:
+        if not self._holds(lease):
+            return [1]
+        contexts, start = _sorted(self._due), int(offset)
+        if start < 0:
+            contexts = [each for each in contexts if self._due[each] <= self._now]
+        reply: list[Any] = [0]
+        for context in contexts[max(start, 0) :][: int(count)]:
+            record, outcome = self._contexts.get(context), self._outcomes.get(context)
+            if record is None or outcome is None:
+                del self._due[context]
+                continue
+            if start < 0:
+                self._due[context] = self._now + int(grace)
+            reply += [context, record, outcome.partition(b"\n")[2]]
+        return reply
+
+    def finish(self, *contexts: bytes) -> int:
+        finished = 0
+        for context in contexts:
+            if context not in self._contexts or self._due.pop(context, None) is None:
+                continue
+            head = _read_head(self._contexts.pop(context))
+            if head and head[2]:
+                self._tombstones[context] = self._now + head[2]
+            self._outcomes.pop(context, None)
+            finished += 1
+        for context in [each for each, until in self._tombstones.items() if until <= self._now]:
+            del self._tombstones[context]
+        return finished
+
+    def generation(self, lease: bytes, ended: bytes, begun: bytes) -> list[Any]:
+        if not self._holds(lease):
+            return [1]
+        if ended in (b"", self._meta.get(b"generation")):
+            self._meta.pop(b"tried", None)
+            self._meta[b"generation"] = begun
+        return [0, self._meta.get(b"generation")]
+
+    def tick(self, lease: bytes, ttl: bytes, known: bytes) -> list[int]:
+        if not self._holds(lease):
+            return [1]
+        if self._number("sent") < int(known):
+            return [2]
+        self._redis.pexpire(self._lease_key, int(ttl))
+        left = max(0, min(self._deadlines.values()) - self._now) if self._deadlines else -1
+        return [0, len(self._contexts), len(self._log.entries), len(self._due), left]
+
+    def release(self, lease: bytes) -> int:
+        return self._redis.delete(self._lease_key) if self._holds(lease) else 0
+
+    def retire(self, lease: bytes) -> int:
+        if not self._holds(lease) or self._contexts or self._log.entries or self._tombstones:
+            return 0
+        self._redis.delete(*self._forgotten_at_retirement)
+        return 1
+
+    def _holds(self, lease: bytes) -> bool:
+        return self._redis.get(self._lease_key) == lease
+
+    def _number(self, name: str) -> int:
+        return int(self._meta.get(name.encode(), 0))
+
+
+class _Registry:
+    """The scripts of the registry."""
+
+    def __init__(self, redis: RedisModel, keys: Sequence[str]) -> None:
+        self._redis, self._keys, self._now = redis, keys, redis.now()
+        self._first = redis.sorted_set(keys[0])
+
+    def announce(self, lane: bytes) -> int:
+        new = lane not in self._first
+        self._first[lane] = self._now // 1000
+        if new:
+            self._redis.xadd(self._keys[1], {"lane": lane}, maxlen=1000)
+        return int(new)
+
+    def attend(self, worker: bytes, ttl: bytes) -> list[Any]:
+        if worker:
+            for gone in [each for each, until in self._first.items() if until <= self._now]:
+                del self._first[gone]
+            if int(ttl):
+                self._first[worker] = self._now + int(ttl)
+            else:
+                self._first.pop(worker, None)
+        alive = sum(until >= self._now for until in self._first.values())
+        return [alive, *_sorted(self._redis.sorted_set(self._keys[1]))]
+
+    def retire(self, lane: bytes, idle: bytes) -> int:
+        if lane in self._first and self._first[lane] > self._now // 1000 - int(idle):
+            return 0
+        self._first.pop(lane, None)
+        return 1
+
+
+def _encode(argument: Argument) -> bytes:
+    if isinstance(argument, bytes):
+        return argument
+    return argument.encode() if isinstance(argument, str) else b"%d" % argument
+
+
+def _name(key: Argument) -> str:
+    return key if isinstance(key, str) else _encode(key).decode()
+
+
+def _read_id(text: Argument) -> _Id:
+    ms, _, sequence = _encode(text).partition(b"-")
+    return int(ms), int(sequence or 0)
+
+
+def _show_id(entry_id: _Id) -> bytes:
+    return b"%d-%d" % entry_id
+
+
+def _show(entries: Sequence[tuple[_Id, list[bytes]]]) -> list[Any]:
+    return [
+        (_show_id(each), dict(zip(fields[::2], fields[1::2], strict=True)))
+        for each, fields in entries
+    ]
+
+
+def _sorted(members: _SortedSet) -> list[bytes]:
+    return sorted(members, key=lambda member: (members[member], member))
+
+
+def _read_head(record: bytes) -> tuple[int, int, int] | None:
+    found = _HEAD.match(record)
+    if found is None:
+        return None
+    first, count, tombstone = map(int, found.groups())
+    return first, count, tombstone
+
+
+def _part(context: bytes, place: int | str) -> bytes:
+    return b"%s\n%s" % (context, str(place).encode())
