@@ -8,15 +8,13 @@ result backend, signal and option means here what it means for any task
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from celery import _state, signals
+from celery import signals
 from celery.app.task import Context
 from celery.app.trace import build_tracer
-from celery.canvas import maybe_signature
 
 from .callback import unpack
 from .errors import ProduceError
@@ -24,8 +22,10 @@ from .lanes.lane import Lane
 from .lanes.record import Record, Settled, encode_outcome
 from .log import logger
 from .outcome import Failure
+from .plain_results import PlainResults
 from .results import ResultBatch, may_batch
 from .task import OUTCOME, ProduceTask
+from .trigger import acting_as, callback_id, trigger, trigger_together
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -33,16 +33,6 @@ if TYPE_CHECKING:
     from .lanes.caller import Lanes
 
 __all__ = ["Effects", "callback_id"]
-
-_NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
-
-
-def callback_id(context: str, option: str) -> str:
-    """Return a callback's task id: one for each context and ``on_ack`` or ``on_error``, always.
-
-    Callbacks are published at least once; by this id they can be made idempotent.
-    """
-    return str(uuid.uuid5(_NAMESPACE, f"{option}:{context}"))
 
 
 class Effects:
@@ -71,14 +61,16 @@ class Effects:
     def run(self, settled: Iterable[Settled]) -> list[str]:
         """Do the effects of some contexts, each for itself; return those that are done.
 
-        First all results are stored, then callbacks are published and waiters told. One that
-        raised is logged and left out: it stays due, and is done again later.
+        First all results are stored, then callbacks are published and waiters told. What can go
+        together goes together, and fails by itself: one that raised is logged and left out, stays
+        due, and is done again later.
         """
         stored: list[Settled] = []
         batched: list[Settled] = []
+        plain = PlainResults(self._app, self._batch)
         for each in settled:
             kept = len(self._batch)
-            if self._attempt(self._store, each):
+            if self._attempt(partial(self._store, plain=plain), each):
                 (batched if len(self._batch) > kept else stored).append(each)
         try:
             self._batch.flush()
@@ -87,7 +79,14 @@ class Effects:
             self._batch.drop()
         else:
             stored += batched
-        return [each.record.context for each in stored if self._attempt(self._announce, each)]
+        whole = [each for each in stored if each.record.parent is None]
+        triggered = trigger_together(self._app, whole)
+        done: list[str] = []
+        for each in stored:
+            context = each.record.context
+            if self._attempt(partial(self._announce, triggered=context in triggered), each):
+                done.append(context)
+        return done
 
     def _attempt(self, effect: Callable[[Settled], None], settled: Settled) -> bool:
         try:
@@ -99,16 +98,24 @@ class Effects:
             return False
         return True
 
-    def _store(self, settled: Settled) -> None:
-        if settled.record.task is not None:
-            self._trace(settled.record, settled.failure if settled.failed else settled.result)
+    def _store(self, settled: Settled, plain: PlainResults | None = None) -> None:
+        record = settled.record
+        if record.task is None:
+            return
+        if settled.failed:
+            self._trace(record, settled.failure)
+        else:
+            result = settled.result
+            if plain is None or not plain.store(record, result):
+                self._trace(record, result)
 
-    def _announce(self, settled: Settled) -> None:
+    def _announce(self, settled: Settled, *, triggered: bool = False) -> None:
         record = settled.record
         if record.parent is not None:
             self._settle_parent(record, settled)
             return
-        self.trigger(settled)
+        if not triggered:
+            self.trigger(settled)
         if record.inbox is not None:
             self._require_lanes().tell(record.inbox, settled_to_wire(settled))
         if self._on_done is not None:
@@ -162,7 +169,7 @@ class Effects:
             tracer = self._tracer(record.task, "batched")
         else:
             tracer = self._tracer(record.task, "stored")
-        with self._current_app():
+        with acting_as(self._app):
             traced = tracer(record.context, (), {}, request)
         if isinstance(outcome, Failure):
             told = getattr(traced.info, "retval", None)
@@ -201,7 +208,7 @@ class Effects:
         tracers = self._local.__dict__.setdefault("tracers", {})
         if (name, way) not in tracers:
             task: Any = self._task(name)
-            if way == "batched":
+            if way == "batched" and task.backend is self._app.backend:
                 task = type(task)()
                 task.backend = self._batch.backend
             tracers[name, way] = build_tracer(
@@ -226,31 +233,7 @@ class Effects:
 
     def trigger(self, settled: Settled) -> None:
         """Publish ``on_ack`` or ``on_error``, whichever the outcome calls for."""
-        record = settled.record
-        packed = record.on_error if settled.failed else record.on_ack
-        if packed is None:
-            return
-        callback: Any = maybe_signature(unpack(packed), app=self._app)
-        argument = settled.failure.to_dict() if settled.failed else settled.result
-        options = {}
-        if callback.get("subtask_type") is None and "task_id" not in callback["options"]:
-            # One that the caller froze keeps its id, and so do those of a group, chain or chord,
-            # frozen when the context was recorded.
-            options["task_id"] = callback_id(
-                record.context, "on_error" if settled.failed else "on_ack"
-            )
-        with self._current_app():
-            callback.apply_async((argument,), **options)
-
-    @contextmanager
-    def _current_app(self) -> Iterator[None]:
-        """Be the thread's current app: by it the parts of a canvas are published."""
-        before = _state.get_current_app()
-        self._app.set_current()
-        try:
-            yield
-        finally:
-            before.set_current()
+        trigger(self._app, settled)
 
 
 def _fields(outcome: Any) -> dict[str, Any]:

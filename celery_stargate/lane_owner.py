@@ -18,7 +18,7 @@ from .deduplication import MakeProducer
 from .effects import Effects
 from .errors import ConfigurationError
 from .lanes.lane import Lane
-from .lanes.owner import Fenced, LaneStore, Receded
+from .lanes.owner import Fenced, LaneStore, LaneTick, Receded
 from .lanes.record import Settled
 from .lanes.store import UNAVAILABLE
 from .log import logger
@@ -91,6 +91,8 @@ class LaneOwner:
         self._options = options
         self._tools = tools
         self._topic = Topic.parse(store.lane.topic) if store.lane.has_messages else None
+        #: Until when nobody else can have the lease, by this process's clock.
+        self._ours_until = tools.monotonic() + tools.lease
         self._sent = 0
         self._numbers = options.delivery == "effectively_once"
         #: The last number that may have been sent under the generation's name.
@@ -139,7 +141,8 @@ class LaneOwner:
             await self._hand_in()
         except Receded:
             logger.error(
-                "lane %s: Redis came back with an older state; what it forgot is lost or comes twice",
+                "lane %s: Redis came back with an older state: what it forgot is lost or comes "
+                "twice",
                 self.lane.name,
             )
             await cancel_all([*tasks, stopping])
@@ -192,7 +195,7 @@ class LaneOwner:
         await self._take_over()
         empty_since = self._tools.monotonic()
         while True:
-            tick = await self._patiently(self._store.tick)
+            tick = await self._patiently(self._renew)
             if tick.contexts or not self.lane.has_messages:
                 empty_since = self._tools.monotonic()
             elif self._tools.monotonic() - empty_since > RETIRE_AFTER and await self._retire():
@@ -206,6 +209,14 @@ class LaneOwner:
                     continue
                 wait = min(wait, tick.next_deadline + 0.001)
             await asyncio.sleep(wait)
+
+    async def _renew(self) -> LaneTick:
+        asked = self._tools.monotonic()
+        tick = await self._store.tick()
+        self._ours_until = asked + self._tools.lease
+        if self._session is not None:
+            self._session.look_again()
+        return tick
 
     async def _retire(self) -> bool:
         """Forget a lane that has long been empty; return whether it is gone."""
@@ -370,6 +381,7 @@ class LaneOwner:
             self._window,
             receipt_timeout=self._tools.receipt_timeout,
             sent_before=sent_before,
+            may_send=lambda: self._tools.monotonic() < self._ours_until,
             numbered=numbered,
             counters=self.counters,
         )

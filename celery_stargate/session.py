@@ -63,6 +63,8 @@ class Session:
             is to be made anew.
         sent_before: the number of the last message that an earlier session may have sent: if Pulsar
             refuses one up to there, an earlier send of it may be stored all the same.
+        may_send: whether a message may be sent just now. A process that was paused finds by it that
+            its messages may be another's by now. It is asked again after :meth:`look_again`.
         numbered: where Pulsar is to know the lane's numbers. The source then gives only messages
             whose numbers follow one another.
     """
@@ -77,6 +79,7 @@ class Session:
         *,
         receipt_timeout: float = 60.0,
         sent_before: int = 0,
+        may_send: Callable[[], bool] = lambda: True,
         numbered: Numbered | None = None,
         counters: Counters | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class Session:
         self._window = window
         self._receipt_timeout = receipt_timeout
         self._sent_before = sent_before
+        self._may_send = may_send
         self._numbered = numbered
         self._alignment = Alignment()
         self._changed = asyncio.Event()
@@ -125,6 +129,10 @@ class Session:
         """Whether the numbers may not fit any more, so that :meth:`run` is about to say so."""
         return self._alignment.lost
 
+    def look_again(self) -> None:
+        """Ask again whether messages may be sent."""
+        self._changed.set()
+
     def forget(self, labels: Iterable[str]) -> None:
         """Wait no more for messages that got their outcomes elsewhere."""
         for label in labels:
@@ -146,6 +154,8 @@ class Session:
                 if self._alignment.lost:
                     # It would get another's number. When all has its outcome, _align() ends this.
                     await self._for_ever()
+                while not self._may_send():
+                    await self._wait_for_change()
                 if window.add(entry):
                     self.counters.sent += 1
                     await send(entry.frame)

@@ -118,6 +118,19 @@ def test_what_something_goes_on_from_is_stored_at_once(app: Celery, what: str) -
     assert not may_batch(app.backend, {what: [{"task": "x"}]})
 
 
+def test_a_task_with_a_backend_of_its_own(make_app: MakeApp) -> None:
+    """Has its results there, though the app's backend is one that batches."""
+    app, other = make_app(None), make_app(None, conf={"result_backend": "cache+memory://"})
+    task: Any = app.tasks[TASK]
+    task.backend = other.backend
+    try:
+        assert Effects(app, None).run([settled("elsewhere")]) == ["elsewhere"]
+        assert AsyncResult("elsewhere", backend=other.backend, app=app).state == "SUCCESS"
+        assert AsyncResult("elsewhere", app=app).state == "PENDING"
+    finally:
+        task.backend = None
+
+
 def test_only_redis(make_app: MakeApp) -> None:
     """Another backend stores each result itself."""
     assert not may_batch(make_app(None, conf={"result_backend": "cache+memory://"}).backend, {})

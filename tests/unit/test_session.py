@@ -392,6 +392,26 @@ def test_a_refusal_without_words() -> None:
     assert found.reason == "send-error:7"
 
 
+def test_what_may_not_be_sent_waits() -> None:
+    """A process that was paused sends nothing of what it had read, until its lease is sure."""
+    ours = False
+
+    async def main() -> Rig:
+        nonlocal ours
+        rig = Rig([entry(1), entry(2)], answers=True, may_send=lambda: ours)
+        running = asyncio.ensure_future(rig.run())
+        await turn_until(lambda: bool(rig.asked))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert rig.peer.sent == []
+        ours = True
+        rig.session.look_again()
+        await running
+        return rig
+
+    assert asyncio.run(main()).peer.sent == ["c1", "c2"]
+
+
 async def turn_until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until what is at hand has been dealt with."""
     for _ in range(100):

@@ -1,0 +1,143 @@
+"""Store the results of receipts past Celery's tracer, where it would do nothing but store them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from celery import signals
+from celery.app.task import Context
+from celery.app.trace import logger as trace_logger
+from celery.app.trace import task_has_custom
+from celery.backends.base import DisabledBackend
+from celery.backends.redis import RedisBackend
+from celery.loaders.base import BaseLoader
+
+from .lanes.record import Record
+from .results import ResultBatch, heard_of
+from .task import ProduceTask, run
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["PlainResults"]
+
+#: What a task may have done around its ``run``.
+_TASK_HOOKS = ("__call__", "before_start", "on_success", "after_return")
+_LOADER_HOOKS = ("on_task_init", "on_process_cleanup")
+
+
+class _Request(msgspec.Struct):
+    """What of a request decides about a result, or stands beside it; the rest is skipped.
+
+    A value of another type makes the result no plain one.
+    """
+
+    ignore_result: bool | None = None
+    callbacks: list[Any] | None = None
+    chain: list[Any] | None = None
+    chord: Any = None
+    group: str | None = None
+    parent_id: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Request)
+_BARE = _Request()
+
+
+class PlainResults:
+    """Stores plain results: those for which Celery's tracer has nothing to do but to store them.
+
+    Nobody hears of them (a signal's receiver, the log), nothing goes on from them (a link, a chain,
+    a chord), and neither the task nor the loader has work of its own around a task. Who could hear
+    is looked up once: it is made for one batch of contexts.
+
+    Arguments:
+        app: the app of the tasks.
+        batch: keeps the results until they are written.
+    """
+
+    def __init__(self, app: Celery, batch: ResultBatch) -> None:
+        self._app = app
+        self._batch = batch
+        self._tasks: dict[str, ProduceTask | None] = {}
+        backend = app.backend
+        self._stores = isinstance(backend, RedisBackend | DisabledBackend)
+        #: Whether there are plain results at all.
+        self._any = (
+            # A backend of somebody's own may do more at the end of a task.
+            type(backend).__module__.startswith("celery.")
+            and not heard_of(signals.task_prerun, signals.task_postrun, signals.task_success)
+            and not trace_logger.isEnabledFor(logging.INFO)
+            and not _own(app.loader, BaseLoader, _LOADER_HOOKS)
+            and not app.conf.result_extended
+            and not app.conf.worker_deduplicate_successful_tasks
+        )
+
+    def store(self, record: Record, result: Any) -> bool:
+        """Store a receipt's result if it is a plain one.
+
+        Returns:
+            Whether it was; if not, nothing was done.
+
+        Raises:
+            What the backend raises, when it cannot encode the result.
+        """
+        task = self._task(record.task) if self._any and record.task is not None else None
+        if task is None:
+            return False
+        request = _request(record)
+        if request is None or request.callbacks or request.chain or request.chord:
+            return False
+        ignored = request.ignore_result
+        if ignored is None:
+            ignored = task.ignore_result
+        elif task.ignore_result and not ignored:
+            # Celery's versions differ in which of both counts.
+            return False
+        if not ignored:
+            if not self._stores:
+                return False
+            self._store(record.context, result, request)
+        return True
+
+    def _store(self, context: str, result: Any, request: _Request) -> None:
+        fields: dict[str, Any] = {
+            "id": context,
+            "group": request.group,
+            "parent_id": request.parent_id,
+            # Given, or Celery looks for custom ones among the names of all fields.
+            "headers": {},
+        }
+        self._batch.backend.mark_as_done(context, result, Context(fields))
+
+    def _task(self, name: str) -> ProduceTask | None:
+        """Return a task whose results may be plain."""
+        if name not in self._tasks:
+            task = self._app.tasks.get(name)
+            plain = isinstance(task, ProduceTask) and self._may_be_plain(task)
+            self._tasks[name] = task if plain else None  # type: ignore[assignment]
+        return self._tasks[name]
+
+    def _may_be_plain(self, task: ProduceTask) -> bool:
+        return (
+            getattr(task.run, "__func__", None) is run
+            and not any(task_has_custom(task, hook) for hook in _TASK_HOOKS)
+            and not task.track_started
+            and task.backend is self._app.backend
+        )
+
+
+def _request(record: Record) -> _Request | None:
+    if record.request is None:
+        return _BARE
+    try:
+        return _decoder.decode(record.request)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def _own(given: Any, base: type, hooks: tuple[str, ...]) -> bool:
+    """Whether an object has any of some methods that are not its base's."""
+    return any(getattr(type(given), hook) is not getattr(base, hook) for hook in hooks)

@@ -1,0 +1,248 @@
+"""Plain results: which they are, and that every other goes through Celery's tracer."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import Celery, signals
+from celery.app.trace import logger as trace_logger
+from celery.backends.redis import RedisBackend
+from celery.loaders.app import AppLoader
+
+from celery_stargate import ProduceTask
+from celery_stargate.lanes.record import Record
+from celery_stargate.plain_results import PlainResults
+from celery_stargate.results import ResultBatch
+from celery_stargate.task import run
+from tests.unit.helpers import make_app, receipt
+
+#: Nothing is written to it: a batch keeps what it gets.
+REDIS = "redis://redis.invalid:6379/0"
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """The log is at WARNING, as by default; a test elsewhere may have changed that."""
+    before = trace_logger.level
+    trace_logger.setLevel(logging.WARNING)
+    yield
+    trace_logger.setLevel(before)
+
+
+def redis_app(**conf: Any) -> Celery:
+    """Return an app with the Redis backend."""
+    return make_app(**{"result_backend": REDIS, **conf})
+
+
+def store(
+    app: Celery, request: str | None = None, task: str = ProduceTask.default_name
+) -> tuple[bool, int]:
+    """Store one result; return whether it was plain, and how many the batch keeps."""
+    batch = ResultBatch(app.backend)
+    record = Record("c", task=task, request=request)
+    return PlainResults(app, batch).store(record, receipt().to_dict()), len(batch)
+
+
+def own(app: Celery, base: type = ProduceTask, body: Any = run, **options: Any) -> str:
+    """Give an app a produce task of its own; return its name."""
+    given: dict[str, Any] = {"bind": True, "base": base, "shared": False, **options}
+    make: Any = app.task(name="shop.own", **given)
+    make(body)
+    return "shop.own"
+
+
+def other_body(self: ProduceTask, *_args: Any, **_options: Any) -> Any:
+    """Return something else than the receipt."""
+    return self.name
+
+
+PLAIN = (True, 1)
+IGNORED = (True, 0)
+NOT_PLAIN = (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (None, PLAIN),
+        ({}, PLAIN),
+        ({"group": "g", "parent_id": "p", "root_id": "r"}, PLAIN),
+        ({"errbacks": [{"task": "x"}], "callbacks": None, "chain": []}, PLAIN),
+        ({"ignore_result": False}, PLAIN),
+        ({"ignore_result": True}, IGNORED),
+        ({"callbacks": [{"task": "x"}]}, NOT_PLAIN),
+        ({"chain": [{"task": "x"}]}, NOT_PLAIN),
+        ({"chord": {"task": "x"}}, NOT_PLAIN),
+        ({"group": {"__type__": "uuid", "__value__": {"hex": "0"}}}, NOT_PLAIN),
+        ({"later": float("nan")}, NOT_PLAIN),
+        ([], NOT_PLAIN),
+    ],
+)
+def test_requests(request_: Any, expected: tuple[bool, int]) -> None:
+    """Nothing may go on from a plain result; what cannot be read for sure is none."""
+    packed = None if request_ is None else json.dumps(request_)
+    assert store(redis_app(), packed) == expected
+
+
+def test_what_is_stored_is_celerys() -> None:
+    """With the group and the parent beside it."""
+    app = redis_app()
+    backend: Any = app.backend
+    batch = ResultBatch(backend)
+    request = json.dumps({"group": "g", "parent_id": "p"})
+    PlainResults(app, batch).store(Record("c", task=ProduceTask.default_name, request=request), [1])
+    [(key, value, _)] = batch.backend.kept
+    assert key == backend.get_key_for_task("c")
+    meta = json.loads(value)
+    assert meta.pop("date_done")
+    assert meta == {
+        "status": "SUCCESS",
+        "result": [1],
+        "traceback": None,
+        "children": [],
+        "group_id": "g",
+        "parent_id": "p",
+        "task_id": "c",
+    }
+
+
+def test_a_task_that_ignores_its_results() -> None:
+    """Stores none; where the call says otherwise, Celery's versions differ in what counts."""
+    app = redis_app()
+    name = own(app, ignore_result=True)
+    assert store(app, task=name) == IGNORED
+    assert store(app, '{"ignore_result":true}', task=name) == IGNORED
+    assert store(app, '{"ignore_result":false}', task=name) == NOT_PLAIN
+    assert store(redis_app(task_ignore_result=True)) == IGNORED
+
+
+@pytest.mark.parametrize("hook", ["before_start", "on_success", "after_return", "__call__"])
+def test_a_task_with_work_of_its_own(hook: str) -> None:
+    """Has the tracer do it; a task without does not."""
+    app = redis_app()
+    assert store(app, task=own(app, type("Own", (ProduceTask,), {}))) == PLAIN
+    app = redis_app()
+    hooked = type("Hooked", (ProduceTask,), {hook: lambda *_args, **_options: None})
+    assert store(app, task=own(app, hooked)) == NOT_PLAIN
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"track_started": True},
+        {"autoretry_for": (KeyError,)},
+        {"body": other_body},
+    ],
+)
+def test_other_tasks(options: dict[str, Any]) -> None:
+    """One with a state before the result, or with another body."""
+    app = redis_app()
+    assert store(app, task=own(app, **options)) == NOT_PLAIN
+
+
+def test_a_task_with_a_backend_of_its_own() -> None:
+    """Its results do not belong into the app's."""
+    app = redis_app()
+    name = own(app)
+    app.tasks[name].backend = redis_app().backend
+    assert store(app, task=name) == NOT_PLAIN
+
+
+def test_what_is_no_produce_task() -> None:
+    """Is left to the tracer, which tells so; so is a context without a task."""
+    app = redis_app()
+
+    @app.task(name="shop.other", shared=False)
+    def other() -> None:
+        """Do nothing."""
+
+    assert store(app, task="shop.other") == NOT_PLAIN
+    assert store(app, task="shop.gone") == NOT_PLAIN
+    assert not PlainResults(app, ResultBatch(app.backend)).store(Record("c"), {})
+    batch = ResultBatch(app.backend)
+    plain = PlainResults(app, batch)
+    record = Record("c", task=ProduceTask.default_name)
+    assert plain.store(record, {})
+    assert plain.store(record, {})
+    assert len(batch) == 2
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"result_extended": True},
+        {"worker_deduplicate_successful_tasks": True},
+        {"task_track_started": True},
+    ],
+)
+def test_settings(conf: dict[str, Any]) -> None:
+    """By which Celery does more."""
+    assert store(redis_app(**conf)) == NOT_PLAIN
+
+
+@pytest.mark.parametrize("hook", ["on_task_init", "on_process_cleanup"])
+def test_a_loader_with_work_of_its_own(hook: str) -> None:
+    """It is called around each task."""
+    app: Any = redis_app()
+    app.loader = type("Hooked", (AppLoader,), {hook: lambda *_: None})(app)
+    assert store(app) == NOT_PLAIN
+
+
+def test_backends() -> None:
+    """Only on Redis is there a batch; where nothing is stored, any backend of Celery's will do."""
+    memory = make_app()
+    assert store(memory) == NOT_PLAIN
+    assert store(memory, '{"ignore_result":true}') == IGNORED
+    assert store(make_app(result_backend=None)) == IGNORED
+    app: Any = redis_app()
+    kind = type("Mine", (RedisBackend,), {"__module__": "shop"})
+    app._local.backend = kind(app=app, url=REDIS)  # noqa: SLF001
+    assert store(app) == NOT_PLAIN
+    assert store(app, '{"ignore_result":true}') == NOT_PLAIN
+
+
+def test_the_log() -> None:
+    """Celery tells of each success at INFO, with a part of the result."""
+    trace_logger.setLevel(logging.INFO)
+    assert store(redis_app()) == NOT_PLAIN
+
+
+def hearing(module: str) -> Callable[..., None]:
+    """Return a signal's receiver that is defined in a module."""
+
+    def receive(**_: Any) -> None:
+        """Hear."""
+
+    receive.__module__ = module
+    return receive
+
+
+@pytest.mark.parametrize("name", ["task_prerun", "task_postrun", "task_success"])
+def test_who_hears_of_a_task(name: str) -> None:
+    """Is told by the tracer; Celery's own receivers have nothing to clean up after no task."""
+    signal = getattr(signals, name)
+    for module, expected in (("celery.fixups.django", PLAIN), ("shop", NOT_PLAIN)):
+        receiver = hearing(module)
+        signal.connect(receiver)
+        try:
+            assert store(redis_app()) == expected
+        finally:
+            signal.disconnect(receiver)
+
+
+def test_who_could_hear_is_looked_up_once() -> None:
+    """For a batch; the next one sees who came."""
+    app = redis_app()
+    batch = ResultBatch(app.backend)
+    plain, record = PlainResults(app, batch), Record("c", task=ProduceTask.default_name)
+    receiver = hearing("shop")
+    signals.task_success.connect(receiver)
+    try:
+        assert plain.store(record, {})
+        assert not PlainResults(app, batch).store(record, {})
+    finally:
+        signals.task_success.disconnect(receiver)
