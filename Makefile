@@ -23,7 +23,7 @@ export PATH := $(PATH)$(if $(OTHERS),:$(subst $(space),:,$(strip $(OTHERS))))
 help:
 	@echo "make test    everything, through tox, beside real servers"
 	@echo "make demo    the main job before your eyes"
-	@echo "make bench   the comparison in README.md, measured here"
+	@echo "make bench   all figures in README.md and docs/performance.md, measured here: 15 minutes"
 	@echo "make lint    ruff"
 	@echo "make types   mypy --strict"
 	@echo "make format  ruff format"
@@ -55,7 +55,11 @@ demo: $(VENV)/package.done
 
 bench: $(VENV)/package.done
 	$(BIN)/python -m pip install -q --group bench
-	$(BIN)/python -m benchmarks --write-readme
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.profile
+	$(BIN)/python -m benchmarks.cases
+	$(BIN)/python -m benchmarks.pages
 
 lint: $(VENV)/tox.done
 	$(BIN)/python -m tox run -e lint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -11,23 +10,19 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
+from .bounded import bounded, end_on_sigterm, tell
 from .figures import Report, make_groups
 from .machine import describe_machine, find_versions
+from .pages import RESULTS, save, write_pages
 from .payload import PAYLOAD
-from .readme import replace_block
 from .rivals import GROUPS, find_rivals
-from .runner import Rival, run_rounds
-from .site import BenchmarkError, Site
+from .runner import Rival, reason_of, run_rounds
+from .site import Site
 from .table import render
 
-_LATEST = Path(__file__).parent / "results" / "latest.json"
-_README = Path(__file__).parents[1] / "README.md"
-
 #: Seconds for the rounds, beside the start of servers and workers.
-_TIME, _QUICK_TIME = 180.0, 25.0
-#: How many seconds more there are before the run is given up.
+_TIME, _QUICK_TIME = 290.0, 40.0
+#: How many seconds more there are before what is not measured by then is given up.
 _GRACE = 45
 
 
@@ -40,20 +35,20 @@ def main(arguments: list[str] | None = None, *, now: datetime | None = None) -> 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each rival runs (5)")
     parser.add_argument(
-        "--quick", action="store_true", help="two short rounds, to see that all runs; within 60 s"
+        "--quick", action="store_true", help="one short round, to see that all runs; within 2 min"
     )
     parser.add_argument("--only", help="only the rivals whose group is, or name begins, so")
-    parser.add_argument("--output", type=Path, help=f"where the JSON goes ({_LATEST.name})")
+    parser.add_argument("--output", type=Path, help="the folder that gets the JSON (results)")
     parser.add_argument(
-        "--write-readme", action="store_true", help="write the tables into the README's block"
+        "--write-docs", action="store_true", help="write the tables and plots into the pages"
     )
     options = parser.parse_args(arguments)
     partial = options.quick or options.only
-    if partial and options.write_readme:
-        parser.error("--write-readme needs a whole run")
+    if partial and options.write_docs:
+        parser.error("--write-docs needs a whole run")
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    output = options.output or (None if partial else _LATEST)
+    output = options.output or (None if partial else RESULTS)
 
     rivals, left_out = find_rivals()
     if options.only:
@@ -67,19 +62,17 @@ def main(arguments: list[str] | None = None, *, now: datetime | None = None) -> 
     report = measure(
         rivals,
         now or datetime.now(UTC),
-        rounds=2 if options.quick else options.rounds,
+        rounds=1 if options.quick else options.rounds,
         share=0.2 if options.quick else 1.0,
         seconds=_QUICK_TIME if options.quick else _TIME,
         left_out=left_out,
     )
-    text = render(report)
-    print(text)
+    print(render(report, GROUPS))
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    if options.write_readme:
-        _README.write_text(replace_block(_README.read_text(), text))
-    return 0
+        save("latest", report, output)
+    if options.write_docs:
+        write_pages()
+    return 0 if report.groups else 1
 
 
 def measure(
@@ -94,21 +87,34 @@ def measure(
     """Start what is needed, run the rounds, and end it all."""
     machine = describe_machine()
     with ExitStack() as running:
-        _tell("starting servers")
+        tell("starting servers")
         site = running.enter_context(Site())
-        signal.alarm(round(seconds) + _GRACE)
-        running.callback(signal.alarm, 0)
-        _tell("starting workers")
-        for rival in rivals:
-            rival.setup(site)
-            running.callback(rival.teardown)
-        samples = run_rounds(
-            rivals, rounds=rounds, share=share, seconds=seconds, clock=time.monotonic, tell=_tell
-        )
         versions = find_versions(site.config.redis_url, site.http_url)
+        tell("starting workers")
+        ready = []
+        with bounded(120):
+            for rival in rivals:
+                try:
+                    rival.setup(site)
+                except Exception as error:  # noqa: BLE001  # told, and the others go on
+                    left_out[rival.title] = reason_of(error)
+                    tell(f"{rival.name}: FAILED to start, no figures: {error}")
+                else:
+                    ready.append(rival)
+                    running.callback(rival.teardown)
+        with bounded(round(seconds) + _GRACE):
+            samples = run_rounds(
+                ready,
+                rounds=rounds,
+                share=share,
+                seconds=seconds,
+                clock=time.monotonic,
+                tell=tell,
+                left_out=left_out,
+            )
     return Report(
         date=now.isoformat(timespec="seconds"),
-        rounds=len(next(iter(samples.values()))[0].seconds),
+        rounds=max((len(each.seconds) for group in samples.values() for each in group), default=0),
         payload_bytes=len(PAYLOAD),
         machine=machine,
         versions=versions,
@@ -117,18 +123,6 @@ def measure(
     )
 
 
-def _end(number: int, frame: object) -> None:
-    """Leave by the way on which everything that was started is ended."""
-    if number == signal.SIGALRM:
-        raise BenchmarkError("it took too long")
-    raise SystemExit(128 + number)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, _end)
+    end_on_sigterm()
     sys.exit(main())

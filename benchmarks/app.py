@@ -12,7 +12,15 @@ from celery import Celery
 
 from celery_stargate import Stargate
 
-__all__ = ["CALLBACKS_QUEUE", "CONFIG_VARIABLE", "READY_VARIABLE", "Config", "make_app"]
+__all__ = [
+    "CALLBACKS_QUEUE",
+    "CONFIG_VARIABLE",
+    "LANES",
+    "READY_VARIABLE",
+    "WINDOWS",
+    "Config",
+    "make_app",
+]
 
 #: Where a worker finds its configuration, as JSON.
 CONFIG_VARIABLE = "STARGATE_BENCH_CONFIG"
@@ -20,8 +28,11 @@ CONFIG_VARIABLE = "STARGATE_BENCH_CONFIG"
 READY_VARIABLE = "STARGATE_BENCH_READY"
 #: Where ``on_ack`` callbacks go; nobody runs them, so that publishing them is what is measured.
 CALLBACKS_QUEUE = "callbacks"
-#: A paused worker must still have its lanes when its turn comes again.
-_LEASE = 600.0
+#: Over how many lanes the topics ``lanes-…`` are spread.
+LANES = (1, 2, 4)
+#: How many messages may be in flight to the topics ``window-…``: Pulsar's own queue holds 1000, and
+#: answers with errors when it is full.
+WINDOWS = (1, 10, 100, 300, 1000)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,8 @@ class Config:
     pulsar_url: str
     service_url: str
     prefix: str
+    #: A paused worker must still have its lanes when its turn comes again.
+    lease: float = 600.0
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -60,8 +73,9 @@ def make_app(config: Config) -> Celery:
         result_backend_transport_options={"global_keyprefix": config.prefix},
         stargate_url=config.pulsar_url,
         stargate_topic=config.topic("lane"),
+        stargate_topics=_topics(config),
         stargate_prefix=f"{config.prefix}stargate",
-        stargate_lease=_LEASE,
+        stargate_lease=config.lease,
     )
     stargate = Stargate(app)
     stargate.task("bench.produce_silent", ignore_result=True, shared=False)
@@ -82,6 +96,19 @@ def make_app(config: Config) -> Celery:
         return str(native.send(payload.encode()))
 
     return app
+
+
+def _topics(config: Config) -> dict[str, Any]:
+    """Return the topics with options of their own, by their names."""
+    topics: dict[str, Any] = {
+        "batched": {"topic": config.topic("batched"), "batching_enabled": True}
+    }
+    for lanes in LANES:
+        topics[f"lanes-{lanes}"] = {"topic": config.topic(f"lanes-{lanes}"), "lanes": lanes}
+    for window in WINDOWS:
+        name = f"window-{window}"
+        topics[name] = {"topic": config.topic(name), "max_pending": window}
+    return topics
 
 
 class _NativeProducer:

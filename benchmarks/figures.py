@@ -7,7 +7,7 @@ from statistics import median
 
 import msgspec
 
-__all__ = ["Figure", "Group", "Report", "Sample", "Spread", "make_groups", "spread"]
+__all__ = ["Figure", "Group", "Laps", "Report", "Sample", "Spread", "make_groups", "spread"]
 
 #: The form of the JSON file.
 VERSION = 1
@@ -34,6 +34,9 @@ class Figure(msgspec.Struct, frozen=True):
     rate: Spread
     #: The rate as a multiple of the baseline's in the same round.
     ratio: Spread
+    #: Where each operation was timed: milliseconds that half of them, and 99 of 100, took at most.
+    p50: Spread | None = None
+    p99: Spread | None = None
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -44,6 +47,8 @@ class Group(msgspec.Struct, frozen=True):
     #: ``per_second`` or ``milliseconds``: how the absolute figures read best.
     unit: str
     figures: tuple[Figure, ...]
+    #: Its name among :data:`benchmarks.rivals.GROUPS`.
+    name: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -63,6 +68,27 @@ class Report(msgspec.Struct, frozen=True):
     version: int = VERSION
 
 
+class Laps(msgspec.Struct, frozen=True):
+    """One round in which each operation was timed."""
+
+    #: Of the round.
+    seconds: float
+    #: Seconds that half of the operations, and 99 of 100, took at most.
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, laps: Sequence[float]) -> Laps:
+        """Sum up the operations' seconds."""
+        ordered = sorted(laps)
+        return cls(sum(ordered), _percentile(ordered, 50), _percentile(ordered, 99))
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    """Return the lowest value that so many percent of the values do not exceed."""
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
 class Sample(msgspec.Struct, frozen=True):
     """A rival's rounds as they were measured."""
 
@@ -70,6 +96,8 @@ class Sample(msgspec.Struct, frozen=True):
     title: str
     count: int
     seconds: tuple[float, ...]
+    #: Of the rounds in which each operation was timed.
+    laps: tuple[Laps, ...] = ()
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -98,19 +126,35 @@ def make_groups(
     Raises:
         ValueError: rivals of a group have different numbers of rounds.
     """
-    return tuple(Group(*words[name], tuple(_figures(members))) for name, members in samples.items())
+    return tuple(
+        Group(*words[name], tuple(_figures(members)), name) for name, members in samples.items()
+    )
 
 
 def _figures(members: Sequence[Sample]) -> list[Figure]:
-    baseline = _rates(members[0])
+    baseline = _speeds(members[0])
     figures = []
     for each in members:
-        rates = _rates(each)
-        ratios = [rate / base for rate, base in zip(rates, baseline, strict=True)]
+        ratios = [speed / base for speed, base in zip(_speeds(each), baseline, strict=True)]
+        timed = bool(each.laps)
         figures.append(
-            Figure(each.name, each.title, each.count, each.seconds, spread(rates), spread(ratios))
+            Figure(
+                each.name,
+                each.title,
+                each.count,
+                each.seconds,
+                spread(_rates(each)),
+                spread(ratios),
+                spread([1000 * lap.p50 for lap in each.laps]) if timed else None,
+                spread([1000 * lap.p99 for lap in each.laps]) if timed else None,
+            )
         )
     return figures
+
+
+def _speeds(sample: Sample) -> list[float]:
+    """What a round is compared by: its median operation where each was timed, else its rate."""
+    return [1 / lap.p50 for lap in sample.laps] or _rates(sample)
 
 
 def _rates(sample: Sample) -> list[float]:

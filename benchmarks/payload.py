@@ -1,8 +1,14 @@
-"""The one message of all rivals."""
+"""The messages of all rivals."""
 
 from __future__ import annotations
 
-__all__ = ["PAYLOAD"]
+__all__ = ["PAYLOAD", "payload"]
+
+
+def payload(size: int) -> str:
+    """Return one of so many bytes."""
+    return ("0123456789" * (size // 10 + 1))[:size]
+
 
 #: 100 bytes.
-PAYLOAD = "0123456789" * 10
+PAYLOAD = payload(100)

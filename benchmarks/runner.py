@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from .figures import Sample
+from .figures import Laps, Sample
 
 if TYPE_CHECKING:
     from .site import Site
 
-__all__ = ["Rival", "run_rounds"]
+__all__ = ["Rival", "TooLong", "reason_of", "run_rounds"]
+
+
+class TooLong(BaseException):
+    """The run's time is over. No rival may take it for its own failure."""
 
 
 class Rival(ABC):
@@ -31,11 +35,25 @@ class Rival(ABC):
         self.site = site
 
     @abstractmethod
-    def run(self, count: int) -> float:
+    def run(self, count: int) -> float | Laps:
         """Do ``count`` operations, see that they were done, and return the seconds they took."""
 
     def teardown(self) -> None:  # noqa: B027  # most leave it to the site
         """Let go of what :meth:`setup` made."""
+
+
+class _Runner:
+    """A rival and its rounds, until it fails."""
+
+    def __init__(self, rival: Rival, share: float) -> None:
+        self.rival = rival
+        self.count = max(1, round(rival.count * share))
+        self.rounds: list[float | Laps] = []
+
+    def sample(self, rounds: int) -> Sample:
+        rival, kept = self.rival, self.rounds[:rounds]
+        laps = tuple(each for each in kept if isinstance(each, Laps))
+        return Sample(rival.name, rival.title, self.count, tuple(map(_seconds, kept)), laps)
 
 
 def run_rounds(
@@ -46,11 +64,13 @@ def run_rounds(
     seconds: float,
     clock: Callable[[], float],
     tell: Callable[[str], None],
+    left_out: dict[str, str],
 ) -> dict[str, list[Sample]]:
     """Run every rival once in each round, after one short round that does not count.
 
     Each round begins with another rival, so that none always runs after the same one. A round
-    that would probably not end in time is not begun; the first always is.
+    that would probably not end in time is not begun; the first always is. A rival that fails has
+    no figures and runs no more. Where :class:`TooLong` comes, whole rounds stay.
 
     Arguments:
         rivals: set up.
@@ -58,29 +78,57 @@ def run_rounds(
         seconds: for all of it.
         clock: monotonic, in seconds.
         tell: gets a line about each measurement.
+        left_out: gets the titles of those that failed, with the reason.
 
     Returns:
         The samples by group, in the order of the rivals.
     """
     began = clock()
-    counts = {rival.name: max(1, round(rival.count * share)) for rival in rivals}
-    for rival in rivals:
-        rival.run(max(1, counts[rival.name] // 10))
-    measured: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-    longest = 0.0
-    for number in range(rounds):
-        round_began = clock()
-        if number and round_began + longest - began > seconds:
-            tell(f"no time for more than {number} of {rounds} rounds")
-            break
-        first = number % len(rivals)
-        for rival in (*rivals[first:], *rivals[:first]):
-            took = rival.run(counts[rival.name])
-            measured[rival.name].append(took)
-            tell(f"round {number + 1}: {rival.name}: {counts[rival.name] / took:,.0f}/s")
-        longest = max(longest, clock() - round_began)
+    runners = [_Runner(rival, share) for rival in rivals]
+
+    def attempt(runner: _Runner, count: int) -> float | Laps | None:
+        try:
+            return runner.rival.run(count)
+        except Exception as error:  # noqa: BLE001  # told, and the others go on
+            runners.remove(runner)
+            left_out[runner.rival.title] = reason_of(error)
+            tell(f"{runner.rival.name}: FAILED, no figures: {error}")
+            return None
+
+    done = 0
+    try:
+        for runner in list(runners):
+            attempt(runner, max(1, runner.count // 10))
+        longest = 0.0
+        for number in range(rounds):
+            round_began = clock()
+            if number and round_began + longest - began > seconds:
+                tell(f"no time for more than {number} of {rounds} rounds")
+                break
+            order = list(runners)
+            first = number % max(1, len(order))
+            for runner in (*order[first:], *order[:first]):
+                took = attempt(runner, runner.count)
+                if took is not None:
+                    runner.rounds.append(took)
+                    rate = runner.count / _seconds(took)
+                    tell(f"round {number + 1}: {runner.rival.name}: {rate:,.0f}/s")
+            longest = max(longest, clock() - round_began)
+            done = number + 1
+    except TooLong:
+        tell(f"the time is over after {done} whole rounds")
     samples: dict[str, list[Sample]] = {}
-    for rival in rivals:
-        sample = Sample(rival.name, rival.title, counts[rival.name], tuple(measured[rival.name]))
-        samples.setdefault(rival.group, []).append(sample)
+    for runner in runners:
+        if done:
+            samples.setdefault(runner.rival.group, []).append(runner.sample(done))
     return samples
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an error says, fit for a table."""
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0].rstrip(':')}" if words else type(error).__name__
+
+
+def _seconds(took: float | Laps) -> float:
+    return took.seconds if isinstance(took, Laps) else took

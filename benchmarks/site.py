@@ -29,7 +29,7 @@ __all__ = ["BenchmarkError", "Site", "Worker"]
 _ROOT = Path(__file__).parents[1]
 _START_TIMEOUT = 60.0
 #: How long one wait may take; what is measured takes a few seconds.
-_WAIT_TIMEOUT = 90.0
+_WAIT_TIMEOUT = 30.0
 #: How often a wait looks; the error of what is measured is below it.
 _LOOK_EVERY = 0.005
 
@@ -73,6 +73,14 @@ class Worker:
         """
         if not self._process.alive:
             raise BenchmarkError(f"worker {self.name} ended:\n{self._process.log_tail()}")
+
+    @property
+    def pid(self) -> int:
+        """Its main process, in which the acknowledger runs."""
+        pid = self._process.pid
+        if pid is None:
+            raise BenchmarkError(f"worker {self.name} ended:\n{self._process.log_tail()}")
+        return pid
 
     def log_tail(self) -> str:
         return self._process.log_tail()
@@ -176,11 +184,12 @@ class Site:
         self._running.callback(self._remove_topics)
         self._running.callback(self.remove_keys, self.config.prefix)
 
-    def worker(self, name: str, *options: str) -> Worker:
+    def worker(self, name: str, *options: str, config: Config | None = None) -> Worker:
         """Return the worker of a name, asleep; it is started when it is first asked for.
 
         Arguments:
             options: of ``celery worker``. Its queue has its name.
+            config: of a world of its own.
 
         Raises:
             tests.servers.ServerError: it did not start.
@@ -193,7 +202,7 @@ class Site:
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         environ = {
             **self._environ,
-            CONFIG_VARIABLE: self.config.to_json(),
+            CONFIG_VARIABLE: (config or self.config).to_json(),
             READY_VARIABLE: str(ready),
             "PYTHONPATH": str(_ROOT),
         }

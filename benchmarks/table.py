@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from .figures import Figure, Group, Report, Spread
 
-__all__ = ["render"]
+__all__ = ["measured_on", "render", "render_groups", "render_groups_of", "spread_text"]
+
+#: The groups in the README; the others stand in docs/performance.md.
+MAIN = ("", "drain", "delay", "one", "bulk")
 
 
-def render(report: Report) -> str:
-    """Return the tables, one for each group, and what they were measured on."""
-    parts = [_group(each) for each in report.groups]
+def render(report: Report, names: Collection[str] = MAIN) -> str:
+    """Return the tables of some groups, and what they were measured on."""
+    return render_groups(report, names) + "\n" + measured_on(report)
+
+
+def render_groups(report: Report, names: Collection[str]) -> str:
+    """Return the tables of some groups."""
+    return render_groups_of([each for each in report.groups if each.name in names])
+
+
+def render_groups_of(groups: Iterable[Group]) -> str:
+    """Return a table for each group."""
+    return "\n\n".join(_group(each) for each in groups) + "\n"
+
+
+def measured_on(report: Report) -> str:
+    """Return when and on what it was measured, and who could not take part."""
     machine = ", ".join(report.machine.values())
     versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
-    parts.append(
+    words = (
         f"Measured {report.date[:10]} in one run of `python -m benchmarks`: "
         f"{report.rounds} rounds, in each of which every rival ran once, one after the other, on "
         f"the same servers; messages of {report.payload_bytes} bytes. A ratio is the median of the "
         "rounds' ratios; in brackets the lowest and the highest round.\n\n"
         f"Machine: {machine}.\n\nVersions: {versions}."
     )
+    parts = [words]
     if report.left_out:
         left = "; ".join(f"{name}: {reason}" for name, reason in report.left_out.items())
         parts.append(f"Left out: {left}.")
@@ -29,26 +47,33 @@ def render(report: Report) -> str:
 
 def _group(group: Group) -> str:
     per_second = group.unit == "per_second"
+    timed = any(figure.p50 is not None for figure in group.figures)
     head = "per second" if per_second else "milliseconds each"
+    if timed:
+        head = "median, ms | 99 of 100 within, ms"
     lines = [
         f"**{group.title}.** {group.how}",
         "",
         f"| | ratio to the first | {head} |",
-        "|---|---|---|",
+        "|---|---|---|---|" if timed else "|---|---|---|",
     ]
     for place, figure in enumerate(group.figures):
-        ratio = "1" if place == 0 else _spread(figure.ratio, _short)
-        absolute = _spread(figure.rate, _count) if per_second else _milliseconds(figure)
+        ratio = "1" if place == 0 else spread_text(figure.ratio, _short)
+        if figure.p50 is not None and figure.p99 is not None:
+            absolute = f"{spread_text(figure.p50, _short)} | {spread_text(figure.p99, _short)}"
+        else:
+            absolute = spread_text(figure.rate, _count) if per_second else _milliseconds(figure)
         lines.append(f"| {figure.title} | {ratio} | {absolute} |")
     return "\n".join(lines)
 
 
 def _milliseconds(figure: Figure) -> str:
     rate = figure.rate
-    return _spread(Spread(1000 / rate.median, 1000 / rate.high, 1000 / rate.low), _short)
+    return spread_text(Spread(1000 / rate.median, 1000 / rate.high, 1000 / rate.low), _short)
 
 
-def _spread(values: Spread, show: Callable[[float], str]) -> str:
+def spread_text(values: Spread, show: Callable[[float], str]) -> str:
+    """Return a median with the lowest and the highest."""
     return f"{show(values.median)} ({show(values.low)} to {show(values.high)})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,11 @@ from .topic import Topic
 from .window import Entry, Window
 
 __all__ = ["Counters", "FalseOk", "SendAgain", "Session", "judge"]
+
+
+#: How many messages, and bytes of them, one write takes; one message always.
+_WRITE_COUNT = 64
+_WRITE_BYTES = 64 * 1024
 
 
 class SendAgain(LinkBroken):
@@ -150,15 +155,15 @@ class Session:
             entries = await self._source(count, size)
             if not entries:
                 break
-            for entry in entries:
+            for some in _writes(entries):
                 if self._alignment.lost:
-                    # It would get another's number. When all has its outcome, _align() ends this.
+                    # They would get others' numbers. When all has its outcome, _align() ends this.
                     await self._for_ever()
                 while not self._may_send():
                     await self._wait_for_change()
-                if window.add(entry):
-                    self.counters.sent += 1
-                    await send(entry.frame)
+                frames = [entry.frame for entry in some if window.add(entry)]
+                self.counters.sent += len(frames)
+                await send(*frames)
         while len(window):
             await self._wait_for_change()
 
@@ -235,6 +240,17 @@ class Session:
         if self._numbered is None:
             return LinkBroken(reason)
         return Misaligned(reason, regenerate=True)
+
+
+def _writes(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Split messages into what one write takes: enough to pay, and not much for the socket."""
+    begin = size = 0
+    for place, entry in enumerate(entries):
+        if place - begin >= _WRITE_COUNT or (size and size + len(entry.frame) > _WRITE_BYTES):
+            yield entries[begin:place]
+            begin, size = place, 0
+        size += len(entry.frame)
+    yield entries[begin:]
 
 
 def _undeclared(outcome: Outcome, numbered: Numbered) -> bool:

@@ -10,21 +10,15 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-import msgspec
-
-from benchmarks.figures import Report
-from benchmarks.readme import BEGIN, END
-from benchmarks.table import render
+from benchmarks.pages import blocks
+from benchmarks.readme import block_of
 from celery_stargate.settings import _TABLE, PREFIX, ProducerOptions, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-
-#: What the README holds between the markers before the first run.
-_NOT_MEASURED = "Not measured yet: `make bench` writes this part."
 
 _BLOCK = re.compile(
     r"^(?:<!-- file: (?P<file>\S+) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -130,31 +124,28 @@ def check_settings(text: str) -> Iterator[str]:
             yield f"{PREFIX}{name}: *per topic* is said wrongly"
 
 
-def check_figures(text: str) -> Iterator[str]:
-    """Compare the benchmark's part of the README with the run's JSON."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        yield f"{BEGIN} and {END} must each stand once"
-        return
-    block = text.partition(BEGIN)[2].partition(END)[0].strip()
-    latest = ROOT / "benchmarks" / "results" / "latest.json"
-    if not latest.is_file():
-        if block != _NOT_MEASURED:
-            yield f"there are figures, and no {latest.relative_to(ROOT)}"
-        return
-    report = msgspec.json.decode(latest.read_bytes(), type=Report)
-    if block != render(report).strip():
-        yield f"the figures are not those of {latest.relative_to(ROOT)}; run `make bench`"
+def check_figures(text: str, named: Mapping[str, str]) -> Iterator[str]:
+    """Compare the measured parts of a page with what the runs' JSON says."""
+    for name, block in named.items():
+        try:
+            found = block_of(text, name)
+        except ValueError as error:
+            yield str(error)
+            continue
+        if found != block:
+            yield f"the figures {name or 'here'} are not those of benchmarks/results; `make bench`"
 
 
 def problems() -> Iterator[tuple[Path, str]]:
     """Return all that is wrong, with the page where it stands."""
+    measured = blocks()
     for page in pages():
         text = page.read_text("utf-8")
         checks = [check_programs(page, text), check_links(page, text), check_tests(text)]
         if page == ROOT / "docs" / "settings.md":
             checks.append(check_settings(text))
-        if page == ROOT / "README.md":
-            checks.append(check_figures(text))
+        if page in measured:
+            checks.append(check_figures(text, measured[page]))
         for check in checks:
             for problem in check:
                 yield page, problem

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from ..runner import Rival
-from .bare import BareSendAsync, BareWebSocket
+from .bare import ASYNC_OF_SIZE, BareSendAsync, BareSendAsyncBatched, BareWebSocket
+from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES
 from .celery_task import NativeSendPrefork, NativeSendThreads, NoopTask
-from .delay import CeleryDelay, LaneDelay
-from .lane import LaneOnAck, LaneResults, LaneSilent
-from .one_at_a_time import LaneGet, NoopGet, WebSocketRoundTrip
+from .delay import CeleryDelay, LaneDelay, LaneDelayLists, ProduceMany
+from .lane import LaneChain, LaneLists, LaneOnAck, LaneResults, LaneSilent
+from .one_at_a_time import LaneGet, LaneGetHalfLoad, NoopGet, ProduceWaits, WebSocketRoundTrip
 
 __all__ = ["GROUPS", "RIVALS", "find_rivals"]
 
@@ -20,8 +21,8 @@ GROUPS = {
         "From Celery to Pulsar",
         (
             "Calls wait while the one worker is paused; the time is from its resume until the last "
-            "result is stored (with `ignore_result`: the last context is finished; with `on_ack`: "
-            "the last callback is published too)."
+            "result is stored (with `ignore_result`: the last context is finished; with `on_ack` "
+            "or a chain: the next task is published too). Of lists the messages are counted."
         ),
         "per_second",
     ),
@@ -32,14 +33,38 @@ GROUPS = {
     ),
     "one": (
         "One at a time",
-        "Each call waits for its result, or for Pulsar's receipt, before the next.",
+        (
+            "Each call waits for its result, or for Pulsar's receipt, before the next. Ratios are "
+            "of medians."
+        ),
         "milliseconds",
     ),
-    "bare": (
-        "Without Celery",
-        "One process, 1000 messages in flight, unbatched.",
+    "bulk": (
+        "In bulk",
+        (
+            "From the first put until each message is settled and finished, one lane and one "
+            "worker, which works meanwhile; 1000 messages in flight, unbatched where nothing else "
+            "is said. The bare loops have no Celery, no Redis, and lose what they hold when they "
+            "end."
+        ),
         "per_second",
     ),
+    "lanes": (
+        "Lanes and workers",
+        (
+            "A backlog that `produce_many` made while the workers were paused, from their resume "
+            "until the last context is finished."
+        ),
+        "per_second",
+    ),
+    **{
+        f"size-{size}": (
+            f"Messages of {words}",
+            "As in bulk, one lane, unbatched.",
+            "per_second",
+        )
+        for size, words, _ in SIZES
+    },
 }
 
 RIVALS: Sequence[type[Rival]] = (
@@ -49,13 +74,24 @@ RIVALS: Sequence[type[Rival]] = (
     LaneResults,
     LaneSilent,
     LaneOnAck,
+    LaneChain,
+    LaneLists,
     CeleryDelay,
     LaneDelay,
+    LaneDelayLists,
+    ProduceMany,
     NoopGet,
     LaneGet,
+    LaneGetHalfLoad,
+    ProduceWaits,
     WebSocketRoundTrip,
     BareSendAsync,
     BareWebSocket,
+    *BULK[:3],
+    BareSendAsyncBatched,
+    *BULK[3:],
+    *LANES_RIVALS,
+    *(each for size, _, _ in SIZES for each in (ASYNC_OF_SIZE[size], OF_SIZE[size])),
 )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from typing import Any, ClassVar
 
-from ..payload import PAYLOAD
+from ..payload import PAYLOAD, payload
 from ..runner import Rival
 from ..site import BenchmarkError, Site
+from .bulk import SIZES
 from .raw import connect, frame, require_receipt
 
-__all__ = ["BareSendAsync", "BareWebSocket"]
+__all__ = ["ASYNC_OF_SIZE", "BareSendAsync", "BareSendAsyncBatched", "BareWebSocket"]
 
 IN_FLIGHT = 1000
 _TIMEOUT = 60.0
@@ -21,9 +22,9 @@ _TIMEOUT = 60.0
 class BareWebSocket(Rival):
     """One task sends, another reads the receipts."""
 
-    group = "bare"
+    group = "bulk"
     name = "bare-websocket"
-    title = "`websockets`, a bare loop"
+    title = "`websockets`, a bare loop (nothing durable)"
     count = 10_000
 
     def run(self, count: int) -> float:
@@ -56,11 +57,14 @@ class BareWebSocket(Rival):
 class BareSendAsync(Rival):
     """pulsar-client with a callback for each receipt."""
 
-    group = "bare"
+    group = "bulk"
     name = "bare-send-async"
-    title = "`pulsar-client`'s `send_async`, a bare loop"
+    title = "`pulsar-client`'s `send_async`, a bare loop (nothing durable)"
     count = 10_000
     needs = ("pulsar",)
+    size: ClassVar[int] = len(PAYLOAD)
+    #: Of the producer.
+    options: ClassVar[dict[str, Any]] = {}
 
     def setup(self, site: Site) -> None:
         super().setup(site)
@@ -71,7 +75,7 @@ class BareSendAsync(Rival):
             site.config.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
         )
         self._producer = self._client.create_producer(
-            site.config.topic("native"), max_pending_messages=IN_FLIGHT
+            site.config.topic(self.name), max_pending_messages=IN_FLIGHT, **self.options
         )
 
     def run(self, count: int) -> float:
@@ -90,11 +94,11 @@ class BareSendAsync(Rival):
             if receipts == count:
                 done.set()
 
-        payload = PAYLOAD.encode()
+        body = payload(self.size).encode()
         began = time.perf_counter()
         for _ in range(count):
             room.acquire()
-            self._producer.send_async(payload, on_receipt)
+            self._producer.send_async(body, on_receipt)
         if not done.wait(_TIMEOUT):
             raise BenchmarkError(f"{receipts} of {count} messages have a receipt")
         seconds = time.perf_counter() - began
@@ -104,3 +108,25 @@ class BareSendAsync(Rival):
 
     def teardown(self) -> None:
         self._client.close()
+
+
+class BareSendAsyncBatched(BareSendAsync):
+    """Many messages in one entry of Pulsar's."""
+
+    name = "bare-send-async-batched"
+    title = "`pulsar-client`'s `send_async`, a bare loop, batched (nothing durable)"
+    options: ClassVar[dict[str, Any]] = {"batching_enabled": True}
+
+
+def _of_size(words: str, bytes_: int, operations: int) -> type[BareSendAsync]:
+    class BareSendAsyncOfSize(BareSendAsync):
+        group = f"size-{bytes_}"
+        name = f"bare-send-async-{bytes_}"
+        title = f"`pulsar-client`'s `send_async`, a bare loop, {words} each"
+        count = operations
+        size = bytes_
+
+    return BareSendAsyncOfSize
+
+
+ASYNC_OF_SIZE = {size: _of_size(words, size, count) for size, words, count in SIZES}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from celery_stargate import produce_task
+from celery import Celery
+
+from celery_stargate import Stargate, produce_task
 
 from ..payload import PAYLOAD
 from ..runner import Rival
 
-__all__ = ["CeleryDelay", "LaneDelay"]
+__all__ = ["CeleryDelay", "LaneDelay", "LaneDelayLists", "ProduceMany"]
 
 
 class _Delay(Rival):
@@ -20,16 +22,22 @@ class _Delay(Rival):
     count = 1500
     task: ClassVar[str]
 
+    def call(self, app: Celery, count: int) -> None:
+        """Call for so many messages."""
+        task: Any = app.tasks[self.task]
+        for _ in range(count):
+            task.delay(PAYLOAD)
+
     def run(self, count: int) -> float:
         config = self.site.config.below(self.name)
         with self.site.caller(config) as app:
-            task = app.tasks[self.task]
-            for _ in range(20):
-                task.delay(PAYLOAD)
+            # Nobody drains here; a survey that finds no worker must start none.
+            vars(Stargate.of(app))["_require_owner"] = lambda: None
+            self.call(app, 20)
             began = time.perf_counter()
-            for _ in range(count):
-                task.delay(PAYLOAD)
+            self.call(app, count)
             seconds = time.perf_counter() - began
+            Stargate.of(app).close()
         self.site.remove_keys(config.prefix)
         return seconds
 
@@ -48,3 +56,29 @@ class LaneDelay(_Delay):
     name = "delay-lane"
     title = "**`produce_task.delay()`** into a lane"
     task = produce_task.name
+
+
+class LaneDelayLists(_Delay):
+    """One call for 100 messages."""
+
+    name = "delay-lane-lists"
+    title = "**`produce_task.delay()`**, lists of 100, per message"
+    task = produce_task.name
+    count = 20_000
+
+    def call(self, app: Celery, count: int) -> None:
+        task: Any = app.tasks[self.task]
+        for start in range(0, count, 100):
+            task.delay([PAYLOAD] * min(100, count - start))
+
+
+class ProduceMany(_Delay):
+    """Each message is a context of its own, and all are in Redis when it returns."""
+
+    name = "delay-produce-many"
+    title = "**`stargate.produce_many`**, per message"
+    count = 20_000
+
+    def call(self, app: Celery, count: int) -> None:
+        alert = app.signature("bench.on_ack")
+        Stargate.of(app).produce_many([PAYLOAD] * count, on_error=alert)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from celery import Celery
+from celery import Celery, chain
 
 from celery_stargate import produce_task
 from celery_stargate.lanes.lane import Lane
@@ -15,7 +16,10 @@ from ..runner import Rival
 from ..site import BenchmarkError, Site, Worker
 from .drain import WARM_UP, drain
 
-__all__ = ["LaneOnAck", "LaneResults", "LaneSilent", "lane_worker"]
+__all__ = ["LaneChain", "LaneLists", "LaneOnAck", "LaneResults", "LaneSilent", "lane_worker"]
+
+
+_LIST = 100
 
 
 def lane_worker(site: Site) -> Worker:
@@ -49,6 +53,27 @@ class LaneResults(_Lane):
             return seconds
 
 
+class LaneLists(_Lane):
+    """Lists of 100: one task and one result for each list; messages are counted."""
+
+    name = "lane-lists"
+    title = "**`produce_task`**, with results, lists of 100"
+    count = 6000
+
+    def run(self, count: int) -> float:
+        lists = max(1, count // _LIST)
+        with self.site.caller() as app:
+            produce = app.tasks[produce_task.name]
+            results = self.site.results(self._worker, app)
+            messages = [PAYLOAD] * _LIST
+            seconds = drain(
+                self._worker, lambda: str(produce.delay(messages).id), lists, results.wait
+            )
+            results.require_success()
+            # As if it had been just as many as were asked for.
+            return seconds * count / (lists * _LIST)
+
+
 class LaneSilent(_Lane):
     """Until the last context is finished; no result says so."""
 
@@ -73,19 +98,20 @@ class LaneSilent(_Lane):
         return seconds
 
 
-class LaneOnAck(_Lane):
-    """Until the last callback is published; no worker runs them."""
+class _LaneAndThen(_Lane):
+    """Until what follows the last message is published; no worker runs it."""
 
-    name = "lane-on-ack"
-    title = "**`produce_task`**, with results and `on_ack` on each"
     count = 1500
+
+    def call(self, app: Celery, after: Any) -> str:
+        """Call once, and return the produce task's id."""
+        raise NotImplementedError
 
     def run(self, count: int) -> float:
         site, worker = self.site, self._worker
         queue = f"{site.config.prefix}{CALLBACKS_QUEUE}"
         with site.caller() as app:
-            produce = app.tasks[produce_task.name]
-            on_ack = app.signature("bench.on_ack", queue=CALLBACKS_QUEUE)
+            after = app.signature("bench.on_ack", queue=CALLBACKS_QUEUE)
             results = site.results(worker, app)
             expected = 0
 
@@ -95,12 +121,32 @@ class LaneOnAck(_Lane):
                 site.wait_until(worker, lambda: site.redis.llen(queue) >= expected)
                 results.wait(ids)
 
-            seconds = drain(
-                worker, lambda: str(produce.delay(PAYLOAD, on_ack=on_ack).id), count, wait
-            )
+            seconds = drain(worker, lambda: self.call(app, after), count, wait)
             results.require_success()
         site.redis.delete(queue)
         return seconds
+
+
+class LaneOnAck(_LaneAndThen):
+    """The callback gets the receipt."""
+
+    name = "lane-on-ack"
+    title = "**`produce_task`**, with results and `on_ack` on each"
+
+    def call(self, app: Celery, after: Any) -> str:
+        return str(app.tasks[produce_task.name].delay(PAYLOAD, on_ack=after).id)
+
+
+class LaneChain(_LaneAndThen):
+    """The next task of the chain gets the receipt."""
+
+    name = "lane-chain"
+    title = "**`produce_task`**, first of a chain of two"
+
+    def call(self, app: Celery, after: Any) -> str:
+        produce = app.tasks[produce_task.name]
+        last: Any = chain(produce.s(PAYLOAD), after).apply_async()
+        return str(last.parent.id)
 
 
 def _contexts_key(app: Celery) -> str:

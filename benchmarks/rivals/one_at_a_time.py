@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from celery_stargate import produce_task
+from celery_stargate import Stargate, produce_task
 
+from ..app import CONFIG_VARIABLE
+from ..figures import Laps
 from ..payload import PAYLOAD
 from ..runner import Rival
 from ..site import Site
+from .bulk import Settling
+from .drain import drain
 from .lane import lane_worker
 from .raw import connect, frame, require_receipt
 
-__all__ = ["LaneGet", "NoopGet", "WebSocketRoundTrip"]
+__all__ = ["LaneGet", "LaneGetHalfLoad", "NoopGet", "ProduceWaits", "WebSocketRoundTrip"]
 
 _TIMEOUT = 30.0
+_WARM_UP = 20
 
 
 class NoopGet(Rival):
@@ -31,10 +40,10 @@ class NoopGet(Rival):
         super().setup(site)
         self._worker = site.worker("noop", "-P", "prefork", "-c", "2", "--without-stargate")
 
-    def run(self, count: int) -> float:
+    def run(self, count: int) -> Laps:
         with self._worker.awake(), self.site.caller() as app:
             signature = app.signature("bench.noop", (PAYLOAD,), queue="noop")
-            return _time_gets(lambda: signature.apply_async().get(timeout=_TIMEOUT), count)
+            return time_each(lambda: signature.apply_async().get(timeout=_TIMEOUT), count)
 
 
 class LaneGet(Rival):
@@ -49,19 +58,81 @@ class LaneGet(Rival):
         super().setup(site)
         self._worker = lane_worker(site)
 
-    def run(self, count: int) -> float:
+    def run(self, count: int) -> Laps:
         with self._worker.awake(), self.site.caller() as app:
             produce = app.tasks[produce_task.name]
-            return _time_gets(lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count)
+            return time_each(lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count)
 
 
-def _time_gets(get: Callable[[], object], count: int) -> float:
-    for _ in range(20):
-        get()
-    began = time.perf_counter()
-    for _ in range(count):
-        get()
-    return time.perf_counter() - began
+class LaneGetHalfLoad(LaneGet):
+    """The same, while another process puts half of what the worker can drain into the same lane.
+
+    What it can drain is measured first: a backlog of lists of ten, as the load is.
+    """
+
+    name = "lane-get-half-load"
+    title = "**`produce_task.delay().get()`**, the worker at half its load"
+
+    def run(self, count: int) -> Laps:
+        with self.site.caller() as app, self._worker.awake():
+            settling = Settling(self.site.redis, app, None)
+            silent = app.tasks["bench.produce_silent"]
+
+            def wait(ids: object) -> None:
+                self.site.wait_until(self._worker, settling.done)
+
+            seconds = drain(
+                self._worker, lambda: str(silent.delay([PAYLOAD] * LOAD_LIST).id), _LISTS, wait
+            )
+            self._worker.resume()
+            produce = app.tasks[produce_task.name]
+            with self._load(_LISTS * LOAD_LIST / seconds / 2):
+                laps = time_each(lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count)
+            wait(())
+            return laps
+
+    @contextmanager
+    def _load(self, rate: float) -> Iterator[None]:
+        command = [sys.executable, "-m", "benchmarks.load", str(rate)]
+        environ = {**os.environ, CONFIG_VARIABLE: self.site.config.to_json()}
+        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()  # it has begun
+                yield
+            finally:
+                process.terminate()
+                process.wait(10)
+
+
+#: Messages in each call of the load.
+LOAD_LIST = 10
+_LISTS = 100
+
+
+class ProduceWaits(LaneGet):
+    """By a lane and Pulsar, without Celery's results: an inbox in Redis tells the caller."""
+
+    name = "produce-waits"
+    title = "**`stargate.produce`**"
+
+    def run(self, count: int) -> Laps:
+        with self._worker.awake(), self.site.caller() as app:
+            stargate = Stargate.of(app)
+            laps = time_each(lambda: stargate.produce(PAYLOAD, timeout=_TIMEOUT), count)
+            stargate.close()
+            return laps
+
+
+def time_each(call: Callable[[], object], count: int) -> Laps:
+    """Time each of so many calls, after some that do not count."""
+    laps = []
+    for number in range(-_WARM_UP, count):
+        began = time.perf_counter()
+        call()
+        if number >= 0:
+            laps.append(time.perf_counter() - began)
+    return Laps.of(laps)
 
 
 class WebSocketRoundTrip(Rival):
@@ -72,14 +143,16 @@ class WebSocketRoundTrip(Rival):
     title = "a bare WebSocket round trip (no Celery, no Redis)"
     count = 300
 
-    def run(self, count: int) -> float:
+    def run(self, count: int) -> Laps:
         return asyncio.run(self._run(count))
 
-    async def _run(self, count: int) -> float:
+    async def _run(self, count: int) -> Laps:
+        laps = []
         async with connect(self.site.config, "raw") as socket:
-            for number in range(-20, count):
-                if number == 0:
-                    began = time.perf_counter()
+            for number in range(-_WARM_UP, count):
+                began = time.perf_counter()
                 await socket.send(frame(str(number)), text=True)
                 require_receipt(await socket.recv(decode=False))
-            return time.perf_counter() - began
+                if number >= 0:
+                    laps.append(time.perf_counter() - began)
+        return Laps.of(laps)

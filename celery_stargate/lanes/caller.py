@@ -28,6 +28,8 @@ __all__ = ["Lanes"]
 ANSWER_MS = 60_000
 #: How long the one who settled has for the effects before another does them.
 GRACE_MS = 15_000
+#: How many puts, and how many bytes of frames, one pipeline has at most.
+_PIPELINE_COUNT, _PIPELINE_BYTES = 500, 4 << 20
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
 
@@ -51,6 +53,9 @@ class Lanes:
         self._announced: dict[Lane, float] = {}
         # Free callers' slots. A deque's ends need no lock.
         self._slots: PerProcess[deque[_Slot]] = PerProcess(deque)
+        # By name: to register a script takes its hash, each time.
+        self._scripts: PerProcess[dict[str, Script]] = PerProcess(dict)
+        self._keys: dict[Lane, list[str]] = {}
 
     def put(
         self,
@@ -102,6 +107,78 @@ class Lanes:
             raise LaneFull(lane.name, number, max_backlog)
         if what == b"known" and exclusive:
             raise ContextInUse(record.context)
+
+    def put_many(
+        self,
+        puts: Sequence[tuple[Lane, Record, bytes]],
+        *,
+        timeout: float,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Record many contexts, each with one message, in their order; their ids are new.
+
+        They go in pipelines of bounded size, each put with a token of its own, so that a pipeline
+        whose answer was lost is repeated as a single put is.
+
+        Arguments:
+            puts: lane, record, and frame of each.
+            timeout: seconds until the deadline of each.
+            options: as in :meth:`put`.
+
+        Raises:
+            StoreUnavailable: Redis did not answer in bounded time; its text says how many are
+                surely recorded.
+        """
+        recorded = 0
+        for chunk in _chunks(puts):
+            try:
+                self._put_chunk(chunk, max(1, round(timeout * 1000)), options)
+            except StoreUnavailable as error:
+                raise StoreUnavailable(
+                    f"{error}; the first {recorded} of {len(puts)} messages are recorded and go "
+                    "on, of the others it is not known"
+                ) from error
+            recorded += len(chunk)
+
+    def _put_chunk(
+        self,
+        chunk: Sequence[tuple[Lane, Record, bytes]],
+        timeout: int,
+        options: dict[str, Any] | None,
+    ) -> None:
+        lanes = dict.fromkeys(lane for lane, _, _ in chunk)
+        script = self._script("put")
+        taken: list[_Slot] = []
+        try:
+            with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
+                for lane in lanes:
+                    self._announce(lane, options)
+                # By the same connection: however often it is made anew, Redis has the script.
+                pipeline.script_load(script.script)
+                for lane, record, frame in chunk:
+                    taken.append(slot := self._take_slot())
+                    keys = self._keys_of(lane, slot)
+                    arguments = (slot.token(), record.context, encode_record(record), timeout)
+                    # No bound on the backlog, and no tombstone.
+                    pipeline.evalsha(
+                        script.sha,
+                        len(keys),
+                        *keys,
+                        *arguments,
+                        *(0, 0, ANSWER_MS),
+                        *(record.context, frame),
+                    )
+                # redis-py would show the failed command, and with it what it holds.
+                _, *replies = pipeline.execute(raise_on_error=False)
+                for reply in replies:
+                    if isinstance(reply, Exception):
+                        raise reply
+                for (lane, _, _), (what, number) in zip(chunk, replies, strict=True):
+                    if what == b"new" and number == 1:
+                        self._announced.pop(lane, None)
+                        self._announce(lane, options)
+        finally:
+            self._slots.get().extend(taken)
 
     def settle(self, lane: Lane, outcome: Outcome, *, place: int = -1, anyone: bool = False) -> Any:
         """Give a context its outcome, for a process that does not own the lane.
@@ -225,20 +302,32 @@ class Lanes:
 
     @contextmanager
     def _call(self, lane: Lane, name: str) -> Iterator[tuple[Callable[[list[Any]], Any], str]]:
-        slots = self._slots.get()
-        try:
-            slot = slots.pop()
-        except IndexError:
-            slot = _Slot()
-        client = self._redis.get()
-        script: Script = client.register_script(lane_script(name))
-        keys = [lane.key(self._prefix, part) for part in LANE_PARTS]
-        keys.append(lane.key(self._prefix, f"answers:{slot.name}"))
+        slot = self._take_slot()
+        script = self._script(name)
+        keys = self._keys_of(lane, slot)
         try:
             with _translated():
                 yield lambda arguments: script(keys=keys, args=arguments), slot.token()
         finally:
-            slots.append(slot)
+            self._slots.get().append(slot)
+
+    def _take_slot(self) -> _Slot:
+        try:
+            return self._slots.get().pop()
+        except IndexError:
+            return _Slot()
+
+    def _script(self, name: str) -> Script:
+        scripts = self._scripts.get()
+        if name not in scripts:
+            scripts[name] = self._redis.get().register_script(lane_script(name))
+        return scripts[name]
+
+    def _keys_of(self, lane: Lane, slot: _Slot) -> list[str]:
+        keys = self._keys.get(lane)
+        if keys is None:
+            keys = self._keys[lane] = [lane.key(self._prefix, part) for part in LANE_PARTS]
+        return [*keys, lane.key(self._prefix, f"answers:{slot.name}")]
 
 
 class _Slot:
@@ -250,6 +339,19 @@ class _Slot:
 
     def token(self) -> str:
         return f"{self.name}:{next(self._numbers)}"
+
+
+def _chunks(
+    puts: Sequence[tuple[Lane, Record, bytes]],
+) -> Iterator[Sequence[tuple[Lane, Record, bytes]]]:
+    start = size = 0
+    for place, (_, _, frame) in enumerate(puts):
+        size += len(frame)
+        if place > start and (place - start >= _PIPELINE_COUNT or size > _PIPELINE_BYTES):
+            yield puts[start:place]
+            start, size = place, len(frame)
+    if start < len(puts):
+        yield puts[start:]
 
 
 def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:

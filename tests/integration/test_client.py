@@ -100,6 +100,60 @@ def test_a_list_gives_its_receipts_in_order(
     assert one.status == "stored"
 
 
+@pytest.mark.smoke
+def test_many_give_their_receipts_in_order(
+    stargate: Stargate, topic: str, pulsar: PulsarAddress
+) -> None:
+    """Over several pipelines; each message is a context of its own, and all stand in order."""
+    receipts = stargate.produce_many(f"{number}" for number in range(1200))
+    assert [type(each) for each in receipts] == [Receipt] * 1200
+    assert len({each.context for each in receipts}) == 1200
+    with Reader(pulsar.url, topic) as reader:
+        messages = reader.take(1200)
+        assert reader.rest() == []
+    assert [each["payload"] for each in messages] == [b"%d" % number for number in range(1200)]
+    assert [each["messageId"] for each in messages] == [each.message_id for each in receipts]
+
+
+def test_many_of_which_one_is_refused(make_app: MakeApp, local: LocalPulsar, topic: str) -> None:
+    """The others are stored, and the error says so of each."""
+    stargate = Stargate.of(make_app(local.url))
+    local.faults.fail_sends(
+        "org.apache.pulsar.client.api.PulsarClientException$InvalidMessageException: too big",
+        when=lambda frame: frame.payload == b"bad",
+    )
+    with pytest.raises(ProduceError) as caught:
+        stargate.produce_many(["a", "bad", "c"])
+    outcomes = caught.value.failure["outcomes"]
+    assert [each.get("status") or each["outcome"] for each in outcomes] == [
+        "stored",
+        "refused",
+        "stored",
+    ]
+    assert caught.value.context == outcomes[1]["context"]
+    assert local.payloads(topic) == [b"a", b"c"]
+
+
+def test_many_with_a_callback_each(stargate: Stargate, app: Celery, triggered: Triggered) -> None:
+    """The contexts come at once, and each callback gets its message's receipt."""
+    contexts = stargate.produce_many(["a", "b", "c"], on_ack=app.signature("shop.stored"))
+    receipts = [triggered.next()["args"][0] for _ in contexts]
+    assert [each["context"] for each in receipts] == contexts
+    assert [each["entry_id"] for each in receipts] == [0, 1, 2]
+    assert triggered.none()
+
+
+def test_many_that_nobody_can_send(make_app: MakeApp, local: LocalPulsar, topic: str) -> None:
+    """Their deadline passes, and the call ends: what was never sent is refused."""
+    stargate = Stargate.of(make_app(local.url))
+    local.faults.refuse_handshakes(503, count=None)
+    with elapsed() as seconds, pytest.raises(ProduceTimeout) as caught:
+        stargate.produce_many(["a", "b"], timeout=0.5)
+    assert seconds() < 10
+    assert [each["outcome"] for each in caught.value.failure["outcomes"]] == ["refused"] * 2
+    assert local.payloads(topic) == []
+
+
 def test_aproduce_waits_without_holding_the_loop(
     stargate: Stargate, topic: str, pulsar: PulsarAddress
 ) -> None:

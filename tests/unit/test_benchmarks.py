@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
 import msgspec
 import pytest
 
 from benchmarks.app import Config
-from benchmarks.figures import Report, Sample, Spread, make_groups, spread
+from benchmarks.figures import Laps, Report, Sample, Spread, make_groups, spread
+from benchmarks.growth_figures import (
+    Growth,
+    Level,
+    render_costs,
+    render_idle,
+    render_memory,
+    render_window,
+)
+from benchmarks.model import Model, render_model, skew
+from benchmarks.pages import blocks
 from benchmarks.payload import PAYLOAD
-from benchmarks.readme import BEGIN, END, replace_block
+from benchmarks.profile_figures import Part, Profile, Thread, render_profile
+from benchmarks.readme import BEGIN, END, NOT_MEASURED, block_of, markers, replace_block
 from benchmarks.rivals import GROUPS, RIVALS
-from benchmarks.runner import Rival, run_rounds
+from benchmarks.runner import Rival, TooLong, run_rounds
+from benchmarks.sampler import part_of
+from benchmarks.site import BenchmarkError
 from benchmarks.table import render
+from benchmarks.targets import render_targets
 
 
 class Clock:
@@ -107,7 +126,9 @@ def test_rounds_are_interleaved() -> None:
     clock, log = Clock(), list[tuple[str, int]]()
     rivals = [FakeRival(name, clock, log, each) for name, each in (("a", 0.01), ("b", 0.02))]
     told: list[str] = []
-    samples = run_rounds(rivals, rounds=3, share=0.5, seconds=1000, clock=clock, tell=told.append)
+    samples = run_rounds(
+        rivals, rounds=3, share=0.5, seconds=1000, clock=clock, tell=told.append, left_out={}
+    )
     short, counted = log[:2], log[2:]
     assert short == [("a", 5), ("b", 5)]
     assert [name for name, _ in counted] == ["a", "b", "b", "a", "a", "b"]
@@ -124,7 +145,7 @@ def test_a_round_that_would_end_too_late_is_not_begun() -> None:
     rivals = [FakeRival(name, clock, log, 0.01) for name in ("a", "b")]
     told: list[str] = []
     # The short round takes 0.2 s, each other 2 s.
-    samples = run_rounds(rivals, rounds=9, seconds=5.0, clock=clock, tell=told.append)
+    samples = run_rounds(rivals, rounds=9, seconds=5.0, clock=clock, tell=told.append, left_out={})
     assert [len(each.seconds) for each in samples["drain"]] == [2, 2]
     assert told[-1] == "no time for more than 2 of 9 rounds"
 
@@ -134,8 +155,68 @@ def test_the_first_round_always_runs() -> None:
     clock, log = Clock(), list[tuple[str, int]]()
     told: list[str] = []
     rivals = [FakeRival("a", clock, log, 1.0)]
-    samples = run_rounds(rivals, rounds=2, seconds=1.0, clock=clock, tell=told.append)
+    samples = run_rounds(rivals, rounds=2, seconds=1.0, clock=clock, tell=told.append, left_out={})
     assert samples["drain"][0].seconds == (100.0,)
+
+
+class Failing(FakeRival):
+    """Raises in its second round."""
+
+    def __init__(
+        self, name: str, clock: Clock, log: list[tuple[str, int]], error: BaseException
+    ) -> None:
+        super().__init__(name, clock, log, 0.01)
+        self._error = error
+
+    def run(self, count: int) -> float:
+        if sum(name == self.name for name, _ in self._log) == 2:
+            raise self._error
+        return super().run(count)
+
+
+def test_a_rival_that_fails_has_no_figures() -> None:
+    """The reason is told, it runs no more, and the others go on."""
+    clock, log, left_out = Clock(), list[tuple[str, int]](), dict[str, str]()
+    bad = Failing("bad", clock, log, BenchmarkError("it was not done in 5 s:\nits long log"))
+    rivals = [FakeRival("a", clock, log, 0.01), bad, FakeRival("b", clock, log, 0.01)]
+    told: list[str] = []
+    samples = run_rounds(
+        rivals, rounds=3, seconds=1000, clock=clock, tell=told.append, left_out=left_out
+    )
+    assert [(each.name, len(each.seconds)) for each in samples["drain"]] == [("a", 3), ("b", 3)]
+    assert left_out == {"a fake": "BenchmarkError: it was not done in 5 s"}
+    assert sum("bad: FAILED" in line for line in told) == 1
+    assert sum(name == "bad" for name, _ in log) == 2
+
+
+def test_when_the_time_is_over_whole_rounds_stay() -> None:
+    """What was measured is told, and no rival is blamed."""
+    clock, log, left_out = Clock(), list[tuple[str, int]](), dict[str, str]()
+    rivals = [FakeRival("a", clock, log, 0.01), Failing("b", clock, log, TooLong())]
+    told: list[str] = []
+    samples = run_rounds(
+        rivals, rounds=3, seconds=1000, clock=clock, tell=told.append, left_out=left_out
+    )
+    assert [len(each.seconds) for each in samples["drain"]] == [1, 1]
+    assert left_out == {}
+    assert told[-1] == "the time is over after 1 whole rounds"
+
+
+def test_timed_operations_are_compared_by_their_medians() -> None:
+    """A few slow ones move the tail, not the ratio."""
+    quick, slow = [0.001] * 98 + [0.5] * 2, [0.002] * 100
+    assert Laps.of(quick) == Laps(sum(quick), 0.001, 0.5)
+    assert Laps.of([3.0, 1.0, 2.0]).p50 == 2.0
+    assert Laps.of([0.25]) == Laps(0.25, 0.25, 0.25)
+
+    def timed(name: str, laps: list[float]) -> Sample:
+        return Sample(name, f"the {name}", 100, (sum(laps),) * 2, (Laps.of(laps),) * 2)
+
+    found = report(timed("slow", slow), timed("quick", quick), group="one")
+    assert found.groups[0].figures[1].ratio == Spread(2.0, 2.0, 2.0)
+    text = render(found, ["one"])
+    assert "| the slow | 1 | 2.00 (2.00 to 2.00) | 2.00 (2.00 to 2.00) |" in text
+    assert "| the quick | 2.00 (2.00 to 2.00) | 1.00 (1.00 to 1.00) | 500.0 (" in text
 
 
 def test_table_shows_ratios_and_medians_with_their_spread() -> None:
@@ -171,6 +252,17 @@ def test_report_outlives_its_file() -> None:
     assert render(after) == render(before)
 
 
+def test_blocks_of_one_page_have_names() -> None:
+    """Each is replaced and found by its own markers."""
+    begin, end = markers("costs")
+    text = f"{BEGIN}\na\n{END}\n{begin}\nb\n{end}\n"
+    assert (block_of(text), block_of(text, "costs")) == ("a", "b")
+    changed = replace_block(text, "new\n", "costs")
+    assert (block_of(changed), block_of(changed, "costs")) == ("a", "new")
+    with pytest.raises(ValueError, match="idle:begin"):
+        block_of(text, "idle")
+
+
 def test_block_is_replaced_between_its_markers() -> None:
     """What stands around it stays, byte for byte, and writing it twice changes nothing."""
     text = f"# A\n\n{BEGIN}\nold\n{END}\n\nafter\n"
@@ -195,6 +287,122 @@ def test_block_without_its_markers_is_an_error(text: str) -> None:
         replace_block(text, "new")
 
 
+def test_pages_hold_a_block_for_each_part() -> None:
+    """A page without its markers could not be written."""
+    for page, named in blocks().items():
+        text = page.read_text("utf-8")
+        for name in named:
+            assert block_of(text, name)
+
+
+def test_without_results_nothing_is_said(tmp_path: Path) -> None:
+    """No figure stands anywhere that was not measured."""
+    assert {text for named in blocks(tmp_path).values() for text in named.values()} == {
+        NOT_MEASURED
+    }
+
+
+def test_targets_are_compared_within_rounds() -> None:
+    """A round that is slow for both is no miss; what was not measured is said to be so."""
+    noop = sample("noop", 1.0, 10.0, 1.0)
+    ours = sample("lane-results", 0.1, 1.0, 0.2)
+    text = render_targets(report(noop, ours))
+    assert "no-op task, prefork 2 | at least 8 | 10.00 (5.00 to 10.00) | reached |" in text
+    assert "`on_ack` on each: a no-op task | at least 2 | not measured | |" in text
+    slower = render_targets(report(noop, sample("lane-results", 0.5, 5.0, 0.5)))
+    assert "| at least 8 | 2.00 (2.00 to 2.00) | **not reached** |" in slower
+
+
+ONE = Spread(1.0, 1.0, 1.0)
+
+
+def level(pending: int, put: float, mib: float | None = 60.0) -> Level:
+    """Return a level whose put takes so many microseconds."""
+    return Level(pending, Spread(put, put, put), ONE, ONE, ONE, 550.0, 250.0, mib)
+
+
+def grown(*levels: Level, left_out: dict[str, str] | None = None) -> Growth:
+    """Return a run of these levels and no other part."""
+    return Growth("2031-02-03T04:05:06+00:00", {"cpu": "A"}, levels, None, None, left_out or {})
+
+
+def test_growth_is_told_as_a_multiple_of_the_smallest_level() -> None:
+    """And bytes without what any store would need for the record."""
+    found = grown(level(1000, 20.0), level(1_000_000, 25.0, None))
+    text = render_costs(found)
+    assert "| 1,000,000 | 25.0 (25.0 to 25.0) | 1.0 (1.0 to 1.0) |" in text
+    assert "| 550 | 300 |" in text
+    assert "put 1.25, read 1.00, settle 1.00, finish 1.00" in text
+    assert "| 1,000 | 60 |" in render_memory(found)
+    assert "| 1,000,000 | not measured |" in render_memory(found)
+
+
+def test_a_part_that_failed_says_why() -> None:
+    """It has no figures."""
+    found = grown(left_out={"idle": "it took too long"})
+    for words in (render_costs, render_idle, render_window):
+        assert words(found) == "Not measured: idle: it took too long.\n"
+
+
+def test_the_stage_with_the_least_breaks_first() -> None:
+    """More of the others changes nothing."""
+    model = Model(shard=10_000, worker=5000, partition=8000, bytes_each=500)
+    assert model.carries(1, 1, 1) == (5000, "workers")
+    assert model.carries(1, 4, 4) == (10_000, "Redis")
+    assert model.carries(4, 8, 1) == (8000, "partitions")
+    shards, workers, partitions = model.needed(1_000_000)
+    assert (shards, workers) == (100, 200)
+    rate, _ = model.carries(shards, workers, partitions)
+    assert rate >= 1_000_000
+    assert model.carries(shards, workers, partitions - 10)[0] < 1_000_000
+    assert "| 100 | 200 |" in render_model(model)
+
+
+def test_keys_fall_unevenly() -> None:
+    """One partition gets all of them; of more, the busiest gets more than its share."""
+    assert skew(1) == 1.0
+    assert 1.0 < skew(8) < skew(256) < 2.0
+
+
+def profiled(**micros: float) -> Profile:
+    """Return a run with these threads."""
+    threads = (
+        Thread(name, name, Spread(each, each, each), (Part("`window`", each),))
+        for name, each in micros.items()
+    )
+    return Profile("2031-02-03T04:05:06+00:00", {"cpu": "A"}, 10, tuple(threads))
+
+
+def test_the_model_is_fed_by_what_was_measured() -> None:
+    """Where a cost is missing there is no model."""
+    costs = {"redis-put-many": 20.0, "redis-drain-many": 30.0, "loop-many": 80.0}
+    bare = report(sample("bare-websocket", 0.01))
+    assert Model.of(bare, grown(level(1000, 1.0)), profiled(**costs)) is None
+    whole = profiled(**costs, **{"effects-many": 20.0})
+    assert Model.of(bare, grown(), whole) is None
+    model = Model.of(bare, grown(level(1000, 1.0)), whole)
+    assert model == Model(20_000.0, 10_000.0, 10_000.0, 550.0)
+    assert "| loop-many | 80 (80 to 80) | `window` 80 |" in render_profile(whole)
+
+
+def stack_in(module: str, function: str) -> FrameType:
+    """Return the stack of a function of a module, whose caller is this test."""
+    namespace: dict[str, Any] = {"__name__": module, "look": sys._getframe}  # noqa: SLF001
+    exec(f"def {function}(): return look()", namespace)
+    frame: FrameType = namespace[function]()
+    return frame
+
+
+def test_a_stack_counts_for_its_innermost_part() -> None:
+    """The standard library for whoever called it; a thread that waits for nothing at all."""
+    assert part_of(stack_in("celery_stargate.lanes.caller", "put")) == "`lanes.caller`"
+    assert part_of(stack_in("kombu.messaging", "publish")) == "kombu"
+    assert part_of(stack_in("json.encoder", "encode")) == "the rest"
+    assert part_of(stack_in("selectors", "select")) is None
+    assert part_of(stack_in("redis._parsers.hiredis", "read_from_socket")) is None
+    assert part_of(None) is None
+
+
 def test_rivals_are_told_apart_and_stand_in_a_group() -> None:
     """Names are keys; a group's words stand in one place."""
     names = [each.name for each in RIVALS]
@@ -205,7 +413,7 @@ def test_rivals_are_told_apart_and_stand_in_a_group() -> None:
 
 def test_a_workers_configuration_is_its_callers() -> None:
     """It goes to the worker as text; a world of its own shares no key with others."""
-    config = Config("redis://r", "ws://p", "pulsar://p", "bench-1-")
+    config = Config("redis://r", "ws://p", "pulsar://p", "bench-1-", lease=5.0)
     assert Config.from_json(config.to_json()) == config
     other = config.below("delay")
     assert other.topic("t") == "persistent://public/default/bench-1-delay-t"

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
-from celery import Celery
+from celery import Celery, chain, chord, group
 
 from celery_stargate import (
     ConfigurationError,
     ContextInUse,
     InvalidMessage,
     LaneFull,
+    Message,
     ProduceError,
     ProduceTask,
     ProduceTimeout,
@@ -23,7 +28,7 @@ from celery_stargate import (
     StoreUnavailable,
 )
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.record import Settled
+from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.outcome import Outcome
 from tests.unit.helpers import TOPIC, NotedLanes, Put, failure, make_app, make_stargate, receipt
 
@@ -42,6 +47,16 @@ class Answering(NotedLanes):
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
             self.stargate.inbox.deliver(record.inbox, Settled(record, self.outcomes))
+
+    def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
+        """Note each, and release who waits: message by message, the last one first."""
+        for lane, record, frame in puts:
+            super().put(lane, record, [(record.context, frame)], **options)
+        for (_, record, _), outcome in reversed(list(zip(puts, self.outcomes, strict=False))):
+            if record.inbox is not None:
+                named = msgspec.structs.replace(outcome, context=record.context)
+                for _ in range(2):  # effects may be done twice
+                    self.stargate.inbox.deliver(record.inbox, Settled(record, (named,)))
 
     def listen(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
         """Nothing comes by Redis."""
@@ -214,6 +229,192 @@ def test_with_a_callback_the_context_comes_back_at_once() -> None:
     assert put.record.inbox is None
     assert put.record.on_ack
     assert put.options["exclusive"]
+
+
+# Many.
+
+
+def test_many_are_contexts_of_their_own() -> None:
+    """Their receipts come in the order of the messages, whichever is told first."""
+    stargate, lanes = answering(*(receipt(entry_id=number) for number in range(3)))
+    found = stargate.produce_many(each for each in ("a", ("k", "b"), {"payload": "c"}))
+    assert [each.entry_id for each in found] == [0, 1, 2]
+    assert [each.context for each in found] == [put.record.context for put in lanes.puts]
+    assert len({put.record.context for put in lanes.puts}) == 3
+    assert [put.messages[0][0] for put in lanes.puts] == [put.record.context for put in lanes.puts]
+    assert b'"key":"k"' in lanes.puts[1].messages[0][1]
+    assert {put.options["timeout"] for put in lanes.puts} == {30}
+    assert not stargate.inbox._waiting  # noqa: SLF001
+    assert not stargate.inbox._gatherings  # noqa: SLF001
+
+
+def test_many_from_a_coroutine() -> None:
+    """The same."""
+    stargate, _ = answering(receipt(entry_id=5))
+    [found] = asyncio.run(stargate.aproduce_many(["a"], timeout=5))
+    assert found.entry_id == 5
+
+
+def test_many_that_are_none() -> None:
+    """Nothing is published, as Django's bulk_create of nothing creates nothing."""
+    stargate, lanes = answering()
+    assert stargate.produce_many([]) == []
+    assert stargate.produce_many(iter(())) == []
+    assert lanes.puts == []
+
+
+def test_many_of_which_some_fail() -> None:
+    """The error comes when all have their outcome, and holds every one."""
+    stargate, lanes = answering(
+        receipt(), failure(reason="too late"), receipt(), failure(outcome="unknown", reason="who")
+    )
+    with pytest.raises(ProduceError) as caught:
+        stargate.produce_many("abcd"[n] for n in range(4))
+    error = caught.value
+    contexts = [put.record.context for put in lanes.puts]
+    # Where nobody can know of one, nobody can know of all: as a list's failure.
+    assert (error.context, error.outcome) == (contexts[3], "unknown")
+    assert error.reason == "2 of 4 messages failed: who"
+    outcomes = error.failure["outcomes"]
+    assert [each["context"] for each in outcomes] == contexts
+    assert [each.get("status") or each["reason"] for each in outcomes] == [
+        "stored",
+        "too late",
+        "stored",
+        "who",
+    ]
+
+
+def test_many_past_their_deadline() -> None:
+    """Those of which no word came are unknown; the others keep their outcome."""
+    stargate, lanes = answering(receipt(entry_id=7))
+    late = failure(code="deadline", outcome="unknown")
+
+    def expire(_lane: Lane, _context: str = "") -> list[Settled]:
+        record = lanes.puts[1].record
+        return [Settled(record, (msgspec.structs.replace(late, context=record.context),))]
+
+    def tell(address: str, _wire: bytes) -> None:
+        for settled in expire(lanes.puts[1].lane):
+            stargate.inbox.deliver(address, settled)
+
+    vars(lanes).update(expire=expire, tell=tell)
+    with pytest.raises(ProduceTimeout) as caught:
+        stargate.produce_many(["a", "b"], timeout=0.05)
+    assert caught.value.context == lanes.puts[1].record.context
+    assert [each.get("entry_id") for each in caught.value.failure["outcomes"]] == [7, None]
+    assert lanes.finished[0] == lanes.puts[1].record.context
+
+
+def test_many_with_a_callback() -> None:
+    """The contexts come back at once, and each message has the callback."""
+    stargate, lanes = answering()
+    sig = stargate.app.signature("shop.ship")
+    contexts = stargate.produce_many(["a", "b"], on_ack=sig, on_error=sig)
+    assert contexts == [put.record.context for put in lanes.puts]
+    assert [put.record.inbox for put in lanes.puts] == [None, None]
+    assert all(put.record.on_ack and put.record.on_error for put in lanes.puts)
+    assert {put.options["timeout"] for put in lanes.puts} == {86_400}
+
+
+def test_many_with_a_canvas() -> None:
+    """Each message triggers tasks of its own: ids that are the same would be one result."""
+    stargate, lanes = answering()
+    sig = stargate.app.signature("shop.ship")
+    stargate.produce_many(["a", "b"], on_ack=group(sig, sig))
+    ids = [
+        each["options"]["task_id"]
+        for put in lanes.puts
+        for each in json.loads(put.record.on_ack or "")["kwargs"]["tasks"]
+    ]
+    assert len(set(ids)) == len(ids) == 4
+
+
+FORMS = [
+    "täxt",
+    b"\x00\xff",
+    ("key", "payload"),
+    {"payload": "p", "key": "k", "properties": {"a": "b"}, "deliver_after": 5},
+    Message(payload="m", event_time="2026-01-02T03:04:05Z", replication_clusters=["east"]),
+    "",
+]
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@pytest.mark.parametrize("canvas", ["none", "plain", "frozen", "group", "chain", "chord"])
+def test_many_record_what_one_by_one_would(canvas: str) -> None:
+    """The fast way and the general one, on every form of message and of callback."""
+    stargate, lanes = answering(*(receipt() for _ in FORMS), stargate_lanes=4)
+    sig = stargate.app.signature("shop.ship", args=(1,), kwargs={"a": 2}, options={"queue": "q"})
+    callback: Any = {
+        "none": None,
+        "plain": sig,
+        "frozen": sig.clone(task_id="mine"),
+        "group": group(sig, sig),
+        "chain": chain(sig, sig),
+        "chord": chord([sig, sig], sig),
+    }[canvas]
+    options: dict[str, Any] = {"on_ack": callback, "on_error": callback}
+    stargate.produce_many(FORMS, **options)
+    many, lanes.puts = lanes.puts, []
+    for form in FORMS:
+        stargate.produce(form, **options)
+
+    def seen(put: Put) -> tuple[Any, ...]:
+        # Ids are new in each call, and by them what has no key finds its lane.
+        [(label, frame)] = put.messages
+        assert label == put.record.context
+        lane = put.lane if b'"key":' in frame else None
+        record = msgspec.structs.replace(put.record, context="", inbox=put.record.inbox and "")
+        kept = [_ID.sub("id", str(each)) for each in (record, frame)]
+        return lane, *kept, put.options["timeout"], put.options["options"]
+
+    assert [seen(put) for put in many] == [seen(put) for put in lanes.puts]
+
+
+def test_many_over_lanes() -> None:
+    """Each goes to the lane of its key."""
+    stargate, lanes = answering(stargate_lanes=16)
+    sig = stargate.app.signature("shop.ship")
+    stargate.produce_many([("a", "0"), ("b", "1"), ("a", "2")], on_ack=sig)
+    first, second, third = (put.lane for put in lanes.puts)
+    assert first == third != second
+
+
+def test_many_that_lanes_have_no_room_for() -> None:
+    """Are refused whole."""
+    stargate, lanes = answering(receipt(), receipt(), stargate_max_backlog=5)
+    lane = stargate.prepare("a", "c", None).parts[0].lane
+    lanes.backlogs[lane.name] = 4
+    with pytest.raises(LaneFull):
+        stargate.produce_many(["a", "b"])
+    assert lanes.puts == []
+    lanes.backlogs[lane.name] = 3
+    assert len(stargate.produce_many(["a", "b"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "index"),
+    [
+        ({"messages": ["a", "b", 5]}, "message 2 of the list: ", 2),
+        ({"messages": ["a", ["b"]]}, "a mapping or a Message, not list", 1),
+        ({"messages": ["a", "x" * 1_100_000]}, "the limit is", 1),
+        ({"messages": "text"}, "takes an iterable of messages, not str", None),
+        ({"messages": {"payload": "a"}}, "not dict; for one message use produce", None),
+        ({"messages": 5}, "not int", None),
+        ({"messages": ["a"], "topic": "a/b"}, "topic 'a/b' is not", None),
+        ({"messages": ["a"], "on_ack": 5}, "on_ack must be a signature", None),
+        ({"messages": ["a"], "timeout": 0}, "a timeout must be more than 0", None),
+    ],
+)
+def test_many_with_bad_input(given: dict[str, Any], words: str, index: int | None) -> None:
+    """Is told with its place, before anything is recorded."""
+    stargate, lanes = answering()
+    with pytest.raises(InvalidMessage) as caught:
+        stargate.produce_many(**given)
+    assert words in str(caught.value)
+    assert caught.value.index == index
+    assert lanes.puts == []
 
 
 # Bad input, and lanes that refuse.

@@ -66,6 +66,33 @@ def test_the_limit_is_of_the_frames_bytes(text: str) -> None:
         encode_frame(message, "c", size - 1)
 
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    payload=TEXT | st.binary(),
+    key=st.none() | TEXT,
+    properties=st.none() | st.dictionaries(TEXT, TEXT, max_size=4),
+    context=TEXT,
+)
+@example(payload="", key='","sequenceId":9,"', properties={'"}': '{"'}, context='c","key":"k')
+@example(payload=b"\n", key="\u2028\x00", properties=None, context="\n\r\x7f")
+def test_a_frame_holds_its_message_and_nothing_else(
+    payload: str | bytes, key: str | None, properties: dict[str, str] | None, context: str
+) -> None:
+    """No text of a caller's becomes a field, or a second line."""
+    frame = encode_frame(
+        Message(payload=payload, key=key, properties=properties), context, 1_000_000
+    )
+    data = payload.encode() if isinstance(payload, str) else payload
+    expected = {"payload": base64.b64encode(data).decode(), "context": context}
+    expected |= {"key": key} if key is not None else {}
+    pairs = json.loads(frame, object_pairs_hook=list)
+    assert len(pairs) == len(dict(pairs))
+    assert json.loads(frame) == expected | ({"properties": properties} if properties else {})
+    assert not any(byte < 0x20 for byte in frame)
+
+
 # Message ids.
 
 

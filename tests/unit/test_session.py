@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from celery_stargate import session as session_module
 from celery_stargate.numbering import Misaligned, Numbered, Unfit
 from celery_stargate.outcome import Failure, Outcome, Receipt
 from celery_stargate.producer import LinkBroken
@@ -46,20 +47,24 @@ class Peer:
 
     def __init__(self, *, answers: bool = False) -> None:
         self.sent: list[str] = []
+        #: How many frames each write had.
+        self.writes: list[int] = []
         self._answers = answers
         self._replies: asyncio.Queue[bytes | Exception] = asyncio.Queue()
         self._change = asyncio.Event()
         self.broken: Exception | None = None
 
-    async def send(self, frame: bytes) -> None:
-        """Take a frame; answer it with a receipt where told to."""
+    async def send(self, *frames: bytes) -> None:
+        """Take frames; answer each with a receipt where told to."""
         if self.broken is not None:
             raise self.broken
-        label = json.loads(frame)["context"]
-        self.sent.append(label)
-        self._change.set()
-        if self._answers:
-            self.say(ok(label))
+        self.writes.append(len(frames))
+        for frame in frames:
+            label = json.loads(frame)["context"]
+            self.sent.append(label)
+            self._change.set()
+            if self._answers:
+                self.say(ok(label))
 
     def say(self, *replies: bytes | Exception) -> None:
         """Give replies to whoever reads."""
@@ -86,13 +91,19 @@ class Rig:
     """A session with its peer, its source and its outcomes."""
 
     def __init__(
-        self, entries: Sequence[Entry], *, answers: bool = False, count: int = 100, **given: Any
+        self,
+        entries: Sequence[Entry],
+        *,
+        answers: bool = False,
+        count: int = 100,
+        size: int = 10_000,
+        **given: Any,
     ) -> None:
         self.peer = Peer(answers=answers)
         self.waiting = list(entries)
         self.asked: list[tuple[int, int]] = []
         self.outcomes: dict[str, Outcome] = {}
-        self.window = Window(count, 10_000)
+        self.window = Window(count, size)
         self.session = Session(
             self.peer,  # type: ignore[arg-type]
             given.pop("topic", TOPIC),
@@ -160,6 +171,32 @@ def test_no_receipt_is_waited_for_before_the_next_send() -> None:
         assert list(rig.outcomes) == ["c2", "c1", "c3", "c4", "c5"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "writes"),
+    [([10] * 150, [64, 64, 22]), ([40_000] * 3, [1, 1, 1]), ([30_000, 30_000, 9_000], [2, 1])],
+    ids=["by count", "large ones", "by size"],
+)
+def test_what_there_is_leaves_in_few_writes(sizes: list[int], writes: list[int]) -> None:
+    """In order, whatever a write takes."""
+
+    async def main() -> Rig:
+        frames = [
+            json.dumps({"context": f"c{n}", "payload": "x" * size}).encode()
+            for n, size in enumerate(sizes, 1)
+        ]
+        entries = [Entry(n, f"c{n}", frame) for n, frame in enumerate(frames, 1)]
+        rig = Rig(entries, count=1000, size=10_000_000)
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(len(sizes))
+        rig.session.forget(rig.peer.sent)
+        await running
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.peer.sent == [f"c{n}" for n in range(1, len(sizes) + 1)]
+    assert rig.peer.writes == writes
 
 
 def test_a_message_that_is_in_flight_is_not_sent_again() -> None:
@@ -473,18 +510,18 @@ class TestNumbered:
         assert set(rig.outcomes) == {"c1", "c2", "c3", "c4"}
         assert not ended.regenerate
 
-    def test_what_came_with_an_error_is_not_sent(self) -> None:
+    def test_what_came_with_an_error_is_not_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The source was asked before."""
+        monkeypatch.setattr(session_module, "_WRITE_COUNT", 2)
 
         async def main() -> list[str]:
             rig = Rig([entry(number) for number in range(1, 9)], numbered=Numbered(0), count=100)
             gate = asyncio.Event()
             send = rig.peer.send
 
-            async def slowly(frame: bytes) -> None:
-                await send(frame)
-                if len(rig.peer.sent) == 2:
-                    await gate.wait()
+            async def slowly(*frames: bytes) -> None:
+                await send(*frames)
+                await gate.wait()
 
             rig.peer.send = slowly  # type: ignore[method-assign]
             running = asyncio.ensure_future(rig.run())

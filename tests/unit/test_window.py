@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from celery_stargate.window import Entry, Window
+from celery_stargate.window import Entry, Window, label_of
 
 
 def entry(number: int, size: int = 1) -> Entry:
@@ -101,6 +103,23 @@ def test_the_context_of_a_label(context: str, place: int) -> None:
     assert Entry(1, context, b"").context == context
     assert Entry(1, f"{context}\t{place}", b"", place).context == context
     assert Entry(1, context, b"", place).label == context
+
+
+@given(st.text(st.characters(exclude_characters="\t"), min_size=1), st.integers(-1, 3))
+def test_a_label_is_of_one_message(context: str, place: int) -> None:
+    """The place stands in it where the call gave a list, and both are found again."""
+    label = label_of(context, place)
+    assert (label == context) == (place < 0)
+    assert Entry(1, label, b"", place).context == context
+    assert label_of(context, place + 1) != label
+
+
+def test_an_entry_is_what_was_read() -> None:
+    """Alone unless it was told its place; and nobody changes it."""
+    given = Entry(1, "m", b"x")
+    assert given.place == -1
+    with pytest.raises(FrozenInstanceError):
+        given.number = 2  # type: ignore[misc]
 
 
 class WindowMachine(RuleBasedStateMachine):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,14 @@ def contexts_of(owner: Owner) -> list[str]:
     return [entry.context for entry in entries]
 
 
+def put_many(lanes: Lanes, lane: Lane, count: int, *, size: int = 0) -> list[str]:
+    """Put many contexts with one message each, and return their ids, which none had before."""
+    contexts = [f"{lane.name[-8:]}-{uuid.uuid4().hex}-{number}" for number in range(count)]
+    puts = [(lane, Record(each), each.encode().ljust(size, b".")) for each in contexts]
+    lanes.put_many(puts, timeout=60.0)
+    return contexts
+
+
 @pytest.mark.smoke
 def test_messages_stand_in_the_log_in_the_order_of_their_put(
     lanes: Lanes, lane: Lane, owner: Owner
@@ -48,6 +58,70 @@ def test_messages_stand_in_the_log_in_the_order_of_their_put(
         (5, "c", -1),
     ]
     assert [each.frame for each in entries][1] == b"frame b 0"
+
+
+@pytest.mark.smoke
+def test_many_are_put_in_order_over_several_pipelines(
+    lanes: Lanes, lane: Lane, owner: Owner, client: redis.Redis, prefix: str
+) -> None:
+    """As if each were put by itself: a record, a deadline and a message of its own."""
+    put(lanes, lane, "before")
+    contexts = put_many(lanes, lane, 1101)
+    put(lanes, lane, "after")
+    entries = [
+        entry
+        for after in (0, 1000)
+        for entry in owner.do(owner.store.read(after, 1000, 1 << 30, mark=False))
+    ]
+    assert [(each.number, each.label, each.place) for each in entries] == [
+        (number, label, -1) for number, label in enumerate(["before", *contexts, "after"], 1)
+    ]
+    assert entries[700].frame == contexts[699].encode()
+    assert client.hlen(lane.key(prefix, "contexts")) == 1103
+    assert client.zcard(lane.key(prefix, "deadlines")) == 1103
+
+
+def test_many_large_ones_go_in_pipelines_of_bounded_size(
+    lanes: Lanes, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one pipeline holds is bounded by bytes too; a message that is larger goes alone."""
+    sizes = []
+    plain = redis.client.Pipeline.execute
+
+    def execute(self: Any, *args: Any, **options: Any) -> Any:
+        sizes.append(len(self.command_stack) - 1)  # one loads the script
+        return plain(self, *args, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", execute)
+    put_many(lanes, lane, 10, size=1 << 20)
+    put_many(lanes, lane, 2, size=5 << 20)
+    put_many(lanes, lane, 1001)
+    assert sizes == [4, 4, 2, 1, 1, 500, 500, 1]
+
+
+def test_many_go_to_a_redis_that_does_not_know_the_script(tmp_path: Path, lane: Lane) -> None:
+    """One that was just started, or lost it on the way."""
+    require(redis_module.missing_reason())
+    with (
+        RedisServer(tmp_path / "redis") as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
+        lanes = Lanes(server.url, "p")
+        put_many(lanes, lane, 3)
+        client.script_flush()
+        put_many(lanes, lane, 3)
+        assert client.xlen(lane.key("p", "log")) == 6
+
+
+def test_many_in_a_new_life_of_a_lane_announce_it(
+    lanes: Lanes, lane: Lane, client: redis.Redis, prefix: str
+) -> None:
+    """Redis lost the lane, and with it the word that there is one."""
+    put_many(lanes, lane, 2)
+    client.delete(*client.scan_iter(f"{prefix}*"))
+    assert lanes.survey()[1] == []
+    put_many(lanes, lane, 2)
+    assert lanes.survey()[1] == [lane]
 
 
 def test_a_second_put_of_a_context_records_nothing(lanes: Lanes, lane: Lane, owner: Owner) -> None:
@@ -388,6 +462,25 @@ class TestLostAnswers:
         assert proxy.lost == 1
         assert contexts_of(owner) == ["warm up"]
 
+    def test_many_whose_answer_was_lost_in_the_middle_are_recorded_once_in_order(
+        self, proxy: Proxy, through: Lanes, lane: Lane, owner: Owner, lanes: Lanes
+    ) -> None:
+        """Some had arrived, some not; a fast owner has even finished the first ones."""
+        put_many(through, lane, 1)
+        done: list[str] = []
+
+        def settle_and_finish() -> None:
+            done.extend(contexts_of(owner)[1:4])
+            for context in done:
+                assert lanes.settle(lane, receipt(context))[0] == "due"
+            lanes.finish(lane, done)
+
+        proxy.lose_answer_to(lambda data: b"-200\r" in data, settle_and_finish)
+        contexts = put_many(through, lane, 400)
+        assert proxy.lost == 1
+        assert done == contexts[:3]
+        assert contexts_of(owner)[1:] == contexts[3:]
+
     def test_a_receipt_that_is_repeated_gets_the_first_answer(
         self, proxy: Proxy, through: Lanes, lane: Lane
     ) -> None:
@@ -412,6 +505,27 @@ class TestAway:
         with elapsed() as seconds, pytest.raises(StoreUnavailable, match="does not answer"):
             put(nobody, lane, "a")
         assert seconds() < 5
+
+    def test_many_say_how_many_are_recorded(self, lane: Lane, prefix: str, tmp_path: Path) -> None:
+        """A Redis that is full refuses; what it took goes on. No payload is in the words."""
+        require(redis_module.missing_reason())
+        with (
+            RedisServer(tmp_path / "redis") as server,
+            redis.Redis.from_url(server.url) as client,
+        ):
+            lanes = Lanes(server.url, prefix)
+            put(lanes, lane, "before")
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + (16 << 20))
+            with pytest.raises(StoreUnavailable) as caught:
+                put_many(lanes, lane, 20, size=1 << 20)
+            client.config_set("maxmemory", 0)
+            found = client.xlen(lane.key(prefix, "log")) - 1
+        words = str(caught.value)
+        said = re.search(r"the first (\d+) of 20 messages are recorded and go on", words)
+        # Four of them make a pipeline; what the last one got in is not told.
+        assert said
+        assert 4 <= int(said[1]) <= found < 20
+        assert "...." not in words
 
     def test_a_put_to_a_frozen_redis_fails_in_bounded_time(
         self,

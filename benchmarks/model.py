@@ -1,0 +1,115 @@
+"""On paper: what shards, workers and partitions carry, from the measured costs. No I/O.
+
+Each message costs each stage so much of one core (a shard of Redis and a worker are one thread
+each), and one lane of one partition carries so much. The stage with the least sets the pace. Keys
+are hashed to partitions, so the busiest one gets more than its share; how much more is found by
+hashing many. What the model leaves out: the network between machines, Pulsar's disks, and that on
+the measuring machine all stages shared its cores, so that one lane alone carries more elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+from random import Random
+from typing import Self
+from zlib import crc32
+
+from .figures import Report
+from .growth_figures import Growth
+from .profile_figures import Profile
+
+__all__ = ["Model", "render_model", "skew"]
+
+#: Shards of Redis, workers, partitions with one lane each.
+_SIZES = ((1, 1, 1), (1, 2, 4), (2, 4, 8), (4, 16, 32), (8, 32, 64))
+_AIM = 1_000_000
+#: How many keys are hashed, all used equally often.
+_KEYS = 100_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """Messages per second that one of each carries."""
+
+    shard: float
+    worker: float
+    partition: float
+    #: Bytes of Redis for each pending message.
+    bytes_each: float
+
+    @classmethod
+    def of(cls, report: Report, growth: Growth, profile: Profile) -> Self | None:
+        """Read the measured costs; None where one of them has no figures."""
+        rates = {
+            figure.name: figure.rate.median for group in report.groups for figure in group.figures
+        }
+        try:
+            redis = profile.micros("redis-put-many") + profile.micros("redis-drain-many")
+            # The interpreter runs one of a process's threads at a time.
+            worker = profile.micros("loop-many") + profile.micros("effects-many")
+            partition = rates["bare-websocket"]
+        except KeyError:
+            return None
+        if not growth.levels:
+            return None
+        return cls(1e6 / redis, 1e6 / worker, partition, growth.levels[-1].total_bytes)
+
+    def carries(self, shards: int, workers: int, partitions: int) -> tuple[float, str]:
+        """Return what so many carry, and what breaks first."""
+        stages = {
+            "Redis": shards * self.shard,
+            "workers": workers * self.worker,
+            "partitions": partitions * self.partition / skew(partitions),
+        }
+        first = min(stages, key=stages.__getitem__)
+        return stages[first], first
+
+    def needed(self, rate: float) -> tuple[int, int, int]:
+        """Return how many of each carry a rate."""
+        partitions = ceil(rate / self.partition)
+        while partitions * self.partition / skew(partitions) < rate:
+            partitions += max(1, partitions // 50)
+        return ceil(rate / self.shard), ceil(rate / self.worker), partitions
+
+
+def skew(partitions: int) -> float:
+    """Return the busiest partition's load as a multiple of the average, by hashing many keys."""
+    counts = Counter(each % partitions for each in _hashes())
+    return max(counts.values()) * partitions / _KEYS
+
+
+@cache
+def _hashes() -> Sequence[int]:
+    dice = Random(_KEYS)
+    return [crc32(b"%032x" % dice.getrandbits(128)) for _ in range(_KEYS)]
+
+
+def render_model(model: Model, sizes: Sequence[tuple[int, int, int]] = _SIZES) -> str:
+    """Return the table."""
+    words = (
+        f"One shard of Redis carries {model.shard:,.0f} messages a second, one worker "
+        f"{model.worker:,.0f}, one lane on one partition {model.partition:,.0f} (unbatched, as "
+        "measured by the bare loop). Keys that are used equally often fall unevenly: the busiest "
+        f"of 64 partitions gets {skew(64):.2f} times the average ({_KEYS:,} keys hashed)."
+    )
+    lines = [
+        words,
+        "",
+        "| shards | workers | partitions | messages a second | breaks first |",
+        "|---|---|---|---|---|",
+    ]
+    for size in (*sizes, model.needed(_AIM)):
+        rate, first = model.carries(*size)
+        lines.append(f"| {' | '.join(map(str, size))} | {rate:,.0f} | {first} |")
+    hour = _AIM * 3600 * model.bytes_each / 2**40
+    words = (
+        f"The last line is the least that carries {_AIM:,} a second. While Pulsar is away, that "
+        f"rate fills Redis with {_AIM * model.bytes_each / 2**30:.1f} GiB a second, "
+        f"{hour:.1f} TiB an hour: memory is what an outage breaks first."
+    )
+    lines += ["", words]
+    return "\n".join(lines) + "\n"

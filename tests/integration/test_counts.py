@@ -1,0 +1,272 @@
+"""What a message costs Redis and the wire, counted: it does not depend on the machine's speed.
+
+Round trips are writes of redis-py's connections: each command or pipeline is one. Commands are
+those that Redis counts itself, in a Redis of the test's own. Each bound is what was counted, with
+about 15 % of room; a change that passes one makes every message dearer, and says so here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from celery_stargate import Acknowledger, Stargate, produce_task
+from celery_stargate.lanes.owner import LaneStore
+from celery_stargate.lanes.scripts import lane_script
+from celery_stargate.testing import LocalPulsar
+from tests.integration.conftest import MakeApp
+from tests.integration.rig import wait_for
+from tests.servers import redis as redis_module
+from tests.servers.fixtures import require
+from tests.servers.redis import RedisServer
+
+PAYLOAD = "0123456789" * 10
+COUNT = 1000
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that counts for this test alone, and keeps a list of the commands it was sent."""
+    require(redis_module.missing_reason())
+    config = {"slowlog-log-slower-than": "0", "slowlog-max-len": "100000"}
+    with RedisServer(tmp_path / "redis", config=config) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    """A client that looks."""
+    with redis.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def app(server: RedisServer, make_app: MakeApp) -> Celery:
+    """An app on that Redis, and on no Pulsar."""
+    return make_app("ws://127.0.0.1:1", **on(server))
+
+
+def on(server: RedisServer) -> dict[str, Any]:
+    """Return the settings of an app whose broker, results and lanes are there."""
+    return {
+        "redis_url": server.url,
+        "conf": {"broker_url": server.url, "result_backend": server.url},
+    }
+
+
+class Counts:
+    """What was counted in a block."""
+
+    #: Commands by their names, those that a script calls too.
+    commands: Counter[str]
+    #: How often each lane script was run, by its name.
+    scripts: Counter[str]
+    #: Bytes that Redis was sent.
+    received: int
+    #: Commands and pipelines that redis-py's connections wrote, where they do not wait for loops.
+    round_trips: int
+
+
+#: What the count itself, and a connection's beginning, cost.
+_OF_THE_RIG = {
+    "info",
+    "config",
+    "config|resetstat",
+    "slowlog|reset",
+    "slowlog|get",
+    "client|setinfo",
+}
+
+
+@contextmanager
+def counted(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
+    """Count what a block does."""
+    found = Counts()
+    writes = 0
+    plain: Any = redis.connection.Connection.send_packed_command
+
+    def send(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal writes
+        writes += 1
+        return plain(self, *args, **options)
+
+    client.config_resetstat()
+    client.slowlog_reset()
+    before = client.info("stats")["total_net_input_bytes"]
+    with monkeypatch.context() as patched:
+        patched.setattr(redis.connection.Connection, "send_packed_command", send)
+        yield found
+    found.round_trips = writes
+    found.received = client.info("stats")["total_net_input_bytes"] - before
+    stats = client.info("commandstats")
+    found.commands = Counter(
+        {
+            name: each["calls"]
+            for key, each in stats.items()
+            if (name := key.removeprefix("cmdstat_")) not in _OF_THE_RIG
+        }
+    )
+    names = {sha1(lane_script(name).encode()).hexdigest(): name for name in SCRIPTS}
+    sent: Any = client.slowlog_get(100_000)
+    found.scripts = Counter(
+        names.get(words[1].decode(), "another")
+        for words in (each["command"].split(b" ", 2) for each in sent)
+        if words[0].upper() == b"EVALSHA"
+    )
+
+
+SCRIPTS = ("put", "read", "settle", "finish", "tick", "due", "lease", "release", "expire")
+
+
+def test_a_call_is_one_round_trip(
+    app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``delay()`` of which nobody waits for the result: one script."""
+    task = Stargate.of(app).task("count.silent", ignore_result=True)
+    task.delay(PAYLOAD)
+    with counted(client, monkeypatch) as counts:
+        for _ in range(100):
+            task.delay(PAYLOAD)
+    assert counts.round_trips == 100
+    assert counts.scripts == {"put": 100}
+    # get, hexists, zscore; hincrby, hset, zadd, xadd; set; time.
+    assert counts.commands.total() - counts.commands["evalsha"] <= 100 * 9
+    # The message stands in its frame, and nowhere else; Celery's headers are the most of it.
+    assert counts.received <= 100 * 2200
+
+
+def test_a_call_with_a_result_waits_for_no_more(
+    app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the script there is only what Celery's result backend does for any task."""
+    task = app.tasks[produce_task.name]
+    kept = [task.delay(PAYLOAD)]
+    with counted(client, monkeypatch) as counts:
+        kept += [task.delay(PAYLOAD) for _ in range(100)]
+    assert counts.scripts == {"put": 100}
+    assert counts.commands["subscribe"] == 100
+    assert counts.round_trips == 200
+
+
+def test_a_list_is_one_round_trip(
+    app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many messages it has; each costs one ``XADD`` more."""
+    task = Stargate.of(app).task("count.lists", ignore_result=True)
+    task.delay(PAYLOAD)
+    with counted(client, monkeypatch) as counts:
+        task.delay([PAYLOAD] * 100)
+    assert counts.round_trips == 1
+    assert counts.commands["xadd"] == 100
+    assert counts.commands.total() <= 110
+    assert counts.received <= 100 * 280 + 2600
+
+
+def test_produce_many_is_a_round_trip_for_hundreds(
+    app: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline of 500 puts at most, of which each is what a single one is."""
+    stargate = Stargate.of(app)
+    monkeypatch.setattr(stargate, "_require_owner", lambda: None)
+    alert = app.signature("count.alert")
+    stargate.produce_many([PAYLOAD], on_error=alert)
+    with counted(client, monkeypatch) as counts:
+        stargate.produce_many([PAYLOAD] * COUNT, on_error=alert)
+    assert counts.round_trips == 2
+    assert counts.scripts == {"put": COUNT}
+    assert counts.commands["script|load"] == 2
+    assert counts.commands.total() - counts.commands["evalsha"] <= COUNT * 9 + 2
+    assert counts.received <= COUNT * 1650
+
+
+def test_a_drain(
+    server: RedisServer,
+    make_app: MakeApp,
+    client: redis.Redis,
+    local: LocalPulsar,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A backlog goes in few reads, few settles and few finishes, whatever its size.
+
+    How many receipts there are when a batch is settled would hang on the machine's speed. So the
+    first batch waits here until all receipts have come: those after it are full. And it waits until
+    the owner has looked for what an earlier one left, which would find what is settled by then.
+    """
+    app = make_app(local.url, **on(server))
+    stargate = Stargate.of(app)
+    task: Any = app.tasks[produce_task.name]
+    for _ in range(COUNT):
+        result = task.apply_async((PAYLOAD,))
+    acknowledger = Acknowledger(app)
+    settle, tick = LaneStore.settle, LaneStore.tick
+    taken_over: set[Any] = set()
+
+    async def tick_after_taking_over(self: LaneStore) -> Any:
+        taken_over.add(self.lane)
+        return await tick(self)
+
+    async def settle_when_all_are_here(self: LaneStore, *args: Any, **options: Any) -> Any:
+        crew: Any = acknowledger._crew  # noqa: SLF001
+        owner, _ = crew._owners[self.lane]  # noqa: SLF001
+        while owner.counters.receipts < COUNT or self.lane not in taken_over:  # noqa: ASYNC110  # a counter tells no event
+            await asyncio.sleep(0)
+        return await settle(self, *args, **options)
+
+    monkeypatch.setattr(LaneStore, "settle", settle_when_all_are_here)
+    monkeypatch.setattr(LaneStore, "tick", tick_after_taking_over)
+    lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
+    contexts = lane.key(stargate.settings.prefix, "contexts")
+    with counted(client, monkeypatch) as counts, acknowledger:
+        wait_for(lambda: not client.exists(contexts))
+    assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
+    assert result.get(timeout=20)["topic"] == topic
+    scripts, commands = counts.scripts, counts.commands
+    # Five full batches, beside the first one and what it left of a full one.
+    assert scripts["settle"] <= COUNT // 200 + 2
+    assert scripts["finish"] <= COUNT // 100 + 2
+    assert scripts["put"] == 0
+    # One to see that there is something, one for the whole window, and one that finds no more.
+    assert scripts["read"] <= 5
+    # A result is Celery's two commands; the leases are set, too.
+    assert commands["set"] <= COUNT + 5
+    assert commands["publish"] <= COUNT
+    # settle: hget record, outcome; hset, zadd, zrem, xdel. finish: hget, zrem, hdel twice.
+    assert commands["xdel"] == COUNT
+    per_message = {"hget": 3, "hset": 1, "zadd": 1, "zrem": 2, "hdel": 2}
+    for name, each in per_message.items():
+        # Each script has a few of its own.
+        assert commands[name] <= COUNT * each + 60, name
+    # The test itself asks whether the contexts exist.
+    others = set(per_message) | {"xdel", "set", "publish", "evalsha", "exists"}
+    assert sum(count for name, count in commands.items() if name not in others) <= COUNT * 0.2
+    # An outcome goes in, and a context's name to finish it; and the result, twice.
+    assert counts.received <= COUNT * 1700
+
+
+def test_one_frame_each(
+    server: RedisServer, make_app: MakeApp, local: LocalPulsar, topic: str
+) -> None:
+    """What goes to Pulsar for each message, while nothing fails; the rest is pings."""
+    stargate = Stargate.of(make_app(local.url, **on(server)))
+    frames: list[Any] = []
+
+    def note(frame: Any) -> bool:
+        frames.append(frame)
+        return False
+
+    local.faults.fail_sends("never", when=note)
+    alert = stargate.app.signature("count.alert")
+    stargate.produce_many([PAYLOAD] * 50, on_error=alert)
+    local.wait_for_messages(topic, 50)
+    assert len(frames) == 50
+    assert local.payloads(topic) == [PAYLOAD.encode()] * 50
