@@ -321,6 +321,15 @@ class Rig:
         found: Any = self.log.hlen(f"{self.name}:{{{topic}#0}}:contexts")
         return int(found)
 
+    def waiting(self, topic: str) -> tuple[int, int]:
+        """How many messages the topic's lane holds, and how many of them may have been sent."""
+        lane = f"{self.name}:{{{topic}#0}}"
+        with self.log.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(f"{lane}:meta", "sent", "last")
+            pipeline.xlen(f"{lane}:log")
+            (sent, last), backlog = pipeline.execute()
+        return int(backlog), int(sent or 0) - int(last or 0) + int(backlog)
+
     def lanes(self, word: str) -> list[str]:
         """The names of the lanes that callers have announced, of the topics with a word."""
         names: Any = self.log.zrange(f"{self.name}:{{registry}}:lanes", 0, -1)

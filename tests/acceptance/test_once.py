@@ -35,7 +35,8 @@ def test_control_without_deduplication(tmp_path: Path) -> None:
     """The same kills where the broker does not deduplicate: the run can see what is there twice."""
     require(pulsar_module.missing_reason())
     with Bench(tmp_path, deduplication=False) as bench:
-        run = bench.run(1, 3000)
+        run = bench.run(5, 3000)
+    assert run.worker_kills == 3
     assert run.lost == 0
     assert run.duplicates > 0, str(run)
 
