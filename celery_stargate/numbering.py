@@ -44,7 +44,7 @@ class Alignment:
         #: The lowest number that must be sent again.
         self._again: int | None = None
         self._last_stored = 0
-        self._all_heard = True
+        self._last_unheard = 0
         self._over = False
         self._false_ok = False
 
@@ -74,20 +74,16 @@ class Alignment:
         )
         self._false_ok = True
 
-    def unheard(self) -> None:
-        """Note that nobody waits any more for the receipt of a message in flight."""
-        self._all_heard = False
+    def unheard(self, number: int) -> None:
+        """Note that nobody will hear what became of a message that was sent."""
+        self._last_unheard = max(self._last_unheard, number)
 
-    def verdict(self, in_flight: int) -> Misaligned:
-        """Return what ends the connection.
-
-        Arguments:
-            in_flight: of how many messages nobody knows: any of them may have the number of one
-                that must go again.
-        """
-        all_heard = self._all_heard and not in_flight
+    def verdict(self) -> Misaligned:
+        """Return what ends the connection."""
         used = self._again is not None and (
-            self._last_stored > self._again or not (all_heard or self._over)
+            # Behind one that must go again: stored, or perhaps stored, under its number.
+            self._last_stored > self._again
+            or (self._last_unheard > self._again and not self._over)
         )
         return Misaligned(self._reason or "", regenerate=self._false_ok or used)
 

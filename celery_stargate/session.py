@@ -121,10 +121,12 @@ class Session:
                 if task.done():
                     task.result()
             if self._alignment.lost:
-                raise self._alignment.verdict(in_flight=0)
+                raise self._alignment.verdict()
         except LinkBroken:
+            for entry in self._window:
+                self._alignment.unheard(entry.number)
             if self._alignment.lost:
-                raise self._alignment.verdict(in_flight=len(self._window)) from None
+                raise self._alignment.verdict() from None
             raise
         finally:
             await cancel_all(tasks)
@@ -141,8 +143,8 @@ class Session:
     def forget(self, labels: Iterable[str]) -> None:
         """Wait no more for messages that got their outcomes elsewhere."""
         for label in labels:
-            if self._window.remove(label) is not None:
-                self._alignment.unheard()
+            if (entry := self._window.remove(label)) is not None:
+                self._alignment.unheard(entry.number)
         self._changed.set()
 
     async def _send(self) -> None:
@@ -179,7 +181,7 @@ class Session:
         """End the session when the numbers do not fit and nothing is in flight any more."""
         while not self._alignment.lost or len(self._window):
             await self._wait_for_change()
-        raise self._alignment.verdict(in_flight=0)
+        raise self._alignment.verdict()
 
     async def _for_ever(self) -> None:
         while True:

@@ -128,10 +128,10 @@ class RedisModel:
                 found.append([_encode(key), _show(entries[:count])])
         return found
 
-    def xtrim(self, key: Argument, minid: Argument) -> int:
+    def xtrim(self, key: Argument, minid: Argument, approximate: bool = True) -> int:
         """Throw away what stands before an id; how many those were."""
         entries, first = self.stream(key).entries, _read_id(minid)
-        gone = [entry_id for entry_id in entries if entry_id < first]
+        gone = [] if approximate else [entry_id for entry_id in entries if entry_id < first]
         for entry_id in gone:
             del entries[entry_id]
         return len(gone)

@@ -68,7 +68,8 @@ class TestAlignment:
         alignment.refused("never")
         alignment.stored(9)
         assert alignment.lost
-        found = alignment.verdict(in_flight=2)
+        alignment.unheard(10)
+        found = alignment.verdict()
         assert str(found) == "never"
         assert not found.regenerate
 
@@ -80,7 +81,7 @@ class TestAlignment:
             alignment.stored(5)
         alignment.failed(4, "not now", over=False)
         alignment.stored(5)
-        assert alignment.verdict(in_flight=0).regenerate
+        assert alignment.verdict().regenerate
 
     def test_a_number_that_nobody_has(self) -> None:
         """Nothing behind it was stored: it goes again under the same name."""
@@ -89,7 +90,7 @@ class TestAlignment:
         alignment.failed(5, "not now", over=False)
         alignment.failed(4, "not now", over=False)
         assert alignment.lost
-        assert not alignment.verdict(in_flight=0).regenerate
+        assert not alignment.verdict().regenerate
 
     def test_the_lowest_failed_one_counts(self) -> None:
         """What is stored between two that failed has the number of the first, perhaps."""
@@ -97,28 +98,30 @@ class TestAlignment:
         alignment.failed(4, "not now", over=False)
         alignment.stored(5)
         alignment.failed(6, "not now", over=False)
-        assert alignment.verdict(in_flight=0).regenerate
+        assert alignment.verdict().regenerate
 
     def test_what_nobody_heard_of_may_have_its_number(self) -> None:
-        """The link broke before, or the deadline passed."""
-        broken, forgotten = Alignment(), Alignment()
-        broken.failed(4, "not now", over=False)
-        assert broken.verdict(in_flight=1).regenerate
-        forgotten.failed(4, "not now", over=False)
-        forgotten.unheard()
-        assert forgotten.verdict(in_flight=0).regenerate
+        """The link broke before, or the deadline passed; if it was sent behind the failed one."""
+        alignment = Alignment()
+        alignment.unheard(3)
+        alignment.failed(4, "not now", over=False)
+        assert not alignment.verdict().regenerate
+        alignment.unheard(5)
+        alignment.unheard(2)
+        assert alignment.verdict().regenerate
 
     def test_a_producer_that_is_over_stored_nothing_behind(self) -> None:
         """So its name is kept, and what it stored before is known again."""
         alignment = Alignment()
         alignment.failed(4, "closed", over=True)
-        assert not alignment.verdict(in_flight=7).regenerate
+        alignment.unheard(7)
+        assert not alignment.verdict().regenerate
 
     def test_a_false_ok(self) -> None:
         """The name's numbers were used in another time."""
         alignment = Alignment()
         alignment.false_ok(12)
-        found = alignment.verdict(in_flight=0)
+        found = alignment.verdict()
         assert found.regenerate
         assert "12" in str(found)
 

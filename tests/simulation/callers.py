@@ -1,0 +1,182 @@
+"""Simulated callers: they put as `lanes/caller.py` does, see to deadlines, and acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from celery_stargate.lanes.caller import ANSWER_MS, GRACE_MS, decode_triples
+from celery_stargate.lanes.lane import CONTEXTS, Lane, Registry
+from celery_stargate.lanes.record import Record, encode_outcome, encode_record
+from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
+from celery_stargate.outcome import Receipt
+from celery_stargate.topic import Topic
+from celery_stargate.window import label_of
+from tests.simulation.effects import SimulatedEffects
+from tests.simulation.ledger import Context, Ledger
+from tests.simulation.loop import Process
+from tests.simulation.plan import Plan
+from tests.simulation.redis_server import RedisServer, SimulatedRedis, World
+
+__all__ = ["Caller", "topic_name"]
+
+#: How long a put of a context that may come again is known after its end, in ms.
+_TOMBSTONE_MS = 600_000
+
+
+def topic_name(number: int, *, persistent: bool = True) -> str:
+    """The full name of a topic."""
+    return f"{'' if persistent else 'non-'}persistent://public/default/t{number}"
+
+
+class Caller:
+    """A process that makes its share of a plan's calls, one after another."""
+
+    def __init__(
+        self, world: World, plan: Plan, ledger: Ledger, server: RedisServer, process: Process
+    ) -> None:
+        self._world = world
+        self._plan = plan
+        self._ledger = ledger
+        self._process = process
+        self._random = world.faults.random
+        self._redis = SimulatedRedis(world, server, process, retries=2)
+        self._effects = SimulatedEffects(world, ledger, process)
+        self._registry = Registry(plan.settings.prefix)
+        self._announced: dict[Lane, float] = {}
+        self._tokens = itertools.count(1)
+
+    async def run(self, count: int) -> None:
+        """Make the calls."""
+        pause = self._plan.work_for / count
+        for number in range(count):
+            wait = pause * self._random.random() * 2
+            if self._plan.retire_after < self._plan.work_for:
+                # All at once, and then for long nothing.
+                wait = self._plan.work_for / 3 if number % (count // 3 + 1) == 0 else wait / 20
+            await asyncio.sleep(wait)
+            await self._call(f"{self._process.name}.{number}")
+
+    async def _call(self, name: str) -> None:
+        drawn = self._random.random
+        timeout = 3600.0
+        if drawn() < 0.3:
+            timeout = self._random.choice((0.3, 2.0, 10.0))
+        if drawn() < 0.1:
+            # The one who is to acknowledge may die, and then the deadline has to come.
+            await self._await_somebody(name, min(timeout, 20.0))
+            return
+        count = self._random.choice((2, 3)) if drawn() < 0.15 else 1
+        topic = Topic.parse(
+            topic_name(self._random.randrange(self._plan.topics), persistent=self._plan.persistent)
+        )
+        options = self._plan.settings.options
+        lane = Lane(str(topic), self._random.randrange(options.lane_count))
+        place = topic if options.partitions is None else topic.partition(lane.index)
+        labels = [label_of(name, i if count > 1 else -1) for i in range(count)]
+        context = Context(name, lane.name, str(place), labels, timeout)
+        self._ledger.attempted(context)
+        again = drawn() < 0.5
+        while True:
+            try:
+                await self._put(lane, context, _TOMBSTONE_MS if again else 0)
+            except RedisError:
+                if not again:
+                    return
+                await asyncio.sleep(0.5)
+            else:
+                break
+        context.accepted = self._world.loop.now
+        if drawn() < 0.1:
+            self._process.start(self._see_to_deadline(lane, context))
+
+    async def _put(self, lane: Lane, context: Context, tombstone: int) -> None:
+        await self._announce(lane)
+        record = Record(context.name, is_list=len(context.labels) > 1)
+        arguments: list[Any] = [
+            f"{self._process.name}:{next(self._tokens)}",
+            context.name,
+            encode_record(record),
+            round(context.timeout * 1000),
+            0,
+            tombstone,
+            ANSWER_MS,
+        ]
+        for label in context.labels:
+            arguments += (label, b'{"payload":"eA==","context":"%s"}' % _escaped(label))
+        what, number = await self._lane_call("put", lane, arguments)
+        if what == b"new" and number == 1:
+            self._announced.pop(lane, None)
+            await self._announce(lane)
+
+    async def _announce(self, lane: Lane) -> None:
+        # As `lanes/caller.py`, and `RETIRE_AFTER` beside it: far more often than lanes retire.
+        known = self._announced.get(lane, -math.inf)
+        if self._world.loop.now - known >= self._plan.retire_after / 60 and lane.has_messages:
+            if self._plan.options_left:
+                meta = lane.key(self._registry.prefix, "meta")
+                await self._redis.hset(meta, "options", self._plan.options_left)
+            script = self._redis.register_script(registry_script("announce"))
+            keys = [self._registry.key("lanes"), self._registry.key("events")]
+            await script(keys=keys, args=[lane.name])
+            self._announced[lane] = self._world.loop.now
+
+    async def _lane_call(self, name: str, lane: Lane, arguments: list[Any]) -> Any:
+        prefix = self._registry.prefix
+        keys = [lane.key(prefix, part) for part in LANE_PARTS]
+        keys.append(lane.key(prefix, f"answers:{self._process.name}"))
+        script = self._redis.register_script(lane_script(name))
+        return await script(keys=keys, args=arguments)
+
+    async def _await_somebody(self, name: str, timeout: float) -> None:
+        """Record a context without a message, which another process acknowledges."""
+        lane = Lane(CONTEXTS)
+        context = Context(name, lane.name, None, [], timeout)
+        self._ledger.attempted(context)
+        try:
+            await self._put(lane, context, _TOMBSTONE_MS)
+        except RedisError:
+            return
+        context.accepted = self._world.loop.now
+        self._process.start(self._acknowledge(lane, context))
+
+    async def _acknowledge(self, lane: Lane, context: Context) -> None:
+        await asyncio.sleep(3.0 * self._random.random())
+        outcome = encode_outcome(Receipt(context=context.name))
+        token = f"{self._process.name}:{next(self._tokens)}"
+        arguments = ["", token, GRACE_MS, context.name, -1, outcome, "ok"]
+        while True:
+            try:
+                answer = (await self._lane_call("settle", lane, arguments))[1]
+                break
+            except RedisError:
+                await asyncio.sleep(0.5)
+        if answer[0] == b"due":
+            await self._do_effects(lane, [context.name.encode(), answer[1], answer[2]])
+
+    async def _see_to_deadline(self, lane: Lane, context: Context) -> None:
+        """Settle it when it is overdue: nobody else may be there to do it."""
+        if context.timeout > 60.0:
+            return
+        await asyncio.sleep(context.timeout)
+        try:
+            found = await self._lane_call("expire", lane, [GRACE_MS, 100, context.name])
+            await self._do_effects(lane, found)
+        except RedisError:
+            self._world.note(f"{self._process.name}: {context.name} is left to the owner")
+
+    async def _do_effects(self, lane: Lane, found: list[bytes]) -> None:
+        done = self._effects.run(decode_triples(found, lane))
+        if done:
+            try:
+                await self._lane_call("finish", lane, done)
+            except RedisError:
+                self._world.note(f"{self._process.name}: {done} are left to the owner")
+
+
+def _escaped(label: str) -> bytes:
+    return label.replace("\t", "\\t").encode()

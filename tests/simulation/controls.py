@@ -1,0 +1,144 @@
+"""Controls: with one protection switched off, the checker must find something in a few seeds.
+
+This shows that the checker sees, and that the simulated world gets to where the protection is
+needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from unittest import mock
+
+from celery_stargate import lane_owner as lane_owner_module
+from celery_stargate import session as session_module
+from celery_stargate.lane_owner import LaneOwner
+from celery_stargate.lanes.owner import LaneStore
+from tests.simulation import effects as effects_module
+from tests.simulation.plan import Focus
+
+__all__ = ["CONTROLS", "Control"]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One protection.
+
+    Arguments:
+        off: a context manager in which it is off.
+        promise: what is broken then, as the checker says it.
+        focus: the faults that it protects from.
+        seeds: how many seeds to try, from 0.
+    """
+
+    off: Callable[[], AbstractContextManager[Any]]
+    promise: str
+    focus: Focus
+    seeds: int = 60
+
+
+_read = LaneStore.read
+_judge = session_module.judge
+
+
+async def _read_on(store: Any, after: int, *args: Any, mark: bool, **options: Any) -> Any:
+    """Read only what was never read: nothing is sent again."""
+    seen = store.__dict__.setdefault("seen", [0])
+    entries = await _read(store, max(after, seen[0]), *args, mark=mark, **options)
+    if mark and entries:
+        seen[0] = entries[-1].number
+    return entries
+
+
+async def _read_over_gaps(store: Any, *args: Any, gapless: bool = False, **options: Any) -> Any:
+    return await _read(store, *args, gapless=False, **options)
+
+
+async def _read_without_mark(store: Any, *args: Any, mark: bool, **options: Any) -> Any:
+    return await _read(store, *args, mark=False, **options)
+
+
+def _believe(reply: Any, entry: Any, topic: Any, sent_before: int, numbered: Any = None) -> Any:
+    """Take every ok for true."""
+    if numbered is not None:
+        numbered = replace(numbered, tried=2**62)
+    return _judge(reply, entry, topic, sent_before, numbered)
+
+
+async def _nothing(*args: Any, **options: Any) -> Any:
+    return []
+
+
+@contextmanager
+def _realigning_off() -> Iterator[None]:
+    with (
+        mock.patch.object(LaneStore, "read", _read_over_gaps),
+        mock.patch.object(LaneOwner, "_gap_after", _nothing),
+        mock.patch.object(lane_owner_module, "leading_run", lambda entries, after: list(entries)),
+    ):
+        yield
+
+
+class _Counting:
+    """Another id each time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, context: str, option: str) -> str:
+        self.count += 1
+        return f"{option}:{context}:{self.count}"
+
+
+CONTROLS: Mapping[str, Control] = {
+    "replay": Control(
+        partial(mock.patch.object, LaneStore, "read", _read_on),
+        "P2",
+        Focus(rates={"cut mid-frame": 0.1}),
+    ),
+    "realigning": Control(
+        _realigning_off,
+        "P",
+        Focus(effectively_once=True, rates={"cut before the receipt": 0.1}, timed=("revoked",)),
+    ),
+    "generation": Control(
+        partial(mock.patch.object, session_module, "judge", _believe),
+        "P1",
+        Focus(effectively_once=True, restored=True),
+    ),
+    "epoch check": Control(
+        partial(mock.patch, "tests.simulation.redis_model._Lane._holds", lambda lane, lease: True),
+        "P",
+        Focus(
+            effectively_once=False,
+            rates={"pause at a step": 0.02, "error receipt, permanent": 0.1},
+            timed=("pause", "broker restart"),
+        ),
+        seeds=200,
+    ),
+    "due effects": Control(
+        partial(mock.patch.object, LaneStore, "due", _nothing),
+        "P1",
+        Focus(rates={"crash at a step": 0.02}),
+    ),
+    "deadline": Control(
+        partial(mock.patch.object, LaneStore, "expire", _nothing),
+        "P2",
+        Focus(timed=("broker restart", "caller dies")),
+        seeds=200,
+    ),
+    "the mark of what may have been sent": Control(
+        partial(mock.patch.object, LaneStore, "read", _read_without_mark),
+        "P3",
+        Focus(rates={"receipt lost": 0.3, "receipt late": 0.2}),
+        seeds=200,
+    ),
+    "callbacks by one id": Control(
+        lambda: mock.patch.object(effects_module, "callback_id", _Counting()),
+        "P4",
+        Focus(rates={"crash at a step": 0.02}),
+    ),
+}

@@ -1,0 +1,153 @@
+"""The ledger: what was attempted, accepted, settled and told, noted where it happens.
+
+It is written by the simulated servers, callers and effects, and knows nothing of the package's own
+books.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+__all__ = ["Context", "Ledger", "Told"]
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(slots=True)
+class Told:
+    """One run of a context's effects."""
+
+    at: float
+    by: str
+    #: The task id of the callback, made of context and outcome.
+    callback: str
+    #: The outcome of each message, as the callback's argument has it.
+    outcomes: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Context:
+    """One call."""
+
+    name: str
+    lane: str
+    #: The topic that its messages go to; None for a context without a message.
+    topic: str | None
+    #: What Pulsar echoes for each of its messages.
+    labels: list[str]
+    #: Seconds until its deadline.
+    timeout: float
+    #: When `put` returned to the caller; None where it did not.
+    accepted: float | None = None
+    #: When Redis recorded it, and its deadline by Redis' clock, in ms; None where it did not.
+    recorded: float | None = None
+    deadline_ms: int = 0
+    #: The lane's number of its first message, and in which of its lives: each begins with 1.
+    first: int = 0
+    life: int = 0
+    #: Whether Redis forgot it, or forgot what became of it: nothing is promised then.
+    forgotten: bool = False
+    #: What Redis was told of its outcome, and when.
+    settled: str | None = None
+    settled_at: float = 0.0
+    #: By Redis' clock.
+    settled_ms: int = 0
+    finished: float | None = None
+    told: list[Told] = field(default_factory=list)
+
+
+class Ledger:
+    """All that is known of one run."""
+
+    def __init__(self) -> None:
+        self.contexts: dict[str, Context] = {}
+        #: Labels that Pulsar answered with an error, of one message alone.
+        self.refused: set[str] = set()
+        #: Topics where a reply came that nobody can read: which message it was for, and whether
+        #: it was an error, nobody knows.
+        self.unreadable: set[str] = set()
+        #: What no fault explains, found while it ran.
+        self.wrong: list[str] = []
+        #: Contexts that Redis recorded and did not finish.
+        self.open: set[str] = set()
+        self._numbers: dict[tuple[str, int, int], str] = {}
+        self._lives: Counter[str] = Counter()
+
+    def attempted(self, context: Context) -> None:
+        """A caller begins a call."""
+        self.contexts[context.name] = context
+
+    def watch_script(
+        self, now: float, now_ms: int, lane: str, name: str, args: Sequence[Any], reply: Any
+    ) -> None:
+        """Redis ran a lane's script."""
+        if name == "put":
+            if reply[0] == b"new":
+                self._recorded(now, now_ms, self.contexts[args[1]], reply[1])
+        elif name == "settle":
+            for at, answer in enumerate(reply[1:]):
+                if answer[0] == b"due":
+                    self._settled(now, now_ms, args[3 + 4 * at], answer[2])
+        elif name == "expire":
+            for context, outcomes in zip(reply[::3], reply[2::3], strict=True):
+                self._settled(now, now_ms, context.decode(), outcomes)
+        elif name == "finish":
+            for each in args:
+                context = self.contexts[each]
+                if context.settled is None and not context.forgotten:
+                    self.wrong.append(f"{each} was finished and never settled")
+                if context.finished is None or context.forgotten:
+                    context.finished = now
+                    self.open.discard(each)
+        elif name == "retire" and reply:
+            self._lives[lane] += 1
+
+    def _recorded(self, now: float, now_ms: int, context: Context, first: int) -> None:
+        if context.recorded is not None and context.forgotten:
+            # Its caller repeats what Redis forgot.
+            self.open.add(context.name)
+            return
+        if context.recorded is not None:
+            if context.first != first:
+                self.wrong.append(f"P6: {context.name} is recorded twice")
+            return
+        context.recorded, context.first = now, first
+        context.life = self._lives[context.lane]
+        context.deadline_ms = now_ms + round(context.timeout * 1000)
+        self.open.add(context.name)
+        for place, label in enumerate(context.labels):
+            other = self._numbers.setdefault((context.lane, context.life, first + place), label)
+            if other != label and not self.contexts[other.partition("\t")[0]].forgotten:
+                self.wrong.append(f"P5: {label!r} and {other!r} have one number")
+
+    def _settled(self, now: float, now_ms: int, name: str, outcomes: bytes) -> None:
+        context, said = self.contexts[name], outcomes.decode()
+        if context.settled is None:
+            context.settled, context.settled_at, context.settled_ms = said, now, now_ms
+        elif context.settled != said and not context.forgotten:
+            self.wrong.append(f"P3: {name} is settled twice: {context.settled}, then {said}")
+
+    def restored(self, copied_at: float, there: Callable[[Context], bool]) -> None:
+        """Redis went back to what it held at a moment.
+
+        Arguments:
+            there: whether it holds a context now.
+        """
+        for context in self.contexts.values():
+            before = context.finished is not None and context.finished < copied_at
+            if context.recorded is None or before:
+                continue
+            context.forgotten = True
+            context.settled = context.finished = None
+            self.open.discard(context.name)
+            if there(context):
+                self.open.add(context.name)
+
+    def tell(self, name: str, told: Told) -> None:
+        """The effects of a context were done."""
+        self.contexts[name].told.append(told)

@@ -1,0 +1,64 @@
+"""The real logic over the simulated world: every seed keeps every promise."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.simulation.cases import CASES
+from tests.simulation.command import Tally, run_seeds
+from tests.simulation.controls import CONTROLS
+from tests.simulation.plan import Plan
+from tests.simulation.world import run
+
+#: At home a minute is enough; `python -m tests.simulation --million` runs more.
+_SEEDS = 20_000 if os.environ.get("CI") else 2_000
+_JOBS = 2
+
+
+def tally_of(seeds: range, *, jobs: int = 1, **options: object) -> Tally:
+    """Run seeds, and count."""
+    total = Tally()
+    for tally in run_seeds(seeds, jobs, **options):  # type: ignore[arg-type]
+        total.add(tally)
+    return total
+
+
+@pytest.mark.timeout(1200)
+def test_every_seed_keeps_every_promise() -> None:
+    """P1 to P6, and all is settled once the faults are healed."""
+    tally = tally_of(range(_SEEDS), jobs=_JOBS)
+    assert tally.failed == []
+    assert tally.seeds == _SEEDS
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_found_stays_away(name: str) -> None:
+    """Each case is a mistake that the simulator found."""
+    case = CASES[name]
+    tally = tally_of(range(case.seeds), focus=case.focus)
+    assert tally.failed == [], case.why
+    assert set(case.focus.rates) <= set(tally.struck), "its faults do not strike"
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_without_a_protection_the_checker_finds_something(name: str) -> None:
+    """And with it, the same seeds are good."""
+    control = CONTROLS[name]
+    good = tally_of(range(control.seeds), focus=control.focus)
+    assert good.failed == []
+    with control.off():
+        bad = tally_of(range(control.seeds), focus=control.focus, enough=2)
+    found = [text for _, violations in bad.failed for text in violations]
+    assert any(text.startswith(control.promise) for text in found), found[:5]
+
+
+@pytest.mark.parametrize("seed", [3, 17, 42])
+def test_one_seed_is_one_run(seed: int) -> None:
+    """Twice the same, to the last line of the trace."""
+    first, second = (run(Plan.draw(seed), traced=True) for _ in range(2))
+    assert len(first.trace) > 20
+    assert first.trace == second.trace
+    assert first.handled == second.handled
+    assert run(Plan.draw(seed)).handled == first.handled
