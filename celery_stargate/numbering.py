@@ -82,8 +82,7 @@ class Alignment:
         """Return what ends the connection."""
         used = self._again is not None and (
             # Behind one that must go again: stored, or perhaps stored, under its number.
-            self._last_stored > self._again
-            or (self._last_unheard > self._again and not self._over)
+            self._last_stored > self._again or (self._last_unheard > self._again and not self._over)
         )
         return Misaligned(self._reason or "", regenerate=self._false_ok or used)
 

@@ -1,0 +1,170 @@
+"""One lane twice: in a real Redis, and in the model of one. Every call goes to both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.scripts import LANE_PARTS, lane_script
+from tests.simulation.redis_model import RedisModel
+
+__all__ = ["UNIT", "Pair", "State"]
+
+#: Durations are odd multiples of it and leaps in time even ones: so nothing ever ends within the
+#: moments that a test takes. In ms.
+UNIT = 1_000_000
+
+_HASHES = ("contexts", "outcomes", "meta")
+_SORTED_SETS = ("deadlines", "due", "tombstones")
+
+
+@dataclass
+class State:
+    """All that a Redis holds of a lane."""
+
+    #: Number, and the fields, of each message.
+    log: list[tuple[int, dict[bytes, bytes]]]
+    contexts: dict[bytes, bytes]
+    outcomes: dict[bytes, bytes]
+    meta: dict[bytes, bytes]
+    deadlines: dict[bytes, int]
+    due: dict[bytes, int]
+    tombstones: dict[bytes, int]
+    #: The lease and the callers' answers, by key.
+    strings: dict[str, bytes]
+    #: Each key, and the ms to its end; -1 where it has none.
+    ends: dict[str, int]
+    #: What the log knows of numbers that it holds no more.
+    last_id: bytes
+
+
+class Pair:
+    """A lane in a real Redis, and its model.
+
+    Arguments:
+        client: of the real one.
+        prefix: what the keys begin with.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str) -> None:
+        self._client = client
+        self._lane = Lane("persistent://public/default/pair")
+        self._prefix = prefix
+        self._now = 0
+        self.model = RedisModel(lambda: self._now)
+        self.state = self._look()
+
+    def key(self, part: str) -> str:
+        """The key of one part of the lane."""
+        return self._lane.key(self._prefix, part)
+
+    def call(self, name: str, *arguments: Any, caller: str = "owner") -> Any:
+        """Run a script in both; the answers, and what is there afterwards, must be the same."""
+        keys = [*map(self.key, LANE_PARTS), self.key(f"answers:{caller}")]
+        self._now = began = self._time()
+        real = self._client.register_script(lane_script(name))(keys=keys, args=arguments)
+        took = self._time() - began
+        expected = self.model.script(name, keys, arguments)
+        place, slack = {"tick": (4, took), "lease": (1, UNIT // 2)}.get(name, (0, 0))
+        if place and expected[0] == 0:
+            # It is a time that is left.
+            assert abs(real[place] - expected[place]) <= slack
+            expected[place] = real[place]
+        assert real == expected, f"{name}{arguments}"
+        self._compare(took)
+        return real
+
+    def change(self, part: str, name: bytes, value: bytes | None) -> None:
+        """Set a hash's field in both, or take it away."""
+        if value is None:
+            self._client.hdel(self.key(part), name)
+            del self.model.hash(self.key(part))[name]
+        else:
+            self._client.hset(self.key(part), name, value)
+            self.model.hset(self.key(part), name, value)
+        self._compare()
+
+    def leap(self, ms: int) -> None:
+        """Let time pass in both: what is to come draws nearer, and what has come is over."""
+        for part in _SORTED_SETS:
+            there: dict[bytes, int] = getattr(self.state, part)
+            moved: dict[Any, int] = {each: score - ms for each, score in there.items()}
+            if moved:
+                self._client.zadd(self.key(part), moved)
+                self.model.sorted_set(self.key(part)).update(moved)
+        for name, left in self.state.ends.items():
+            if left == -1:
+                continue
+            if left <= ms:
+                self._client.delete(name)
+                self.model.delete(name)
+            else:
+                self._client.pexpire(name, left - ms)
+                self.model.pexpire(name, left - ms)
+        self._compare()
+
+    def forget_scripts(self) -> None:
+        """Let the real one forget its scripts, as after a restart."""
+        self._client.script_flush()
+
+    def check(self) -> None:
+        """Compare, after something was done to the real one alone."""
+        self._compare()
+
+    def _time(self) -> int:
+        seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def _compare(self, took: int = 0) -> None:
+        """Compare all keys; take over the real times of what was written during a call."""
+        real = self.state = self._look()
+        for part in _SORTED_SETS:
+            scores: dict[bytes, int] = getattr(real, part)
+            model = self.model.sorted_set(self.key(part))
+            assert scores.keys() == model.keys(), part
+            for member, score in scores.items():
+                assert 0 <= score - model[member] <= took, (part, member)
+            model.update(scores)
+        for part in _HASHES:
+            assert getattr(real, part) == self.model.hash(self.key(part)), part
+        log = self.model.stream(self.key("log"))
+        assert real.last_id == b"%d-%d" % log.last
+        assert real.log == [
+            (number, dict(zip(fields[::2], fields[1::2], strict=True)))
+            for (number, _), fields in log.entries.items()
+        ]
+        there = self.model.keys()
+        assert real.ends.keys() == there.keys()
+        assert all(value == there[name] for name, value in real.strings.items())
+        for name, left in real.ends.items():
+            assert abs(left - self.model.pttl(name)) < UNIT // 2, name
+
+    def _look(self) -> State:
+        found: Any = self._client.keys(f"{self._prefix}:*")
+        names = [name.decode() for name in found]
+        strings = [name for name in names if name == self.key("lease") or ":answers:" in name]
+        with self._client.pipeline(transaction=False) as pipeline:
+            for part in _HASHES:
+                pipeline.hgetall(self.key(part))
+            for part in _SORTED_SETS:
+                pipeline.zrange(self.key(part), 0, -1, withscores=True)
+            pipeline.xrange(self.key("log"))
+            for name in names:
+                pipeline.pttl(name)
+            for name in strings:
+                pipeline.get(name)
+            if self.key("log") in names:
+                pipeline.xinfo_stream(self.key("log"))
+            found = iter(pipeline.execute())
+        hashes: dict[str, Any] = {part: next(found) for part in _HASHES}
+        sorted_sets: dict[str, Any] = {
+            part: {each: int(score) for each, score in next(found)} for part in _SORTED_SETS
+        }
+        log = [(int(entry.partition(b"-")[0]), fields) for entry, fields in next(found)]
+        ends = {name: next(found) for name in names}
+        values = {name: next(found) for name in strings}
+        last_id = next(found, {"last-generated-id": b"0-0"})["last-generated-id"]
+        return State(**hashes, **sorted_sets, log=log, ends=ends, strings=values, last_id=last_id)

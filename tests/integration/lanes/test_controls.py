@@ -1,0 +1,365 @@
+"""Controls: each protection of the scripts, switched off, is missed.
+
+A check holds with the scripts as they are, and must fail with the protection taken out of their
+text: so it is the protection that the check sees, and not luck. Replay, realigning and what else
+stands in the owners' Python has its controls in ``tests/simulation/controls.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+
+from celery_stargate.lanes import scripts
+from celery_stargate.lanes.caller import Lanes
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.owner import Fenced, Receded
+from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
+from tests.servers.fixtures import ServerAddress
+
+
+@dataclass(frozen=True)
+class World:
+    """A lane, its callers and its owners."""
+
+    lane: Lane
+    lanes: Lanes
+    make_owner: MakeOwner
+    client: redis.Redis
+    prefix: str
+
+    def key(self, part: str) -> str:
+        """The key of one part of the lane."""
+        return self.lane.key(self.prefix, part)
+
+    def put(self, context: str, count: int = 1, **options: Any) -> None:
+        """Record a context."""
+        put(self.lanes, self.lane, context, count, **options)
+
+    def script(self, name: str, *arguments: Any, caller: str = "slot") -> Any:
+        """Run a script as one caller does."""
+        keys = [*map(self.key, scripts.LANE_PARTS), self.key(f"answers:{caller}")]
+        return self.client.register_script(scripts.lane_script(name))(keys=keys, args=arguments)
+
+    def overdue(self, context: str) -> None:
+        """Let a context's deadline pass."""
+        self.client.zadd(self.key("deadlines"), {context: 1}, xx=True)
+
+    def taken_over(self) -> tuple[Owner, Owner]:
+        """Return an owner whose lease ended while it was frozen, and the one who has it now."""
+        old = self.make_owner("old")
+        self.client.delete(self.key("lease"))
+        return old, self.make_owner("new")
+
+
+def _fenced(call: Callable[[], Any]) -> bool:
+    try:
+        call()
+    except Fenced:
+        return True
+    return False
+
+
+def reading_is_fenced(world: World) -> None:
+    """One who was frozen sends nothing more: another does."""
+    world.put("a")
+    old, _ = world.taken_over()
+    assert _fenced(lambda: old.do(old.store.read(0, 10, 1000, mark=True)))
+
+
+def errors_are_fenced(world: World) -> None:
+    """One who was frozen refuses nothing: another may have stored it."""
+    world.put("a")
+    old, _ = world.taken_over()
+    assert old.do(old.store.settle([("a", -1, failure("a"))], "t")) == ([], 1, True)
+
+
+def effects_are_fenced(world: World) -> None:
+    """One who was frozen does no effects: another does them."""
+    world.put("a")
+    world.lanes.settle(world.lane, receipt("a"))
+    old, _ = world.taken_over()
+    assert _fenced(lambda: old.do(old.store.due(0)))
+
+
+def renewals_are_fenced(world: World) -> None:
+    """One who was frozen does not prolong another's lease."""
+    old, _ = world.taken_over()
+    assert _fenced(lambda: old.do(old.store.tick()))
+
+
+def generations_are_fenced(world: World) -> None:
+    """One who was frozen changes no other's name."""
+    old, new = world.taken_over()
+    present = new.do(new.store.progress()).generation
+    assert _fenced(lambda: old.do(old.store.begin_generation(present)))
+
+
+def releases_are_fenced(world: World) -> None:
+    """One who was frozen takes the lease from nobody."""
+    old, new = world.taken_over()
+    old.do(old.store.release())
+    assert not _fenced(lambda: new.do(new.store.tick()))
+
+
+def retirements_are_fenced(world: World) -> None:
+    """One who was frozen forgets no lane."""
+    old, _ = world.taken_over()
+    assert not old.do(old.store.retire())
+
+
+def leases_have_epochs(world: World) -> None:
+    """A process that lost its lease and took it again is not the one who held it before."""
+    first = world.make_owner("one")
+    stale = world.client.get(world.key("lease"))
+    world.client.delete(world.key("lease"))
+    assert first.do(first.store.acquire())
+    assert world.client.get(world.key("lease")) != stale
+
+
+def a_repeated_put_is_answered(world: World) -> None:
+    """The answer was lost; meanwhile the message was sent and its context finished."""
+    call = ("token", "a", "{}", 60_000, 0, 0, 60_000, "a", "frame")
+    first = world.script("put", *call)
+    world.script("settle", "", "t", 1000, "a", -1, "{}", "ok")
+    world.script("finish", "a")
+    assert world.script("put", *call) == first
+    assert world.client.xlen(world.key("log")) == 0
+
+
+def a_repeated_settle_is_answered(world: World) -> None:
+    """The answer was lost: whoever settled must hear that the effects are his."""
+    world.put("a")
+    call = ("", "token", 1000, "a", -1, "{}", "ok")
+    assert world.script("settle", *call) == world.script("settle", *call)
+
+
+def a_context_is_recorded_once(world: World) -> None:
+    """Celery's broker delivers a message twice."""
+    world.put("a")
+    world.put("a")
+    assert world.client.xlen(world.key("log")) == 1
+
+
+def a_finished_context_is_known(world: World) -> None:
+    """Celery's broker delivers it again later."""
+    world.put("a", tombstone=60.0)
+    world.lanes.settle(world.lane, receipt("a"))
+    world.lanes.finish(world.lane, ["a"])
+    world.put("a", tombstone=60.0)
+    assert world.client.xlen(world.key("log")) == 0
+
+
+def there_is_one_outcome(world: World) -> None:
+    """A deadline and a receipt meet."""
+    world.put("a")
+    world.overdue("a")
+    assert len(world.lanes.expire(world.lane)) == 1
+    assert world.lanes.settle(world.lane, receipt("a"))[0] == "late"
+
+
+def a_place_has_one_outcome(world: World) -> None:
+    """A receipt comes twice, and is not counted twice."""
+    world.put("a", 3)
+    for _ in range(2):
+        world.lanes.settle(world.lane, receipt("a"), place=0)
+    assert world.client.hget(world.key("outcomes"), "a\nleft") == b"2"
+
+
+def nobody_else_refuses(world: World) -> None:
+    """A stranger's error is no word of Pulsar's."""
+    world.put("a")
+    assert world.lanes.settle(world.lane, failure("a"))[0] == "ignored"
+
+
+def effects_are_found(world: World) -> None:
+    """Whoever settled died before he did them."""
+    world.put("a")
+    world.lanes.settle(world.lane, receipt("a"))
+    owner = world.make_owner()
+    assert [each.record.context for each in owner.do(owner.store.due(0))] == ["a"]
+
+
+def effects_are_claimed(world: World) -> None:
+    """They are found once, while they are being done."""
+    world.put("a")
+    world.lanes.settle(world.lane, receipt("a"))
+    world.client.zadd(world.key("due"), {"a": 1})
+    owner = world.make_owner()
+    assert len(owner.do(owner.store.due())) == 1
+    assert owner.do(owner.store.due()) == []
+
+
+def deadlines_end_what_waits(world: World) -> None:
+    """No receipt ever comes."""
+    world.put("a")
+    world.overdue("a")
+    assert [each.record.context for each in world.lanes.expire(world.lane)] == ["a"]
+
+
+def the_overdue_are_not_sent(world: World) -> None:
+    """What was told to have failed leaves the log."""
+    world.put("a")
+    world.overdue("a")
+    world.lanes.expire(world.lane)
+    owner = world.make_owner()
+    assert owner.do(owner.store.read(0, 10, 1000, mark=True)) == []
+
+
+def the_sent_are_unknown(world: World) -> None:
+    """What may be in the topic is not told to be refused."""
+    world.put("a")
+    owner = world.make_owner()
+    owner.do(owner.store.read(0, 10, 1000, mark=True))
+    world.overdue("a")
+    (settled,) = world.lanes.expire(world.lane)
+    assert settled.failure.outcome == "unknown"
+
+
+def numbers_have_no_gap(world: World) -> None:
+    """Where Pulsar counts, a message behind a gap would get another's number."""
+    for context in "abc":
+        world.put(context)
+    world.lanes.settle(world.lane, receipt("b"))
+    owner = world.make_owner()
+    found = owner.do(owner.store.read(0, 10, 1000, mark=True, gapless=True))
+    assert [each.number for each in found] == [1]
+
+
+def a_generation_has_tried_nothing(world: World) -> None:
+    """Under a new name no ``ok`` without a ledger can be true."""
+    world.put("a")
+    owner = world.make_owner()
+    owner.do(owner.store.read(0, 10, 1000, mark=True))
+    owner.do(owner.store.begin_generation(owner.do(owner.store.progress()).generation))
+    assert owner.do(owner.store.progress()).tried == 0
+
+
+def generations_begin_once(world: World) -> None:
+    """The answer was lost: the repeat ends no generation but the one it means."""
+    owner = world.make_owner()
+    ended = owner.do(owner.store.progress()).generation
+    begun = owner.do(owner.store.begin_generation(ended))
+    assert owner.do(owner.store.begin_generation(ended)) == begun
+
+
+def a_redis_that_went_back_is_noticed(world: World) -> None:
+    """It gives numbers again that the owner has sent; under the same name they would be lost."""
+    world.put("a")
+    owner = world.make_owner()
+    owner.do(owner.store.read(0, 10, 1000, mark=True))
+    world.client.hdel(world.key("meta"), "sent", "tried")
+    for call in (owner.store.tick, lambda: owner.store.read(0, 10, 1000, mark=True)):
+        try:
+            owner.do(call())
+        except Receded:
+            continue
+        raise AssertionError("it was not noticed")
+
+
+def a_next_life_has_a_new_generation(world: World) -> None:
+    """Its numbers begin again, and Pulsar knows the old name's."""
+    owner = world.make_owner()
+    before = owner.do(owner.store.progress()).generation
+    assert owner.do(owner.store.retire())
+    assert owner.do(owner.store.acquire())
+    assert owner.do(owner.store.progress()).generation != before
+
+
+_FENCE = "if redis.call('GET', LEASE) ~= ARGV[1] then"
+
+#: The check, the script, and its protection with what stands there once it is off.
+CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
+    (reading_is_fenced, "read", _FENCE, "if false then"),
+    (errors_are_fenced, "settle", "redis.call('GET', LEASE) == ARGV[1]", "true"),
+    (effects_are_fenced, "due", _FENCE, "if false then"),
+    (renewals_are_fenced, "tick", _FENCE, "if false then"),
+    (generations_are_fenced, "generation", _FENCE, "if false then"),
+    (releases_are_fenced, "release", _FENCE, "if false then"),
+    (retirements_are_fenced, "retire", _FENCE, "if false then"),
+    (leases_have_epochs, "lease", "redis.call('HINCRBY', META, 'epoch', 1)", "1"),
+    (a_repeated_put_is_answered, "put", "if by == token then", "if false then"),
+    (a_repeated_settle_is_answered, "settle", "if by == token then", "if false then"),
+    (a_context_is_recorded_once, "put", "redis.call('HEXISTS', CONTEXTS, context) == 1", "false"),
+    (a_finished_context_is_known, "put", "tonumber(until_ms) > now", "false"),
+    (there_is_one_outcome, "settle", "if settled then", "if false then"),
+    (a_place_has_one_outcome, "settle", "json) == 0", "json) == 2"),
+    (nobody_else_refuses, "settle", "kind == 'foreign' and count > 0", "false"),
+    (effects_are_found, "common", "redis.call('ZADD', DUE, at, context)", ""),
+    (effects_are_claimed, "due", "redis.call('ZADD', DUE", "tostring('ZADD', DUE"),
+    (deadlines_end_what_waits, "put", "redis.call('ZADD', DEADLINES, now + timeout, context)", ""),
+    (the_overdue_are_not_sent, "expire", "forget_entries(first, count)", ""),
+    (the_sent_are_unknown, "read", "if ARGV[5] == '1' and last > after then", "if false then"),
+    (numbers_have_no_gap, "read", "ARGV[6] == '1' and number ~= last + 1", "false"),
+    (a_generation_has_tried_nothing, "generation", "redis.call('HDEL', META, 'tried')", ""),
+    (generations_begin_once, "generation", "'generation') == ARGV[2]", "'generation')"),
+    (a_redis_that_went_back_is_noticed, "common", "< tonumber(known)", "< 0"),
+    (a_next_life_has_a_new_generation, "retire", "DUE, META, LEASE", "DUE, LEASE"),
+]
+
+
+@pytest.fixture
+def worlds(
+    make_owner: MakeOwner,
+    client: redis.Redis,
+    prefix: str,
+    topic: str,
+    redis_server: ServerAddress,
+) -> Callable[[str], World]:
+    """Make worlds with a lane of their own."""
+
+    def make(name: str) -> World:
+        lane = Lane(f"{topic}-{name}")
+        # What reads the scripts keeps them.
+        lanes = Lanes(redis_server.url, prefix)
+
+        def own(*args: Any, **options: Any) -> Owner:
+            return make_owner(*args, **{"lane": lane, **options})
+
+        return World(lane, lanes, own, client, prefix)
+
+    return make
+
+
+@pytest.fixture
+def change_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
+    """Change a script's text, until the test is over."""
+
+    def change(name: str, text: str, other: str) -> None:
+        read = scripts._text  # noqa: SLF001
+
+        def changed(path: str) -> str:
+            whole = read(path)
+            if path != f"{name}.lua":
+                return whole
+            assert text in whole, f"{name}.lua holds this protection no more"
+            return whole.replace(text, other)
+
+        monkeypatch.setattr(scripts, "_text", changed)
+        scripts.lane_script.cache_clear()
+
+    yield change
+    monkeypatch.undo()
+    scripts.lane_script.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "protection", "off"), CONTROLS, ids=[row[0].__name__ for row in CONTROLS]
+)
+def test_a_protection_that_is_off_is_missed(
+    check: Callable[[World], None],
+    name: str,
+    protection: str,
+    off: str,
+    worlds: Callable[[str], World],
+    change_script: Callable[[str, str, str], None],
+) -> None:
+    """The check holds with it, and fails without."""
+    check(worlds("with"))
+    change_script(name, protection, off)
+    with pytest.raises(AssertionError):
+        check(worlds("without"))

@@ -1,0 +1,145 @@
+"""A Redis that is full: it takes nothing new, and each other script still does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from celery_stargate import StoreUnavailable
+from celery_stargate.lanes.caller import Lanes
+from celery_stargate.lanes.lane import Lane
+from tests.integration.lanes.rig import Owner, failure, put, receipt
+from tests.servers import redis as redis_module
+from tests.servers.fixtures import require
+from tests.servers.redis import RedisServer
+
+PREFIX = "full"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that may be full."""
+    require(redis_module.missing_reason())
+    with RedisServer(tmp_path_factory.mktemp("full")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    """A plain client."""
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 0)
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def lanes(server: RedisServer) -> Lanes:
+    """The callers' side."""
+    return Lanes(server.url, PREFIX)
+
+
+@pytest.fixture
+def owner(server: RedisServer, client: redis.Redis, lane: Lane) -> Iterator[Owner]:
+    """An owner that holds the lease, and whose scripts are known to the server."""
+    owner = Owner(server.url, PREFIX, lane, "owner", 10.0)
+    owner.do(owner.store.acquire())
+    yield owner
+    owner.close()
+
+
+@pytest.fixture
+def fill(client: redis.Redis) -> Callable[[], None]:
+    """Let Redis be full from now on."""
+
+    def fill() -> None:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            client.set(f"{PREFIX}:any", "value")
+
+    return fill
+
+
+def test_a_put_is_refused_whole(
+    lanes: Lanes, lane: Lane, client: redis.Redis, fill: Callable[[], None]
+) -> None:
+    """Nothing of it is recorded."""
+    put(lanes, lane, "a")
+    before = client.dbsize()
+    fill()
+    for count in (1, 3):
+        with pytest.raises(StoreUnavailable):
+            put(lanes, lane, "b", count)
+    assert client.hkeys(lane.key(PREFIX, "contexts")) == [b"a"]
+    assert client.zrange(lane.key(PREFIX, "deadlines"), 0, -1) == [b"a"]
+    assert client.dbsize() == before
+
+
+def test_a_lane_is_taken(
+    server: RedisServer, client: redis.Redis, lane: Lane, owner: Owner, fill: Callable[[], None]
+) -> None:
+    """By one who renews, and by one who takes over."""
+    fill()
+    assert owner.do(owner.store.acquire())
+    assert owner.do(owner.store.tick())
+    owner.do(owner.store.release())
+    other = Owner(server.url, PREFIX, lane, "other", 10.0)
+    assert other.do(other.store.acquire())
+    other.close()
+
+
+def test_a_lane_drains(
+    lanes: Lanes, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+) -> None:
+    """Messages are marked and sent, settled, and their contexts finished, tombstones and all."""
+    for context in "abc":
+        put(lanes, lane, context, tombstone=60.0)
+    put(lanes, lane, "list", 2)
+    fill()
+    assert len(owner.do(owner.store.read(0, 100, 1 << 20, mark=True))) == 5
+    assert owner.do(owner.store.progress()).sent == 5
+    settled, late, _ = owner.do(
+        owner.store.settle(
+            [
+                ("a", -1, receipt("a")),
+                ("b", -1, failure("b")),
+                ("list", 0, receipt("list")),
+                ("list", 1, receipt("list")),
+            ],
+            "token",
+        )
+    )
+    assert ([each.record.context for each in settled], late) == (["a", "b", "list"], 0)
+    assert lanes.settle(lane, receipt("c"))[0] == "due"
+    owner.do(owner.store.finish(["a", "b", "c", "list"]))
+    assert client.hlen(lane.key(PREFIX, "contexts")) == 0
+    assert client.zcard(lane.key(PREFIX, "tombstones")) == 3
+
+
+def test_deadlines_and_effects_go_on(
+    lanes: Lanes, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+) -> None:
+    """What is overdue is settled; effects that nobody did are claimed, though it is only one."""
+    put(lanes, lane, "overdue")
+    client.zadd(lane.key(PREFIX, "deadlines"), {"overdue": 1})
+    fill()
+    assert [each.record.context for each in owner.do(owner.store.expire())] == ["overdue"]
+    client.config_set("maxmemory", 0)
+    client.zadd(lane.key(PREFIX, "due"), {"overdue": 1})
+    fill()
+    assert [each.record.context for each in owner.do(owner.store.due())] == ["overdue"]
+    assert owner.do(owner.store.due()) == []
+
+
+def test_generations_begin(
+    lanes: Lanes, lane: Lane, owner: Owner, fill: Callable[[], None]
+) -> None:
+    """A name that cannot be used any more is no reason to stand still."""
+    put(lanes, lane, "a")
+    owner.do(owner.store.read(0, 1, 1000, mark=True))
+    before = owner.do(owner.store.progress()).generation
+    fill()
+    assert owner.do(owner.store.begin_generation(before)) != before
+    assert owner.do(owner.store.progress()).tried == 0

@@ -1,0 +1,589 @@
+"""The lanes' scripts, called in any order: the model agrees, and what a lane promises holds.
+
+Whoever changes a script should let it run for longer: see `profile.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from celery_stargate.lanes import states
+from celery_stargate.lanes.states import TRANSITIONS, Event
+from tests.integration.lanes.pair import UNIT, Pair, State
+from tests.integration.lanes.profile import chosen_settings
+from tests.servers import redis as redis_module
+from tests.servers.fixtures import require
+from tests.servers.redis import RedisServer
+
+CONTEXTS = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"]
+#: Which context: mostly one of those that could be meant, by its number; from 8 on any.
+CONTEXT = st.integers(0, 9)
+#: Which of the leases that were ever given; 0 is the one that holds.
+LEASE = st.sampled_from([0, 0, 0, 0, 0, 1, 2])
+DURATION = st.sampled_from([UNIT, 3 * UNIT, 5 * UNIT])
+KIND = st.sampled_from(["ok", "ok", "error", "error", "foreign"])
+LIMIT = st.sampled_from([1, 100, 100])
+#: How far the mark that a caller knows of is ahead of what is there: 1 where Redis went back.
+AHEAD = st.sampled_from([-1, 0, 0, 0, 0, 1])
+OUTCOME = st.tuples(
+    CONTEXT,
+    st.sampled_from([-1, -1, 0, 0, 1, 1, 2, 3]),
+    st.sampled_from(["{}", '{"entry_id":1}', '{"reason":"no"}']),
+    KIND,
+)
+
+#: What may happen, how often beside the others, and with what.
+STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
+    "put": (
+        5,
+        {
+            "caller": st.sampled_from(["web", "task"]),
+            "chosen": CONTEXT,
+            # The last one takes `read` more than one step.
+            "count": st.sampled_from([0, 1, 1, 1, 2, 2, 3, 40]),
+            "elsewhere": st.sampled_from([False, False, True]),
+            "size": st.integers(1, 20),
+            "timeout": DURATION,
+            "max_backlog": st.sampled_from([0, 0, 0, 0, 2, 42]),
+            "tombstone": st.sampled_from([0, 0, UNIT, 5 * UNIT]),
+        },
+    ),
+    "put_again": (1, {"caller": st.sampled_from(["web", "task"])}),
+    "take_lease": (2, {"owner": st.sampled_from(["one", "two"]), "ttl": DURATION}),
+    "read": (
+        3,
+        {
+            "which": LEASE,
+            "start": st.sampled_from([0, 0, 0, 1, 2, 3, 50]),
+            "before": st.sampled_from([1, 1, 2]),
+            "count": st.sampled_from([0, 1, 2, 100, 100, 100]),
+            "size": st.sampled_from([0, 1, 15, 100, 10_000, 10_000]),
+            "mark": st.booleans(),
+            "gapless": st.booleans(),
+            "ahead": AHEAD,
+        },
+    ),
+    "settle": (
+        3,
+        {
+            "which": st.none() | LEASE,
+            "grace": DURATION,
+            "chosen": st.lists(OUTCOME, min_size=1, max_size=4),
+            "again": st.booleans(),
+        },
+    ),
+    "settle_all": (
+        3,
+        {
+            "which": LEASE,
+            "grace": DURATION,
+            "chosen": CONTEXT,
+            "kind": KIND,
+            "together": st.booleans(),
+        },
+    ),
+    "expire": (
+        2,
+        {
+            "grace": DURATION,
+            "limit": LIMIT,
+            "chosen": st.none() | CONTEXT,
+            "leap": st.booleans(),
+        },
+    ),
+    "due": (
+        2,
+        {
+            "which": LEASE,
+            "grace": DURATION,
+            "limit": LIMIT,
+            "offset": st.sampled_from([-1, -1, 0, 1]),
+            "leap": st.booleans(),
+        },
+    ),
+    "finish": (2, {"chosen": st.lists(CONTEXT, max_size=3)}),
+    "release": (1, {"which": LEASE}),
+    "begin_generation": (
+        1,
+        {"which": LEASE, "ended": st.sampled_from(["present", "present", "another", "any"])},
+    ),
+    "tick": (1, {"which": LEASE, "ttl": DURATION, "ahead": AHEAD}),
+    "retire": (1, {"which": LEASE}),
+    "leap": (1, {"ms": st.sampled_from([2 * UNIT, 4 * UNIT])}),
+    "upgrade": (1, {"chosen": CONTEXT}),
+    "forget_scripts": (1, {}),
+    "restart": (1, {}),
+}
+
+
+def _steps(names: Iterable[str]) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    weighted = [name for name in names for _ in range(STEPS[name][0])]
+    return st.sampled_from(weighted).flatmap(
+        lambda name: st.tuples(st.just(name), st.fixed_dictionaries(STEPS[name][1]))
+    )
+
+
+_RECORD = re.compile(rb"\d+ (\d+) (\d+) \d+\n")
+_EVENTS = {event.value: event for event in Event}
+
+
+class LaneMachine(RuleBasedStateMachine):
+    """One lane, its callers and its owners.
+
+    Arguments:
+        server: a Redis of its own.
+    """
+
+    _examples = itertools.count()
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self.server = server
+        self.client = redis.Redis.from_url(server.url)
+        self.pair = Pair(self.client, f"machine-{next(self._examples)}")
+        self.seen = self.pair.state
+        self.leases = [b"nobody:1"]
+        self.numbers = itertools.count(1)
+        #: The last put of each caller and its answer.
+        self.puts: dict[str, tuple[list[Any], Any]] = {}
+
+    def teardown(self) -> None:
+        """Leave nothing to the next example."""
+        self.client.flushall()
+        self.client.close()
+
+    @property
+    def state(self) -> State:
+        """What is there now."""
+        return self.pair.state
+
+    @property
+    def held(self) -> bytes | None:
+        """The lease that holds."""
+        return self.state.strings.get(self.pair.key("lease"))
+
+    @property
+    def marked(self) -> int:
+        """The highest number that may have been sent."""
+        return int(self.state.meta.get(b"sent", 0))
+
+    def lease(self, which: int) -> bytes:
+        """The lease that holds, taken if need be; or one of the last that do not."""
+        if which == 0:
+            if self.held is None:
+                self.take_lease("one", 5 * UNIT)
+            assert self.held is not None
+            return self.held
+        over = [each for each in self.leases if each != self.held]
+        return over[-min(max(which, 1), len(over))]
+
+    def call(self, name: str, *arguments: Any, caller: str = "owner") -> Any:
+        """Run a script in both, and check what it did to the contexts."""
+        answer = self.pair.call(name, *arguments, caller=caller)
+        self.check_transitions(_EVENTS.get(name), retired=name == "retire" and answer == 1)
+        return answer
+
+    def choose(self, number: int, among: Iterable[bytes] = ()) -> bytes:
+        """A context: one of those that are there, or of some, or any."""
+        known = sorted(among) or sorted(self.state.contexts)
+        chosen = known if known and number < 8 else CONTEXTS
+        return chosen[number % len(chosen)]
+
+    # One rule, for all steps alike: each of many rules would be left out of half the runs.
+
+    @rule(step=_steps(name for name in STEPS if name != "restart"))
+    def step(self, step: tuple[str, dict[str, Any]]) -> None:
+        """Call a script, or let something happen."""
+        name, arguments = step
+        getattr(self, name)(**arguments)
+
+    def put(
+        self, caller: str, chosen: int, count: int, elsewhere: bool, size: int, **numbers: int
+    ) -> None:
+        """A context with any number of messages, here or in other lanes."""
+        context = self.choose(chosen, set(CONTEXTS) - self.state.contexts.keys())
+        number = next(self.numbers)
+        arguments: list[Any] = [f"{caller}:{number}", context, f'{{"n":{number}}}']
+        arguments += [numbers["timeout"], numbers["max_backlog"], numbers["tombstone"], 3 * UNIT]
+        for place in range(count):
+            label = context if count == 1 else b"%s\t%d" % (context, place)
+            arguments += [label, b"" if elsewhere and count > 1 else b"x" * size]
+        known = context in self.state.contexts
+        backlog = len(self.state.log)
+        what, _ = answer = self.call("put", *arguments, caller=caller)
+        self.puts[caller] = arguments, answer
+        assert (what == b"new") == (context in self.state.contexts and not known)
+        assert what != b"full" or backlog + count > numbers["max_backlog"]
+
+    def put_again(self, caller: str) -> None:
+        """The answer was lost: a repeat gets it, whatever became of the context since."""
+        if caller not in self.puts:
+            return
+        arguments, first = self.puts[caller]
+        answered = self.state.strings.get(self.pair.key(f"answers:{caller}"), b"")
+        remembered = answered.startswith(arguments[0].encode() + b"\n")
+        there = self.state.contexts
+        answer = self.call("put", *arguments, caller=caller)
+        if remembered:
+            assert answer == first
+            assert self.state.contexts == there
+        self.puts[caller] = arguments, answer
+
+    def take_lease(self, owner: str, ttl: int) -> None:
+        """Or renew it, or hear that another has it. Each hold has an epoch of its own."""
+        held = self.held
+        taken, number, *_ = self.call("lease", owner, ttl, f"g{next(self.numbers)}")
+        if held is None:
+            assert taken
+            self.leases.append(f"{owner}:{number}".encode())
+            assert self.held == self.leases[-1]
+        elif held.startswith(owner.encode()):
+            assert (taken, held) == (1, f"{owner}:{number}".encode())
+        else:
+            assert not taken
+
+    def read(
+        self,
+        which: int,
+        start: int,
+        before: int,
+        count: int,
+        size: int,
+        mark: bool,
+        gapless: bool,
+        ahead: int,
+    ) -> None:
+        """From anywhere, bounded by count, bytes, or the first gap."""
+        there = [number for number, _ in self.state.log]
+        after = max(0, there[min(start, len(there) - 1)] - before) if there else start
+        lease, known = self.lease(which), self.marked + ahead
+        word, *found = self.call("read", lease, after, count, size, int(mark), int(gapless), known)
+        assert word == (1 if lease != self.held else 2 if ahead > 0 else 0)
+        numbers, frames = found[::4], found[2::4]
+        assert numbers == [number for number, _ in self.state.log if number > after][: len(numbers)]
+        assert not gapless or numbers == list(range(after + 1, after + 1 + len(numbers)))
+        assert len(numbers) <= count
+        assert sum(map(len, frames)) <= max(size, len(frames[0]) if frames else 0)
+        if mark and numbers:
+            assert int(self.state.meta[b"sent"]) >= int(self.state.meta[b"tried"]) >= numbers[-1]
+
+    def settle(
+        self, which: int | None, grace: int, chosen: list[tuple[Any, ...]], again: bool
+    ) -> None:
+        """By the owner, a fenced one or anyone; the answer may be lost, and the call repeated."""
+        outcomes = [(self.choose(number), *rest) for number, *rest in chosen]
+        lease = b"" if which is None else self.lease(which)
+        arguments = [lease, f"s:{next(self.numbers)}", grace, *itertools.chain(*outcomes)]
+        fenced, *answers = self.call("settle", *arguments)
+        assert fenced == (lease not in {b"", self.held})
+        if again:
+            there = replace(self.state, ends={})
+            _, *repeated = self.call("settle", *arguments)
+            # What this call completed, it is told again, wherever the context stands in it.
+            done = {each[0]: said for each, said in zip(outcomes, answers, strict=True) if said[1:]}
+            for each, first, second in zip(outcomes, answers, repeated, strict=True):
+                assert second == done.get(each[0], first)
+            assert replace(self.state, ends={}) == there
+
+    def settle_all(self, which: int, grace: int, chosen: int, kind: str, together: bool) -> None:
+        """Every message of a context, the last of a list first; in one call or in one each."""
+        context = self.choose(chosen, self.state.deadlines)
+        if context not in self.state.contexts:
+            return
+        _, count = _head(self.state.contexts[context])
+        outcomes = [
+            (context, place if count > 1 else -1, f'{{"place":{place}}}', kind)
+            for place in reversed(range(max(count, 1)))
+        ]
+        lease = self.lease(which)
+        for part in [outcomes] if together else [[each] for each in outcomes]:
+            token = f"s:{next(self.numbers)}"
+            self.call("settle", lease, token, grace, *itertools.chain(*part))
+
+    def expire(self, grace: int, limit: int, chosen: int | None, leap: bool) -> None:
+        """What is overdue, or one context where it is."""
+        if leap:
+            self.leap(2 * UNIT)
+        context = b"" if chosen is None else self.choose(chosen, self.state.deadlines)
+        now, deadlines = self.pair.model.now(), self.state.deadlines
+        sent, numbers = self.marked, self.state.log
+        reply = self.call("expire", grace, limit, context)
+        for each, record, outcomes in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
+            assert deadlines[each] <= now
+            first, count = _head(record)
+            if first and count == 1:
+                assert outcomes == (b"[1]" if first <= sent else b"[0]")
+            # What nobody knows is never told to be refused.
+            assert b"0" not in outcomes[1:-1].split(b",") or all(
+                number > sent for number, _ in numbers if number == first + count - 1
+            )
+
+    def due(self, which: int, grace: int, limit: int, offset: int, leap: bool) -> None:
+        """All effects that are to be done, or those whose time has come: these are claimed."""
+        if leap:
+            self.leap(2 * UNIT)
+        fenced, *found = self.call("due", self.lease(which), grace, limit, offset)
+        if not fenced and offset < 0 and limit > 1:
+            assert not [each for each in self.state.due.values() if each <= self.pair.model.now()]
+        for context, outcomes in zip(found[::3], found[2::3], strict=True):
+            assert self.state.outcomes[context].endswith(b"\n" + outcomes)
+
+    def finish(self, chosen: list[int]) -> None:
+        """By one who has done their effects, or is mistaken."""
+        contexts = [self.choose(each, self.state.due) for each in chosen]
+        due = self.state.due.keys() & set(contexts)
+        assert self.call("finish", *contexts) == len(due)
+        assert not self.state.due.keys() & due
+
+    def release(self, which: int) -> None:
+        """By the one who holds it, or by another in vain."""
+        lease, held = self.lease(which), self.held
+        assert self.call("release", lease) == (lease == held)
+        assert self.held == (None if lease == held else held)
+
+    def begin_generation(self, which: int, ended: str) -> None:
+        """After the one that is there, or whichever it is; after another none begins."""
+        lease, held, new = self.lease(which), self.held, f"g{next(self.numbers)}"
+        present = self.state.meta.get(b"generation", b"none")
+        meant = {"present": present, "another": b"another", "any": b""}[ended]
+        self.call("generation", lease, meant, new)
+        begun = lease == held and ended != "another"
+        assert (self.state.meta.get(b"generation") == new.encode()) == begun
+        assert not begun or b"tried" not in self.state.meta
+
+    def tick(self, which: int, ttl: int, ahead: int) -> None:
+        """Renew the lease, and count."""
+        lease = self.lease(which)
+        word, *_ = self.call("tick", lease, ttl, self.marked + ahead)
+        assert word == (1 if lease != self.held else 2 if ahead > 0 else 0)
+
+    def retire(self, which: int) -> None:
+        """A lane that holds anything stays."""
+        empty = not (self.state.contexts or self.state.log or self.state.tombstones)
+        lease, held = self.lease(which), self.held
+        assert self.call("retire", lease) == (empty and lease == held)
+
+    # What else happens
+
+    def leap(self, ms: int) -> None:
+        """Leases lapse, deadlines pass, claims and tombstones end."""
+        self.pair.leap(ms)
+        self.check_transitions(None)
+
+    def upgrade(self, chosen: int) -> None:
+        """A record of a version that these scripts do not know is left alone."""
+        context = self.choose(chosen)
+        # Nothing would be left after many of them.
+        if context in self.state.contexts and chosen < 3:
+            self.pair.change("contexts", context, b"2" + self.state.contexts[context][1:])
+
+    def forget_scripts(self) -> None:
+        """As a Redis does when it starts."""
+        self.client.script_flush()
+
+    def restart(self) -> None:
+        """It is killed, and comes back: all that it answered is in its file."""
+        self.server.kill()
+        self.server.start()
+        self.pair.check()
+
+    # What holds
+
+    def check_transitions(self, event: Event | None, *, retired: bool = False) -> None:
+        """Contexts have moved along the table, by this event only; outcomes stay what they are."""
+        before, after = self.seen, self.state
+        self.seen = after
+        for context in before.contexts.keys() | after.contexts.keys():
+            old, new = _stand(before, context), _stand(after, context)
+            if old is not new:
+                assert event is not None
+                assert TRANSITIONS[old].get(event) is new, (context, old, event, new)
+            if old is new is states.State.DUE:
+                assert before.outcomes[context] == after.outcomes[context]
+        for name in () if retired else (b"last", b"sent", b"epoch"):
+            assert int(after.meta.get(name, 0)) >= int(before.meta.get(name, 0))
+
+    @invariant()
+    def holds(self) -> None:
+        """Every context is in one state, with all that belongs to it and nothing else."""
+        there = self.state
+        assert there.deadlines.keys() | there.due.keys() == there.contexts.keys()
+        assert not there.deadlines.keys() & there.due.keys()
+        expected: dict[bytes, bool] = dict.fromkeys(there.due, True)
+        numbers: set[int] = set()
+        for context in there.deadlines:
+            first, count = _head(there.contexts[context])
+            places = {i: b"%s\n%d" % (context, i) for i in range(count)}
+            told = {i for i, part in places.items() if part in there.outcomes}
+            expected.update((places[i], True) for i in told)
+            if told:
+                expected[context + b"\nleft"] = True
+                assert int(there.outcomes[context + b"\nleft"]) == count - len(told) > 0
+            if first:
+                numbers |= {first + i for i in places.keys() - told}
+        assert there.outcomes.keys() == expected.keys()
+        assert [number for number, _ in there.log] == sorted(numbers)
+        # A message that may have been sent was recorded; one that was tried may have been sent.
+        last, sent, tried = (int(there.meta.get(each, 0)) for each in (b"last", b"sent", b"tried"))
+        assert max([0, *numbers]) <= last
+        assert tried <= sent <= last
+        # Only the lease and the callers' answers end by themselves.
+        assert {name for name, left in there.ends.items() if left != -1} == there.strings.keys()
+
+
+class DurableMachine(LaneMachine):
+    """The same, with a Redis that is killed now and then."""
+
+    @rule(step=_steps(STEPS))
+    def step(self, step: tuple[str, dict[str, Any]]) -> None:
+        """Call a script, or let something happen."""
+        name, arguments = step
+        getattr(self, name)(**arguments)
+
+
+def _head(record: bytes) -> tuple[int, int]:
+    """First number, and count of messages."""
+    found = _RECORD.match(record)
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
+def _stand(state: State, context: bytes) -> states.State:
+    if context not in state.contexts:
+        return states.State.ABSENT
+    return states.State.DUE if context in state.due else states.State.PENDING
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that may be flushed and killed, with its data in a file."""
+    require(redis_module.missing_reason())
+    # Every answer waits for the write, none for the disk: enough for `kill -9`.
+    folder: Path = tmp_path_factory.mktemp("machine")
+    with RedisServer(folder, appendonly=True, config={"appendfsync": "no"}) as server:
+        yield server
+
+
+def _run(machine: type[LaneMachine], server: RedisServer, chosen: settings) -> None:
+    # Hypothesis only calls it, though it asks for a class.
+    make: Any = lambda: machine(server)  # noqa: E731
+    run_state_machine_as_test(make, settings=chosen)
+
+
+def test_the_scripts_do_what_the_model_says(server: RedisServer) -> None:
+    """Whatever is called, in whatever order."""
+    _run(LaneMachine, server, chosen_settings(120, 40))
+
+
+def test_a_redis_that_was_killed_has_it_all(server: RedisServer) -> None:
+    """And goes on with it."""
+    _run(DurableMachine, server, chosen_settings(8, 40))
+
+
+@pytest.fixture
+def pair(server: RedisServer) -> Iterator[Pair]:
+    """A lane that "one" owns, with its epoch 1."""
+    with redis.Redis.from_url(server.url) as client:
+        pair = Pair(client, "pair")
+        pair.call("lease", "one", 5 * UNIT, "g")
+        yield pair
+        client.flushall()
+
+
+def test_what_has_lost_its_record_is_dropped(pair: Pair) -> None:
+    """There is nothing to tell, and nobody to tell it: effects and deadlines are not looked at
+    again and again."""
+    for context in "abc":
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, context, "frame")
+    pair.call("settle", "", "t", UNIT, "a", -1, "{}", "ok", "b", -1, "{}", "ok")
+    pair.change("contexts", b"a", None)
+    pair.change("outcomes", b"b", None)
+    pair.change("contexts", b"c", None)
+    pair.leap(2 * UNIT)
+    assert pair.call("due", "one:1", UNIT, 100, -1) == [0]
+    assert pair.call("expire", UNIT, 100, "") == []
+    assert (pair.state.due, pair.state.deadlines) == ({}, {})
+
+
+def test_a_lane_may_hold_more_than_one_look_takes(pair: Pair) -> None:
+    """Due effects are found part by part: by their place, or as their time comes."""
+    for context in "abcde":
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, context, "frame")
+        pair.call("settle", "", "t", UNIT, context, -1, "{}", "ok")
+    for offset, expected in ((0, [b"a", b"b"]), (2, [b"c", b"d"]), (4, [b"e"]), (5, [])):
+        assert pair.call("due", "one:1", UNIT, 2, offset)[1::3] == expected
+    pair.leap(2 * UNIT)
+    for expected in ([b"a", b"b"], [b"c", b"d"], [b"e"], []):
+        assert pair.call("due", "one:1", UNIT, 2, -1)[1::3] == expected
+
+
+@pytest.mark.parametrize("count", [31, 32, 33, 64, 65])
+def test_a_lane_is_read_step_by_step(pair: Pair, count: int) -> None:
+    """All of it, whatever the size of a step; and as far as bytes, count and gaps allow."""
+    messages = [each for place in range(count) for each in (f"a\t{place}", "12345")]
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, *messages)
+    for limit, size, expected in (
+        (1000, 1000, count),
+        (count, 5 * count, count),
+        (count - 1, 1000, count - 1),
+        (1000, 5 * count - 1, count - 1),
+        (1000, 52, 10),
+    ):
+        found = pair.call("read", "one:1", 0, limit, size, 1, 1, 0)
+        assert found[1::4] == list(range(1, expected + 1))
+    pair.call("settle", "", "t", UNIT, "a", 20, "{}", "ok")
+    assert pair.call("read", "one:1", 0, 1000, 1000, 1, 1, 0)[-4] == 20
+    assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0)[1::4]) == count - 1
+    assert pair.call("read", "one:1", count, 10, 10, 1, 1, 0) == [0]
+
+
+def test_under_a_new_generation_messages_are_tried_anew(pair: Pair) -> None:
+    """What may have been sent stays so; what was tried under this name begins at nothing."""
+    for context in "abc":
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, context, "frame")
+    pair.call("read", "one:1", 0, 3, 1000, 1, 1, 0)
+    pair.call("generation", "one:1", "g", "h")
+    pair.call("read", "one:1", 0, 2, 1000, 1, 1, 3)
+    assert (pair.state.meta[b"sent"], pair.state.meta[b"tried"]) == (b"3", b"2")
+
+
+def test_a_backlog_of_one_is_a_backlog(pair: Pair) -> None:
+    """The smallest bound there is."""
+    for context, answer in (("a", [b"new", 1]), ("b", [b"full", 1]), ("a", [b"known", 0])):
+        arguments = (f"t{answer}", context, "{}", UNIT, 1, 0, UNIT, context, "frame")
+        assert pair.call("put", *arguments) == answer
+
+
+def test_a_tombstone_is_known_until_it_ends(pair: Pair) -> None:
+    """And then the context may be put again."""
+    for token in ("first", "second", "third"):
+        arguments = (token, "a", "{}", UNIT, 0, UNIT, UNIT, "a", "frame")
+        known = token == "second"
+        assert pair.call("put", *arguments)[0] == (b"known" if known else b"new")
+        pair.call("settle", "", token, UNIT, "a", -1, "{}", "ok")
+        pair.call("finish", "a")
+        if known:
+            pair.leap(2 * UNIT)
+
+
+def test_a_lane_with_a_message_does_not_retire(pair: Pair) -> None:
+    """Not even where the message's context is gone."""
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "a", "frame")
+    pair.change("contexts", b"a", None)
+    assert pair.call("retire", "one:1") == 0

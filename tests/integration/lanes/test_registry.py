@@ -1,0 +1,173 @@
+"""The registry's scripts, called in any order, in a real Redis and in the model of one."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from celery_stargate.lanes.lane import Registry
+from celery_stargate.lanes.scripts import registry_script
+from tests.integration.lanes.pair import UNIT
+from tests.integration.lanes.profile import chosen_settings
+from tests.servers.fixtures import ServerAddress
+from tests.simulation.redis_model import RedisModel
+
+LANE = st.sampled_from(["a#0", "b#0", "c#1"])
+WORKER = st.sampled_from(["one", "two", "three"])
+
+
+class RegistryMachine(RuleBasedStateMachine):
+    """Workers come and go, and lanes do.
+
+    Arguments:
+        url: of the Redis.
+        prefix: what the keys begin with.
+    """
+
+    _examples = itertools.count()
+
+    def __init__(self, url: str, prefix: str) -> None:
+        super().__init__()
+        self.client = redis.Redis.from_url(url)
+        registry = Registry(f"{prefix}-{next(self._examples)}")
+        self.lanes, self.workers, self.events = map(registry.key, ("lanes", "workers", "events"))
+        self.now = 0
+        self.model = RedisModel(lambda: self.now)
+
+    def teardown(self) -> None:
+        """Leave nothing."""
+        self.client.delete(self.lanes, self.workers, self.events)
+        self.client.close()
+
+    @rule(lane=LANE)
+    def announce(self, lane: str) -> None:
+        """A new lane is told, a known one is not."""
+        known = self.client.zscore(self.lanes, lane) is not None
+        assert self.call("announce", [self.lanes, self.events], lane) == (not known)
+
+    @rule(worker=st.just("") | WORKER, ttl=st.sampled_from([0, UNIT, 3 * UNIT]))
+    def attend(self, worker: str, ttl: int) -> None:
+        """Stay, leave, or only look."""
+        alive, *_ = self.call("attend", [self.workers, self.lanes], worker, ttl)
+        if worker and ttl:
+            assert alive >= 1
+
+    @rule(lane=LANE, idle=st.sampled_from([UNIT // 1000, 3 * UNIT // 1000]))
+    def retire(self, lane: str, idle: int) -> None:
+        """Only one that was not announced for long."""
+        gone = self.call("retire", [self.lanes], lane, idle)
+        assert gone == (self.client.zscore(self.lanes, lane) is None)
+
+    @rule()
+    def leap(self) -> None:
+        """Time passes."""
+        for key, unit in ((self.workers, UNIT), (self.lanes, UNIT // 1000)):
+            for member, score in self.scores(key).items():
+                self.client.zadd(key, {member: score - 2 * unit})
+                self.model.sorted_set(key)[member] = score - 2 * unit
+
+    @invariant()
+    def agrees(self) -> None:
+        """The same members are there, and the same was told."""
+        for key in (self.workers, self.lanes):
+            assert self.scores(key) == self.model.sorted_set(key)
+        told: Any = self.client.xrange(self.events)
+        assert [fields for _, fields in told] == [
+            fields for _, fields in self.model.xrange(self.events)
+        ]
+
+    def call(self, name: str, keys: list[str], *arguments: Any) -> Any:
+        """Run a script in both; the model takes over the times of the real one."""
+        self.now = began = self.time()
+        real: Any = self.client.register_script(registry_script(name))(keys=keys, args=arguments)
+        took = self.time() - began
+        assert real == self.model.registry(name, keys, arguments)
+        for key, unit in ((self.workers, 1), (self.lanes, 1000)):
+            model = self.model.sorted_set(key)
+            for member, score in self.scores(key).items():
+                assert 0 <= score - model.get(member, 0) <= took // unit + unit // 1000
+                model[member] = score
+        return real
+
+    def time(self) -> int:
+        """The server's, in ms."""
+        answer: Any = self.client.time()
+        seconds, micros = answer
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def scores(self, key: str) -> dict[bytes, int]:
+        """A sorted set."""
+        members: Any = self.client.zrange(key, 0, -1, withscores=True)
+        return {member: int(score) for member, score in members}
+
+
+def test_the_registry_does_what_the_model_says(redis_server: ServerAddress, prefix: str) -> None:
+    """Whatever is called, in whatever order."""
+    make: Any = lambda: RegistryMachine(redis_server.url, prefix)  # noqa: E731
+    run_state_machine_as_test(make, settings=chosen_settings(40, 30))
+
+
+def test_commands_answer_as_redis_py_does(redis_server: ServerAddress, prefix: str) -> None:
+    """What the code asks of Redis beside its scripts: the same, to the type."""
+    stream, fields = f"{prefix}:stream", f"{prefix}:hash"
+    with redis.Redis.from_url(redis_server.url) as real:
+        model = RedisModel(lambda: 1000)
+        both: tuple[Any, Any] = real, model
+        ids = []
+        for number in range(4):
+            entry = {"w": number, "text": "é"}
+            ids.append([each.xadd(stream, entry, maxlen=3, approximate=False) for each in both])
+        names = {one: two for one, two in ids}  # noqa: C416  # pairs are lists
+
+        def told(answer: Any) -> Any:
+            """An answer with the model's ids in the place of the server's."""
+            if isinstance(answer, list | tuple):
+                return type(answer)(told(each) for each in answer)
+            return names.get(answer, answer) if isinstance(answer, bytes) else answer
+
+        def same(ask: Any) -> None:
+            assert told(ask(real)) == ask(model)
+
+        last = ids[3]
+        same(lambda each: each.xlen(stream))
+        same(lambda each: each.xrange(stream, count=2))
+        same(lambda each: each.xrevrange(stream, count=1))
+        same(lambda each: each.xread({stream: "0-0", f"{prefix}:none": "0"}, count=2))
+        same(lambda each: each.xread({stream.encode(): b"0-0"}))
+        same(lambda each: each.xread({stream: last[each is model]}))
+        same(lambda each: each.xread({stream: "$"}))
+        same(lambda each: each.xtrim(stream, minid=last[each is model], approximate=False))
+        same(lambda each: each.xrange(stream))
+        same(lambda each: each.hset(fields, "a", 1))
+        same(lambda each: each.hset(fields, "a", "2"))
+        same(lambda each: each.hget(fields, "a"))
+        same(lambda each: each.hmget(fields, "a", "b"))
+        same(lambda each: each.pttl(fields))
+        same(lambda each: each.expire(fields, 60))
+        same(lambda each: each.pexpire(f"{prefix}:none", 60))
+        same(lambda each: each.pttl(f"{prefix}:none"))
+        assert 0 <= model.pttl(fields) - int(real.pttl(fields)) < 10_000
+        same(lambda each: each.delete(stream, fields, f"{prefix}:none"))
+        same(lambda each: each.hget(fields, "a"))
+
+
+def test_a_model_comes_back_with_older_data() -> None:
+    """What was written since is lost, and what ends has ended by then."""
+    now = [0]
+    model = RedisModel(lambda: now[0])
+    model.hset("hash", "a", 1)
+    model.set("string", "value", px=100)
+    snapshot = model.snapshot()
+    model.hset("hash", "a", 2)
+    model.hset("other", "b", 1)
+    model.restore(snapshot)
+    model.hset("hash", "b", 1)
+    model.restore(snapshot)
+    assert model.keys() == {"hash": {b"a": b"1"}, "string": b"value"}
+    now[0] = 101
+    assert model.keys() == {"hash": {b"a": b"1"}}
+    assert model.get("string") is None
