@@ -45,6 +45,17 @@ _SETTLE_BATCH = 200
 _EFFECTS_BATCH = 100
 
 
+#: So many looks in a row must find messages that nobody is about to send.
+_OVERLOOKED = 2
+
+
+class Overlooked(Exception):
+    """The lane holds messages that were read before: Redis came back with an older state.
+
+    Whoever owns it next reads it from its beginning.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What the owners of a process's lanes share."""
@@ -111,6 +122,8 @@ class LaneOwner:
         self._draining = False
         #: Whether messages are on their way from the lane to the socket.
         self._feeding = False
+        #: Whether the lane was read to its end, and more is waited for.
+        self._at_end = False
         self._producer: Producer | None = None
         self._session: Session | None = None
         self._window = Window(options.max_in_flight, options.max_pending_bytes)
@@ -137,6 +150,10 @@ class LaneOwner:
                 each.result()
         except Fenced:
             logger.warning("lane %s: another owner has it now", self.lane.name)
+            await cancel_all([*tasks, stopping])
+            await self._hand_in()
+        except Overlooked:
+            logger.warning("lane %s: it holds messages again that had left it", self.lane.name)
             await cancel_all([*tasks, stopping])
             await self._hand_in()
         except Receded:
@@ -194,8 +211,13 @@ class LaneOwner:
     async def _keep(self) -> None:
         await self._take_over()
         empty_since = self._tools.monotonic()
+        overlooked = 0
         while True:
             tick = await self._patiently(self._renew)
+            at_rest = self._at_end and not len(self._window) and not self._settling
+            overlooked = overlooked + 1 if tick.backlog and at_rest else 0
+            if overlooked > _OVERLOOKED:
+                raise Overlooked
             if tick.contexts or not self.lane.has_messages:
                 empty_since = self._tools.monotonic()
             elif self._tools.monotonic() - empty_since > RETIRE_AFTER and await self._retire():
@@ -350,10 +372,14 @@ class LaneOwner:
                     self._feeding = False
                     if self._numbers and await self._gap_after(after):
                         return ()
-                    if not await self._tools.watcher.wait(
-                        self._store.log_key, after, self._tools.idle_timeout
-                    ):
-                        return ()
+                    self._at_end = True
+                    try:
+                        if not await self._tools.watcher.wait(
+                            self._store.log_key, after, self._tools.idle_timeout
+                        ):
+                            return ()
+                    finally:
+                        self._at_end = False
                     continue
                 last = entries[-1].number
                 self._sent, self._tried = max(self._sent, last), max(self._tried, last)

@@ -398,6 +398,29 @@ class TestRedis:
             Stargate.of(app).close()
         assert first_occurrences(local, topic) == numbers(20)
 
+    def test_what_comes_back_with_an_older_state_is_not_overlooked(
+        self, make_app: MakeApp, local: LocalPulsar, topic: str
+    ) -> None:
+        """Settled contexts that stand there again after a failover, behind the owner's back: it
+        reads the lane anew, though nothing else is put, and they end."""
+        app = make_app(local.url, lease=0.5)
+        stargate = Stargate.of(app)
+        client = stargate.lanes._redis.get()  # noqa: SLF001
+        parts = ("log", "contexts", "deadlines")
+        keys = [Lane(topic).key(stargate.settings.prefix, part) for part in parts]
+        with Acknowledger(app):
+            local.faults.hold_receipts()
+            results = send(app, numbers(5))
+            local.wait_for_messages(topic, 5)
+            older: list[Any] = [client.dump(key) for key in keys]
+            local.faults.release_receipts()
+            all_stored(results)
+            wait_for(lambda: not client.exists(*keys[1:]), 5.0, "the end of the contexts")
+            for key, data in zip(keys, older, strict=True):
+                client.restore(key, 0, data, replace=True)
+            wait_for(lambda: not client.exists(*keys[1:]), 10.0, "their second end")
+        assert first_occurrences(local, topic) == numbers(5)
+
     def test_a_full_redis_lets_the_lane_drain(
         self, make_app: MakeApp, local: LocalPulsar, topic: str, tmp_path: Path
     ) -> None:
