@@ -22,6 +22,9 @@ def partition_of(key: str, partitions: int, scheme: str | None = None) -> int:
         partitions: how many the topic has, 1 and up.
         scheme: a name in :data:`SCHEMES`; None for the default of Pulsar's Java clients and of its
             WebSocket service, ``JavaStringHash``.
+
+    Raises:
+        KeyError: there is no such scheme.
     """
     hashed = SCHEMES[scheme or "JavaStringHash"](key)
     return (hashed & 0x7FFF_FFFF) % partitions

@@ -134,7 +134,7 @@ class LaneOwner:
         return None if self._producer is None else self._producer.descriptor
 
     async def run(self) -> None:
-        """Own the lane; return when it is released, or when the lease is lost."""
+        """Own the lane; return when it is released, lost, or must be read from its beginning."""
         work: list[Coroutine[Any, Any, None]] = [
             self._keep(),
             self._settle(),
@@ -148,26 +148,27 @@ class LaneOwner:
             done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
             for each in done - {stopping}:
                 each.result()
-        except Fenced:
+        except (Fenced, Overlooked, Receded) as ended:
+            await cancel_all([*tasks, stopping])
+            await self._end(ended)
+            await self._hand_in()
+        finally:
+            await cancel_all([*tasks, stopping])
+
+    async def _end(self, ended: Exception) -> None:
+        """Say why the ownership ends, and see to it that the next one begins well."""
+        if isinstance(ended, Fenced):
             logger.warning("lane %s: another owner has it now", self.lane.name)
-            await cancel_all([*tasks, stopping])
-            await self._hand_in()
-        except Overlooked:
+        elif isinstance(ended, Overlooked):
             logger.warning("lane %s: it holds messages again that had left it", self.lane.name)
-            await cancel_all([*tasks, stopping])
-            await self._hand_in()
-        except Receded:
+        else:
             logger.error(
                 "lane %s: Redis came back with an older state: what it forgot is lost or comes "
                 "twice",
                 self.lane.name,
             )
-            await cancel_all([*tasks, stopping])
             with suppress(Fenced):
                 await self._patiently(self._store.begin_generation, "")
-            await self._hand_in()
-        finally:
-            await cancel_all([*tasks, stopping])
 
     async def _hand_in(self) -> None:
         """Without the lease, settle the receipts that are here: an ok counts from anyone."""
