@@ -9,7 +9,6 @@ import msgspec
 from celery import signals
 from celery.app.task import Context
 from celery.app.trace import logger as trace_logger
-from celery.app.trace import task_has_custom
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.loaders.base import BaseLoader
@@ -123,7 +122,7 @@ class PlainResults:
     def _may_be_plain(self, task: ProduceTask) -> bool:
         return (
             getattr(task.run, "__func__", None) is run
-            and not any(task_has_custom(task, hook) for hook in _TASK_HOOKS)
+            and all(_is_celerys(getattr(type(task), hook)) for hook in _TASK_HOOKS)
             and not task.track_started
             and task.backend is self._app.backend
         )
@@ -136,6 +135,15 @@ def _request(record: Record) -> _Request | None:
         return _decoder.decode(record.request)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
+
+
+def _is_celerys(method: Any) -> bool:
+    """Whether a method is Celery's own.
+
+    A worker puts another ``__call__`` into Celery's base class, its stack protection
+    (``celery.app.trace.setup_worker_optimizations``); ``task_has_custom`` takes it for the task's.
+    """
+    return str(getattr(method, "__module__", "")).startswith("celery.")
 
 
 def _own(given: Any, base: type, hooks: tuple[str, ...]) -> bool:

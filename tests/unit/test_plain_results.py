@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import Celery, signals
+from celery import Celery, _state, signals
 from celery.app.trace import logger as trace_logger
+from celery.app.trace import reset_worker_optimizations, setup_worker_optimizations
 from celery.backends.redis import RedisBackend
 from celery.loaders.app import AppLoader
 
@@ -118,6 +119,19 @@ def test_a_task_that_ignores_its_results() -> None:
     assert store(app, '{"ignore_result":true}', task=name) == IGNORED
     assert store(app, '{"ignore_result":false}', task=name) == NOT_PLAIN
     assert store(redis_app(task_ignore_result=True)) == IGNORED
+
+
+def test_in_a_worker() -> None:
+    """A worker gives every task a ``__call__`` of Celery's, which is no work of its own."""
+    app = redis_app()
+    before = _state.default_app, _state.get_current_app()
+    setup_worker_optimizations(app, "worker@host")
+    try:
+        assert store(app) == PLAIN
+    finally:
+        reset_worker_optimizations(app)
+        _state.set_default_app(before[0])
+        before[1].set_current()
 
 
 @pytest.mark.parametrize("hook", ["before_start", "on_success", "after_return", "__call__"])
