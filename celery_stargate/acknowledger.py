@@ -24,7 +24,7 @@ from .deduplication import require_deduplication
 from .effects import Effects
 from .lane_owner import Tools
 from .lanes.lane import Lane
-from .lanes.record import Record
+from .lanes.record import Record, Settled
 from .lanes.store import connect_async
 from .log import logger
 from .outcome import Outcome
@@ -54,7 +54,7 @@ class Acknowledger:
         app: a Celery app that has a :class:`~celery_stargate.Stargate`.
         hostname: the worker's name, for results and events.
         revoked: tells whether a context was revoked.
-        on_done: called in the effects' thread with the record, its result, and whether it failed.
+        on_done: called in the effects' thread with each context whose effects were done.
 
     Raises:
         ConfigurationError: the app has no Stargate, or a setting is wrong or missing.
@@ -66,7 +66,7 @@ class Acknowledger:
         *,
         hostname: str | None = None,
         revoked: Callable[[str], bool] | None = None,
-        on_done: Callable[[Record, Any, bool], None] | None = None,
+        on_done: Callable[[Settled], None] | None = None,
     ) -> None:
         self._stargate = Stargate.of(app)
         self._app = app

@@ -249,13 +249,13 @@ class Stargate:
             inbox=inbox,
         )
         if not others:
-            messages = [(part.label, part.frame) for part in call.parts]
+            messages = [("", part.frame) for part in call.parts]
             self.lanes.put(home, record, messages, timeout=timeout, exclusive=exclusive, **common)
             return
         # The list spans lanes: its context holds their places, and each message is a context of
         # its own that settles one place. The context outlives its messages, to hear from them all.
         self._require_room(call)
-        places = [(part.label, b"") for part in call.parts]
+        places = [("", b"")] * len(call.parts)
         self.lanes.put(
             home,
             record,
@@ -269,7 +269,7 @@ class Stargate:
             self.lanes.put(
                 part.lane,
                 child,
-                [(part.label, part.frame)],
+                [("", part.frame)],
                 timeout=timeout,
                 **{**common, "max_backlog": 0},
             )

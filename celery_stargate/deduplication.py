@@ -147,7 +147,8 @@ async def _send_one(producer: Producer) -> MessageId:
         await producer.open()
         await producer.send(frame)
         async with asyncio.timeout(_TIMEOUT):
-            reply = decode_reply(await anext(producer.replies()))
+            frame, *_ = await anext(producer.replies())
+        reply = decode_reply(frame)
         if reply.result != "ok":
             raise LinkBroken(f"the probe got {plain(reply.result)}: {plain(reply.error)}")
         return MessageId.decode(reply.message_id or "")

@@ -42,7 +42,7 @@ class Effects:
         app: the Celery app whose backend and broker get them.
         lanes: where waiting processes are told; None where nobody outside this call waits.
         hostname: the worker's name, for results and events.
-        on_done: called with the record, its result or failure, and whether it failed.
+        on_done: called with each context whose effects were done.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Effects:
         app: Celery,
         lanes: Lanes | None,
         hostname: str | None = None,
-        on_done: Callable[[Record, Any, bool], None] | None = None,
+        on_done: Callable[[Settled], None] | None = None,
     ) -> None:
         self._app = app
         self._lanes = lanes
@@ -119,8 +119,7 @@ class Effects:
         if record.inbox is not None:
             self._require_lanes().tell(record.inbox, settled_to_wire(settled))
         if self._on_done is not None:
-            result = settled.failure.to_dict() if settled.failed else settled.result
-            self._on_done(record, result, settled.failed)
+            self._on_done(settled)
 
     def _require_lanes(self) -> Lanes:
         if self._lanes is None:

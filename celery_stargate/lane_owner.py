@@ -23,7 +23,7 @@ from .lanes.record import Settled
 from .lanes.store import UNAVAILABLE
 from .log import logger
 from .numbering import Misaligned, Numbered, Unfit, leading_run, producer_query
-from .outcome import Failure, Outcome
+from .outcome import Failure, Outcome, Receipt
 from .producer import HandshakeRefused, LinkBroken, Producer
 from .session import Counters, Session
 from .settings import ProducerOptions
@@ -464,11 +464,9 @@ class LaneOwner:
             self._settle_now.clear()
             while self._outcomes:
                 batch = self._outcomes[:_SETTLE_BATCH]
-                token = uuid.uuid4().hex
-                triples = [(entry.context, entry.place, outcome) for entry, outcome in batch]
-                settled, late, fenced = await self._patiently(self._store.settle, triples, token)
+                settled, late, fenced = await self._settle_batch(batch)
                 del self._outcomes[: len(batch)]
-                self._settling.difference_update(entry.label for entry, _ in batch)
+                self._settling.difference_update([entry.label for entry, _ in batch])
                 if late:
                     self.counters.unmatched += late
                     logger.info(
@@ -480,6 +478,27 @@ class LaneOwner:
                 self._done_some.set()
                 if fenced:
                     raise Fenced
+
+    async def _settle_batch(
+        self, batch: Sequence[tuple[Entry, Outcome]]
+    ) -> tuple[Sequence[Settled], int, bool]:
+        """Settle some outcomes; return what :meth:`LaneStore.settle` does."""
+        quiet, triples = [], []
+        for entry, outcome in batch:
+            if entry.quiet and isinstance(outcome, Receipt):
+                quiet.append(entry.label)
+            else:
+                triples.append((entry.context, entry.place, outcome))
+        settled: Sequence[Settled] = ()
+        late, fenced = 0, False
+        if quiet:
+            token = uuid.uuid4().hex
+            late, fenced = await self._patiently(self._store.complete, quiet, token)
+        if triples:
+            token = uuid.uuid4().hex
+            settled, more, lost = await self._patiently(self._store.settle, triples, token)
+            late, fenced = late + more, fenced or lost
+        return settled, late, fenced
 
     def _queue_effects(self, settled: Iterable[Settled]) -> None:
         for each in settled:

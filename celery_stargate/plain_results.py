@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from celery import signals
-from celery.app.task import Context
 from celery.app.trace import logger as trace_logger
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.loaders.base import BaseLoader
 
 from .lanes.record import Record
+from .result_form import ResultForm, request_of
 from .results import ResultBatch, heard_of
 from .task import ProduceTask, run
 
@@ -41,6 +42,8 @@ class _Request(msgspec.Struct):
     parent_id: str | None = None
 
 
+#: A task id that JSON writes as it stands.
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.:@#-]+")
 _decoder = msgspec.json.Decoder(_Request)
 _BARE = _Request()
 
@@ -61,6 +64,8 @@ class PlainResults:
         self._app = app
         self._batch = batch
         self._tasks: dict[str, ProduceTask | None] = {}
+        self._form: ResultForm | None = None
+        self._formed = False
         backend = app.backend
         self._stores = isinstance(backend, RedisBackend | DisabledBackend)
         #: Whether there are plain results at all.
@@ -102,14 +107,14 @@ class PlainResults:
         return True
 
     def _store(self, context: str, result: Any, request: _Request) -> None:
-        fields: dict[str, Any] = {
-            "id": context,
-            "group": request.group,
-            "parent_id": request.parent_id,
-            # Given, or Celery looks for custom ones among the names of all fields.
-            "headers": {},
-        }
-        self._batch.backend.mark_as_done(context, result, Context(fields))
+        if request.group is None and request.parent_id is None and _PLAIN_ID.fullmatch(context):
+            if not self._formed:
+                self._form, self._formed = ResultForm.of(self._batch), True
+            if self._form is not None:
+                self._batch.keep(*self._form.fill(context, result))
+                return
+        about = request_of(request.group, request.parent_id)
+        self._batch.backend.mark_as_done(context, result, about)
 
     def _task(self, name: str) -> ProduceTask | None:
         """Return a task whose results may be plain."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
 
 from .errors import ConfigurationError
 from .log import websocket_logger
@@ -22,6 +24,7 @@ __all__ = ["Endpoint", "HandshakeRefused", "LinkBroken", "Producer"]
 
 #: A receipt has some hundred bytes; an error message may have a few thousand.
 _MAX_REPLY_SIZE = 64 * 1024
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
 class LinkBroken(Exception):
@@ -119,10 +122,51 @@ class Endpoint:
 
 
 class _Connection(ClientConnection):
-    """Write many messages at once."""
+    """Write many messages at once, and read all that came at once.
+
+    A write, or a read with its own wake-up, for each message would cost more than all the rest.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._arrived: list[bytes] = []
+        self._fragments: list[bytes] = []
+        self._news = asyncio.Event()
+
+    def process_event(self, event: Event) -> None:
+        if not isinstance(event, Frame) or event.opcode not in _DATA:
+            super().process_event(event)
+            return
+        if self._fragments or not event.fin:
+            self._fragments.append(bytes(event.data))
+            if not event.fin:
+                return
+            self._arrived.append(b"".join(self._fragments))
+            self._fragments.clear()
+        else:
+            self._arrived.append(bytes(event.data))
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._news.set()
+
+    async def receive_all(self) -> list[bytes]:
+        """Return the messages that have come, when there are any.
+
+        Raises:
+            ConnectionClosed: as ``recv`` does.
+        """
+        while not self._arrived:
+            if self.protocol.state is State.CLOSED:
+                raise self.protocol.close_exc
+            self._news.clear()
+            await self._news.wait()
+        arrived, self._arrived = self._arrived, []
+        return arrived
 
     async def send_all(self, frames: Iterable[bytes]) -> None:
-        """Send text messages by one write; a write for each costs more than all the rest.
+        """Send text messages by one write.
 
         Raises:
             ConnectionClosed: as ``send`` does.
@@ -211,16 +255,16 @@ class Producer:
         except (ConnectionClosed, OSError) as error:
             raise LinkBroken(f"the connection broke while sending: {error}") from error
 
-    async def replies(self) -> AsyncIterator[bytes]:
-        """Yield Pulsar's replies as they come, until the connection is gone.
+    async def replies(self) -> AsyncIterator[Sequence[bytes]]:
+        """Yield Pulsar's replies, those together that came together, until the connection is gone.
 
         Raises:
             LinkBroken: it is gone, in whichever way.
         """
-        receive = self._connection.recv
+        receive = self._connection.receive_all
         try:
             while True:
-                yield await receive(decode=False)
+                yield await receive()
         except (ConnectionClosed, OSError) as error:
             raise LinkBroken(f"the connection broke: {error}") from error
 

@@ -28,6 +28,7 @@ __all__ = [
     "encode_frame",
     "ends_producer",
     "handshake_sentence",
+    "label_in",
 ]
 
 _encoder = msgspec.json.Encoder()
@@ -54,6 +55,25 @@ def encode_frame(message: Message, context: str, max_size: int) -> bytes:
             "stargate_max_frame_size here"
         )
     return frame
+
+
+class _Labelled(msgspec.Struct):
+    context: str
+
+
+_label_decoder = msgspec.json.Decoder(_Labelled)
+
+
+def label_in(frame: bytes) -> str:
+    """Return what Pulsar echoes of a frame that :func:`encode_frame` made.
+
+    Raises:
+        ValueError: it is no such frame.
+    """
+    try:
+        return _label_decoder.decode(frame).context
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"not a frame: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

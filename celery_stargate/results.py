@@ -44,6 +44,18 @@ class ResultBatch:
     def __len__(self) -> int:
         return len(self._pending)
 
+    def keep(self, key: Any, value: Any, expires: Any) -> None:
+        """Keep a result, as the backend would write it.
+
+        Arguments:
+            expires: seconds; None for ever.
+        """
+        self._pending.append((key, value, expires))
+
+    def take_last(self) -> tuple[Any, Any, Any]:
+        """Take out what was kept last: key, value, and seconds until it expires."""
+        return self._pending.pop()
+
     def flush(self) -> None:
         """Store what was kept, and tell those who wait.
 

@@ -20,8 +20,8 @@ __all__ = ["Counters", "FalseOk", "SendAgain", "Session", "judge"]
 
 
 #: How many messages, and bytes of them, one write takes; one message always.
-_WRITE_COUNT = 64
-_WRITE_BYTES = 64 * 1024
+_WRITE_COUNT = 256
+_WRITE_BYTES = 128 * 1024
 
 
 class SendAgain(LinkBroken):
@@ -192,13 +192,15 @@ class Session:
         await self._changed.wait()
 
     async def _receive(self) -> None:
-        async for frame in self._producer.replies():
-            try:
-                reply = decode_reply(frame)
-            except ValueError as error:
-                self.counters.malformed += 1
-                raise self._unreadable(f"Pulsar sent what is {error}") from None
-            self._take(reply)
+        async for frames in self._producer.replies():
+            self._changed.set()
+            for frame in frames:
+                try:
+                    reply = decode_reply(frame)
+                except ValueError as error:
+                    self.counters.malformed += 1
+                    raise self._unreadable(f"Pulsar sent what is {error}") from None
+                self._take(reply)
 
     def _take(self, reply: Reply) -> None:
         if reply.context is None:
@@ -209,7 +211,6 @@ class Session:
             self.counters.unmatched += 1
             logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
             return
-        self._changed.set()
         try:
             outcome = judge(reply, entry, self._topic, self._sent_before, self._numbered)
         except SendAgain as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["Entry", "Window", "label_of"]
 
@@ -16,8 +17,7 @@ def label_of(context: str, place: int) -> str:
     return context if place < 0 else f"{context}\t{place}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One message of a lane's log."""
 
     #: The lane's sequence number, 1 and up.
@@ -28,6 +28,8 @@ class Entry:
     frame: bytes
     #: The message's place in its list; -1 where it is in none.
     place: int = -1
+    #: Whether nothing follows its receipt: no result, no callback, nobody who waits.
+    quiet: bool = False
 
     @property
     def context(self) -> str:
@@ -70,10 +72,15 @@ class Window:
 
     @property
     def room(self) -> tuple[int, int]:
-        """How many messages, and how many bytes, may be added now; (0, 0) where none may."""
+        """How many messages, and how many bytes, may be added now.
+
+        (0, 0) where that is less than a quarter of all: what is in flight lasts meanwhile, and to
+        look into the lane for each few would cost more than to send them.
+        """
         count = self._max_count - len(self._entries)
         size = self._max_bytes - self._bytes
-        return (count, size) if count > 0 and size > 0 else (0, 0)
+        enough = count > 0 and 4 * count >= self._max_count and 4 * size >= self._max_bytes
+        return (count, size) if enough else (0, 0)
 
     def add(self, entry: Entry) -> bool:
         """Take a message in; return whether it is new here.

@@ -9,7 +9,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.commands.core import Script
 from redis.exceptions import RedisError
@@ -28,10 +28,15 @@ __all__ = ["Lanes"]
 ANSWER_MS = 60_000
 #: How long the one who settled has for the effects before another does them.
 GRACE_MS = 15_000
-#: How many puts, and how many bytes of frames, one pipeline has at most.
+#: How many puts, and how many bytes of frames, one pipeline has at most; and one script in it, for it
+#: must not hold Redis for long.
 _PIPELINE_COUNT, _PIPELINE_BYTES = 500, 4 << 20
+_SCRIPT_COUNT, _SCRIPT_BYTES = 100, 1 << 20
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
+
+
+_Put = TypeVar("_Put", bound=tuple[Any, ...])
 
 
 class Lanes:
@@ -72,8 +77,8 @@ class Lanes:
         """Record a context and its messages in a lane, once.
 
         Arguments:
-            messages: label and frame of each; none for a context without a message; an empty
-                frame stands for a message that another lane holds.
+            messages: label and frame of each; none for a context without a message. An empty label
+                is the one in the frame; an empty frame stands for a message in another lane.
             timeout: seconds until its deadline.
             max_backlog: how many messages the lane may hold; 0 for any number.
             tombstone: seconds for which a put of the same context is known after its end.
@@ -117,7 +122,7 @@ class Lanes:
     ) -> None:
         """Record many contexts, each with one message, in their order; their ids are new.
 
-        They go in pipelines of bounded size, each put with a token of its own, so that a pipeline
+        They go in pipelines of bounded size, each script with a token of its own: a pipeline
         whose answer was lost is repeated as a single put is.
 
         Arguments:
@@ -130,7 +135,7 @@ class Lanes:
                 surely recorded.
         """
         recorded = 0
-        for chunk in _chunks(puts):
+        for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:
                 self._put_chunk(chunk, max(1, round(timeout * 1000)), options)
             except StoreUnavailable as error:
@@ -146,35 +151,35 @@ class Lanes:
         timeout: int,
         options: dict[str, Any] | None,
     ) -> None:
-        lanes = dict.fromkeys(lane for lane, _, _ in chunk)
-        script = self._script("put")
+        groups: dict[Lane, list[tuple[Record, bytes]]] = {}
+        for lane, record, frame in chunk:
+            groups.setdefault(lane, []).append((record, frame))
+        script = self._script("put_many")
+        calls: list[Lane] = []
         taken: list[_Slot] = []
         try:
             with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
-                for lane in lanes:
+                for lane in groups:
                     self._announce(lane, options)
                 # By the same connection: however often it is made anew, Redis has the script.
                 pipeline.script_load(script.script)
-                for lane, record, frame in chunk:
-                    taken.append(slot := self._take_slot())
-                    keys = self._keys_of(lane, slot)
-                    arguments = (slot.token(), record.context, encode_record(record), timeout)
-                    # No bound on the backlog, and no tombstone.
-                    pipeline.evalsha(
-                        script.sha,
-                        len(keys),
-                        *keys,
-                        *arguments,
-                        *(0, 0, ANSWER_MS),
-                        *(record.context, frame),
-                    )
+                for lane, group in groups.items():
+                    for some in _chunks(group, _SCRIPT_COUNT, _SCRIPT_BYTES):
+                        taken.append(slot := self._take_slot())
+                        calls.append(lane)
+                        arguments: list[Any] = [slot.token(), timeout, ANSWER_MS]
+                        for record, frame in some:
+                            mark = "q" if record.quiet else "f"
+                            arguments += (record.context, encode_record(record), mark, frame)
+                        keys = self._keys_of(lane, slot)
+                        pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
                 # redis-py would show the failed command, and with it what it holds.
                 _, *replies = pipeline.execute(raise_on_error=False)
                 for reply in replies:
                     if isinstance(reply, Exception):
                         raise reply
-                for (lane, _, _), (what, number) in zip(chunk, replies, strict=True):
-                    if what == b"new" and number == 1:
+                for lane, (_, number) in zip(calls, replies, strict=True):
+                    if number == 1:
                         self._announced.pop(lane, None)
                         self._announce(lane, options)
         finally:
@@ -341,15 +346,15 @@ class _Slot:
         return f"{self.name}:{next(self._numbers)}"
 
 
-def _chunks(
-    puts: Sequence[tuple[Lane, Record, bytes]],
-) -> Iterator[Sequence[tuple[Lane, Record, bytes]]]:
+def _chunks(puts: Sequence[_Put], max_count: int, max_bytes: int) -> Iterator[Sequence[_Put]]:
+    """Split puts, each with its frame last, into parts; one is in a part however large it is."""
     start = size = 0
-    for place, (_, _, frame) in enumerate(puts):
-        size += len(frame)
-        if place > start and (place - start >= _PIPELINE_COUNT or size > _PIPELINE_BYTES):
+    for place, put in enumerate(puts):
+        length = len(put[-1])
+        size += length
+        if place > start and (place - start >= max_count or size > max_bytes):
             yield puts[start:place]
-            start, size = place, len(frame)
+            start, size = place, length
     if start < len(puts):
         yield puts[start:]
 

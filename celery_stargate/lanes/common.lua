@@ -2,7 +2,9 @@
 --
 -- Keys, always these nine, all of one lane and so of one slot:
 --   1 log         stream: the messages that have no receipt; entry n-0 is the lane's message n;
---                 fields l = label (what Pulsar echoes), f = frame, p = place in its list
+--                 fields f = frame, or q = frame where nothing follows the message's receipt;
+--                 l = label (what Pulsar echoes) where it is to be known without the frame;
+--                 p = place in its list
 --   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>";
 --                 first number 0: its messages, if any, are in other lanes
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms
@@ -11,7 +13,8 @@
 --   5 due         sorted set: settled context -> when to do its effects if nobody has, epoch ms
 --   6 lease       string: "<owner>:<epoch>", with the lease's time to live
 --   7 meta        hash: last = last number given, sent = last number that may have been sent,
---                 tried = the same under the present generation, epoch, generation, options
+--                 tried = the same under the present generation, epoch, generation, options,
+--                 completed = "<token> <answer>" of the last call of complete
 --   8 tombstones  sorted set: finished context -> until when its put is known, epoch ms
 --   9 answers     string: "<token>\n<answer>" of this caller's last put, with a time to live
 -- Time is the server's. A number that a caller sends is an integer.

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from redis.asyncio import Redis
 
+from ..log import logger
 from ..outcome import Failure, Outcome
+from ..protocol import label_in
 from ..window import Entry
 from .caller import GRACE_MS, decode_triples, report_undecodable
 from .lane import Lane
@@ -76,6 +78,8 @@ class LaneStore:
         self._keys = [lane.key(prefix, part) for part in LANE_PARTS]
         self._keys.append(lane.key(prefix, "answers:owner"))
         self._lease = ""
+        # By name: to register a script takes its hash, each time.
+        self._scripts: dict[str, Any] = {}
         #: The highest number that was marked as perhaps sent, here or before: Redis knows it.
         self._known = 0
         self._topic = lane.topic if lane.has_messages else None
@@ -134,12 +138,18 @@ class LaneStore:
             "read", self._lease, after, count, size, int(mark), int(gapless), self._known
         )
         self._check(word)
-        entries = [
-            Entry(number, label.decode(), frame, place)
-            for number, label, frame, place in zip(*(rest[i::4] for i in range(4)), strict=True)
-        ]
-        if mark and entries:
-            self._known = max(self._known, entries[-1].number)
+        entries = []
+        for number, label, frame, place, given in zip(*(rest[i::5] for i in range(5)), strict=True):
+            try:
+                name = label.decode() if label else label_in(frame)
+            except ValueError as error:
+                logger.error("lane %s: message %d is %s; left alone", self.lane.name, number, error)
+                continue
+            entries.append(Entry(number, name, frame, place, given == b"q"))
+        if rest and mark:
+            self._known = max(self._known, rest[-5])
+        if rest and not entries:
+            return await self.read(rest[-5], count, size, mark=mark, gapless=gapless)
         return entries
 
     async def progress(self) -> Progress:
@@ -192,6 +202,19 @@ class LaneStore:
                 late += 1
         return settled, late, bool(fenced)
 
+    async def complete(self, contexts: Sequence[str], token: str) -> tuple[int, bool]:
+        """Settle contexts by a receipt that nothing follows, and forget them.
+
+        Arguments:
+            contexts: of quiet messages.
+            token: as in :meth:`settle`.
+
+        Returns:
+            How many receipts came too late, and whether the lease is lost.
+        """
+        fenced, late = await self._run("complete", self._lease, token, *contexts)
+        return late, bool(fenced)
+
     async def expire(self) -> list[Settled]:
         """Settle up to 100 contexts whose deadline has passed."""
         return list(decode_triples(await self._run("expire", GRACE_MS, 100, ""), self.lane))
@@ -219,5 +242,7 @@ class LaneStore:
             raise Receded
 
     async def _run(self, name: str, *arguments: Any) -> Any:
-        script = self._redis.register_script(lane_script(name))
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._redis.register_script(lane_script(name))
         return await script(keys=self._keys, args=arguments)

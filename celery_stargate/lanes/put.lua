@@ -2,6 +2,7 @@
 --
 -- ARGV: token, context, body, deadline after ms, max backlog (0: none), tombstone ms,
 --       answer ms (how long a repeat of this call gets its answer), then label, frame, ...
+--       an empty label is not kept, and stands in the frame;
 --       an empty frame stands for a message in another lane, and then all of them are
 -- Returns {what, number}: what = "new" (first number, or 0), "known" (the context is there
 --       already), or "full" (length of the backlog; nothing was recorded).
@@ -34,12 +35,15 @@ redis.call('HSET', CONTEXTS, context,
   string.format('1 %.0f %d %.0f\n', first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
 for i = 0, first > 0 and count - 1 or -1 do
-  local id, label, frame = string.format('%.0f-0', first + i), ARGV[8 + 2 * i], ARGV[9 + 2 * i]
-  if count > 1 then
-    redis.call('XADD', LOG, id, 'l', label, 'f', frame, 'p', i)
-  else
-    redis.call('XADD', LOG, id, 'l', label, 'f', frame)
+  local fields = { 'f', ARGV[9 + 2 * i] }
+  if ARGV[8 + 2 * i] ~= '' then
+    fields[3], fields[4] = 'l', ARGV[8 + 2 * i]
   end
+  if count > 1 then
+    fields[#fields + 1] = 'p'
+    fields[#fields + 1] = i
+  end
+  redis.call('XADD', LOG, string.format('%.0f-0', first + i), unpack(fields))
 end
 redis.call('SET', ANSWERS, token .. '\nnew ' .. string.format('%.0f', first), 'PX', remember)
 return { 'new', first }

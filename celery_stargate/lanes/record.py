@@ -33,6 +33,11 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Lane, context and place of the list that this message is a part of.
     parent: tuple[str, str, int] | None = None
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing follows a receipt: no result, no ``on_ack``, and nobody waits."""
+        return not (self.task or self.on_ack or self.inbox or self.parent)
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
@@ -67,7 +72,7 @@ class Settled(msgspec.Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether any of its messages has no receipt."""
-        return any(isinstance(outcome, Failure) for outcome in self.outcomes)
+        return Failure in map(type, self.outcomes)
 
     @property
     def result(self) -> Any:

@@ -49,8 +49,55 @@ local function settle(context, place, json, kind)
   return { 'due', record, list }
 end
 
+-- How many fields one command takes at most here: a script must not hold Redis for long.
+local FIELDS = 1000
+
+-- Messages of one list, from ARGV[from] up to before ARGV[to], all at once, with the answers that
+-- settle() gives. False where one of them has to be looked at by itself; then nothing was done.
+local function settle_parts(context, from, to)
+  local record = redis.call('HGET', CONTEXTS, context)
+  local first, count
+  if record then first, count = head(record) end
+  local given = (to - from) / 4
+  if not first or count < given or redis.call('HEXISTS', OUTCOMES, context) == 1 then return false end
+  local names, numbers, fields, seen = {}, {}, {}, {}
+  for i = from, to - 1, 4 do
+    local place = tonumber(ARGV[i + 1])
+    if place < 0 or place >= count or seen[place] or ARGV[i + 3] ~= 'ok' then return false end
+    seen[place] = true
+    names[#names + 1] = part(context, place)
+    numbers[#numbers + 1] = string.format('%.0f-0', first + place)
+    fields[#fields + 1] = names[#names]
+    fields[#fields + 1] = ARGV[i + 2]
+  end
+  for _, known in ipairs(redis.call('HMGET', OUTCOMES, unpack(names))) do
+    if known then return false end
+  end
+  local left = tonumber(redis.call('HGET', OUTCOMES, part(context, 'left')) or count) - given
+  if left == 0 and count > FIELDS then return false end
+  redis.call('HSET', OUTCOMES, part(context, 'left'), left, unpack(fields))
+  if first > 0 then redis.call('XDEL', LOG, unpack(numbers)) end
+  for _ = 1, given do reply[#reply + 1] = { 'part' } end
+  if left > 0 then return true end
+  local all = {}
+  for i = 0, count - 1 do all[#all + 1] = part(context, i) end
+  local list = '[' .. table.concat(redis.call('HMGET', OUTCOMES, unpack(all)), ',') .. ']'
+  make_due(context, list, token, at)
+  redis.call('HDEL', OUTCOMES, part(context, 'left'), unpack(all))
+  reply[#reply] = { 'due', record, list }
+  return true
+end
+
 pass_when_full()
-for i = 4, #ARGV, 4 do
-  reply[#reply + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3])
+local i = 4
+while i <= #ARGV do
+  local context, to = ARGV[i], i + 4
+  while ARGV[to] == context do to = to + 4 end
+  if to - i == 4 or not settle_parts(context, i, to) then
+    for each = i, to - 1, 4 do
+      reply[#reply + 1] = settle(context, tonumber(ARGV[each + 1]), ARGV[each + 2], ARGV[each + 3])
+    end
+  end
+  i = to
 end
 return reply

@@ -24,13 +24,19 @@ class Event(Enum):
     """What happens to a context; each is one script."""
 
     PUT = "put"  #: the caller records it
+    PUT_MANY = "put_many"  #: the caller records it, together with others
     RECEIPT = "settle"  #: its last receipt came, or it was refused
+    COMPLETION = "complete"  #: its receipt came, and nothing follows it
     DEADLINE = "expire"  #: its deadline passed
     EFFECTS = "finish"  #: its result is stored and its callbacks are published
 
 
 TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.ABSENT: {Event.PUT: State.PENDING},
-    State.PENDING: {Event.RECEIPT: State.DUE, Event.DEADLINE: State.DUE},
+    State.ABSENT: {Event.PUT: State.PENDING, Event.PUT_MANY: State.PENDING},
+    State.PENDING: {
+        Event.RECEIPT: State.DUE,
+        Event.COMPLETION: State.ABSENT,
+        Event.DEADLINE: State.DUE,
+    },
     State.DUE: {Event.EFFECTS: State.ABSENT},
 }

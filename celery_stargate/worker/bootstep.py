@@ -10,7 +10,7 @@ from click import Option
 
 from ..acknowledger import Acknowledger
 from ..client import Stargate
-from ..lanes.record import Record
+from ..lanes.record import Settled
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -85,19 +85,20 @@ class StargateStep(bootsteps.StartStopStep):
         running = self._acknowledger is not None and self._acknowledger.running
         return {"stargate": {"running": running}}
 
-    def _send_event(self, record: Record, result: Any, failed: bool) -> None:
+    def _send_event(self, settled: Settled) -> None:
         """Send the task event of an outcome, as the worker does for any task."""
+        record = settled.record
         consumer: Any = getattr(self._worker, "consumer", None)
         events = getattr(consumer, "event_dispatcher", None)
         if record.task is None or events is None or not events.enabled:
             return
         kind: str
         fields: dict[str, Any]
-        if failed and result["code"] == "revoked":
+        if not settled.failed:
+            kind, fields = "task-succeeded", {"result": str(settled.result), "runtime": 0.0}
+        elif settled.failure.code == "revoked":
             kind, fields = "task-revoked", {"terminated": False, "signum": None, "expired": False}
-        elif failed:
-            kind, fields = "task-failed", {"exception": result["reason"]}
         else:
-            kind, fields = "task-succeeded", {"result": str(result), "runtime": 0.0}
+            kind, fields = "task-failed", {"exception": settled.failure.reason}
         # The dispatcher belongs to the consumer's thread.
         consumer.call_soon(events.send, kind, uuid=record.context, **fields)

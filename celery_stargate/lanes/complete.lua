@@ -1,0 +1,37 @@
+-- Settle contexts by a receipt that nothing follows, and forget them: PENDING -> ABSENT.
+--
+-- ARGV: lease, token, context, ... of one message each; as in settle, a receipt counts from anyone
+-- Returns {fenced, late}: how many of them were settled or finished already, or were never there.
+-- A repeat with the same token gets the same answer.
+local fenced = redis.call('GET', LEASE) == ARGV[1] and 0 or 1
+local answered = redis.call('HGET', META, 'completed')
+if answered then
+  local by, late = string.match(answered, '^(.*) (%d+)$')
+  if by == ARGV[2] then return { fenced, tonumber(late) } end
+end
+
+local contexts = { unpack(ARGV, 3) }
+local records = redis.call('HMGET', CONTEXTS, unpack(contexts))
+local outcomes = redis.call('HMGET', OUTCOMES, unpack(contexts))
+local done, numbers, buried = {}, {}, {}
+for i, context in ipairs(contexts) do
+  local first, count, tombstone
+  if records[i] and not outcomes[i] then first, count, tombstone = head(records[i]) end
+  if count == 1 then
+    done[#done + 1] = context
+    numbers[#numbers + 1] = string.format('%.0f-0', first)
+    if tombstone > 0 then
+      buried[#buried + 1] = now_ms() + tombstone
+      buried[#buried + 1] = context
+    end
+  end
+end
+pass_when_full()
+if #done > 0 then
+  redis.call('HDEL', CONTEXTS, unpack(done))
+  redis.call('ZREM', DEADLINES, unpack(done))
+  redis.call('XDEL', LOG, unpack(numbers))
+end
+if #buried > 0 then redis.call('ZADD', TOMBSTONES, unpack(buried)) end
+redis.call('HSET', META, 'completed', ARGV[2] .. ' ' .. #contexts - #done)
+return { fenced, #contexts - #done }
