@@ -41,6 +41,9 @@ _Result = TypeVar("_Result")
 
 #: How many outcomes one script settles at most: a script must not hold Redis for long.
 _SETTLE_BATCH = 200
+#: With so many messages in flight more receipts are about to come, and for so many seconds one
+#: script waits for them: to settle few at a time would cost more than all the rest.
+_FLOW, _GATHER = 100, 0.005
 #: How many contexts one round in the effects' thread has at most.
 _EFFECTS_BATCH = 100
 
@@ -463,6 +466,8 @@ class LaneOwner:
             await self._settle_now.wait()
             self._settle_now.clear()
             while self._outcomes:
+                if len(self._outcomes) < _SETTLE_BATCH and len(self._window) >= _FLOW:
+                    await asyncio.sleep(_GATHER)
                 batch = self._outcomes[:_SETTLE_BATCH]
                 settled, late, fenced = await self._settle_batch(batch)
                 del self._outcomes[: len(batch)]

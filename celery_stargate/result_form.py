@@ -44,7 +44,10 @@ class ResultForm:
         backend = batch.backend
         if backend.serializer != "json":
             return None
+        kept = len(batch)
         backend.mark_as_done(_ID, _RESULT, request_of())
+        if len(batch) == kept:
+            return None
         key, value, expires = batch.take_last()
         if isinstance(key, bytes):
             key = key.decode()

@@ -28,8 +28,8 @@ __all__ = ["Lanes"]
 ANSWER_MS = 60_000
 #: How long the one who settled has for the effects before another does them.
 GRACE_MS = 15_000
-#: How many puts, and how many bytes of frames, one pipeline has at most; and one script in it, for it
-#: must not hold Redis for long.
+#: How many puts, and how many bytes of frames, one pipeline has at most; and one script in it,
+#: which must not hold Redis for long.
 _PIPELINE_COUNT, _PIPELINE_BYTES = 500, 4 << 20
 _SCRIPT_COUNT, _SCRIPT_BYTES = 100, 1 << 20
 #: A lane is announced again after this many seconds of use.

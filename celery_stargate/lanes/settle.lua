@@ -49,7 +49,7 @@ local function settle(context, place, json, kind)
   return { 'due', record, list }
 end
 
--- How many fields one command takes at most here: a script must not hold Redis for long.
+-- How many fields one command takes here at most: Lua's stack is bounded.
 local FIELDS = 1000
 
 -- Messages of one list, from ARGV[from] up to before ARGV[to], all at once, with the answers that
@@ -92,7 +92,7 @@ pass_when_full()
 local i = 4
 while i <= #ARGV do
   local context, to = ARGV[i], i + 4
-  while ARGV[to] == context do to = to + 4 end
+  while ARGV[to] == context and to - i < 4 * FIELDS do to = to + 4 end
   if to - i == 4 or not settle_parts(context, i, to) then
     for each = i, to - 1, 4 do
       reply[#reply + 1] = settle(context, tonumber(ARGV[each + 1]), ARGV[each + 2], ARGV[each + 3])

@@ -268,8 +268,24 @@ class _Lane:
         self._contexts[context] = head + body
         self._deadlines[context] = self._now + int(timeout)
         for i, (label, frame) in enumerate(zip(labels, frames, strict=True) if first else ()):
+            named = (b"l", label) if label else ()
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
-            self._log.add((first + i, 0), b"l", label, b"f", frame, *place)
+            self._log.add((first + i, 0), b"f", frame, *named, *place)
+        self._redis.set(self._answers_key, token + b"\nnew %d" % first, px=int(remember))
+        return [b"new", first]
+
+    def put_many(self, token: bytes, timeout: bytes, remember: bytes, *puts: bytes) -> list[Any]:
+        by, _, answer = (self._redis.get(self._answers_key) or b"").partition(b"\n")
+        if answer and by == token:
+            return [b"new", int(answer.split()[1])]
+        quads = zip(*(puts[i::4] for i in range(4)), strict=True)
+        new = [each for each in quads if each[0] not in self._contexts]
+        first = self._number("last") + 1
+        self._meta[b"last"] = b"%d" % (first + len(new) - 1)
+        for number, (context, body, mark, frame) in enumerate(new, first):
+            self._contexts[context] = b"1 %d 1 0\n" % number + body
+            self._deadlines[context] = self._now + int(timeout)
+            self._log.add((number, 0), mark, frame)
         self._redis.set(self._answers_key, token + b"\nnew %d" % first, px=int(remember))
         return [b"new", first]
 
@@ -303,15 +319,16 @@ class _Lane:
         for (number, _), fields in self._log.entries.items():
             if number <= int(after):
                 continue
-            frame, is_first = fields[3], len(reply) == 1
-            if (len(reply) - 1) // 4 >= int(count) or left <= 0:
+            frame, is_first = fields[1], len(reply) == 1
+            if (len(reply) - 1) // 5 >= int(count) or left <= 0:
                 break
             if (left < len(frame) and not is_first) or (gapless == b"1" and number != last + 1):
                 break
             left -= len(frame)
             last = number
-            place = int(fields[5]) if len(fields) > 4 else -1
-            reply += [number, fields[1], frame, place]  # type: ignore[list-item]
+            rest = dict(zip(fields[2::2], fields[3::2], strict=True))
+            place = int(rest.get(b"p", -1))
+            reply += [number, rest.get(b"l", b""), frame, place, fields[0]]  # type: ignore[list-item]
         if mark == b"1" and last > int(after):
             for name in ("sent", "tried"):
                 self._meta[name.encode()] = b"%d" % max(last, self._number(name))
@@ -361,6 +378,28 @@ class _Lane:
             json = b",".join(self._outcomes[_part(context, i)] for i in range(count))
         self._make_due(context, first, count, b"[" + json + b"]", token, at)
         return [b"due", record, b"[" + json + b"]"]
+
+    def complete(self, lease: bytes, token: bytes, *contexts: bytes) -> list[int]:
+        fenced = int(not self._holds(lease))
+        by, _, answer = self._meta.get(b"completed", b"").rpartition(b" ")
+        if answer and by == token:
+            return [fenced, int(answer)]
+        heads = {each: _read_head(self._contexts.get(each, b"")) for each in contexts}
+        done = [
+            each
+            for each in contexts
+            if each not in self._outcomes and (heads[each] or (0, 0, 0))[1] == 1
+        ]
+        for each in done:
+            first, _, tombstone = heads[each] or (0, 0, 0)
+            self._contexts.pop(each, None)
+            self._deadlines.pop(each, None)
+            self._log.entries.pop((first, 0), None)
+            if tombstone:
+                self._tombstones[each] = self._now + tombstone
+        late = len(contexts) - len(done)
+        self._meta[b"completed"] = token + b" %d" % late
+        return [fenced, late]
 
     def expire(self, grace: bytes, limit: bytes, wanted: bytes) -> list[bytes]:
         overdue = [each for each in _sorted(self._deadlines) if self._deadlines[each] <= self._now]

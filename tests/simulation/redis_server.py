@@ -31,8 +31,8 @@ EPOCH_MS = 1_700_000_000_000
 _SOCKET_TIMEOUT = 5.0
 
 _LANE = (
-    *("put", "lease", "release", "retire", "tick", "read", "generation"),
-    *("settle", "expire", "due", "finish"),
+    *("put", "put_many", "lease", "release", "retire", "tick", "read", "generation"),
+    *("settle", "complete", "expire", "due", "finish"),
 )
 _REGISTRY = ("announce", "attend", "retire")
 #: Script → whether it is a lane's, and its name.
@@ -41,7 +41,7 @@ _NAMES = {
     **{registry_script(name): (False, name) for name in _REGISTRY},
 }
 #: After these, a read that blocks may have something to tell.
-_APPENDING = {"put", "announce", "xadd", "pipeline"}
+_APPENDING = {"put", "put_many", "announce", "xadd", "pipeline"}
 
 
 class World(Protocol):
@@ -211,7 +211,9 @@ class SimulatedRedis:
                 if fault == "command late":
                     # The client gives it up, and then it is done all the same. A put before it is
                     # repeated: see docs/simulation.md.
-                    late = _SOCKET_TIMEOUT * (1.0 if what == "put" else 1 + faults.random.random())
+                    late = _SOCKET_TIMEOUT * (
+                        1.0 if what in ("put", "put_many") else 1 + faults.random.random()
+                    )
                     nobody: asyncio.Future[Any] = loop.create_future()
                     loop.outside(late, self._arrive, nobody, what, run, 0.0, False)
                 loop.outside(_SOCKET_TIMEOUT, _fail, future, RedisTimeoutError("no answer"))

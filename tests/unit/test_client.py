@@ -30,6 +30,7 @@ from celery_stargate import (
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.outcome import Outcome
+from celery_stargate.protocol import label_in
 from tests.unit.helpers import TOPIC, NotedLanes, Put, failure, make_app, make_stargate, receipt
 
 
@@ -51,7 +52,7 @@ class Answering(NotedLanes):
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
         for lane, record, frame in puts:
-            super().put(lane, record, [(record.context, frame)], **options)
+            super().put(lane, record, [("", frame)], **options)
         for (_, record, _), outcome in reversed(list(zip(puts, self.outcomes, strict=False))):
             if record.inbox is not None:
                 named = msgspec.structs.replace(outcome, context=record.context)
@@ -241,7 +242,8 @@ def test_many_are_contexts_of_their_own() -> None:
     assert [each.entry_id for each in found] == [0, 1, 2]
     assert [each.context for each in found] == [put.record.context for put in lanes.puts]
     assert len({put.record.context for put in lanes.puts}) == 3
-    assert [put.messages[0][0] for put in lanes.puts] == [put.record.context for put in lanes.puts]
+    labels = [label_in(put.messages[0][1]) for put in lanes.puts]
+    assert labels == [put.record.context for put in lanes.puts]
     assert b'"key":"k"' in lanes.puts[1].messages[0][1]
     assert {put.options["timeout"] for put in lanes.puts} == {30}
     assert not stargate.inbox._waiting  # noqa: SLF001
@@ -363,7 +365,7 @@ def test_many_record_what_one_by_one_would(canvas: str) -> None:
     def seen(put: Put) -> tuple[Any, ...]:
         # Ids are new in each call, and by them what has no key finds its lane.
         [(label, frame)] = put.messages
-        assert label == put.record.context
+        assert label == "", "it stands in the frame"
         lane = put.lane if b'"key":' in frame else None
         record = msgspec.structs.replace(put.record, context="", inbox=put.record.inbox and "")
         kept = [_ID.sub("id", str(each)) for each in (record, frame)]
@@ -462,7 +464,7 @@ def test_a_list_over_lanes() -> None:
     task.apply_async(([("a", "0"), ("b", "1"), ("a", "2")],), task_id="c")
     home, *children = lanes.puts
     assert home.record.context == "c"
-    assert home.messages == [("c\t0", b""), ("c\t1", b""), ("c\t2", b"")]
+    assert home.messages == [("", b"")] * 3
     assert home.options["timeout"] > 60
     assert [(put.record.context, put.record.parent) for put in children] == [
         (f"c\t{place}", (home.lane.name, "c", place)) for place in range(3)

@@ -50,7 +50,7 @@ class Peer:
         #: How many frames each write had.
         self.writes: list[int] = []
         self._answers = answers
-        self._replies: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self._replies: asyncio.Queue[list[bytes] | Exception] = asyncio.Queue()
         self._change = asyncio.Event()
         self.broken: Exception | None = None
 
@@ -67,11 +67,15 @@ class Peer:
                 self.say(ok(label))
 
     def say(self, *replies: bytes | Exception) -> None:
-        """Give replies to whoever reads."""
+        """Give replies to whoever reads, one by one."""
         for reply in replies:
-            self._replies.put_nowait(reply)
+            self._replies.put_nowait(reply if isinstance(reply, Exception) else [reply])
 
-    async def replies(self) -> AsyncIterator[bytes]:
+    def say_together(self, *replies: bytes) -> None:
+        """Give replies that came by one read."""
+        self._replies.put_nowait(list(replies))
+
+    async def replies(self) -> AsyncIterator[list[bytes]]:
         """Yield what was said."""
         while True:
             reply = await self._replies.get()
@@ -175,7 +179,7 @@ def test_no_receipt_is_waited_for_before_the_next_send() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "writes"),
-    [([10] * 150, [64, 64, 22]), ([40_000] * 3, [1, 1, 1]), ([30_000, 30_000, 9_000], [2, 1])],
+    [([10] * 600, [256, 256, 88]), ([80_000] * 3, [1, 1, 1]), ([60_000, 60_000, 19_000], [2, 1])],
     ids=["by count", "large ones", "by size"],
 )
 def test_what_there_is_leaves_in_few_writes(sizes: list[int], writes: list[int]) -> None:

@@ -46,7 +46,7 @@ def test_a_call_is_recorded() -> None:
     assert put.lane.name == f"{TOPIC}#0"
     assert (put.record.context, put.record.task) == (result.id, "celery_stargate.produce")
     assert put.options["timeout"] == 60
-    assert [label for label, _ in put.messages] == [result.id]
+    assert [label for label, _ in put.messages] == [""]
     assert messages_of(lanes) == [{"payload": "aGVsbG8=", "context": result.id}]
     request = json.loads(put.record.request or "")
     assert (request["id"], request["root_id"], request["trace"]) == (result.id, result.id, "t")

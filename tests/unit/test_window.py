@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +74,27 @@ def test_room() -> None:
     assert window.room == (2, 10)
 
 
+@pytest.mark.parametrize(("count", "size"), [(8, 1000), (1000, 40)])
+def test_room_for_a_few_is_none(count: int, size: int) -> None:
+    """Below a quarter of what may be in flight, by count or by bytes."""
+    window = Window(count, size)
+    for number in range(1, 8):
+        window.add(entry(number, 5))
+    assert window.room == (0, 0)
+    window.remove("m1")
+    assert window.room == (count - 6, size - 30)
+
+
+def test_a_window_of_one() -> None:
+    """Has room whenever it is empty."""
+    window = Window(1, 1)
+    assert window.room == (1, 1)
+    window.add(entry(1, 5))
+    assert window.room == (0, 0)
+    window.remove("m1")
+    assert window.room == (1, 1)
+
+
 def test_the_oldest() -> None:
     """Of those that have no receipt."""
     window = Window(10, 100)
@@ -118,7 +137,7 @@ def test_an_entry_is_what_was_read() -> None:
     """Alone unless it was told its place; and nobody changes it."""
     given = Entry(1, "m", b"x")
     assert given.place == -1
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         given.number = 2  # type: ignore[misc]
 
 
@@ -161,7 +180,8 @@ class WindowMachine(RuleBasedStateMachine):
         assert len(self.window) == len(self.model)
         size = 50 - sum(len(each.frame) for each in self.model)
         count = 5 - len(self.model)
-        assert self.window.room == ((count, size) if count > 0 and size > 0 else (0, 0))
+        enough = count >= 2 and size >= 12.5
+        assert self.window.room == ((count, size) if enough else (0, 0))
 
 
 TestWindow = WindowMachine.TestCase

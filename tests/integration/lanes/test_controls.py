@@ -270,6 +270,61 @@ def a_next_life_has_a_new_generation(world: World) -> None:
     assert owner.do(owner.store.progress()).generation != before
 
 
+def a_repeated_put_of_many_is_answered(world: World) -> None:
+    """The answer was lost; meanwhile one of them was sent and completed."""
+    call = ("token", 60_000, 60_000, "a", "{}", "q", "frame", "b", "{}", "q", "frame")
+    first = world.script("put_many", *call)
+    world.script("complete", "", "t", "a")
+    assert world.script("put_many", *call) == first
+    assert world.client.xlen(world.key("log")) == 1
+
+
+def what_is_there_is_not_put_with_many(world: World) -> None:
+    """A record that stands is not written over."""
+    world.put("a")
+    there = world.client.hget(world.key("contexts"), "a")
+    world.script("put_many", "token", 60_000, 60_000, "a", '{"other":1}', "q", "frame")
+    assert world.client.hget(world.key("contexts"), "a") == there
+
+
+def the_overdue_of_many_are_found(world: World) -> None:
+    """No receipt ever comes."""
+    world.script("put_many", "token", 60_000, 60_000, "a", '{"context":"a"}', "q", "frame")
+    world.overdue("a")
+    assert [each.record.context for each in world.lanes.expire(world.lane)] == ["a"]
+
+
+def a_repeated_completion_is_answered(world: World) -> None:
+    """The answer was lost: nothing came too late."""
+    world.put("a")
+    call = ("", "token", "a")
+    assert world.script("complete", *call) == world.script("complete", *call)
+
+
+def what_has_its_outcome_is_not_completed(world: World) -> None:
+    """A deadline came before the receipt, and is being told."""
+    world.put("a")
+    world.overdue("a")
+    world.lanes.expire(world.lane)
+    assert world.script("complete", "", "t", "a")[1] == 1
+
+
+def a_completed_message_is_not_sent_again(world: World) -> None:
+    """The next owner finds nothing of it."""
+    world.put("a")
+    world.script("complete", "", "t", "a")
+    assert world.client.xlen(world.key("log")) == 0
+
+
+def a_place_has_one_outcome_in_a_run(world: World) -> None:
+    """Receipts of a list come together, and one of them for the second time."""
+    world.put("a", 5)
+    for token, places in (("one", (0, 1)), ("two", (1, 2))):
+        outcomes = [each for i in places for each in ("a", i, f'{{"by":"{token}"}}', "ok")]
+        world.script("settle", "", token, 1000, *outcomes)
+    assert world.client.hget(world.key("outcomes"), "a\nleft") == b"2"
+
+
 _FENCE = "if redis.call('GET', LEASE) ~= ARGV[1] then"
 
 #: The check, the script, and its protection with what stands there once it is off.
@@ -298,6 +353,28 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (a_generation_has_tried_nothing, "generation", "redis.call('HDEL', META, 'tried')", ""),
     (generations_begin_once, "generation", "'generation') == ARGV[2]", "'generation')"),
     (a_redis_that_went_back_is_noticed, "common", "< tonumber(known)", "< 0"),
+    (a_repeated_put_of_many_is_answered, "put_many", "if by == token then", "if false then"),
+    (
+        what_is_there_is_not_put_with_many,
+        "put_many",
+        "redis.call('HEXISTS', CONTEXTS, ARGV[i]) == 0",
+        "true",
+    ),
+    (
+        the_overdue_of_many_are_found,
+        "put_many",
+        "redis.call('ZADD', DEADLINES, unpack(deadlines))",
+        "",
+    ),
+    (a_repeated_completion_is_answered, "complete", "if by == ARGV[2] then", "if false then"),
+    (what_has_its_outcome_is_not_completed, "complete", "and not outcomes[i]", ""),
+    (
+        a_completed_message_is_not_sent_again,
+        "complete",
+        "redis.call('XDEL', LOG, unpack(numbers))",
+        "",
+    ),
+    (a_place_has_one_outcome_in_a_run, "settle", "if known then return false end", ""),
     (a_next_life_has_a_new_generation, "retire", "DUE, META, LEASE", "DUE, LEASE"),
 ]
 

@@ -64,6 +64,16 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "tombstone": st.sampled_from([0, 0, UNIT, 5 * UNIT]),
         },
     ),
+    "put_many": (
+        2,
+        {
+            "caller": st.sampled_from(["web", "task"]),
+            "chosen": st.lists(CONTEXT, max_size=3),
+            "mark": st.sampled_from(["f", "q"]),
+            "size": st.integers(1, 20),
+            "timeout": DURATION,
+        },
+    ),
     "put_again": (1, {"caller": st.sampled_from(["web", "task"])}),
     "take_lease": (2, {"owner": st.sampled_from(["one", "two"]), "ttl": DURATION}),
     "read": (
@@ -96,6 +106,16 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "chosen": CONTEXT,
             "kind": KIND,
             "together": st.booleans(),
+            # All of them, or so many.
+            "some": st.sampled_from([100, 100, 1, 2, 20]),
+        },
+    ),
+    "complete": (
+        2,
+        {
+            "which": LEASE,
+            "chosen": st.lists(CONTEXT, min_size=1, max_size=4),
+            "again": st.booleans(),
         },
     ),
     "expire": (
@@ -160,8 +180,8 @@ class LaneMachine(RuleBasedStateMachine):
         self.seen = self.pair.state
         self.leases = [b"nobody:1"]
         self.numbers = itertools.count(1)
-        #: The last put of each caller and its answer.
-        self.puts: dict[str, tuple[list[Any], Any]] = {}
+        #: The last put of each caller: its script, arguments and answer.
+        self.puts: dict[str, tuple[str, list[Any], Any]] = {}
 
     def teardown(self) -> None:
         """Leave nothing to the next example."""
@@ -227,23 +247,40 @@ class LaneMachine(RuleBasedStateMachine):
         known = context in self.state.contexts
         backlog = len(self.state.log)
         what, _ = answer = self.call("put", *arguments, caller=caller)
-        self.puts[caller] = arguments, answer
+        self.puts[caller] = "put", arguments, answer
         assert (what == b"new") == (context in self.state.contexts and not known)
         assert what != b"full" or backlog + count > numbers["max_backlog"]
+
+    def put_many(self, caller: str, chosen: list[int], mark: str, size: int, timeout: int) -> None:
+        """Some contexts with one message each; one that is there stays as it is."""
+        absent = set(CONTEXTS) - self.state.contexts.keys()
+        contexts = list(dict.fromkeys(self.choose(each, absent) for each in chosen))
+        number = next(self.numbers)
+        arguments: list[Any] = [f"{caller}:{number}", timeout, 3 * UNIT]
+        for context in contexts:
+            arguments += [context, f'{{"n":{number}}}', mark, b"x" * size]
+        last = int(self.state.meta.get(b"last", 0))
+        new = [each for each in contexts if each not in self.state.contexts]
+        answer = self.call("put_many", *arguments, caller=caller)
+        assert answer == [b"new", last + 1]
+        self.puts[caller] = "put_many", arguments, answer
+        assert [_head(self.state.contexts[each]) for each in new] == [
+            (last + place, 1) for place in range(1, len(new) + 1)
+        ]
 
     def put_again(self, caller: str) -> None:
         """The answer was lost: a repeat gets it, whatever became of the context since."""
         if caller not in self.puts:
             return
-        arguments, first = self.puts[caller]
+        name, arguments, first = self.puts[caller]
         answered = self.state.strings.get(self.pair.key(f"answers:{caller}"), b"")
         remembered = answered.startswith(arguments[0].encode() + b"\n")
         there = self.state.contexts
-        answer = self.call("put", *arguments, caller=caller)
+        answer = self.call(name, *arguments, caller=caller)
         if remembered:
             assert answer == first
             assert self.state.contexts == there
-        self.puts[caller] = arguments, answer
+        self.puts[caller] = name, arguments, answer
 
     def take_lease(self, owner: str, ttl: int) -> None:
         """Or renew it, or hear that another has it. Each hold has an epoch of its own."""
@@ -275,7 +312,7 @@ class LaneMachine(RuleBasedStateMachine):
         lease, known = self.lease(which), self.marked + ahead
         word, *found = self.call("read", lease, after, count, size, int(mark), int(gapless), known)
         assert word == (1 if lease != self.held else 2 if ahead > 0 else 0)
-        numbers, frames = found[::4], found[2::4]
+        numbers, frames = found[::5], found[2::5]
         assert numbers == [number for number, _ in self.state.log if number > after][: len(numbers)]
         assert not gapless or numbers == list(range(after + 1, after + 1 + len(numbers)))
         assert len(numbers) <= count
@@ -301,8 +338,10 @@ class LaneMachine(RuleBasedStateMachine):
                 assert second == done.get(each[0], first)
             assert replace(self.state, ends={}) == there
 
-    def settle_all(self, which: int, grace: int, chosen: int, kind: str, together: bool) -> None:
-        """Every message of a context, the last of a list first; in one call or in one each."""
+    def settle_all(
+        self, which: int, grace: int, chosen: int, kind: str, together: bool, some: int
+    ) -> None:
+        """The messages of a context, the last of a list first; in one call or in one each."""
         context = self.choose(chosen, self.state.deadlines)
         if context not in self.state.contexts:
             return
@@ -311,10 +350,23 @@ class LaneMachine(RuleBasedStateMachine):
             (context, place if count > 1 else -1, f'{{"place":{place}}}', kind)
             for place in reversed(range(max(count, 1)))
         ]
-        lease = self.lease(which)
+        lease, outcomes = self.lease(which), outcomes[:some]
         for part in [outcomes] if together else [[each] for each in outcomes]:
             token = f"s:{next(self.numbers)}"
             self.call("settle", lease, token, grace, *itertools.chain(*part))
+
+    def complete(self, which: int, chosen: list[int], again: bool) -> None:
+        """By the owner or a fenced one: a receipt counts; the answer may be lost."""
+        contexts = [self.choose(each, self.state.deadlines) for each in chosen]
+        lease, token = self.lease(which), f"s:{next(self.numbers)}"
+        due = self.state.due.keys()
+        answer = self.call("complete", lease, token, *contexts)
+        assert answer[0] == (lease != self.held)
+        assert due == self.state.due.keys(), "what has its outcome keeps it"
+        if again:
+            there = replace(self.state, ends={})
+            assert self.call("complete", lease, token, *contexts) == answer
+            assert replace(self.state, ends={}) == there
 
     def expire(self, grace: int, limit: int, chosen: int | None, leap: bool) -> None:
         """What is overdue, or one context where it is."""
@@ -546,10 +598,10 @@ def test_a_lane_is_read_step_by_step(pair: Pair, count: int) -> None:
         (1000, 52, 10),
     ):
         found = pair.call("read", "one:1", 0, limit, size, 1, 1, 0)
-        assert found[1::4] == list(range(1, expected + 1))
+        assert found[1::5] == list(range(1, expected + 1))
     pair.call("settle", "", "t", UNIT, "a", 20, "{}", "ok")
-    assert pair.call("read", "one:1", 0, 1000, 1000, 1, 1, 0)[-4] == 20
-    assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0)[1::4]) == count - 1
+    assert pair.call("read", "one:1", 0, 1000, 1000, 1, 1, 0)[-5] == 20
+    assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0)[1::5]) == count - 1
     assert pair.call("read", "one:1", count, 10, 10, 1, 1, 0) == [0]
 
 
@@ -580,6 +632,41 @@ def test_a_tombstone_is_known_until_it_ends(pair: Pair) -> None:
         pair.call("finish", "a")
         if known:
             pair.leap(2 * UNIT)
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1001])
+def test_lists_of_any_length_are_settled_in_runs(pair: Pair, count: int) -> None:
+    """In whatever parts, in whatever order, the list is told whole and in its order."""
+    messages = [each for _ in range(count) for each in ("", "frame")]
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, *messages)
+    runs = [range(700, count), range(300, 700), range(1, 300), range(1)]
+    answers = []
+    for token, places in enumerate(runs):
+        outcomes = [each for i in places for each in ("a", i, f'{{"n":{i}}}', "ok")]
+        answers += pair.call("settle", "", f"t{token}", UNIT, *outcomes)[1:]
+    assert answers[:-1] == [[b"part"]] * (count - 1)
+    expected = ",".join(f'{{"n":{i}}}' for i in range(count))
+    assert answers[-1][::2] == [b"due", f"[{expected}]".encode()]
+    assert (pair.state.log, pair.state.deadlines) == ([], {})
+
+
+def test_a_list_whose_messages_are_elsewhere(pair: Pair) -> None:
+    """Is settled in runs, too: no entry of this lane is its own."""
+    pair.call("put", "t1", "b", "{}", UNIT, 0, 0, UNIT, "", "frame")
+    pair.call("put", "t2", "a", "{}", UNIT, 0, 0, UNIT, *["", ""] * 3)
+    pair.call("settle", "", "t3", UNIT, "a", 0, "{}", "ok", "a", 2, "{}", "ok")
+    assert [number for number, _ in pair.state.log] == [1]
+    assert pair.call("settle", "", "t4", UNIT, "a", 1, "{}", "ok")[1][0] == b"due"
+
+
+def test_a_completed_context_is_buried(pair: Pair) -> None:
+    """Where its put may come again, it is known."""
+    arguments = ("a", "{}", UNIT, 0, UNIT, UNIT, "", "frame")
+    pair.call("put", "t1", *arguments)
+    assert pair.call("complete", "one:1", "c", "a") == [0, 0]
+    assert pair.call("put", "t2", *arguments) == [b"known", 0]
+    pair.leap(2 * UNIT)
+    assert pair.call("put", "t3", *arguments) == [b"new", 2]
 
 
 def test_a_lane_with_a_message_does_not_retire(pair: Pair) -> None:

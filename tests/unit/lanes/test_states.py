@@ -26,7 +26,7 @@ def test_every_context_ends() -> None:
                 break
             seen = more
         assert State.ABSENT in seen
-    assert set(TRANSITIONS[State.ABSENT]) == {Event.PUT}
+    assert set(TRANSITIONS[State.ABSENT]) == {Event.PUT, Event.PUT_MANY}
 
 
 def test_one_outcome() -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from celery_stargate import ConfigurationError, Stargate
-from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.outcome import Outcome
 from celery_stargate.worker import bootstep
 from celery_stargate.worker.bootstep import StargateStep, install
-from tests.unit.helpers import make_app
+from tests.unit.helpers import failure, make_app, receipt
 
 
 def worker(**conf: Any) -> Any:
@@ -124,22 +125,22 @@ class Consumer:
 
 
 @pytest.mark.parametrize(
-    ("result", "failed", "kind", "field"),
+    ("outcome", "kind", "field"),
     [
-        ({"status": "stored"}, False, "task-succeeded", "result"),
-        ({"reason": "no", "code": "http-404"}, True, "task-failed", "exception"),
-        ({"reason": "no", "code": "revoked"}, True, "task-revoked", "terminated"),
+        (receipt("c"), "task-succeeded", "result"),
+        (failure("c", code="http-404"), "task-failed", "exception"),
+        (failure("c", code="revoked"), "task-revoked", "terminated"),
     ],
 )
 def test_an_outcome_is_an_event(
-    acknowledgers: list[Noted], result: dict[str, Any], failed: bool, kind: str, field: str
+    acknowledgers: list[Noted], outcome: Outcome, kind: str, field: str
 ) -> None:
     """As of any task, under its id."""
     parent = worker()
     parent.consumer = Consumer(enabled=True)
     step = StargateStep(parent)
     step.start(parent)
-    acknowledgers[0].given["on_done"](Record("c", task="shop.orders"), result, failed)
+    acknowledgers[0].given["on_done"](Settled(Record("c", task="shop.orders"), (outcome,)))
     [(sent, fields)] = parent.consumer.sent
     assert (sent, fields["uuid"]) == (kind, "c")
     assert field in fields
@@ -157,5 +158,5 @@ def test_no_event_where_none_is_wanted(
     parent.consumer = consumer
     step = StargateStep(parent)
     step.start(parent)
-    acknowledgers[0].given["on_done"](Record("c", task=task), {}, False)
+    acknowledgers[0].given["on_done"](Settled(Record("c", task=task), (receipt("c"),)))
     assert consumer is None or consumer.sent == []
