@@ -426,7 +426,7 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             pubsub.psubscribe(f"*{prefix}*")
             pubsub.get_message(timeout=5)
             told: list[Any] = []
-            effects = Effects(app, None, "host", lambda *given: told.append(given))
+            effects = Effects(app, None, "host", told.append)
             with watching(case.watched) as heard:
                 done = sorted(effects.run(contexts))
             found = {
@@ -435,7 +435,7 @@ def test_the_fast_ways_do_what_the_general_ones_do(
                 "channels": world.heard(pubsub),
                 "signals": sorted(map(str, heard)),
                 "log": sorted(logged(caplog)),
-                "told": sorted(told, key=lambda each: str(each[0].context)),
+                "told": sorted(told, key=lambda each: str(each.record.context)),
                 "put": [(put.lane, put.record, put.messages) for put in world.lanes.puts],
             }
             pubsub.punsubscribe()

@@ -53,9 +53,10 @@ async def publish(
         results: list[str] = []
         replies = producer.replies()
         while len(results) < len(payloads):
-            reply = decode_reply(await anext(replies))
-            assert reply.context == f"c{len(results)}"
-            results.append(reply.result)
+            for frame in await anext(replies):
+                reply = decode_reply(frame)
+                assert reply.context == f"c{len(results)}"
+                results.append(reply.result)
         return results
     finally:
         await producer.close()

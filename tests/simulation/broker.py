@@ -449,11 +449,13 @@ class SimulatedProducer:
         if world.faults.random.random() < 0.1:
             await asyncio.sleep(world.latency())
 
-    async def replies(self) -> AsyncIterator[bytes]:
+    async def replies(self) -> AsyncIterator[list[bytes]]:
         link = self._require()
         while True:
             while link.inbox:
-                yield link.inbox.popleft()
+                together = list(link.inbox)
+                link.inbox.clear()
+                yield together
             if link.broken:
                 raise LinkBroken("the connection broke")
             link.waiter = self._broker.world.loop.create_future()

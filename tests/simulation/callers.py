@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import zlib
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -81,9 +82,14 @@ class Caller:
         context = Context(name, lane.name, str(place), labels, timeout)
         self._ledger.attempted(context)
         again = drawn() < 0.5
+        # Of some nobody wants to hear but that they failed.
+        quiet = count == 1 and not again and zlib.crc32(name.encode()) % 2 == 0
         while True:
             try:
-                await self._put(lane, context, _TOMBSTONE_MS if again else 0)
+                if quiet:
+                    await self._put_quiet(lane, context)
+                else:
+                    await self._put(lane, context, _TOMBSTONE_MS if again else 0)
             except RedisError:
                 if not again:
                     return
@@ -107,9 +113,23 @@ class Caller:
             ANSWER_MS,
         ]
         for label in context.labels:
-            arguments += (label, b'{"payload":"eA==","context":"%s"}' % _escaped(label))
+            arguments += ("", _frame(label))
         what, number = await self._lane_call("put", lane, arguments)
         if what == b"new" and number == 1:
+            self._announced.pop(lane, None)
+            await self._announce(lane)
+
+    async def _put_quiet(self, lane: Lane, context: Context) -> None:
+        """Put as `put_many` does what nothing follows."""
+        await self._announce(lane)
+        arguments: list[Any] = [
+            f"{self._process.name}:{next(self._tokens)}",
+            round(context.timeout * 1000),
+            ANSWER_MS,
+            *(context.name, encode_record(Record(context.name)), "q", _frame(context.name)),
+        ]
+        _, number = await self._lane_call("put_many", lane, arguments)
+        if number == 1:
             self._announced.pop(lane, None)
             await self._announce(lane)
 
@@ -178,5 +198,5 @@ class Caller:
                 self._world.note(f"{self._process.name}: {done} are left to the owner")
 
 
-def _escaped(label: str) -> bytes:
-    return label.replace("\t", "\\t").encode()
+def _frame(label: str) -> bytes:
+    return b'{"payload":"eA==","context":"%s"}' % label.replace("\t", "\\t").encode()

@@ -43,7 +43,7 @@ def check(world: World, settled: bool, bound: float) -> list[str]:
     for context in ledger.contexts.values():
         if context.forgotten:
             continue
-        wrong += _lost(context)
+        wrong += _lost(context, copies.get(context.topic or "", Counter()))
         if context.settled is not None:
             wrong += _late(world, context)
         if context.told:
@@ -63,13 +63,18 @@ def check(world: World, settled: bool, bound: float) -> list[str]:
     return wrong
 
 
-def _lost(context: Context) -> Iterator[str]:
+def _lost(context: Context, copies: Counter[str]) -> Iterator[str]:
     name = context.name
     if context.recorded is None:
         if context.accepted is not None:
             yield f"P1: {name} was accepted and not recorded"
         if context.told:
             yield f"P1: {name} was told and never recorded"
+    elif context.completed:
+        if context.told:
+            yield f"P3: {name} was completed, and told all the same"
+        if not all(copies[label] for label in context.labels):
+            yield f"P1: {name} was completed, and is not in the topic"
     elif context.settled is not None and not context.told:
         yield f"P1: {name} has an outcome, and nobody was told"
 

@@ -58,6 +58,8 @@ class Context:
     #: By Redis' clock.
     settled_ms: int = 0
     finished: float | None = None
+    #: Whether it was finished by its receipt: nothing was to follow.
+    completed: bool = False
     told: list[Told] = field(default_factory=list)
 
 
@@ -77,6 +79,8 @@ class Ledger:
         self.open: set[str] = set()
         self._numbers: dict[tuple[str, int, int], str] = {}
         self._lives: Counter[str] = Counter()
+        #: The tokens of completions that were answered.
+        self._completions: set[str] = set()
 
     def attempted(self, context: Context) -> None:
         """A caller begins a call."""
@@ -89,6 +93,11 @@ class Ledger:
         if name == "put":
             if reply[0] == b"new":
                 self._recorded(now, now_ms, self.contexts[args[1]], reply[1])
+        elif name == "put_many":
+            for place, context in enumerate(args[3::4]):
+                self._recorded(now, now_ms, self.contexts[context], reply[1] + place)
+        elif name == "complete":
+            self._completed(now, now_ms, *args[1:], late=reply[1])
         elif name == "settle":
             for at, answer in enumerate(reply[1:]):
                 if answer[0] == b"due":
@@ -125,6 +134,20 @@ class Ledger:
             if other != label and not self.contexts[other.partition("\t")[0]].forgotten:
                 self.wrong.append(f"P5: {label!r} and {other!r} have one number")
 
+    def _completed(self, now: float, now_ms: int, token: str, *names: str, late: int) -> None:
+        if token in self._completions:
+            # The answer was lost, and is given again.
+            return
+        self._completions.add(token)
+        contexts = [self.contexts[each] for each in names]
+        pending = [each for each in contexts if each.settled is None]
+        if len(contexts) - len(pending) != late and not any(each.forgotten for each in contexts):
+            self.wrong.append(f"P3: {late} of {names} are late, and {len(pending)} were pending")
+        for context in pending:
+            context.settled, context.settled_at, context.settled_ms = "receipt", now, now_ms
+            context.finished, context.completed = now, True
+            self.open.discard(context.name)
+
     def _settled(self, now: float, now_ms: int, name: str, outcomes: bytes) -> None:
         context, said = self.contexts[name], outcomes.decode()
         if context.settled is None:
@@ -142,7 +165,7 @@ class Ledger:
             before = context.finished is not None and context.finished < copied_at
             if context.recorded is None or before:
                 continue
-            context.forgotten = True
+            context.forgotten, context.completed = True, False
             context.settled = context.finished = None
             self.open.discard(context.name)
             if there(context):

@@ -124,7 +124,7 @@ def test_a_task_that_ignores_its_results() -> None:
 def test_in_a_worker() -> None:
     """A worker gives every task a ``__call__`` of Celery's, which is no work of its own."""
     app = redis_app()
-    before = _state.default_app, _state.get_current_app()
+    before: Any = getattr(_state, "default_app", None), _state.get_current_app()
     setup_worker_optimizations(app, "worker@host")
     try:
         assert store(app) == PLAIN
