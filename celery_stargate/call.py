@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from .errors import ConfigurationError, InvalidMessage
 from .hashing import partition_of
 from .lanes.lane import Lane, lane_for, spread
-from .message import check_messages
+from .message import Message, check_messages
 from .protocol import encode_frame
 from .settings import ProducerOptions
 from .topic import Topic
 from .window import label_of
 
-__all__ = ["Call", "Part", "check_context", "prepare"]
+__all__ = ["Call", "Part", "Preparation", "check_context", "prepare"]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One message of a call, ready for its lane."""
 
     lane: Lane
@@ -27,8 +27,7 @@ class Part:
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What one call records: a context and its messages."""
 
     context: str
@@ -53,40 +52,75 @@ def check_context(context: object) -> None:
         raise InvalidMessage("a context must be printable text that is not empty")
 
 
-def prepare(message: object, context: str, topic: Topic, options: ProducerOptions) -> Call:
-    """Check a call's messages and encode their frames.
+class Preparation:
+    """Prepares calls to one topic: what is the same for all of them is worked out once.
 
     Arguments:
-        message: one of the forms of :func:`~celery_stargate.message.check_messages`.
-        context: the id that Pulsar echoes.
+        topic: where the messages go.
+        options: of the topic.
 
     Raises:
-        InvalidMessage: a message cannot be published; it names what is wrong, and the index in
-            a list.
         ConfigurationError: the topic is none for this delivery.
     """
-    check_context(context)
-    if options.delivery == "effectively_once" and not topic.persistent:
-        raise ConfigurationError(
-            f"stargate_delivery='effectively_once' needs a persistent topic, and {topic} is none"
+
+    def __init__(self, topic: Topic, options: ProducerOptions) -> None:
+        if options.delivery == "effectively_once" and not topic.persistent:
+            raise ConfigurationError(
+                "stargate_delivery='effectively_once' needs a persistent topic, and "
+                f"{topic} is none"
+            )
+        self._topic = topic
+        self._options = options
+        self._lane = Lane(str(topic)) if options.lane_count == 1 else None
+        self._choose = (
+            partial(partition_of, scheme=options.hashing_scheme) if options.partitions else spread
         )
-    choose = partial(partition_of, scheme=options.hashing_scheme) if options.partitions else spread
-    messages, is_list = check_messages(message)
-    parts = []
-    for index, each in enumerate(messages):
-        place = index if is_list else None
-        if each.key is not None and options.batching_enabled and not options.batching_with_keys:
+        self._keyless = options.batching_enabled and not options.batching_with_keys
+
+    def call(self, message: object, context: str) -> Call:
+        """Check a call's messages and encode their frames.
+
+        Arguments:
+            message: one of the forms of :func:`~celery_stargate.message.check_messages`.
+            context: the id that Pulsar echoes.
+
+        Raises:
+            InvalidMessage: a message cannot be published; it names what is wrong, and the index in
+                a list.
+        """
+        check_context(context)
+        messages, is_list = check_messages(message)
+        if len(messages) == 1:
+            parts = [self._part(messages[0], context, context, 0 if is_list else None)]
+        else:
+            parts = [
+                self._part(each, label_of(context, index), context, index)
+                for index, each in enumerate(messages)
+            ]
+        return Call(context, self._topic, self._options, is_list, parts)
+
+    def _part(self, message: Message, label: str, context: str, place: int | None) -> Part:
+        if message.key is not None and self._keyless:
             raise InvalidMessage(
                 "it has a key, and Pulsar's batching ignores keys, which breaks Key_Shared "
                 "consumers; switch stargate_batching_enabled off, or set "
                 "stargate_batching_with_keys=True",
                 place,
             )
-        label = label_of(context, index if len(messages) > 1 else -1)
         try:
-            frame = encode_frame(each, label, options.max_frame_size)
+            frame = encode_frame(message, label, self._options.max_frame_size)
         except InvalidMessage as error:
             raise InvalidMessage(error.problem, place) from None
-        lane = lane_for(topic, options.lane_count, each.key, context, choose)
-        parts.append(Part(lane, label, frame))
-    return Call(context, topic, options, is_list, parts)
+        lane = self._lane or lane_for(
+            self._topic, self._options.lane_count, message.key, context, self._choose
+        )
+        return Part(lane, label, frame)
+
+
+def prepare(message: object, context: str, topic: Topic, options: ProducerOptions) -> Call:
+    """Prepare one call, as :class:`Preparation` does.
+
+    Raises:
+        InvalidMessage, ConfigurationError: as there.
+    """
+    return Preparation(topic, options).call(message, context)

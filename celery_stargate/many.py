@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .call import Call, prepare
+from .call import Call, Preparation
 from .callback import Callbacks
 from .errors import InvalidMessage
 from .inbox import Inbox, Ticket
@@ -37,14 +37,14 @@ def prepare_many(messages: object, topic: Topic, options: ProducerOptions) -> li
             f"produce_many takes an iterable of messages, not {type(messages).__name__}; "
             "for one message use produce"
         )
-    calls = []
+    calls, preparation = [], Preparation(topic, options)
     for index, message in enumerate(messages):
         try:
             if isinstance(message, list):
                 raise InvalidMessage(
                     "a message is text, bytes, (key, payload), a mapping or a Message, not list"
                 )
-            calls.append(prepare(message, str(uuid.uuid4()), topic, options))
+            calls.append(preparation.call(message, str(uuid.uuid4())))
         except InvalidMessage as error:
             raise InvalidMessage(error.problem, index) from None
     return calls

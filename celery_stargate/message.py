@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -108,9 +107,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
         return fields
 
     def to_frame_fields(self) -> dict[str, Any]:
-        """Return the fields of Pulsar's frame: camel case, base64, milliseconds."""
+        """Return the fields of Pulsar's frame: camel case, milliseconds.
+
+        The payload is bytes, which msgspec writes as base64.
+        """
         payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
-        fields: dict[str, Any] = {"payload": base64.b64encode(payload).decode("ascii")}
+        fields: dict[str, Any] = {"payload": payload}
         if self.key is not None:
             fields["key"] = self.key
         if self.properties:

@@ -6,10 +6,9 @@ pulsar-websocket 4.0, and ``MessageIdData`` in its ``PulsarApi.proto``.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import html
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -76,8 +75,7 @@ def label_in(frame: bytes) -> str:
         raise ValueError(f"not a frame: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class MessageId:
+class MessageId(msgspec.Struct, frozen=True):
     """Where Pulsar keeps a message."""
 
     ledger: int
@@ -93,29 +91,37 @@ class MessageId:
             ValueError: the text is no such thing.
         """
         try:
-            data = base64.b64decode(text, validate=True)
+            data = binascii.a2b_base64(text, strict_mode=True)
         except ValueError:
             raise ValueError("the message id is not base64") from None
         numbers: dict[int, int] = {}
-        position = 0
-        while position < len(data):
-            tag, position = _varint(data, position)
+        position, size = 0, len(data)
+        while position < size:
+            tag, position = data[position], position + 1
+            if tag > _LAST_OF_ONE_BYTE:
+                tag, position = _varint(data, position - 1)
             field, wire = tag >> 3, tag & 7
             if wire == 0:
                 value, position = _varint(data, position)
                 # Negative int64 and int32 both travel as 64-bit two's complement.
                 numbers[field] = value - (1 << 64) if value >> 63 else value
             elif wire == 2:
-                size, position = _varint(data, position)
-                position += size
+                length, position = _varint(data, position)
+                position += length
             else:
                 raise ValueError(f"the message id holds wire type {wire}")
-        if position != len(data) or 1 not in numbers or 2 not in numbers:
+        if position != size or 1 not in numbers or 2 not in numbers:
             raise ValueError("the message id has no ledger and entry")
         return cls(numbers[1], numbers[2], numbers.get(3, -1), numbers.get(4, -1))
 
 
+#: The largest varint in one byte.
+_LAST_OF_ONE_BYTE = 0x7F
+
+
 def _varint(data: bytes, position: int) -> tuple[int, int]:
+    if position < len(data) and data[position] <= _LAST_OF_ONE_BYTE:
+        return data[position], position + 1
     value = shift = 0
     while True:
         if position >= len(data) or shift > 63:
