@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 #: How many outcomes one script settles at most: a script must not hold Redis for long.
 _SETTLE_BATCH = 200
 #: With so many messages in flight more receipts are about to come, and for so many seconds one
-#: script waits for them: to settle few at a time would cost more than all the rest.
+#: script waits for them: to settle few at a time would cost as much as all the rest.
 _FLOW, _GATHER = 100, 0.005
 #: How many contexts one round in the effects' thread has at most.
 _EFFECTS_BATCH = 100

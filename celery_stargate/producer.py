@@ -165,6 +165,11 @@ class _Connection(ClientConnection):
         arrived, self._arrived = self._arrived, []
         return arrived
 
+    def rest(self, seconds: float) -> None:
+        """Leave what comes with the system for a while, so that more comes together."""
+        self.transport.pause_reading()
+        self.loop.call_later(seconds, self.transport.resume_reading)
+
     async def send_all(self, frames: Iterable[bytes]) -> None:
         """Send text messages by one write.
 
@@ -267,6 +272,11 @@ class Producer:
                 yield await receive()
         except (ConnectionClosed, OSError) as error:
             raise LinkBroken(f"the connection broke: {error}") from error
+
+    def rest(self, seconds: float) -> None:
+        """Read nothing for a while: the replies that come meanwhile are read together."""
+        if self._socket is not None:
+            self._socket.rest(seconds)
 
     async def close(self) -> None:
         """Close it, with a close frame where that is still possible, within 5 s."""

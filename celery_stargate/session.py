@@ -24,6 +24,11 @@ _WRITE_COUNT = 256
 _WRITE_BYTES = 128 * 1024
 
 
+#: With so many messages in flight replies are left to gather for so many seconds: Pulsar writes each
+#: by itself, and to wake for each would cost as much as all the rest.
+_FLOW, _GATHER = 100, 0.002
+
+
 class SendAgain(LinkBroken):
     """Pulsar refuses a message for now: to keep the order, all that came after it goes again."""
 
@@ -99,6 +104,7 @@ class Session:
         self._numbered = numbered
         self._alignment = Alignment()
         self._changed = asyncio.Event()
+        self._misaligned = asyncio.Event()
         self.counters = counters or Counters()
 
     async def run(self) -> None:
@@ -179,7 +185,8 @@ class Session:
 
     async def _align(self) -> None:
         """End the session when the numbers do not fit and nothing is in flight any more."""
-        while not self._alignment.lost or len(self._window):
+        await self._misaligned.wait()
+        while len(self._window):
             await self._wait_for_change()
         raise self._alignment.verdict()
 
@@ -193,7 +200,6 @@ class Session:
 
     async def _receive(self) -> None:
         async for frames in self._producer.replies():
-            self._changed.set()
             for frame in frames:
                 try:
                     reply = decode_reply(frame)
@@ -201,6 +207,13 @@ class Session:
                     self.counters.malformed += 1
                     raise self._unreadable(f"Pulsar sent what is {error}") from None
                 self._take(reply)
+            if self._alignment.lost:
+                self._misaligned.set()
+                self._changed.set()
+            elif self._window.room[0]:
+                self._changed.set()
+            if len(self._window) >= _FLOW:
+                self._producer.rest(_GATHER)
 
     def _take(self, reply: Reply) -> None:
         if reply.context is None:

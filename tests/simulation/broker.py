@@ -449,6 +449,9 @@ class SimulatedProducer:
         if world.faults.random.random() < 0.1:
             await asyncio.sleep(world.latency())
 
+    def rest(self, seconds: float) -> None:
+        """Replies come together here as they are."""
+
     async def replies(self) -> AsyncIterator[list[bytes]]:
         link = self._require()
         while True:

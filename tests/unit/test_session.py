@@ -49,6 +49,8 @@ class Peer:
         self.sent: list[str] = []
         #: How many frames each write had.
         self.writes: list[int] = []
+        #: For how long nothing was to be read, each time.
+        self.rests: list[float] = []
         self._answers = answers
         self._replies: asyncio.Queue[list[bytes] | Exception] = asyncio.Queue()
         self._change = asyncio.Event()
@@ -82,6 +84,10 @@ class Peer:
             if isinstance(reply, Exception):
                 raise reply
             yield reply
+
+    def rest(self, seconds: float) -> None:
+        """Note that replies are to come together."""
+        self.rests.append(seconds)
 
     async def wait_for_sent(self, count: int) -> None:
         """Wait until that many were sent."""
