@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 from celery import Celery
 
 from celery_stargate import Acknowledger, ProduceError, ProduceTimeout, Stargate
@@ -53,6 +54,13 @@ def all_stored(results: list[Any], timeout: float = 30.0) -> None:
     """Wait for all receipts."""
     for result in results:
         assert result.get(timeout=timeout)["status"] == "stored"
+
+
+def held(app: Celery, topic: str) -> int:
+    """How many contexts the topic's lane holds."""
+    stargate = Stargate.of(app)
+    with redis.Redis.from_url(stargate.redis_url) as client:
+        return int(client.hlen(Lane(topic).key(stargate.settings.prefix, "contexts")))
 
 
 def first_occurrences(local: LocalPulsar, topic: str) -> list[str]:
@@ -123,6 +131,41 @@ class TestFaults:
         if fault not in _LEAVE_GAPS:
             assert found == numbers(300)
         assert Stargate.of(app).lanes.backlog(Lane(topic)) == 0
+
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+    def test_what_nothing_follows_is_stored_and_forgotten(
+        self, app: Celery, local: LocalPulsar, topic: str, fault: Fault
+    ) -> None:
+        """Nobody is told of a receipt; and of a failure there is none."""
+        stargate = Stargate.of(app)
+        alert = app.signature("no")
+        # An owner of their own would begin to send before the fault is there.
+        with Acknowledger(app) as acknowledger:
+            stargate.produce_many(numbers(1), on_error=alert)
+            local.wait_for_messages(topic, 1, 20)
+            fault(local)
+            stargate.produce_many(numbers(300, 1), on_error=alert)
+            if fault is FAULTS["reorder receipts"]:
+                local.wait_for_messages(topic, 301, 20)
+                local.faults.reorder_receipts(0)
+            wait_for(lambda: held(app, topic) == 0)
+            assert acknowledger.running
+        assert sorted(first_occurrences(local, topic), key=int) == numbers(301)
+        assert stargate.lanes.backlog(Lane(topic)) == 0
+        assert Triggered(app).none()
+
+    def test_what_nothing_follows_is_told_where_it_failed(
+        self, app: Celery, local: LocalPulsar, topic: str
+    ) -> None:
+        """Each failure by itself, among receipts of which nobody hears."""
+        local.faults.fail_sends(PERMANENT, when=lambda frame: int(frame.payload) % 10 == 3)
+        with Acknowledger(app):
+            contexts = Stargate.of(app).produce_many(numbers(50), on_error=app.signature("no"))
+            wait_for(lambda: held(app, topic) == 0)
+        triggered = Triggered(app)
+        failed = [triggered.next()["args"][0]["context"] for _ in range(5)]
+        assert sorted(failed) == sorted(contexts[3::10])
+        assert triggered.none()
 
     def test_receipts_twice_store_nothing_twice(
         self, app: Celery, running: Acknowledger, local: LocalPulsar, topic: str

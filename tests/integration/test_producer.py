@@ -9,12 +9,13 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from celery_stargate import ConfigurationError, Message
 from celery_stargate.producer import Endpoint, HandshakeRefused, LinkBroken, Producer
@@ -250,6 +251,87 @@ class TestQuery:
         topic = f"persistent://public/default/{name}-{uuid.uuid4().hex[:8]}"
         assert run(publish(endpoint, topic, "x")) == ["ok"]
         assert read_back(endpoint.url, topic, 1) == [b"x"]
+
+
+class TestReplies:
+    """How they come."""
+
+    @staticmethod
+    async def serve(talk: Callable[[ServerConnection], Awaitable[None]]) -> tuple[Any, Producer]:
+        """Return a server that talks to whoever comes, and a producer that is open there."""
+        server = await serve(talk, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        endpoint = Endpoint(f"ws://127.0.0.1:{port}")
+        producer = Producer(endpoint, Topic.parse("orders"), ProducerOptions())
+        await producer.open()
+        return server, producer
+
+    def test_fragments_are_one_reply(self) -> None:
+        """A server, or what stands before it, may cut a message as it likes."""
+
+        async def talk(peer: ServerConnection) -> None:
+            await peer.send(["frag", "men", "ted"])
+            await peer.send("whole")
+            await peer.wait_closed()
+
+        async def main() -> list[bytes]:
+            server, producer = await self.serve(talk)
+            found: list[bytes] = []
+            replies = producer.replies()
+            while len(found) < 2:
+                found += await anext(replies)
+            await producer.close()
+            server.close()
+            return found
+
+        assert run(main()) == [b"fragmented", b"whole"]
+
+    def test_what_comes_during_a_rest_comes_together(self) -> None:
+        """And all of it, in its order."""
+        begin = asyncio.Event()
+
+        async def talk(peer: ServerConnection) -> None:
+            await peer.send("first")
+            await begin.wait()
+            for number in range(100):
+                await peer.send(str(number))
+            await peer.wait_closed()
+
+        async def main() -> list[list[bytes]]:
+            server, producer = await self.serve(talk)
+            replies = producer.replies()
+            assert await anext(replies) == [b"first"]
+            producer.rest(0.3)
+            begin.set()
+            found = [list(await anext(replies))]
+            while sum(map(len, found)) < 100:
+                found.append(list(await anext(replies)))
+            await producer.close()
+            server.close()
+            return found
+
+        found = run(main())
+        assert [reply for some in found for reply in some] == [b"%d" % n for n in range(100)]
+        assert len(found) < 10
+
+    def test_a_rest_is_over_when_the_connection_is(self) -> None:
+        """Closed or cut meanwhile: nothing waits for it."""
+
+        async def talk(peer: ServerConnection) -> None:
+            await peer.wait_closed()
+
+        async def main() -> None:
+            server, producer = await self.serve(talk)
+            producer.rest(0.01)
+            producer.abort()
+            with pytest.raises(LinkBroken):
+                await anext(producer.replies())
+            await asyncio.sleep(0.02)
+            await producer.close()
+            producer.rest(0.01)
+            server.close()
+
+        run(main())
 
 
 class TestLost:

@@ -183,6 +183,57 @@ def test_no_receipt_is_waited_for_before_the_next_send() -> None:
     asyncio.run(main())
 
 
+def test_replies_that_come_together() -> None:
+    """Are taken in their order; what stands behind one that ends the session is not."""
+
+    async def main() -> None:
+        rig = Rig([entry(n) for n in range(1, 5)])
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(4)
+        rig.peer.say_together(ok("c2"), ok("c1"), b"garbage", ok("c3"))
+        with pytest.raises(LinkBroken):
+            await running
+        assert list(rig.outcomes) == ["c2", "c1"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("count", "rests"), [(99, 0), (101, 1)])
+def test_replies_gather_while_many_are_in_flight(count: int, rests: int) -> None:
+    """One at a time would cost as much as all the rest; of few, each is waited for."""
+
+    async def main() -> None:
+        entries = [entry(n) for n in range(1, count + 1)]
+        rig = Rig(entries, count=1000, size=1 << 20)
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(count)
+        for n in range(1, count + 1):
+            rig.peer.say(ok(f"c{n}"))
+        await running
+        assert len(rig.peer.rests) == rests
+        assert len(rig.outcomes) == count
+
+    asyncio.run(main())
+
+
+def test_it_asks_for_more_when_there_is_room_for_many() -> None:
+    """A quarter of the window, and not for each receipt."""
+
+    async def main() -> None:
+        rig = Rig([entry(n) for n in range(1, 200)], count=100, size=1 << 20)
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(100)
+        for n in range(1, 26):
+            assert len(rig.asked) == 1
+            rig.peer.say(ok(f"c{n}"))
+            await asyncio.sleep(0)
+        await rig.peer.wait_for_sent(125)
+        assert rig.asked == [(100, 1 << 20), (25, rig.asked[1][1])]
+        running.cancel()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("sizes", "writes"),
     [([10] * 600, [256, 256, 88]), ([80_000] * 3, [1, 1, 1]), ([60_000, 60_000, 19_000], [2, 1])],
