@@ -23,7 +23,7 @@ export PATH := $(PATH)$(if $(OTHERS),:$(subst $(space),:,$(strip $(OTHERS))))
 help:
 	@echo "make test    everything, through tox, beside real servers"
 	@echo "make demo    the main job before your eyes"
-	@echo "make bench   all figures in README.md and docs/performance.md, measured here: 15 minutes"
+	@echo "make bench   all figures in README.md and docs/performance.md, measured here: 17 minutes"
 	@echo "make lint    ruff"
 	@echo "make types   mypy --strict"
 	@echo "make format  ruff format"

@@ -25,7 +25,7 @@ class BareWebSocket(Rival):
     group = "bulk"
     name = "bare-websocket"
     title = "`websockets`, a bare loop (nothing durable)"
-    count = 10_000
+    count = 15_000
 
     def run(self, count: int) -> float:
         return asyncio.run(asyncio.wait_for(self._run(count), _TIMEOUT))
@@ -60,7 +60,7 @@ class BareSendAsync(Rival):
     group = "bulk"
     name = "bare-send-async"
     title = "`pulsar-client`'s `send_async`, a bare loop (nothing durable)"
-    count = 10_000
+    count = 15_000
     needs = ("pulsar",)
     size: ClassVar[int] = len(PAYLOAD)
     #: Of the producer.

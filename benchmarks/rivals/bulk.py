@@ -116,14 +116,14 @@ class BulkMany(Bulk):
     group = "bulk"
     name = "bulk-many"
     title = "**`stargate.produce_many`**, told of failures only"
-    count = 6000
+    count = 15_000
 
 
 class BulkManyWaits(Bulk):
     group = "bulk"
     name = "bulk-many-waits"
     title = "**`stargate.produce_many`**, which waits for each receipt"
-    count = 4000
+    count = 6000
     waits = True
 
 
@@ -131,7 +131,7 @@ class BulkManyBatched(Bulk):
     group = "bulk"
     name = "bulk-many-batched"
     title = "**`stargate.produce_many`**, told of failures only, batched"
-    count = 6000
+    count = 15_000
     topic = "batched"
 
 
@@ -139,7 +139,7 @@ class BulkLists(Bulk):
     group = "bulk"
     name = "bulk-lists"
     title = "**`produce_task.delay([100 messages])`**, `ignore_result`"
-    count = 6000
+    count = 15_000
 
     def put(self, app: Celery, messages: list[str]) -> None:
         produce: Any = app.tasks["bench.produce_silent"]
@@ -149,7 +149,7 @@ class BulkLists(Bulk):
 
 class _Lanes(Bulk):
     group = "lanes"
-    count = 5000
+    count = 10_000
     backlog = True
 
 

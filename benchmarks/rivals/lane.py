@@ -40,7 +40,7 @@ class LaneResults(_Lane):
 
     name = "lane-results"
     title = "**`produce_task`**, with results"
-    count = 2500
+    count = 4000
 
     def run(self, count: int) -> float:
         with self.site.caller() as app:
@@ -58,7 +58,7 @@ class LaneLists(_Lane):
 
     name = "lane-lists"
     title = "**`produce_task`**, with results, lists of 100"
-    count = 6000
+    count = 10_000
 
     def run(self, count: int) -> float:
         lists = max(1, count // _LIST)
@@ -79,7 +79,7 @@ class LaneSilent(_Lane):
 
     name = "lane-silent"
     title = "**`produce_task`**, `ignore_result`"
-    count = 2500
+    count = 4000
 
     def run(self, count: int) -> float:
         site, worker = self.site, self._worker
