@@ -355,8 +355,11 @@ class LaneOwner:
             index = -1 if self._options.partitions is None else self.lane.index
             numbered = Numbered(self._tried, index)
 
+        #: Whether the lane may hold more than was read.
+        more = True
+
         async def source(count: int, size: int) -> Sequence[Entry]:
-            nonlocal after
+            nonlocal after, more
             while True:
                 # What was given before is in the window now, all of it.
                 self._feeding = False
@@ -368,6 +371,11 @@ class LaneOwner:
                     # Effects cannot keep up: the backlog waits in Redis, not in our memory.
                     self._done_some.clear()
                     await self._done_some.wait()
+                if not more:
+                    if not await self._more_after(after):
+                        return ()
+                    more = True
+                    continue
                 self._feeding = True
                 entries = await self._patiently(
                     self._store.read, after, count, size, mark=True, gapless=self._numbers
@@ -376,14 +384,10 @@ class LaneOwner:
                     self._feeding = False
                     if self._numbers and await self._gap_after(after):
                         return ()
-                    self._at_end = True
-                    try:
-                        if not await self._tools.watcher.wait(
-                            self._store.log_key, after, self._tools.idle_timeout
-                        ):
-                            return ()
-                    finally:
-                        self._at_end = False
+                # What stands behind them would have come, too. Should there be something all the
+                # same, whoever waits for it is told at once.
+                more = len(entries) == count or 2 * sum(len(each.frame) for each in entries) > size
+                if not entries:
                     continue
                 last = entries[-1].number
                 self._sent, self._tried = max(self._sent, last), max(self._tried, last)
@@ -415,6 +419,16 @@ class LaneOwner:
             numbered=numbered,
             counters=self.counters,
         )
+
+    async def _more_after(self, number: int) -> bool:
+        """Wait until the lane holds a message after a number; False where it idles for long."""
+        self._at_end = True
+        try:
+            return await self._tools.watcher.wait(
+                self._store.log_key, number, self._tools.idle_timeout
+            )
+        finally:
+            self._at_end = False
 
     async def _gap_after(self, number: int) -> bool:
         """Whether the next message's number does not follow this one."""

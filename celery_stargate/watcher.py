@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -16,6 +17,9 @@ __all__ = ["Watcher"]
 
 #: How long one read blocks, in milliseconds; below redis-py's socket timeout.
 _BLOCK_MS = 2000
+#: How long the next read waits for those who were released to wait again, in seconds. One who comes
+#: back later has to wake it, which costs more than all else of a message that comes alone.
+_RETURN = 0.005
 
 
 class Watcher:
@@ -47,12 +51,18 @@ class Watcher:
         self._on_event = on_event
         self._waiting: dict[bytes, tuple[int, asyncio.Future[None]]] = {}
         self._reading = False
+        #: Who was released by the last read and does not wait again yet.
+        self._away: set[bytes] = set()
+        self._all_back = asyncio.Event()
 
     async def wait(self, log_key: str, after: int, timeout: float) -> bool:
         """Wait until a lane's log holds a message after a number; False after ``timeout`` s."""
         key = log_key.encode()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[key] = after, future
+        self._away.discard(key)
+        if not self._away:
+            self._all_back.set()
         try:
             if self._reading:
                 await self._wake()
@@ -96,6 +106,7 @@ class Watcher:
                 self._release_all()
                 await asyncio.sleep(0.5)
                 continue
+            self._away.clear()
             for key, entries in stream_entries(found):
                 if key == self._events_key:
                     events = entries[-1][0]
@@ -104,6 +115,12 @@ class Watcher:
                     wake = entries[-1][0]
                 else:
                     self._release(key)
+                    self._away.add(key)
+            if self._away:
+                self._all_back.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RETURN):
+                        await self._all_back.wait()
 
     async def close(self) -> None:
         """Take this process's stream away."""
