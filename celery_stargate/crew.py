@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from .errors import ConfigurationError
 from .lane_owner import RETIRE_AFTER, LaneOwner, Tools
 from .lanes.lane import CONTEXTS, Lane, Registry, parse_lanes
 from .lanes.owner import LaneStore
+from .lanes.renewals import Renewals
 from .lanes.scripts import registry_script
 from .lanes.store import UNAVAILABLE
 from .log import logger
@@ -27,6 +29,10 @@ __all__ = ["CONTEXTS_LANE", "Crew"]
 CONTEXTS_LANE = Lane(CONTEXTS)
 
 
+#: How many lanes are released at a time: each takes a connection, of which redis-py has 100.
+_RELEASES = 20
+
+
 class MakeTools(Protocol):
     """Make what the owners share, of what only the crew knows and all the rest."""
 
@@ -34,6 +40,8 @@ class MakeTools(Protocol):
         self,
         *,
         watcher: Watcher,
+        renewals: Renewals,
+        monotonic: Callable[[], float],
         unlist: Callable[[Lane], Awaitable[bool]],
         list_again: Callable[[Lane], Awaitable[None]],
     ) -> Tools:
@@ -47,9 +55,12 @@ class Crew:
         settings: of the app.
         redis: for all but the watcher's read; closed at the end.
         blocking: a client of its own, for the read that blocks; closed at the end.
+        renewing: one more, as :class:`~celery_stargate.lanes.renewals.Renewals` wants it; closed at
+            the end.
         make_tools: see :class:`MakeTools`.
         name: this process, among workers and on leases.
         shuffle: puts free lanes into an order by chance, so that workers do not race for the same.
+        monotonic: the clock of leases and of what idles, in seconds.
     """
 
     def __init__(
@@ -57,25 +68,34 @@ class Crew:
         settings: Settings,
         redis: Redis,
         blocking: Redis,
+        renewing: Redis,
         make_tools: MakeTools,
         *,
         name: str,
         shuffle: Callable[[list[Lane]], None],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._registry = Registry(settings.prefix)
         self._name = name
         self._redis = redis
         self._blocking = blocking
+        self._renewing = renewing
         self._shuffle = shuffle
         self._look = asyncio.Event()
         self._stopped = asyncio.Event()
         self._drain = 0.0
         self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
+        self._releases = asyncio.Semaphore(_RELEASES)
         self._watcher = Watcher(redis, blocking, self._registry, name, self._look.set)
+        self._renewals = Renewals(renewing, settings.lease / 3, monotonic)
         self._tools = make_tools(
-            watcher=self._watcher, unlist=self._unlist, list_again=self._list_again
+            watcher=self._watcher,
+            renewals=self._renewals,
+            monotonic=monotonic,
+            unlist=self._unlist,
+            list_again=self._list_again,
         )
 
     def stop(self, drain: float) -> None:
@@ -109,8 +129,10 @@ class Crew:
             await cancel_all(
                 [watching, *self._leaving.values(), *(task for _, task in self._owners.values())]
             )
+            await self._renewals.close()
             await self._redis.aclose()
             await self._blocking.aclose()
+            await self._renewing.aclose()
 
     async def _warn_of_eviction(self) -> None:
         """Say so where Redis may throw away what is pending when it is full."""
@@ -174,8 +196,9 @@ class Crew:
             await asyncio.sleep(1.0)
         finally:
             try:
-                await store.release()
-                await self._tell(owner.lane)
+                async with self._releases:
+                    await store.release()
+                    await self._tell(owner.lane)
             except (RedisError, OSError) as error:
                 logger.warning("lane %s: not released: %s", owner.lane.name, error)
             logger.info("lane %s: released", owner.lane.name)

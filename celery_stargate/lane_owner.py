@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
@@ -20,6 +20,7 @@ from .errors import ConfigurationError
 from .lanes.lane import Lane
 from .lanes.owner import Fenced, LaneStore, LaneTick, Receded
 from .lanes.record import Settled
+from .lanes.renewals import Renewals
 from .lanes.store import UNAVAILABLE
 from .log import logger
 from .numbering import Misaligned, Numbered, Unfit, leading_run, producer_query
@@ -71,6 +72,7 @@ class Tools:
     effects: Effects
     executor: Executor
     watcher: Watcher
+    renewals: Renewals
     #: Seconds a lease lasts without a renewal.
     lease: float
     #: Seconds after which a message without a receipt makes the connection be made anew.
@@ -83,8 +85,8 @@ class Tools:
     unlist: Callable[[Lane], Awaitable[bool]]
     #: Put it into the list again.
     list_again: Callable[[Lane], Awaitable[None]]
-    #: The clock of what idles, in seconds.
-    monotonic: Callable[[], float] = time.monotonic
+    #: The clock of leases and of what idles, in seconds.
+    monotonic: Callable[[], float]
     #: Draws the jitter between two tries.
     uniform: Callable[[float, float], float] = random.uniform
 
@@ -215,6 +217,8 @@ class LaneOwner:
     async def _keep(self) -> None:
         await self._take_over()
         empty_since = self._tools.monotonic()
+        # Lanes that rest together must not all retire at once, each by a connection of its own.
+        retire_after = RETIRE_AFTER + self._tools.uniform(0.0, RETIRE_AFTER / 10)
         overlooked = 0
         while True:
             tick = await self._patiently(self._renew)
@@ -224,10 +228,14 @@ class LaneOwner:
                 raise Overlooked
             if tick.contexts or not self.lane.has_messages:
                 empty_since = self._tools.monotonic()
-            elif self._tools.monotonic() - empty_since > RETIRE_AFTER and await self._retire():
+            elif self._tools.monotonic() - empty_since > retire_after and await self._retire():
                 return
             if tick.due:
                 self._queue_effects(await self._patiently(self._store.due))
+            if tick.idle:
+                until = empty_since + retire_after if self.lane.has_messages else math.inf
+                await self._tools.renewals.rest(self._store, until, self._renewed)
+                continue
             wait = min(1.0, self._tools.lease / 3) if tick.contexts else self._tools.lease / 3
             if tick.next_deadline is not None:
                 if tick.next_deadline <= 0:
@@ -238,11 +246,14 @@ class LaneOwner:
 
     async def _renew(self) -> LaneTick:
         asked = self._tools.monotonic()
-        tick = await self._store.tick()
+        tick = await self._tools.renewals.tick(self._store)
+        self._renewed(asked)
+        return tick
+
+    def _renewed(self, asked: float) -> None:
         self._ours_until = asked + self._tools.lease
         if self._session is not None:
             self._session.look_again()
-        return tick
 
     async def _retire(self) -> bool:
         """Forget a lane that has long been empty; return whether it is gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from zlib import crc32
 
 from ..errors import shown
@@ -71,12 +71,18 @@ class Registry:
         return f"{self.prefix}:inbox:{name}"
 
 
+# A crew reads the same names every few seconds.
+@lru_cache(maxsize=1 << 16)
+def _parse_lane(name: bytes) -> Lane:
+    return Lane.parse(name.decode())
+
+
 def parse_lanes(names: Iterable[bytes]) -> list[Lane]:
     """Read lanes' names; one that cannot be read is logged and left alone."""
     lanes = []
     for name in names:
         try:
-            lanes.append(Lane.parse(name.decode()))
+            lanes.append(_parse_lane(name))
         except ValueError as error:
             logger.error("%s; left alone", error)
     return lanes

@@ -46,6 +46,11 @@ class LaneTick:
     #: Seconds to the next deadline; None where there is none.
     next_deadline: float | None
 
+    @property
+    def idle(self) -> bool:
+        """Whether it holds nothing at all."""
+        return not (self.contexts or self.backlog or self.due) and self.next_deadline is None
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -118,7 +123,22 @@ class LaneStore:
 
     async def tick(self) -> LaneTick:
         """Renew the lease, and look at what the lane holds."""
-        word, *rest = await self._run("tick", self._lease, self._ttl, self._known)
+        _, arguments = self.tick_request()
+        return self.read_tick(await self._run("tick", *arguments))
+
+    def tick_request(self) -> tuple[Sequence[str], Sequence[str | int]]:
+        """Return the keys and the arguments of a tick's script, for who runs many at once."""
+        return self._keys, (self._lease, self._ttl, self._known)
+
+    def read_tick(self, reply: Any) -> LaneTick:
+        """Read what a tick's script answered.
+
+        Arguments:
+            reply: or what Redis refused it with, which is raised.
+        """
+        if isinstance(reply, Exception):
+            raise reply
+        word, *rest = reply
         self._check(word)
         contexts, backlog, due, left = rest
         return LaneTick(contexts, backlog, due, left / 1000 if left >= 0 else None)

@@ -18,10 +18,14 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from celery import Celery
 
-from celery_stargate import Acknowledger, Stargate, produce_task
+from celery_stargate import Acknowledger, Receipt, Stargate, produce_task
+from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.owner import LaneStore
+from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.renewals import Renewals
 from celery_stargate.lanes.scripts import lane_script
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
@@ -32,6 +36,7 @@ from tests.servers.redis import RedisServer
 
 PAYLOAD = "0123456789" * 10
 COUNT = 1000
+IDLE_LANES = 90
 
 
 @pytest.fixture
@@ -216,12 +221,12 @@ def test_a_drain(
     for _ in range(COUNT):
         result = task.apply_async((PAYLOAD,))
     acknowledger = Acknowledger(app)
-    settle, tick = LaneStore.settle, LaneStore.tick
+    settle, tick = LaneStore.settle, Renewals.tick
     taken_over: set[Any] = set()
 
-    async def tick_after_taking_over(self: LaneStore) -> Any:
-        taken_over.add(self.lane)
-        return await tick(self)
+    async def tick_after_taking_over(self: Renewals, store: LaneStore) -> Any:
+        taken_over.add(store.lane)
+        return await tick(self, store)
 
     async def settle_when_all_are_here(self: LaneStore, *args: Any, **options: Any) -> Any:
         crew: Any = acknowledger._crew  # noqa: SLF001
@@ -231,7 +236,7 @@ def test_a_drain(
         return await settle(self, *args, **options)
 
     monkeypatch.setattr(LaneStore, "settle", settle_when_all_are_here)
-    monkeypatch.setattr(LaneStore, "tick", tick_after_taking_over)
+    monkeypatch.setattr(Renewals, "tick", tick_after_taking_over)
     lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
@@ -301,6 +306,47 @@ def test_a_drain_of_what_nothing_follows(
     # Entries are looked for in steps of 32.
     assert others <= COUNT * 0.2
     assert counts.received <= COUNT * 120
+
+
+def scripts_run(client: redis.Redis) -> int:
+    """How many scripts Redis ran since the count began."""
+    found: dict[str, Any] = client.info("commandstats").get("cmdstat_evalsha", {})
+    return int(found.get("calls", 0))
+
+
+def test_idle_lanes_are_renewed_together(
+    app: Celery, client: redis.Redis, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round trip for up to 200 leases: what idles costs no round trip for each lane."""
+    stargate = Stargate.of(app)
+    lanes = [Lane(topic, index) for index in range(IDLE_LANES)]
+    for lane in lanes:
+        stargate.lanes.put(lane, Record("c"), [("c", b"{}")], timeout=60.0)
+        stargate.lanes.settle(lane, Receipt(context="c", topic=topic))
+        stargate.lanes.finish(lane, ["c"])
+    leases = [lane.key(stargate.settings.prefix, "lease") for lane in lanes]
+    sent = 0
+    connection: Any = redis.asyncio.connection.AbstractConnection
+    plain = connection.send_packed_command
+
+    async def send(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        return await plain(self, *args, **options)
+
+    monkeypatch.setattr(connection, "send_packed_command", send)
+    with Acknowledger(app):
+        wait_for(lambda: client.exists(*leases) == IDLE_LANES)
+        with counted(client, monkeypatch) as counts:
+            sent = 0
+            ticks = 5 * IDLE_LANES
+            wait_for(lambda: scripts_run(client) >= ticks)
+            round_trips = sent
+    # Crew and watcher have a few of their own.
+    assert counts.scripts["tick"] >= 4 * IDLE_LANES
+    assert round_trips <= counts.scripts["tick"] * 0.1
+    # redis-py has no connection for each at once, and they are given back all the same.
+    assert client.exists(*leases) == 0
 
 
 def test_one_frame_each(

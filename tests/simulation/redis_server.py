@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
+from hashlib import sha1
 from typing import Any, Protocol, Self
 
 from redis.exceptions import (
@@ -40,6 +41,13 @@ _NAMES = {
     **{lane_script(name): (True, name) for name in _LANE},
     **{registry_script(name): (False, name) for name in _REGISTRY},
 }
+
+
+@cache
+def _sha(script: str) -> str:
+    return sha1(script.encode()).hexdigest()
+
+
 #: After these, a read that blocks may have something to tell.
 _APPENDING = {"put", "put_many", "announce", "xadd", "pipeline"}
 
@@ -134,15 +142,9 @@ class SimulatedRedis:
         self._process = process
         self._retries = retries
 
-    def register_script(self, script: str) -> Callable[..., Awaitable[Any]]:
+    def register_script(self, script: str) -> _Script:
         """Return what runs a script: called with ``keys`` and ``args``."""
-        is_lane, name = _NAMES[script]
-        return partial(self._script, is_lane, name)
-
-    async def _script(
-        self, is_lane: bool, name: str, keys: Sequence[str], args: Sequence[Any]
-    ) -> Any:
-        return await self._call(name, partial(self._server.run_script, is_lane, name, keys, args))
+        return _Script(self._server, self._call, script)
 
     async def hget(self, key: str, name: str) -> Any:
         return await self._call("hget", partial(self._server.model.hget, key, name))
@@ -170,7 +172,7 @@ class SimulatedRedis:
         return await self._call("xread", read, block / 1000)
 
     def pipeline(self, transaction: bool) -> _Pipeline:
-        return _Pipeline(self._server.model, self._call)
+        return _Pipeline(self._server, self._call)
 
     async def aclose(self) -> None:
         """Nothing is to be closed."""
@@ -251,13 +253,35 @@ class SimulatedRedis:
             _answer(future, result)
 
 
+class _Script:
+    """A script, as redis-py registers it."""
+
+    def __init__(
+        self, server: RedisServer, call: Callable[..., Awaitable[Any]], script: str
+    ) -> None:
+        self.script = script
+        self._server = server
+        self._call = call
+
+    @property
+    def sha(self) -> str:
+        return _sha(self.script)
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        is_lane, name = _NAMES[self.script]
+        return await self._call(name, partial(self._server.run_script, is_lane, name, keys, args))
+
+
 class _Pipeline:
     """Commands that go together."""
 
-    def __init__(self, model: RedisModel, call: Callable[..., Awaitable[Any]]) -> None:
-        self._model = model
+    def __init__(self, server: RedisServer, call: Callable[..., Awaitable[Any]]) -> None:
+        self._server = server
+        self._model = server.model
         self._call = call
         self._commands: list[Callable[[], Any]] = []
+        #: The scripts that it loads; none was loaded before.
+        self._loaded: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -271,7 +295,16 @@ class _Pipeline:
     def expire(self, key: Any, seconds: int) -> None:
         self._commands.append(partial(self._model.expire, key, seconds))
 
-    async def execute(self) -> Any:
+    def script_load(self, script: str) -> None:
+        self._loaded[_sha(script)] = script
+        self._commands.append(partial(_sha, script))
+
+    def evalsha(self, sha: str, count: int, *keys_and_args: Any) -> None:
+        is_lane, name = _NAMES[self._loaded[sha]]
+        keys, args = keys_and_args[:count], keys_and_args[count:]
+        self._commands.append(partial(self._server.run_script, is_lane, name, keys, args))
+
+    async def execute(self, raise_on_error: bool = True) -> Any:
         return await self._call("pipeline", lambda: [command() for command in self._commands])
 
 

@@ -336,7 +336,7 @@ class _Worker:
             if world.over or world.faults.pick("open"):
                 raise LinkBroken("nobody answers")
 
-        clients = [SimulatedRedis(world, world.redis, process) for _ in range(2)]
+        clients = [SimulatedRedis(world, world.redis, process) for _ in range(3)]
         make_tools = partial(
             Tools,
             producer=producer,
@@ -347,7 +347,6 @@ class _Worker:
             receipt_timeout=plan.settings.receipt_timeout,
             idle_timeout=plan.settings.idle_timeout,
             revoked=world.revoked,
-            monotonic=world.loop.time,
             uniform=world.random.uniform,
         )
 
@@ -356,9 +355,11 @@ class _Worker:
                 plan.settings,
                 cast("Any", clients[0]),
                 cast("Any", clients[1]),
+                cast("Any", clients[2]),
                 make_tools,
                 name=name,
                 shuffle=world.random.shuffle,
+                monotonic=world.loop.time,
             )
             try:
                 await self.crew.run()

@@ -81,21 +81,24 @@ class Rig:
             receipt_timeout=60.0,
             idle_timeout=60.0,
             revoked=lambda context: False,
-            monotonic=self.loop.time,
             uniform=self.world.random.uniform,
         )
         made: list[Crew] = []
 
         async def run() -> None:
             client = redis or SimulatedRedis(self.world, self.world.redis, process)
-            blocking = SimulatedRedis(self.world, self.world.redis, process)
+            blocking, renewing = (
+                SimulatedRedis(self.world, self.world.redis, process) for _ in range(2)
+            )
             crew = Crew(
                 self.settings,
                 cast("Any", client),
                 cast("Any", blocking),
+                cast("Any", renewing),
                 make_tools,
                 name=name,
                 shuffle=self.world.random.shuffle,
+                monotonic=self.loop.time,
             )
             made.append(crew)
             await crew.run()

@@ -65,6 +65,20 @@ def test_names_in_redis_that_cannot_be_read(caplog: pytest.LogCaptureFixture) ->
     assert all("left alone" in each.getMessage() for each in caplog.records)
 
 
+def test_names_that_were_read_before(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Are not read again; what cannot be read is logged each time."""
+    names = [f"{TOPIC}#{index}".encode() for index in range(5)]
+    before = parse_lanes(names)
+    monkeypatch.setattr(Topic, "parse", None)
+    assert parse_lanes(names) == before
+    monkeypatch.undo()
+    for count in (1, 2):
+        assert parse_lanes([b"contexts#x"]) == []
+        assert len(caplog.records) == count
+
+
 @pytest.mark.parametrize(
     "topic", ["persistent://a/b/c", "persistent://a/b/{x}", "persistent://a/b/}{", CONTEXTS]
 )

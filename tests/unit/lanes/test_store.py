@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import redis.asyncio
 from celery import Celery
 
 from celery_stargate import ConfigurationError
-from celery_stargate.lanes.store import find_redis_url, stream_entries
+from celery_stargate.lanes.store import connect_async, find_redis_url, stream_entries
 
 
 def app(broker: str | None = None, backend: str | None = None) -> Celery:
@@ -50,6 +53,30 @@ def test_a_setting_that_is_no_redis(setting: str) -> None:
     with pytest.raises(ConfigurationError, match="^stargate_redis_url must be") as caught:
         find_redis_url(setting, app("redis://broker", "redis://backend"))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis://host", "rediss://host", "unix:///run/redis.sock"])
+def test_what_is_packed_by_hiredis(url: str) -> None:
+    """Is what redis-py would pack by itself, over each kind of connection."""
+    pools: list[Any] = [
+        each.connection_pool for each in (connect_async(url), redis.asyncio.Redis.from_url(url))
+    ]
+    ours, plain = (each.make_connection() for each in pools)
+    assert isinstance(ours, type(plain))
+    command = ("SCRIPT LOAD", "grüße", b"\x00\xff", 17, -1, "", "x" * 10_000)
+    assert b"".join(ours.pack_command(*command)) == b"".join(plain.pack_command(*command))
+    assert ours.pack_command("SCRIPT LOAD", "x") == [
+        b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$1\r\nx\r\n"
+    ]
+    with pytest.raises(redis.exceptions.DataError):
+        ours.pack_command("SET", "key", None)
+
+
+def test_only_a_fast_packer_takes_the_place_of_redis_pys() -> None:
+    """The class is made once for each kind, whatever the number of clients."""
+    kinds = {connect_async("redis://host").connection_pool.connection_class for _ in range(3)}
+    assert len(kinds) == 1
+    assert kinds != {redis.asyncio.Connection}
 
 
 def test_streams_of_both_protocols() -> None:
