@@ -36,7 +36,7 @@ from tests.servers.redis import RedisServer
 
 PAYLOAD = "0123456789" * 10
 COUNT = 1000
-IDLE_LANES = 90
+IDLE_LANES = 150
 
 
 @pytest.fixture
