@@ -107,12 +107,15 @@ class _Work:
         with acknowledger:
             loop = self._thread("stargate")
             with Sampler(loop) as loops:
-                effects = self._thread("stargate-effects_0")
-                with Sampler(effects) as done:
+                if calls is None:
+                    # Nothing follows the receipts, and there are no effects.
                     self._wait(settling)
+                else:
+                    with Sampler(self._thread("stargate-effects_0")) as done:
+                        self._wait(settling)
+                    self._add(f"effects-{name}", f"worker's effects, {words}", done)
         settling.require_success()
         self._add(f"loop-{name}", f"worker's loop, {words}", loops)
-        self._add(f"effects-{name}", f"worker's effects, {words}", done)
         self._redis(f"redis-drain-{name}", f"Redis, drain, {words}", redis_before)
         stargate.close()
         app.close()

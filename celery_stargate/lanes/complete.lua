@@ -13,13 +13,17 @@ end
 local contexts = { unpack(ARGV, 3) }
 local records = redis.call('HMGET', CONTEXTS, unpack(contexts))
 local outcomes = redis.call('HMGET', OUTCOMES, unpack(contexts))
-local done, numbers, buried = {}, {}, {}
+local done, numbers, buried, seen, lowest, highest = {}, {}, {}, {}, nil, 0
 for i, context in ipairs(contexts) do
   local first, count, tombstone
-  if records[i] and not outcomes[i] then first, count, tombstone = head(records[i]) end
+  if records[i] and not outcomes[i] and not seen[context] then
+    first, count, tombstone = head(records[i])
+  end
+  seen[context] = true
   if count == 1 then
     done[#done + 1] = context
     numbers[#numbers + 1] = string.format('%.0f-0', first)
+    lowest, highest = math.min(lowest or first, first), math.max(highest, first)
     if tombstone > 0 then
       buried[#buried + 1] = now_ms() + tombstone
       buried[#buried + 1] = context
@@ -30,7 +34,13 @@ pass_when_full()
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
   redis.call('ZREM', DEADLINES, unpack(done))
-  redis.call('XDEL', LOG, unpack(numbers))
+  -- Mostly they are the log's beginning, which goes at once; XDEL looks for each from its node's start.
+  local begin = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  if begin and begin[1] == string.format('%.0f-0', lowest) and highest - lowest + 1 == #done then
+    redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))
+  else
+    redis.call('XDEL', LOG, unpack(numbers))
+  end
 end
 if #buried > 0 then redis.call('ZADD', TOMBSTONES, unpack(buried)) end
 redis.call('HSET', META, 'completed', ARGV[2] .. ' ' .. #contexts - #done)

@@ -387,7 +387,7 @@ class _Lane:
         heads = {each: _read_head(self._contexts.get(each, b"")) for each in contexts}
         done = [
             each
-            for each in contexts
+            for each in heads
             if each not in self._outcomes and (heads[each] or (0, 0, 0))[1] == 1
         ]
         for each in done:

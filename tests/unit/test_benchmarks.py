@@ -375,14 +375,14 @@ def profiled(**micros: float) -> Profile:
 
 def test_the_model_is_fed_by_what_was_measured() -> None:
     """Where a cost is missing there is no model."""
-    costs = {"redis-put-many": 20.0, "redis-drain-many": 30.0, "loop-many": 80.0}
+    costs = {"redis-put-many": 20.0, "redis-drain-many": 30.0}
     bare = report(sample("bare-websocket", 0.01))
     assert Model.of(bare, grown(level(1000, 1.0)), profiled(**costs)) is None
-    whole = profiled(**costs, **{"effects-many": 20.0})
+    whole = profiled(**costs, **{"loop-many": 100.0})
     assert Model.of(bare, grown(), whole) is None
     model = Model.of(bare, grown(level(1000, 1.0)), whole)
     assert model == Model(20_000.0, 10_000.0, 10_000.0, 550.0)
-    assert "| loop-many | 80 (80 to 80) | `window` 80 |" in render_profile(whole)
+    assert "| loop-many | 100 (100 to 100) | `window` 100 |" in render_profile(whole)
 
 
 def stack_in(module: str, function: str) -> FrameType:

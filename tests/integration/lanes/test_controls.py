@@ -316,6 +316,30 @@ def a_completed_message_is_not_sent_again(world: World) -> None:
     assert world.client.xlen(world.key("log")) == 0
 
 
+def a_context_is_completed_once(world: World) -> None:
+    """Named twice, it counts once, and nothing of another goes with it."""
+    for context in "abc":
+        world.put(context)
+    assert world.script("complete", "", "t", "a", "a", "c") == [1, 1]
+    assert world.client.xlen(world.key("log")) == 1
+
+
+def a_message_before_what_is_completed_stays(world: World) -> None:
+    """Receipts overtake one another, where there are partitions."""
+    for context in "abc":
+        world.put(context)
+    world.script("complete", "", "t", "c", "b")
+    assert world.client.xlen(world.key("log")) == 1
+
+
+def a_message_between_what_is_completed_stays(world: World) -> None:
+    """And so it does where the log's beginning goes."""
+    for context in "abc":
+        world.put(context)
+    world.script("complete", "", "t", "a", "c")
+    assert world.client.xlen(world.key("log")) == 1
+
+
 def a_place_has_one_outcome_in_a_run(world: World) -> None:
     """Receipts of a list come together, and one of them for the second time."""
     world.put("a", 5)
@@ -368,10 +392,23 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     ),
     (a_repeated_completion_is_answered, "complete", "if by == ARGV[2] then", "if false then"),
     (what_has_its_outcome_is_not_completed, "complete", "and not outcomes[i]", ""),
+    (a_context_is_completed_once, "complete", "and not seen[context]", ""),
     (
         a_completed_message_is_not_sent_again,
         "complete",
-        "redis.call('XDEL', LOG, unpack(numbers))",
+        "redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))",
+        "",
+    ),
+    (
+        a_message_before_what_is_completed_stays,
+        "complete",
+        "begin[1] == string.format('%.0f-0', lowest)",
+        "true",
+    ),
+    (
+        a_message_between_what_is_completed_stays,
+        "complete",
+        "and highest - lowest + 1 == #done",
         "",
     ),
     (a_place_has_one_outcome_in_a_run, "settle", "if known then return false end", ""),
