@@ -49,7 +49,7 @@ def draw_growth(growth: Growth, folder: Path) -> None:
         for name in ("put", "read", "settle", "finish"):
             _line(axes, [(each.pending, getattr(each, name)) for each in levels], name)
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        _from_zero(axes)
     held = [
         (each.pending, Spread(*[each.worker_mib] * 3))
         for each in levels
@@ -58,13 +58,18 @@ def draw_growth(growth: Growth, folder: Path) -> None:
     with _plot(folder / "memory.svg", "contexts pending", "MiB of the worker") as axes:
         _line(axes, held, "the most its main process held")
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        _from_zero(axes)
     with _plot(folder / "window.svg", "messages in flight", "messages per second") as axes:
         drains = growth.window.figures if growth.window is not None else ()
         found = [(int(each.name.rpartition("-")[2]), each.rate) for each in drains]
         _line(axes, found, "one lane, drained by one worker")
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        _from_zero(axes)
+
+
+def _from_zero(axes: Any) -> None:
+    """Let the values be seen against nothing, with room above the highest."""
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
 @contextmanager

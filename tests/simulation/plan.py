@@ -180,8 +180,8 @@ class Plan:
         self.moments.sort()
 
     def _wait_when_leaving(self) -> None:
-        """An owner that leaves waits until it has heard of all that is in flight."""
-        self.settings = replace(self.settings, drain_timeout=5.0)
+        """An owner that leaves waits until it has heard of all in flight, and told Redis."""
+        self.settings = replace(self.settings, drain_timeout=60.0)
 
     def _exclude(self, rng: random.Random) -> None:
         """Keep apart what nobody could tell apart, as docs/simulation.md explains."""
