@@ -23,7 +23,6 @@ __all__ = ["Counters", "FalseOk", "SendAgain", "Session", "judge"]
 _WRITE_COUNT = 256
 _WRITE_BYTES = 128 * 1024
 
-
 #: With so many messages in flight replies are left to gather for so many seconds: each comes by
 #: itself, and to wake for each would cost as much as all the rest.
 _FLOW, _GATHER = 100, 0.002

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,23 +154,29 @@ class LaneStore:
             mark: note that they may be sent from now on.
             gapless: only messages whose numbers follow one another, and ``after``.
         """
-        word, *rest = await self._run(
-            "read", self._lease, after, count, size, int(mark), int(gapless), self._known
-        )
-        self._check(word)
-        entries = []
-        for number, label, frame, place, given in zip(*(rest[i::5] for i in range(5)), strict=True):
+        while True:
+            word, *rest = await self._run(
+                "read", self._lease, after, count, size, int(mark), int(gapless), self._known
+            )
+            self._check(word)
+            if not rest:
+                return []
+            after = rest[-5]
+            if mark:
+                self._known = max(self._known, after)
+            if entries := list(self._entries(rest)):
+                return entries
+
+    def _entries(self, reply: Sequence[Any]) -> Iterator[Entry]:
+        for number, label, frame, place, given in zip(
+            *(reply[i::5] for i in range(5)), strict=True
+        ):
             try:
                 name = label.decode() if label else label_in(frame)
             except ValueError as error:
                 logger.error("lane %s: message %d is %s; left alone", self.lane.name, number, error)
-                continue
-            entries.append(Entry(number, name, frame, place, given == b"q"))
-        if rest and mark:
-            self._known = max(self._known, rest[-5])
-        if rest and not entries:
-            return await self.read(rest[-5], count, size, mark=mark, gapless=gapless)
-        return entries
+            else:
+                yield Entry(number, name, frame, place, given == b"q")
 
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""

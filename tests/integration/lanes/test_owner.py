@@ -480,3 +480,14 @@ class TestNumbers:
             assert labels(owner) == ["a", "b"]
             lanes.settle(lane, receipt("list"), place=place)
         assert labels(owner) == ["a", "b"]
+
+
+def test_a_message_whose_label_cannot_be_read_is_left_alone(
+    lanes: Lanes, lane: Lane, owner: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, without what it holds, and those behind it go on."""
+    for context, frame in (("a", b"secret"), ("b", b'{"payload":"","context":"b"}')):
+        lanes.put(lane, Record(context), [("", frame)], timeout=60.0)
+    assert labels(owner, count=1, mark=True) == ["b"]
+    assert "message 1 is not a frame" in caplog.text
+    assert "secret" not in caplog.text
