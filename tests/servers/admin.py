@@ -108,6 +108,14 @@ class PulsarAdmin:
         """Make `tenant/namespace`; one that exists is left alone."""
         self._make(f"namespaces/{namespace}", {})
 
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether `tenant/namespace` exists; False, too, while the broker does not answer."""
+        tenant = namespace.partition("/")[0]
+        try:
+            return namespace in self.call("GET", f"namespaces/{tenant}", timeout=5.0)
+        except (OSError, AdminError):
+            return False
+
     def delete_namespace(self, namespace: str, *, force: bool = False) -> None:
         """Remove a namespace, with its topics when `force`."""
         self.call("DELETE", f"namespaces/{namespace}?force={str(force).lower()}")
@@ -188,6 +196,5 @@ class PulsarAdmin:
         try:
             self.call("PUT", path, body)
         except AdminError as error:
-            # A broker that has just started makes it, too: that it was faster comes as a 500.
-            if error.status != 409 and "AlreadyExistsException" not in str(error):
+            if error.status != 409:
                 raise

@@ -226,10 +226,13 @@ class PulsarServer(Server):
         self.process = ServerProcess(
             "pulsar", command, log_path=self.log_path, env=env, cwd=self.data_dir
         )
+        self.process.start(self._ready, timeout=timeout)
+
+    def _ready(self) -> bool:
+        # The standalone's starter makes the cluster, the tenant and the namespace, in this order,
+        # after the broker answers; who makes them, too, meets it half way.
         admin = self.admin
-        self.process.start(admin.healthy, timeout=timeout)
-        admin.create_tenant("public")
-        admin.create_namespace("public/default")
+        return admin.has_namespace("public/default") and admin.healthy()
 
     def _settings(self) -> dict[str, str]:
         settings = {
