@@ -234,7 +234,6 @@ class Acknowledger:
             settings,
             connect_async(self._redis_url),
             connect_async(self._redis_url),
-            connect_async(self._redis_url, socket_timeout=None),
             partial(
                 Tools,
                 producer=self._make_producer,

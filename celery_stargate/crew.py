@@ -55,8 +55,6 @@ class Crew:
         settings: of the app.
         redis: for all but the watcher's read; closed at the end.
         blocking: a client of its own, for the read that blocks; closed at the end.
-        renewing: one more, as :class:`~celery_stargate.lanes.renewals.Renewals` wants it; closed at
-            the end.
         make_tools: see :class:`MakeTools`.
         name: this process, among workers and on leases.
         shuffle: puts free lanes into an order by chance, so that workers do not race for the same.
@@ -68,7 +66,6 @@ class Crew:
         settings: Settings,
         redis: Redis,
         blocking: Redis,
-        renewing: Redis,
         make_tools: MakeTools,
         *,
         name: str,
@@ -80,7 +77,6 @@ class Crew:
         self._name = name
         self._redis = redis
         self._blocking = blocking
-        self._renewing = renewing
         self._shuffle = shuffle
         self._look = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -89,7 +85,7 @@ class Crew:
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
         self._watcher = Watcher(redis, blocking, self._registry, name, self._look.set)
-        self._renewals = Renewals(renewing, settings.lease / 3, monotonic)
+        self._renewals = Renewals(redis, settings.lease / 3, monotonic)
         self._tools = make_tools(
             watcher=self._watcher,
             renewals=self._renewals,
@@ -132,7 +128,6 @@ class Crew:
             await self._renewals.close()
             await self._redis.aclose()
             await self._blocking.aclose()
-            await self._renewing.aclose()
 
     async def _warn_of_eviction(self) -> None:
         """Say so where Redis may throw away what is pending when it is full."""

@@ -67,7 +67,8 @@ class Effects:
         """
         stored: list[Settled] = []
         batched: list[Settled] = []
-        plain = PlainResults(self._app, self._batch)
+        plain = self._plain
+        plain.begin()
         for each in settled:
             kept = len(self._batch)
             if self._attempt(partial(self._store, plain=plain), each):
@@ -195,6 +196,14 @@ class Effects:
             self._local.batch = ResultBatch(self._app.backend)
         batch: ResultBatch = self._local.batch
         return batch
+
+    @property
+    def _plain(self) -> PlainResults:
+        """The plain results of this thread."""
+        if not hasattr(self._local, "plain"):
+            self._local.plain = PlainResults(self._app, self._batch)
+        plain: PlainResults = self._local.plain
+        return plain
 
     def _tracer(self, name: str, way: str) -> Callable[..., Any]:
         """Return Celery's tracer for a task whose message is ``stored`` or ``failed``.

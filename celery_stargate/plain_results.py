@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +16,7 @@ from celery.backends.redis import RedisBackend
 from celery.loaders.base import BaseLoader
 
 from .lanes.record import Record
-from .result_form import ResultForm, request_of
+from .result_form import Fill, ResultForm, request_of
 from .results import ResultBatch, heard_of
 from .task import ProduceTask, run
 
@@ -26,6 +28,8 @@ __all__ = ["PlainResults"]
 #: What a task may have done around its ``run``.
 _TASK_HOOKS = ("__call__", "before_start", "on_success", "after_return")
 _LOADER_HOOKS = ("on_task_init", "on_process_cleanup")
+#: To look at all this for a message that comes alone would cost more than to store its result.
+_LOOK_EVERY = 1.0
 
 
 class _Request(msgspec.Struct):
@@ -52,28 +56,49 @@ class PlainResults:
     """Stores plain results: those for which Celery's tracer has nothing to do but to store them.
 
     Nobody hears of them (a signal's receiver, the log), nothing goes on from them (a link, a chain,
-    a chord), and neither the task nor the loader has work of its own around a task. Who could hear
-    is looked up once: it is made for one batch of contexts.
+    a chord), and neither the task nor the loader has work of its own around a task.
 
     Arguments:
         app: the app of the tasks.
         batch: keeps the results until they are written.
+        monotonic: the clock by which tasks, settings and the loader are looked at again.
     """
 
-    def __init__(self, app: Celery, batch: ResultBatch) -> None:
+    def __init__(
+        self, app: Celery, batch: ResultBatch, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._app = app
         self._batch = batch
-        self._tasks: dict[str, ProduceTask | None] = {}
-        self._form: ResultForm | None = None
-        self._formed = False
-        backend = app.backend
-        self._stores = isinstance(backend, RedisBackend | DisabledBackend)
-        #: Whether there are plain results at all.
+        self._monotonic = monotonic
+        self._look()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a batch of contexts: see who could hear of it, and of what date it is."""
+        if self._monotonic() >= self._look_at:
+            self._look()
         self._any = (
-            # A backend of somebody's own may do more at the end of a task.
-            type(backend).__module__.startswith("celery.")
+            self._possible
             and not heard_of(signals.task_prerun, signals.task_postrun, signals.task_success)
             and not trace_logger.isEnabledFor(logging.INFO)
+        )
+        self._fill: Fill | None = None
+        self._formed = False
+        if self._form is not None and not self._form.lasts:
+            self._form = None
+
+    def _look(self) -> None:
+        """Look at what hardly ever changes while a worker runs."""
+        app = self._app
+        self._look_at = self._monotonic() + _LOOK_EVERY
+        self._tasks: dict[str, ProduceTask | None] = {}
+        self._form: ResultForm | None = None
+        backend = app.backend
+        self._stores = isinstance(backend, RedisBackend | DisabledBackend)
+        #: Whether there are plain results, as far as that goes.
+        self._possible = (
+            # A backend of somebody's own may do more at the end of a task.
+            type(backend).__module__.startswith("celery.")
             and not _own(app.loader, BaseLoader, _LOADER_HOOKS)
             and not app.conf.result_extended
             and not app.conf.worker_deduplicate_successful_tasks
@@ -109,12 +134,17 @@ class PlainResults:
     def _store(self, context: str, result: Any, request: _Request) -> None:
         if request.group is None and request.parent_id is None and _PLAIN_ID.fullmatch(context):
             if not self._formed:
-                self._form, self._formed = ResultForm.of(self._batch), True
-            if self._form is not None:
-                self._batch.keep(*self._form.fill(context, result))
+                self._fill, self._formed = self._form_of_now(), True
+            if self._fill is not None:
+                self._batch.keep(*self._fill(context, result))
                 return
         about = request_of(request.group, request.parent_id)
         self._batch.backend.mark_as_done(context, result, about)
+
+    def _form_of_now(self) -> Fill | None:
+        if self._form is None:
+            self._form = ResultForm.of(self._batch)
+        return None if self._form is None else self._form.at(self._app.now().isoformat())
 
     def _task(self, name: str) -> ProduceTask | None:
         """Return a task whose results may be plain."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..cancel import cancel_all
 from .owner import LaneStore, LaneTick
@@ -15,8 +14,6 @@ from .scripts import lane_script
 
 __all__ = ["Renewals"]
 
-#: Seconds after which a pipeline is given up, and made anew by whoever asks again.
-_TIMEOUT = 5.0
 #: How many lanes one pipeline renews at most: it must not hold the loop, or Redis, for long.
 _PIPELINE_COUNT = 200
 
@@ -28,8 +25,7 @@ class Renewals:
     idle. No pipeline waits for another, which may hang.
 
     Arguments:
-        redis: which holds the lanes; one without ``socket_timeout``, for redis-py would set a timer
-            for each reply.
+        redis: which holds the lanes; its calls end by themselves.
         every: seconds between two renewals of a lane that rests, at most.
         monotonic: the owners' clock, in seconds.
     """
@@ -114,7 +110,7 @@ class Renewals:
             if len(stores) == 1:
                 # It need not load the script.
                 return [await stores[0].tick()]
-            replies = await _within(_TIMEOUT, self._run_all(stores))
+            replies = await self._run_all(stores)
         except Exception as error:  # noqa: BLE001  # the owners judge it
             return [error] * len(stores)
         return [_read(store, reply) for store, reply in zip(stores, replies, strict=True)]
@@ -128,18 +124,6 @@ class Renewals:
                 pipeline.evalsha(self._script.sha, len(keys), *keys, *arguments)
             _, *replies = await pipeline.execute(raise_on_error=False)
         return replies
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """Wait for an answer of Redis, and no longer, though redis-py may swallow a cancellation."""
-    task = asyncio.ensure_future(work)
-    try:
-        done, _ = await asyncio.wait([task], timeout=seconds)
-        if not done:
-            raise RedisTimeoutError(f"no answer within {seconds:g} s")
-        return task.result()
-    finally:
-        await cancel_all([task])
 
 
 def _read(store: LaneStore, reply: object) -> LaneTick | Exception:

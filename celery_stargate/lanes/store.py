@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.connection import HiredisRespSerializer
@@ -51,6 +54,8 @@ _TIMEOUTS: Mapping[str, Any] = {
     "socket_timeout": 5.0,
     "health_check_interval": 30,
 }
+#: Seconds for a whole call from an event loop, a connection and a repeat included.
+_LOOPS_TIMEOUT = 5.0
 
 
 def find_redis_url(setting: str | None, app: Celery) -> str:
@@ -89,14 +94,51 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=retry, **_TIMEOUTS)
 
 
-def connect_async(url: str, **options: Any) -> redis.asyncio.Redis:
-    """Return a client for one event loop; it retries nothing, its owner does."""
+def connect_async(url: str) -> redis.asyncio.Redis:
+    """Return a client for one event loop; beyond one repeat it retries nothing, its owner does.
+
+    A call, or a pipeline, of it ends within 5 s.
+    """
     retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 1)
-    client = redis.asyncio.Redis.from_url(url, retry=retry, **{**_TIMEOUTS, **options})
+    client = _Bounded.from_url(url, retry=retry, **{**_TIMEOUTS, "socket_timeout": None})
     if HIREDIS_AVAILABLE:
         pool: Any = client.connection_pool
         pool.connection_class = _packing(pool.connection_class)
     return client
+
+
+class _Bounded(redis.asyncio.Redis):
+    """Bounds a call as a whole.
+
+    With ``socket_timeout`` redis-py bounds each part of it, by a task and timers that cost as much
+    as half a call.
+    """
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        async with _within(_LOOPS_TIMEOUT):
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _BoundedPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+
+
+class _BoundedPipeline(Pipeline):
+    """A pipeline of such a client."""
+
+    async def execute(self, raise_on_error: bool = True) -> Any:
+        async with _within(_LOOPS_TIMEOUT):
+            return await super().execute(raise_on_error)
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise redis.exceptions.TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 @cache

@@ -337,7 +337,7 @@ class _Worker:
             if world.over or world.faults.pick("open"):
                 raise LinkBroken("nobody answers")
 
-        clients = [SimulatedRedis(world, world.redis, process) for _ in range(3)]
+        clients = [SimulatedRedis(world, world.redis, process) for _ in range(2)]
         make_tools = partial(
             Tools,
             producer=producer,
@@ -356,7 +356,6 @@ class _Worker:
                 plan.settings,
                 cast("Any", clients[0]),
                 cast("Any", clients[1]),
-                cast("Any", clients[2]),
                 make_tools,
                 name=name,
                 shuffle=world.random.shuffle,

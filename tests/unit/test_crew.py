@@ -87,14 +87,11 @@ class Rig:
 
         async def run() -> None:
             client = redis or SimulatedRedis(self.world, self.world.redis, process)
-            blocking, renewing = (
-                SimulatedRedis(self.world, self.world.redis, process) for _ in range(2)
-            )
+            blocking = SimulatedRedis(self.world, self.world.redis, process)
             crew = Crew(
                 self.settings,
                 cast("Any", client),
                 cast("Any", blocking),
-                cast("Any", renewing),
                 make_tools,
                 name=name,
                 shuffle=self.world.random.shuffle,

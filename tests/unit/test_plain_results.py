@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ from celery.loaders.app import AppLoader
 from celery_stargate import ProduceTask
 from celery_stargate.lanes.record import Record
 from celery_stargate.plain_results import PlainResults
+from celery_stargate.result_form import ResultForm
 from celery_stargate.results import ResultBatch
 from celery_stargate.task import run
 from tests.unit.helpers import make_app, receipt
 
 #: Nothing is written to it: a batch keeps what it gets.
 REDIS = "redis://redis.invalid:6379/0"
+TASK = ProduceTask.default_name
 
 
 @pytest.fixture(autouse=True)
@@ -248,15 +251,80 @@ def test_who_hears_of_a_task(name: str) -> None:
             signal.disconnect(receiver)
 
 
+class Clock:
+    """The time, as a test wants it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_who_could_hear_is_looked_up_once() -> None:
     """For a batch; the next one sees who came."""
     app = redis_app()
-    batch = ResultBatch(app.backend)
-    plain, record = PlainResults(app, batch), Record("c", task=ProduceTask.default_name)
+    plain, record = PlainResults(app, ResultBatch(app.backend)), Record("c", task=TASK)
     receiver = hearing("shop")
     signals.task_success.connect(receiver)
     try:
         assert plain.store(record, {})
-        assert not PlainResults(app, batch).store(record, {})
+        plain.begin()
+        assert not plain.store(record, {})
     finally:
         signals.task_success.disconnect(receiver)
+    plain.begin()
+    assert plain.store(record, {})
+
+
+def test_settings_are_looked_at_again_after_a_second() -> None:
+    """For each message that comes alone they would cost more than all else."""
+    app, clock = redis_app(), Clock()
+    plain, record = PlainResults(app, ResultBatch(app.backend), clock), Record("c", task=TASK)
+    app.conf.result_extended = True
+    clock.now = 0.9
+    plain.begin()
+    assert plain.store(record, {})
+    clock.now = 1.0
+    plain.begin()
+    assert not plain.store(record, {})
+
+
+def test_each_batch_has_its_own_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is that of the app; the form, which is Celery's, is made once."""
+    app, clock = redis_app(), Clock()
+    batch = ResultBatch(app.backend)
+    plain, record = PlainResults(app, batch, clock), Record("c", task=TASK)
+    made = []
+    mark = batch.backend.mark_as_done
+    monkeypatch.setattr(
+        batch.backend, "mark_as_done", lambda *args: (made.append(args), mark(*args))
+    )
+    dates = []
+    for _ in range(3):
+        plain.begin()
+        before = app.now()
+        assert plain.store(record, {})
+        _, value, _ = batch.take_last()
+        done = datetime.fromisoformat(json.loads(value)["date_done"])
+        assert before <= done <= app.now()
+        dates.append(done)
+    assert len(set(dates)) == 3
+    assert len(made) == 1
+
+
+def test_a_form_that_does_not_last_is_made_for_each_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Should Celery write its date otherwise one day."""
+    app = redis_app()
+    batch = ResultBatch(app.backend)
+    plain, record = PlainResults(app, batch, Clock()), Record("c", task=TASK)
+    monkeypatch.setattr(ResultForm, "lasts", False)
+    made = []
+    make = ResultForm.of
+    monkeypatch.setattr(ResultForm, "of", lambda batch: (made.append(1), make(batch))[1])
+    for _ in range(2):
+        plain.begin()
+        assert plain.store(record, {})
+        assert plain.store(record, {})
+    assert len(made) == 2

@@ -13,6 +13,7 @@ from tests.unit.helpers import make_app, receipt
 
 #: Nothing is written to it: a batch keeps what it gets.
 REDIS = "redis://redis.invalid:6379/0"
+NOW = "2026-11-25T10:00:00.000001+00:00"
 RESULTS: list[Any] = [
     receipt().to_dict(),
     [receipt().to_dict(), receipt().to_dict()],
@@ -43,18 +44,18 @@ def celerys(given: ResultBatch, task_id: str, result: Any) -> tuple[Any, Any, An
     ],
 )
 def test_it_is_what_celery_stores(conf: dict[str, Any], result: Any) -> None:
-    """Key, meaning and expiry; but for the moment, which is that of the batch."""
+    """Key, meaning, moment and expiry, whenever it is."""
     given = batch(**conf)
     form = ResultForm.of(given)
     assert form is not None
+    assert form.lasts
     assert len(given) == 0
     for task_id in ("a", "0b4f2c1e-7a55-4f5e-9a55-000000000000"):
         key, value, expires = celerys(given, task_id, result)
-        filled, text, seconds = form.fill(task_id, result)
+        expected = json.loads(value)
+        filled, text, seconds = form.at(expected["date_done"])(task_id, result)
         assert (filled, seconds) == (key if isinstance(key, str) else key.decode(), expires)
-        expected, found = json.loads(value), json.loads(text)
-        assert expected.pop("date_done")[:10] == found.pop("date_done")[:10]
-        assert found == expected
+        assert json.loads(text) == expected
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "msgpack"])
@@ -104,5 +105,34 @@ def test_the_id_may_stand_before_or_behind_the_result() -> None:
 
     form = ResultForm.of(Foreign(lambda key: key, turned))
     assert form is not None
-    _, text, _ = form.fill("a", {"b": 1})
+    _, text, _ = form.at(NOW)("a", {"b": 1})
     assert (json.loads(text)["task_id"], json.loads(text)["result"]) == ("a", {"b": 1})
+
+
+def changed(**fields: Any) -> Any:
+    """Return what changes fields of a stored value."""
+    return lambda value: json.dumps({**json.loads(value), **fields})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        changed(date_done=None),
+        changed(date_done=17.5),
+        changed(date_done="yesterday"),
+        changed(date_done="2001-01-01T00:00:00+00:00"),
+        changed(date_done="2001-01-01T00:00:00"),
+        lambda value: changed(again=json.loads(value)["date_done"])(value),
+        lambda value: changed(date_done=json.loads(value)["date_done"].replace("T", " "))(value),
+        lambda value: value.replace("date_done", "done"),
+    ],
+    ids=["none", "number", "text", "past", "naive", "twice", "other form", "elsewhere"],
+)
+def test_a_moment_that_is_not_the_apps_makes_a_form_for_now(value: Any) -> None:
+    """It keeps what Celery wrote, and does not last."""
+    form = ResultForm.of(Foreign(lambda key: key, value))
+    assert form is not None
+    assert not form.lasts
+    _, text, _ = form.at(NOW)("a", {"b": 1})
+    assert NOW not in text
+    assert json.loads(text)["result"] == {"b": 1}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from celery_stargate.lanes import store
 from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.store import UNAVAILABLE, connect, connect_async
@@ -65,6 +66,32 @@ def test_the_loops_client_raises_what_is_known_as_unavailable(prefix: str) -> No
 
     with elapsed() as seconds, pytest.raises(UNAVAILABLE):
         asyncio.run(ask())
+    assert seconds() < 5
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_call_of_the_loops_client_ends_though_redis_is_silent(
+    redis_server: ServerAddress, prefix: str, monkeypatch: pytest.MonkeyPatch, pipelined: bool
+) -> None:
+    """It is unavailable then; and the answer, should it come late, is nobody else's."""
+    monkeypatch.setattr(store, "_LOOPS_TIMEOUT", 0.2)
+
+    async def ask() -> object:
+        client = connect_async(redis_server.url)
+        try:
+            await client.set(f"{prefix}:a", 1)
+            with pytest.raises(UNAVAILABLE, match=r"no answer within 0\.2 s"):
+                if pipelined:
+                    await client.pipeline(transaction=False).blpop([f"{prefix}:b"], 0).execute()
+                else:
+                    await client.blpop([f"{prefix}:b"], 0)
+            await client.rpush(f"{prefix}:b", "late")
+            return await client.get(f"{prefix}:a")
+        finally:
+            await client.aclose()
+
+    with elapsed() as seconds:
+        assert asyncio.run(ask()) == b"1"
     assert seconds() < 5
 
 

@@ -10,9 +10,7 @@ from typing import Any, Self, cast
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from celery_stargate.lanes import renewals as module
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.owner import Fenced, LaneStore, LaneTick, Receded
 from celery_stargate.lanes.renewals import Renewals
@@ -203,19 +201,6 @@ def test_a_broken_connection_is_everybodys() -> None:
             assert [type(each) for each in found] == [RedisConnectionError] * count
             again = await outcomes([rig.tick(number) for number in range(count)])
             assert again == [LaneTick(0, 0, 0, None)] * count
-
-    run(body)
-
-
-def test_a_redis_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client has no bound of its own; all who wait hear of it."""
-    monkeypatch.setattr(module, "_TIMEOUT", 0.02)
-
-    async def body(rig: Rig) -> None:
-        rig.redis.open.clear()
-        found = await outcomes([rig.tick(0), rig.tick(1)])
-        assert [type(each) for each in found] == [RedisTimeoutError] * 2
-        assert str(found[0]) == "no answer within 0.02 s"
 
     run(body)
 
