@@ -25,7 +25,7 @@ from .effects import Effects
 from .lane_owner import Tools
 from .lanes.lane import Lane
 from .lanes.record import Record, Settled
-from .lanes.store import connect_async
+from .lanes.store import connect_async, is_same_redis
 from .log import logger
 from .outcome import Outcome
 from .producer import Endpoint, Producer
@@ -55,6 +55,7 @@ class Acknowledger:
         hostname: the worker's name, for results and events.
         revoked: tells whether a context was revoked.
         on_done: called in the effects' thread with each context whose effects were done.
+        done_matters: whether ``on_done`` has anything to do now; by default it always has.
 
     Raises:
         ConfigurationError: the app has no Stargate, or a setting is wrong or missing.
@@ -67,13 +68,21 @@ class Acknowledger:
         hostname: str | None = None,
         revoked: Callable[[str], bool] | None = None,
         on_done: Callable[[Settled], None] | None = None,
+        done_matters: Callable[[], bool] = lambda: True,
     ) -> None:
         self._stargate = Stargate.of(app)
         self._app = app
         self._settings = self._stargate.settings
         self._redis_url = self._stargate.redis_url
         self._revoked = revoked or (lambda context: False)
-        self._effects = Effects(app, self._stargate.lanes, hostname, on_done)
+        self._effects = Effects(
+            app,
+            self._stargate.lanes,
+            hostname,
+            on_done,
+            done_matters=done_matters,
+            beside_lanes=is_same_redis(app.conf.result_backend, self._redis_url),
+        )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._crew: Crew | None = None

@@ -20,8 +20,9 @@ from .callback import unpack
 from .errors import ProduceError
 from .lanes.lane import Lane
 from .lanes.record import Record, Settled, encode_outcome
+from .lanes.sequel import Sequel, StoredResult
 from .log import logger
-from .outcome import Failure
+from .outcome import Failure, Outcome, Receipt
 from .plain_results import PlainResults
 from .results import ResultBatch, may_batch
 from .task import OUTCOME, ProduceTask
@@ -43,6 +44,8 @@ class Effects:
         lanes: where waiting processes are told; None where nobody outside this call waits.
         hostname: the worker's name, for results and events.
         on_done: called with each context whose effects were done.
+        done_matters: whether ``on_done`` has anything to do now; by default it always has.
+        beside_lanes: whether the app's results are stored in the Redis that holds the lanes.
     """
 
     def __init__(
@@ -51,11 +54,16 @@ class Effects:
         lanes: Lanes | None,
         hostname: str | None = None,
         on_done: Callable[[Settled], None] | None = None,
+        *,
+        done_matters: Callable[[], bool] = lambda: True,
+        beside_lanes: bool = False,
     ) -> None:
         self._app = app
         self._lanes = lanes
         self._hostname = hostname
         self._on_done = on_done
+        self._done_matters = done_matters
+        self._beside_lanes = beside_lanes
         self._local = threading.local()
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
@@ -88,6 +96,41 @@ class Effects:
             if self._attempt(partial(self._announce, triggered=context in triggered), each):
                 done.append(context)
         return done
+
+    def at_once(self, given: Iterable[tuple[Sequel, Outcome]]) -> list[StoredResult | bool]:
+        """Say of which outcomes all that follows can be done in the step that settles them.
+
+        Arguments:
+            given: what follows a message's receipt, and its outcome.
+
+        Returns:
+            Of each: the result that the step is to store; True where nothing is to be done; False
+            where its effects are to be done afterwards, by :meth:`run`.
+        """
+        plain: PlainResults | None = None
+        if self._on_done is None or not self._done_matters():
+            plain = self._plain
+            plain.begin()
+        found: list[StoredResult | bool] = []
+        for sequel, outcome in given:
+            how: StoredResult | bool = False
+            if sequel is Sequel.NOTHING:
+                how = isinstance(outcome, Receipt)
+            elif sequel is not Sequel.MORE and plain is not None and isinstance(outcome, Receipt):
+                how = self._at_once(plain, sequel, outcome)
+            found.append(how)
+        return found
+
+    def _at_once(
+        self, plain: PlainResults, sequel: Sequel, receipt: Receipt
+    ) -> StoredResult | bool:
+        if sequel is Sequel.RESULT and not self._beside_lanes:
+            return False
+        try:
+            return plain.at_once(sequel, receipt)
+        except Exception:
+            logger.exception("the result of context %s will be stored by itself", receipt.context)
+            return False
 
     def _attempt(self, effect: Callable[[Settled], None], settled: Settled) -> bool:
         try:

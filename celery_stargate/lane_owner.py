@@ -24,7 +24,7 @@ from .lanes.renewals import Renewals
 from .lanes.store import UNAVAILABLE
 from .log import logger
 from .numbering import Misaligned, Numbered, Unfit, leading_run, producer_query
-from .outcome import Failure, Outcome, Receipt
+from .outcome import Failure, Outcome
 from .producer import HandshakeRefused, LinkBroken, Producer
 from .session import Counters, Session
 from .settings import ProducerOptions
@@ -513,17 +513,20 @@ class LaneOwner:
         self, batch: Sequence[tuple[Entry, Outcome]]
     ) -> tuple[Sequence[Settled], int, bool]:
         """Settle some outcomes; return what :meth:`LaneStore.settle` does."""
-        quiet, triples = [], []
-        for entry, outcome in batch:
-            if entry.quiet and isinstance(outcome, Receipt):
+        quiet, results, triples = [], [], []
+        ways = self._tools.effects.at_once((entry.sequel, outcome) for entry, outcome in batch)
+        for (entry, outcome), way in zip(batch, ways, strict=True):
+            if way is False:
+                triples.append((entry.context, entry.place, outcome))
+            elif way is True:
                 quiet.append(entry.label)
             else:
-                triples.append((entry.context, entry.place, outcome))
+                results.append((entry.label, way))
         settled: Sequence[Settled] = ()
         late, fenced = 0, False
-        if quiet:
+        if quiet or results:
             token = uuid.uuid4().hex
-            late, fenced = await self._patiently(self._store.complete, quiet, token)
+            late, fenced = await self._patiently(self._store.complete, quiet, results, token)
         if triples:
             token = uuid.uuid4().hex
             settled, more, lost = await self._patiently(self._store.settle, triples, token)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from celery import signals
 from celery.app.trace import logger as trace_logger
 from celery.backends.base import DisabledBackend
@@ -16,6 +14,8 @@ from celery.backends.redis import RedisBackend
 from celery.loaders.base import BaseLoader
 
 from .lanes.record import Record
+from .lanes.sequel import PRODUCE, Request, Sequel, StoredResult, is_plain_id, read_request
+from .outcome import Receipt
 from .result_form import Fill, ResultForm, request_of
 from .results import ResultBatch, heard_of
 from .task import ProduceTask, run
@@ -30,26 +30,6 @@ _TASK_HOOKS = ("__call__", "before_start", "on_success", "after_return")
 _LOADER_HOOKS = ("on_task_init", "on_process_cleanup")
 #: To look at all this for a message that comes alone would cost more than to store its result.
 _LOOK_EVERY = 1.0
-
-
-class _Request(msgspec.Struct):
-    """What of a request decides about a result, or stands beside it; the rest is skipped.
-
-    A value of another type makes the result no plain one.
-    """
-
-    ignore_result: bool | None = None
-    callbacks: list[Any] | None = None
-    chain: list[Any] | None = None
-    chord: Any = None
-    group: str | None = None
-    parent_id: str | None = None
-
-
-#: A task id that JSON writes as it stands.
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_.:@#-]+")
-_decoder = msgspec.json.Decoder(_Request)
-_BARE = _Request()
 
 
 class PlainResults:
@@ -70,6 +50,11 @@ class PlainResults:
         self._app = app
         self._batch = batch
         self._monotonic = monotonic
+        self._tasks: dict[str, ProduceTask | None] = {}
+        #: The form, where there is one; and what fills it in for this batch, once that was tried.
+        self._form: ResultForm | None = None
+        self._fill: Fill | None = None
+        self._formed = False
         self._look()
         self.begin()
 
@@ -82,8 +67,7 @@ class PlainResults:
             and not heard_of(signals.task_prerun, signals.task_postrun, signals.task_success)
             and not trace_logger.isEnabledFor(logging.INFO)
         )
-        self._fill: Fill | None = None
-        self._formed = False
+        self._fill, self._formed = None, False
         if self._form is not None and not self._form.lasts:
             self._form = None
 
@@ -91,10 +75,11 @@ class PlainResults:
         """Look at what hardly ever changes while a worker runs."""
         app = self._app
         self._look_at = self._monotonic() + _LOOK_EVERY
-        self._tasks: dict[str, ProduceTask | None] = {}
-        self._form: ResultForm | None = None
+        self._tasks, self._form = {}, None
         backend = app.backend
         self._stores = isinstance(backend, RedisBackend | DisabledBackend)
+        # Sentinel's, and others to come, find their Redis otherwise than by a URL.
+        self._stores_in_redis = type(backend) is RedisBackend
         #: Whether there are plain results, as far as that goes.
         self._possible = (
             # A backend of somebody's own may do more at the end of a task.
@@ -116,8 +101,8 @@ class PlainResults:
         task = self._task(record.task) if self._any and record.task is not None else None
         if task is None:
             return False
-        request = _request(record)
-        if request is None or request.callbacks or request.chain or request.chord:
+        request = read_request(record.request)
+        if request is None or request.goes_on:
             return False
         ignored = request.ignore_result
         if ignored is None:
@@ -131,20 +116,45 @@ class PlainResults:
             self._store(record.context, result, request)
         return True
 
-    def _store(self, context: str, result: Any, request: _Request) -> None:
-        if request.group is None and request.parent_id is None and _PLAIN_ID.fullmatch(context):
-            if not self._formed:
-                self._fill, self._formed = self._form_of_now(), True
-            if self._fill is not None:
-                self._batch.keep(*self._fill(context, result))
+    def at_once(self, sequel: Sequel, receipt: Receipt) -> StoredResult | bool:
+        """Return the result of a call of :data:`PRODUCE`, where it is a plain one.
+
+        Nothing is kept for it: it is to be stored in the step that settles.
+
+        Returns:
+            What is to be stored; True where nothing is; False where it is no plain one.
+
+        Raises:
+            What the backend raises, when it cannot encode a result.
+        """
+        task = self._task(PRODUCE) if self._any else None
+        if task is None or not is_plain_id(receipt.context):
+            return False
+        if sequel is Sequel.IGNORED:
+            return True
+        if sequel is not Sequel.RESULT or task.ignore_result or not self._stores_in_redis:
+            return False
+        fill = self._filler()
+        return False if fill is None else fill(receipt.context, receipt.to_dict())
+
+    def _store(self, context: str, result: Any, request: Request) -> None:
+        if request.group is None and request.parent_id is None and is_plain_id(context):
+            fill = self._filler()
+            if fill is not None:
+                self._batch.keep(*fill(context, result))
                 return
         about = request_of(request.group, request.parent_id)
         self._batch.backend.mark_as_done(context, result, about)
 
-    def _form_of_now(self) -> Fill | None:
-        if self._form is None:
-            self._form = ResultForm.of(self._batch)
-        return None if self._form is None else self._form.at(self._app.now().isoformat())
+    def _filler(self) -> Fill | None:
+        """Return what fills in the form of this batch; None where there is none."""
+        if not self._formed:
+            if self._form is None:
+                self._form = ResultForm.of(self._batch)
+            self._formed = True
+            if self._form is not None:
+                self._fill = self._form.at(self._app.now().isoformat())
+        return self._fill
 
     def _task(self, name: str) -> ProduceTask | None:
         """Return a task whose results may be plain."""
@@ -161,15 +171,6 @@ class PlainResults:
             and not task.track_started
             and task.backend is self._app.backend
         )
-
-
-def _request(record: Record) -> _Request | None:
-    if record.request is None:
-        return _BARE
-    try:
-        return _decoder.decode(record.request)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
 
 
 def _is_celerys(method: Any) -> bool:

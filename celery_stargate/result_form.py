@@ -10,6 +10,7 @@ from typing import Any, Self
 import msgspec
 from celery.app.task import Context
 
+from .lanes.sequel import StoredResult
 from .results import ResultBatch
 
 __all__ = ["Fill", "ResultForm"]
@@ -22,7 +23,9 @@ _QUOTED = f'"{_RESULT}"'
 _encode = msgspec.json.Encoder().encode
 
 
-Fill = Callable[[str, Any], tuple[str, str, Any]]
+#: Takes a task's id and its result, which is for JSON. The id is printable, and without what JSON
+#: escapes.
+Fill = Callable[[str, Any], StoredResult]
 
 
 class ResultForm:
@@ -72,8 +75,7 @@ class ResultForm:
         return cls(key, value, expires, _date_in(value, before, backend.app.now()))
 
     def at(self, date: str) -> Fill:
-        """Return what fills it in: it takes a task's id and its result, and returns key, value and
-        expiry. The id is printable, without what JSON escapes; the result is for JSON.
+        """Return what fills it in.
 
         Arguments:
             date: when the tasks were done, as the app's ``now().isoformat()``; a form that does not
@@ -81,11 +83,9 @@ class ResultForm:
         """
         value = self._value if self._date is None else self._value.replace(self._date, date)
         before, after = self._key.split(_ID)
-        fill, expires = _fill(value), self._expires
-        return lambda task_id, result: (
-            f"{before}{task_id}{after}",
-            fill(task_id, _encode(result).decode()),
-            expires,
+        fill, expires = _fill(value), int(self._expires or 0)
+        return lambda task_id, result: StoredResult(
+            f"{before}{task_id}{after}", fill(task_id, _encode(result).decode()), expires
         )
 
 

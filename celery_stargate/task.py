@@ -17,6 +17,7 @@ from celery.result import AsyncResult
 
 from .callback import Callbacks, pack
 from .errors import ConfigurationError, InvalidMessage, ProduceError, ProduceTimeout
+from .lanes.sequel import PRODUCE
 from .message import Message
 from .outcome import Failure
 
@@ -114,7 +115,7 @@ class ProduceTask(Task):  # type: ignore[type-arg]
     """
 
     abstract = True
-    default_name: ClassVar[str] = "celery_stargate.produce"
+    default_name: ClassVar[str] = PRODUCE
 
     #: The topic of a task of one's own, or its name in ``stargate_topics``.
     topic: str | None = None

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from .lanes.sequel import Sequel
+
 __all__ = ["Entry", "Window", "label_of"]
 
 
@@ -28,8 +30,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
     #: The message's place in its list; -1 where it is in none.
     place: int = -1
-    #: Whether nothing follows its receipt: no result, no callback, nobody who waits.
-    quiet: bool = False
+    #: What follows its receipt.
+    sequel: Sequel = Sequel.MORE
 
     @property
     def context(self) -> str:

@@ -20,6 +20,7 @@ from ..per_process import PerProcess
 from .lane import Lane, Registry, parse_lanes
 from .record import Record, Settled, decode_settled, encode_outcome, encode_record
 from .scripts import LANE_PARTS, lane_script, registry_script
+from .sequel import Sequel
 from .store import UNAVAILABLE, connect, stream_entries
 
 __all__ = ["Lanes"]
@@ -90,14 +91,15 @@ class Lanes:
             ContextInUse: the context is there, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
-        body = encode_record(record)
+        sequel = record.sequel if len(messages) == 1 else Sequel.MORE
         arguments: list[Any] = [
             record.context,
-            body,
+            encode_record(record),
             max(1, round(timeout * 1000)),
             max_backlog,
             round(tombstone * 1000),
             ANSWER_MS,
+            sequel.value,
         ]
         for label, frame in messages:
             arguments += (label, frame)
@@ -169,7 +171,7 @@ class Lanes:
                         calls.append(lane)
                         arguments: list[Any] = [slot.token(), timeout, ANSWER_MS]
                         for record, frame in some:
-                            mark = "q" if record.quiet else "f"
+                            mark = record.sequel.value
                             arguments += (record.context, encode_record(record), mark, frame)
                         keys = self._keys_of(lane, slot)
                         pipeline.evalsha(script.sha, len(keys), *keys, *arguments)

@@ -2,9 +2,10 @@
 --
 -- Keys, always these nine, all of one lane and so of one slot:
 --   1 log         stream: the messages that have no receipt; entry n-0 is the lane's message n;
---                 fields f = frame, or q = frame where nothing follows the message's receipt;
---                 l = label (what Pulsar echoes) where it is to be known without the frame;
---                 p = place in its list
+--                 fields: its mark = frame; l = label (what Pulsar echoes) where it is to be known
+--                 without the frame; p = place in its list. The mark says what follows its receipt:
+--                 q = nothing, r = the result of a task whose name all know, and nothing else,
+--                 i = the same with a result that nobody wants, f = anything
 --   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>";
 --                 first number 0: its messages, if any, are in other lanes
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms

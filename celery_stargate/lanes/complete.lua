@@ -1,6 +1,9 @@
--- Settle contexts by a receipt that nothing follows, and forget them: PENDING -> ABSENT.
+-- Settle contexts by a receipt that nothing follows but a result, and forget them: PENDING -> ABSENT.
 --
--- ARGV: lease, token, context, ... of one message each; as in settle, a receipt counts from anyone
+-- ARGV: lease, token, count of contexts, context, ... of one message each; as in settle, a receipt
+--       counts from anyone; then value, seconds until it expires (0: never), ...
+-- KEYS: beyond the lane's nine those of the results, of the last of the contexts. A result is stored
+--       and published with its context's outcome, or not at all.
 -- Returns {fenced, late}: how many of them were settled or finished already, or were never there.
 -- A repeat with the same token gets the same answer.
 local fenced = redis.call('GET', LEASE) == ARGV[1] and 0 or 1
@@ -10,10 +13,12 @@ if answered then
   if by == ARGV[2] then return { fenced, tonumber(late) } end
 end
 
-local contexts = { unpack(ARGV, 3) }
+local given = tonumber(ARGV[3])
+local without = given - (#KEYS - 9)
+local contexts = { unpack(ARGV, 4, 3 + given) }
 local records = redis.call('HMGET', CONTEXTS, unpack(contexts))
 local outcomes = redis.call('HMGET', OUTCOMES, unpack(contexts))
-local done, numbers, buried, seen, lowest, highest = {}, {}, {}, {}, nil, 0
+local done, numbers, buried, results, seen, lowest, highest = {}, {}, {}, {}, {}, nil, 0
 for i, context in ipairs(contexts) do
   local first, count, tombstone
   if records[i] and not outcomes[i] and not seen[context] then
@@ -24,6 +29,7 @@ for i, context in ipairs(contexts) do
     done[#done + 1] = context
     numbers[#numbers + 1] = string.format('%.0f-0', first)
     lowest, highest = math.min(lowest or first, first), math.max(highest, first)
+    if i > without then results[#results + 1] = i - without end
     if tombstone > 0 then
       buried[#buried + 1] = now_ms() + tombstone
       buried[#buried + 1] = context
@@ -31,6 +37,15 @@ for i, context in ipairs(contexts) do
   end
 end
 pass_when_full()
+for _, i in ipairs(results) do
+  local key, value, expires = KEYS[9 + i], ARGV[given + 2 + 2 * i], ARGV[given + 3 + 2 * i]
+  if expires == '0' then
+    redis.call('SET', key, value)
+  else
+    redis.call('SET', key, value, 'EX', expires)
+  end
+  redis.call('PUBLISH', key, value)
+end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
   redis.call('ZREM', DEADLINES, unpack(done))

@@ -18,11 +18,15 @@ from .caller import GRACE_MS, decode_triples, report_undecodable
 from .lane import Lane
 from .record import Settled, decode_settled, encode_outcome
 from .scripts import LANE_PARTS, lane_script
+from .sequel import Sequel, StoredResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Fenced", "LaneStore", "LaneTick", "Progress", "Receded"]
+
+
+_SEQUELS = {each.value.encode(): each for each in Sequel}
 
 
 class Fenced(Exception):
@@ -168,15 +172,13 @@ class LaneStore:
                 return entries
 
     def _entries(self, reply: Sequence[Any]) -> Iterator[Entry]:
-        for number, label, frame, place, given in zip(
-            *(reply[i::5] for i in range(5)), strict=True
-        ):
+        for number, label, frame, place, mark in zip(*(reply[i::5] for i in range(5)), strict=True):
             try:
                 name = label.decode() if label else label_in(frame)
             except ValueError as error:
                 logger.error("lane %s: message %d is %s; left alone", self.lane.name, number, error)
             else:
-                yield Entry(number, name, frame, place, given == b"q")
+                yield Entry(number, name, frame, place, _SEQUELS.get(mark, Sequel.MORE))
 
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""
@@ -228,17 +230,25 @@ class LaneStore:
                 late += 1
         return settled, late, bool(fenced)
 
-    async def complete(self, contexts: Sequence[str], token: str) -> tuple[int, bool]:
-        """Settle contexts by a receipt that nothing follows, and forget them.
+    async def complete(
+        self, quiet: Sequence[str], results: Sequence[tuple[str, StoredResult]], token: str
+    ) -> tuple[int, bool]:
+        """Settle contexts by a receipt that nothing follows but a result, and forget them.
 
         Arguments:
-            contexts: of quiet messages.
+            quiet: those that nothing follows.
+            results: those whose result is stored and published in this step.
             token: as in :meth:`settle`.
 
         Returns:
             How many receipts came too late, and whether the lease is lost.
         """
-        fenced, late = await self._run("complete", self._lease, token, *contexts)
+        contexts = [*quiet, *(context for context, _ in results)]
+        keys = [result.key for _, result in results]
+        arguments: list[Any] = [self._lease, token, len(contexts), *contexts]
+        for _, result in results:
+            arguments += (result.value, result.expires)
+        fenced, late = await self._run("complete", *arguments, keys=keys)
         return late, bool(fenced)
 
     async def expire(self) -> list[Settled]:
@@ -267,8 +277,8 @@ class LaneStore:
         if word == 2:
             raise Receded
 
-    async def _run(self, name: str, *arguments: Any) -> Any:
+    async def _run(self, name: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self._redis.register_script(lane_script(name))
-        return await script(keys=self._keys, args=arguments)
+        return await script(keys=[*self._keys, *keys], args=arguments)

@@ -1,7 +1,8 @@
 -- Record a context with its messages: ABSENT -> PENDING. Idempotent by context, and by token.
 --
 -- ARGV: token, context, body, deadline after ms, max backlog (0: none), tombstone ms,
---       answer ms (how long a repeat of this call gets its answer), then label, frame, ...
+--       answer ms (how long a repeat of this call gets its answer), mark (see common.lua), then
+--       label, frame, ...
 --       an empty label is not kept, and stands in the frame;
 --       an empty frame stands for a message in another lane, and then all of them are
 -- Returns {what, number}: what = "new" (first number, or 0), "known" (the context is there
@@ -9,7 +10,7 @@
 local token, context, body = ARGV[1], ARGV[2], ARGV[3]
 local timeout, max_backlog = tonumber(ARGV[4]), tonumber(ARGV[5])
 local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
-local count = (#ARGV - 7) / 2
+local mark, count = ARGV[8], (#ARGV - 8) / 2
 
 local answered = redis.call('GET', ANSWERS)
 if answered then
@@ -30,14 +31,14 @@ end
 -- The first write needs memory: a full Redis refuses it, and nothing is half recorded.
 -- A list whose messages are all in other lanes has no numbers here: they would be gaps.
 local first = 0
-if count > 0 and ARGV[9] ~= '' then first = redis.call('HINCRBY', META, 'last', count) - count + 1 end
+if count > 0 and ARGV[10] ~= '' then first = redis.call('HINCRBY', META, 'last', count) - count + 1 end
 redis.call('HSET', CONTEXTS, context,
   string.format('1 %.0f %d %.0f\n', first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
 for i = 0, first > 0 and count - 1 or -1 do
-  local fields = { 'f', ARGV[9 + 2 * i] }
-  if ARGV[8 + 2 * i] ~= '' then
-    fields[3], fields[4] = 'l', ARGV[8 + 2 * i]
+  local fields = { mark, ARGV[10 + 2 * i] }
+  if ARGV[9 + 2 * i] ~= '' then
+    fields[3], fields[4] = 'l', ARGV[9 + 2 * i]
   end
   if count > 1 then
     fields[#fields + 1] = 'p'

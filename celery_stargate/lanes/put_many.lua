@@ -1,7 +1,7 @@
 -- Record many contexts, each with one message, in their order: ABSENT -> PENDING. Idempotent by token.
 --
 -- ARGV: token, deadline after ms, answer ms (as in put), then context, body, mark, frame, ...
---       mark = "q" where nothing follows the message's receipt, "f" where something does
+--       mark: see common.lua
 -- Returns {"new", first number}. Their ids are new: a context that is there already stays as it is.
 local token, timeout, remember = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 

@@ -5,7 +5,7 @@
 --       known (the highest number that the caller has marked)
 -- Returns {0, number, label, frame, place, mark, ...}, {1} where the caller holds the lease no more,
 -- or {2} where less is marked than the caller knows. label "": it stands in the frame alone; place -1:
--- in no list; mark: as in put_many.
+-- in no list; mark: see common.lua.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 if receded(ARGV[7]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..outcome import Failure, Outcome, Receipt
+from .sequel import PRODUCE, Sequel, read_request
 
 __all__ = ["Record", "Settled", "decode_settled"]
 
@@ -34,9 +35,16 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     parent: tuple[str, str, int] | None = None
 
     @property
-    def quiet(self) -> bool:
-        """Whether nothing follows a receipt: no result, no ``on_ack``, and nobody waits."""
-        return not (self.task or self.on_ack or self.inbox or self.parent)
+    def sequel(self) -> Sequel:
+        """What follows a receipt for its only message."""
+        if self.on_ack or self.inbox or self.parent:
+            return Sequel.MORE
+        if self.task is None:
+            return Sequel.NOTHING
+        request = read_request(self.request)
+        if self.task != PRODUCE or self.is_list or request is None:
+            return Sequel.MORE
+        return request.sequel
 
 
 _encoder = msgspec.json.Encoder()

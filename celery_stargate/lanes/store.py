@@ -14,7 +14,7 @@ import redis.asyncio
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
-from redis.connection import HiredisRespSerializer
+from redis.connection import HiredisRespSerializer, parse_url
 from redis.retry import Retry
 from redis.utils import HIREDIS_AVAILABLE
 
@@ -23,7 +23,7 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["connect", "connect_async", "find_redis_url", "stream_entries"]
+__all__ = ["connect", "connect_async", "find_redis_url", "is_same_redis", "stream_entries"]
 
 #: What redis-py raises where Redis is away, busy loading, read-only or full: it may pass.
 UNAVAILABLE: tuple[type[Exception], ...] = (
@@ -47,6 +47,9 @@ _CELERYS = {
     "ssl_cert_reqs=CERT_NONE": "ssl_cert_reqs=none",
 }
 
+#: What a URL need not say.
+_HERE = {"host": "localhost", "port": 6379, "db": 0}
+
 # A call ends within about 15 s however Redis behaves. Repeats are harmless: each script that
 # must not run twice knows its caller's token.
 _TIMEOUTS: Mapping[str, Any] = {
@@ -68,9 +71,7 @@ def find_redis_url(setting: str | None, app: Celery) -> str:
     for candidate in candidates:
         if not isinstance(candidate, str):
             continue
-        url = candidate
-        for celerys, redis_pys in _CELERYS.items():
-            url = url.replace(celerys, redis_pys, 1)
+        url = _as_redis_py_has_it(candidate)
         try:
             scheme = urlsplit(url).scheme
         except ValueError:
@@ -86,6 +87,27 @@ def find_redis_url(setting: str | None, app: Celery) -> str:
         "no Redis for the lanes: set stargate_redis_url, or let the result backend or the broker "
         "be a redis:// one"
     )
+
+
+def is_same_redis(backend: object, url: str) -> bool:
+    """Whether a result backend is the Redis of a URL, database and user included.
+
+    Arguments:
+        backend: as the app's settings have it.
+    """
+    if not isinstance(backend, str):
+        return False
+    try:
+        ours, its = (parse_url(each) for each in (url, _as_redis_py_has_it(backend)))  # type: ignore[no-untyped-call]
+    except ValueError:
+        return False
+    return {**_HERE, **ours} == {**_HERE, **its}
+
+
+def _as_redis_py_has_it(url: str) -> str:
+    for celerys, redis_pys in _CELERYS.items():
+        url = url.replace(celerys, redis_pys, 1)
+    return url
 
 
 def connect(url: str) -> redis.Redis:

@@ -65,6 +65,7 @@ class StargateStep(bootsteps.StartStopStep):
             hostname=parent.hostname,
             revoked=state.revoked.__contains__,
             on_done=self._send_event,
+            done_matters=self._sends_events,
         )
         self._acknowledger.start()
 
@@ -88,9 +89,7 @@ class StargateStep(bootsteps.StartStopStep):
     def _send_event(self, settled: Settled) -> None:
         """Send the task event of an outcome, as the worker does for any task."""
         record = settled.record
-        consumer: Any = getattr(self._worker, "consumer", None)
-        events = getattr(consumer, "event_dispatcher", None)
-        if record.task is None or events is None or not events.enabled:
+        if record.task is None or not self._sends_events():
             return
         kind: str
         fields: dict[str, Any]
@@ -101,4 +100,10 @@ class StargateStep(bootsteps.StartStopStep):
         else:
             kind, fields = "task-failed", {"exception": settled.failure.reason}
         # The dispatcher belongs to the consumer's thread.
-        consumer.call_soon(events.send, kind, uuid=record.context, **fields)
+        consumer: Any = self._worker.consumer
+        consumer.call_soon(consumer.event_dispatcher.send, kind, uuid=record.context, **fields)
+
+    def _sends_events(self) -> bool:
+        consumer: Any = getattr(self._worker, "consumer", None)
+        events = getattr(consumer, "event_dispatcher", None)
+        return events is not None and bool(events.enabled)

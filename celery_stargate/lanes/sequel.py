@@ -1,0 +1,81 @@
+"""What follows a message's receipt, as the lane's log tells it without the message's record."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Any, NamedTuple
+
+import msgspec
+
+__all__ = ["PRODUCE", "Request", "Sequel", "StoredResult", "is_plain_id", "read_request"]
+
+#: The name of the produce task that every app has.
+PRODUCE = "celery_stargate.produce"
+
+#: An id that JSON writes as it stands.
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.:@#-]+")
+
+
+class Sequel(Enum):
+    """What follows a receipt; by its mark in the lane's log (``common.lua``)."""
+
+    NOTHING = "q"  #: no result, no callback, and nobody waits
+    IGNORED = "i"  #: :data:`PRODUCE` is done, nobody wants its result, and nothing goes on from it
+    RESULT = "r"  #: :data:`PRODUCE` is done, its result is stored, and nothing goes on from it
+    MORE = "f"  #: anything: its record tells
+
+
+class StoredResult(NamedTuple):
+    """A result as Celery's Redis backend stores it; it publishes the value under the key, too."""
+
+    key: str
+    value: str
+    #: Seconds; 0 for ever.
+    expires: int
+
+
+class Request(msgspec.Struct):
+    """What of a task's request decides about its result, or stands beside it."""
+
+    ignore_result: bool | None = None
+    callbacks: list[Any] | None = None
+    chain: list[Any] | None = None
+    chord: Any = None
+    group: str | None = None
+    parent_id: str | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a link, a chain or a chord goes on from the result."""
+        return bool(self.callbacks or self.chain or self.chord)
+
+    @property
+    def sequel(self) -> Sequel:
+        """What follows, where the task is :data:`PRODUCE`, and there is no callback of ours."""
+        if self.goes_on or self.group is not None or self.parent_id is not None:
+            return Sequel.MORE
+        wanted = {True: Sequel.IGNORED, False: Sequel.RESULT}
+        return wanted.get(self.ignore_result, Sequel.MORE)  # type: ignore[arg-type]
+
+
+_decode = msgspec.json.Decoder(Request).decode
+
+
+def read_request(packed: str | None) -> Request | None:
+    """Read a packed request; None where something in it is of another type.
+
+    Arguments:
+        packed: as a record has it; None for a task without one.
+    """
+    if packed is None:
+        return Request()
+    try:
+        return _decode(packed)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def is_plain_id(context: str) -> bool:
+    """Whether JSON writes an id as it stands."""
+    return _PLAIN_ID.fullmatch(context) is not None
