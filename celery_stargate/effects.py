@@ -27,6 +27,7 @@ from .plain_results import PlainResults
 from .results import ResultBatch, may_batch
 from .task import OUTCOME, ProduceTask
 from .trigger import acting_as, callback_id, trigger, trigger_together
+from .window import Entry
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -97,11 +98,11 @@ class Effects:
                 done.append(context)
         return done
 
-    def at_once(self, given: Iterable[tuple[Sequel, Outcome]]) -> list[StoredResult | bool]:
+    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[StoredResult | bool]:
         """Say of which outcomes all that follows can be done in the step that settles them.
 
         Arguments:
-            given: what follows a message's receipt, and its outcome.
+            given: messages with their outcomes.
 
         Returns:
             Of each: the result that the step is to store; True where nothing is to be done; False
@@ -112,22 +113,21 @@ class Effects:
             plain = self._plain
             plain.begin()
         found: list[StoredResult | bool] = []
-        for sequel, outcome in given:
+        for entry, outcome in given:
             how: StoredResult | bool = False
-            if sequel is Sequel.NOTHING:
-                how = isinstance(outcome, Receipt)
-            elif sequel is not Sequel.MORE and plain is not None and isinstance(outcome, Receipt):
-                how = self._at_once(plain, sequel, outcome)
+            if isinstance(outcome, Receipt):
+                if entry.sequel is Sequel.NOTHING:
+                    how = True
+                elif entry.sequel is not Sequel.MORE and plain is not None:
+                    how = self._at_once(plain, entry, outcome)
             found.append(how)
         return found
 
-    def _at_once(
-        self, plain: PlainResults, sequel: Sequel, receipt: Receipt
-    ) -> StoredResult | bool:
-        if sequel is Sequel.RESULT and not self._beside_lanes:
+    def _at_once(self, plain: PlainResults, entry: Entry, receipt: Receipt) -> StoredResult | bool:
+        if entry.sequel is Sequel.RESULT and not self._beside_lanes:
             return False
         try:
-            return plain.at_once(sequel, receipt)
+            return plain.at_once(entry.task, entry.sequel, receipt)
         except Exception:
             logger.exception("the result of context %s will be stored by itself", receipt.context)
             return False

@@ -514,7 +514,7 @@ class LaneOwner:
     ) -> tuple[Sequence[Settled], int, bool]:
         """Settle some outcomes; return what :meth:`LaneStore.settle` does."""
         quiet, results, triples = [], [], []
-        ways = self._tools.effects.at_once((entry.sequel, outcome) for entry, outcome in batch)
+        ways = self._tools.effects.at_once(batch)
         for (entry, outcome), way in zip(batch, ways, strict=True):
             if way is False:
                 triples.append((entry.context, entry.place, outcome))

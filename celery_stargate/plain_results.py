@@ -14,7 +14,7 @@ from celery.backends.redis import RedisBackend
 from celery.loaders.base import BaseLoader
 
 from .lanes.record import Record
-from .lanes.sequel import PRODUCE, Request, Sequel, StoredResult, is_plain_id, read_request
+from .lanes.sequel import Request, Sequel, StoredResult, is_plain_id, read_request
 from .outcome import Receipt
 from .result_form import Fill, ResultForm, request_of
 from .results import ResultBatch, heard_of
@@ -116,10 +116,13 @@ class PlainResults:
             self._store(record.context, result, request)
         return True
 
-    def at_once(self, sequel: Sequel, receipt: Receipt) -> StoredResult | bool:
-        """Return the result of a call of :data:`PRODUCE`, where it is a plain one.
+    def at_once(self, name: str, sequel: Sequel, receipt: Receipt) -> StoredResult | bool:
+        """Return the result of a task's call, where it is a plain one.
 
         Nothing is kept for it: it is to be stored in the step that settles.
+
+        Arguments:
+            name: the task's.
 
         Returns:
             What is to be stored; True where nothing is; False where it is no plain one.
@@ -127,7 +130,7 @@ class PlainResults:
         Raises:
             What the backend raises, when it cannot encode a result.
         """
-        task = self._task(PRODUCE) if self._any else None
+        task = self._task(name) if self._any else None
         if task is None or not is_plain_id(receipt.context):
             return False
         if sequel is Sequel.IGNORED:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from .lanes.sequel import Sequel
+from .lanes.sequel import PRODUCE, Sequel
 
 __all__ = ["Entry", "Window", "label_of"]
 
@@ -32,6 +32,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     place: int = -1
     #: What follows its receipt.
     sequel: Sequel = Sequel.MORE
+    #: The task that is done with it, where the sequel is one's.
+    task: str = PRODUCE
 
     @property
     def context(self) -> str:

@@ -91,7 +91,6 @@ class Lanes:
             ContextInUse: the context is there, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
-        sequel = record.sequel if len(messages) == 1 else Sequel.MORE
         arguments: list[Any] = [
             record.context,
             encode_record(record),
@@ -99,7 +98,7 @@ class Lanes:
             max_backlog,
             round(tombstone * 1000),
             ANSWER_MS,
-            sequel.value,
+            record.mark if len(messages) == 1 else Sequel.MORE.value,
         ]
         for label, frame in messages:
             arguments += (label, frame)
@@ -171,8 +170,8 @@ class Lanes:
                         calls.append(lane)
                         arguments: list[Any] = [slot.token(), timeout, ANSWER_MS]
                         for record, frame in some:
-                            mark = record.sequel.value
-                            arguments += (record.context, encode_record(record), mark, frame)
+                            arguments += (record.context, encode_record(record))
+                            arguments += (record.mark, frame)
                         keys = self._keys_of(lane, slot)
                         pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
                 # redis-py would show the failed command, and with it what it holds.

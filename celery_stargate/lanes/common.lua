@@ -1,11 +1,11 @@
 -- What stands before every lane script.
 --
--- Keys, always these nine, all of one lane and so of one slot:
+-- Keys, these nine, all of one lane and so of one slot, and behind them those of results:
 --   1 log         stream: the messages that have no receipt; entry n-0 is the lane's message n;
---                 fields: its mark = frame; l = label (what Pulsar echoes) where it is to be known
+--                 fields: its mark = frame; t = task, where the mark means one that has another
+--                 name than all apps' own; l = label (what Pulsar echoes) where it is to be known
 --                 without the frame; p = place in its list. The mark says what follows its receipt:
---                 q = nothing, r = the result of a task whose name all know, and nothing else,
---                 i = the same with a result that nobody wants, f = anything
+--                 q = nothing, r = a task's result, i = a task's end without one, f = anything
 --   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>";
 --                 first number 0: its messages, if any, are in other lanes
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms
@@ -59,6 +59,17 @@ end
 local function forget_entries(first, count)
   if first == 0 then return end
   for n = first, first + count - 1 do redis.call('XDEL', LOG, string.format('%.0f-0', n)) end
+end
+
+-- The key of the i-th result that a call stores.
+local function result_key(i)
+  return KEYS[9 + i]
+end
+
+-- The fields of a message in the log; the mark has the task's name behind it, where there is one.
+local function entry(mark, frame)
+  if #mark == 1 then return { mark, frame } end
+  return { string.sub(mark, 1, 1), frame, 't', string.sub(mark, 2) }
 end
 
 -- PENDING -> DUE.

@@ -38,7 +38,7 @@ for i, context in ipairs(contexts) do
 end
 pass_when_full()
 for _, i in ipairs(results) do
-  local key, value, expires = KEYS[9 + i], ARGV[given + 2 + 2 * i], ARGV[given + 3 + 2 * i]
+  local key, value, expires = result_key(i), ARGV[given + 2 + 2 * i], ARGV[given + 3 + 2 * i]
   if expires == '0' then
     redis.call('SET', key, value)
   else

@@ -18,7 +18,7 @@ from .caller import GRACE_MS, decode_triples, report_undecodable
 from .lane import Lane
 from .record import Settled, decode_settled, encode_outcome
 from .scripts import LANE_PARTS, lane_script
-from .sequel import Sequel, StoredResult
+from .sequel import PRODUCE, Sequel, StoredResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -178,7 +178,8 @@ class LaneStore:
             except ValueError as error:
                 logger.error("lane %s: message %d is %s; left alone", self.lane.name, number, error)
             else:
-                yield Entry(number, name, frame, place, _SEQUELS.get(mark, Sequel.MORE))
+                sequel = _SEQUELS.get(mark[:1], Sequel.MORE)
+                yield Entry(number, name, frame, place, sequel, mark[1:].decode() or PRODUCE)
 
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""

@@ -1,8 +1,8 @@
 -- Record a context with its messages: ABSENT -> PENDING. Idempotent by context, and by token.
 --
 -- ARGV: token, context, body, deadline after ms, max backlog (0: none), tombstone ms,
---       answer ms (how long a repeat of this call gets its answer), mark (see common.lua), then
---       label, frame, ...
+--       answer ms (how long a repeat of this call gets its answer), mark (see common.lua, with
+--       the task's name behind it), then label, frame, ...
 --       an empty label is not kept, and stands in the frame;
 --       an empty frame stands for a message in another lane, and then all of them are
 -- Returns {what, number}: what = "new" (first number, or 0), "known" (the context is there
@@ -36,9 +36,10 @@ redis.call('HSET', CONTEXTS, context,
   string.format('1 %.0f %d %.0f\n', first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
 for i = 0, first > 0 and count - 1 or -1 do
-  local fields = { mark, ARGV[10 + 2 * i] }
+  local fields = entry(mark, ARGV[10 + 2 * i])
   if ARGV[9 + 2 * i] ~= '' then
-    fields[3], fields[4] = 'l', ARGV[9 + 2 * i]
+    fields[#fields + 1] = 'l'
+    fields[#fields + 1] = ARGV[9 + 2 * i]
   end
   if count > 1 then
     fields[#fields + 1] = 'p'

@@ -1,7 +1,7 @@
 -- Record many contexts, each with one message, in their order: ABSENT -> PENDING. Idempotent by token.
 --
 -- ARGV: token, deadline after ms, answer ms (as in put), then context, body, mark, frame, ...
---       mark: see common.lua
+--       mark: as in put
 -- Returns {"new", first number}. Their ids are new: a context that is there already stays as it is.
 local token, timeout, remember = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -24,7 +24,7 @@ for place, i in ipairs(new) do
   records[#records + 1] = '1 ' .. number .. ' 1 0\n' .. ARGV[i + 1]
   deadlines[#deadlines + 1] = deadline
   deadlines[#deadlines + 1] = ARGV[i]
-  redis.call('XADD', LOG, number .. '-0', ARGV[i + 2], ARGV[i + 3])
+  redis.call('XADD', LOG, number .. '-0', unpack(entry(ARGV[i + 2], ARGV[i + 3])))
 end
 if #new > 0 then
   redis.call('HSET', CONTEXTS, unpack(records))

@@ -5,7 +5,7 @@
 --       known (the highest number that the caller has marked)
 -- Returns {0, number, label, frame, place, mark, ...}, {1} where the caller holds the lease no more,
 -- or {2} where less is marked than the caller knows. label "": it stands in the frame alone; place -1:
--- in no list; mark: see common.lua.
+-- in no list; mark: as in put.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 if receded(ARGV[7]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -16,9 +16,10 @@ while count > 0 and bytes > 0 do
     string.format('(%.0f-0', last), '+', 'COUNT', step)
   for _, entry in ipairs(entries) do
     local number, fields = tonumber(string.match(entry[1], '^(%d+)-')), entry[2]
-    local frame, label, place = fields[2], '', '-1'
+    local mark, frame, label, place = fields[1], fields[2], '', '-1'
     for i = 3, #fields, 2 do
-      if fields[i] == 'l' then label = fields[i + 1] else place = fields[i + 1] end
+      local name, value = fields[i], fields[i + 1]
+      if name == 'l' then label = value elseif name == 't' then mark = mark .. value else place = value end
     end
     if (bytes < #frame and #reply > 1) or (ARGV[6] == '1' and number ~= last + 1) then
       bytes = 0
@@ -31,7 +32,7 @@ while count > 0 and bytes > 0 do
     reply[#reply + 1] = label
     reply[#reply + 1] = frame
     reply[#reply + 1] = tonumber(place)
-    reply[#reply + 1] = fields[1]
+    reply[#reply + 1] = mark
   end
   if #entries < step then break end
 end

@@ -42,9 +42,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.task is None:
             return Sequel.NOTHING
         request = read_request(self.request)
-        if self.task != PRODUCE or self.is_list or request is None:
-            return Sequel.MORE
-        return request.sequel
+        return Sequel.MORE if self.is_list or request is None else request.sequel
+
+    @property
+    def mark(self) -> str:
+        """What the log notes of its only message: the sequel's mark, and the task that it names."""
+        sequel = self.sequel
+        named = sequel in (Sequel.IGNORED, Sequel.RESULT) and self.task != PRODUCE
+        return f"{sequel.value}{self.task}" if named else sequel.value
 
 
 _encoder = msgspec.json.Encoder()

@@ -10,7 +10,7 @@ import msgspec
 
 __all__ = ["PRODUCE", "Request", "Sequel", "StoredResult", "is_plain_id", "read_request"]
 
-#: The name of the produce task that every app has.
+#: The name of the produce task that every app has: a mark without a name means this one.
 PRODUCE = "celery_stargate.produce"
 
 #: An id that JSON writes as it stands.
@@ -21,8 +21,8 @@ class Sequel(Enum):
     """What follows a receipt; by its mark in the lane's log (``common.lua``)."""
 
     NOTHING = "q"  #: no result, no callback, and nobody waits
-    IGNORED = "i"  #: :data:`PRODUCE` is done, nobody wants its result, and nothing goes on from it
-    RESULT = "r"  #: :data:`PRODUCE` is done, its result is stored, and nothing goes on from it
+    IGNORED = "i"  #: a task is done whose result nobody wants, and nothing goes on from it
+    RESULT = "r"  #: a task's result is stored, and nothing goes on from it
     MORE = "f"  #: anything: its record tells
 
 
@@ -52,7 +52,7 @@ class Request(msgspec.Struct):
 
     @property
     def sequel(self) -> Sequel:
-        """What follows, where the task is :data:`PRODUCE`, and there is no callback of ours."""
+        """What follows, where there is no callback of ours."""
         if self.goes_on or self.group is not None or self.parent_id is not None:
             return Sequel.MORE
         wanted = {True: Sequel.IGNORED, False: Sequel.RESULT}

@@ -14,6 +14,7 @@ from celery_stargate.lanes.caller import ANSWER_MS, GRACE_MS, decode_triples
 from celery_stargate.lanes.lane import CONTEXTS, Lane, Registry
 from celery_stargate.lanes.record import Record, encode_outcome, encode_record
 from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
+from celery_stargate.lanes.sequel import Sequel
 from celery_stargate.outcome import Receipt
 from celery_stargate.topic import Topic
 from celery_stargate.window import label_of
@@ -82,14 +83,16 @@ class Caller:
         context = Context(name, lane.name, str(place), labels, timeout)
         self._ledger.attempted(context)
         again = drawn() < 0.5
-        # Of some nobody wants to hear but that they failed.
-        quiet = count == 1 and not again and zlib.crc32(name.encode()) % 2 == 0
+        # Of some nobody wants to hear but that they failed, and of some the result alone.
+        chance = zlib.crc32(name.encode()) % 4
+        quiet = count == 1 and not again and chance in (0, 2)
+        mark = Sequel.RESULT if count == 1 and chance == 1 else Sequel.MORE
         while True:
             try:
                 if quiet:
                     await self._put_quiet(lane, context)
                 else:
-                    await self._put(lane, context, _TOMBSTONE_MS if again else 0)
+                    await self._put(lane, context, _TOMBSTONE_MS if again else 0, mark)
             except RedisError:
                 if not again:
                     return
@@ -100,7 +103,9 @@ class Caller:
         if drawn() < 0.1:
             self._process.start(self._see_to_deadline(lane, context))
 
-    async def _put(self, lane: Lane, context: Context, tombstone: int) -> None:
+    async def _put(
+        self, lane: Lane, context: Context, tombstone: int, mark: Sequel = Sequel.MORE
+    ) -> None:
         await self._announce(lane)
         record = Record(context.name, is_list=len(context.labels) > 1)
         arguments: list[Any] = [
@@ -111,6 +116,7 @@ class Caller:
             0,
             tombstone,
             ANSWER_MS,
+            mark.value,
         ]
         for label in context.labels:
             arguments += ("", _frame(label))

@@ -8,7 +8,10 @@ from concurrent.futures import Executor
 from typing import Any
 
 from celery_stargate.effects import callback_id
-from celery_stargate.lanes.record import Settled
+from celery_stargate.lanes.record import Settled, encode_outcome
+from celery_stargate.lanes.sequel import Sequel, StoredResult
+from celery_stargate.outcome import Outcome, Receipt
+from celery_stargate.window import Entry
 from tests.simulation.ledger import Ledger, Told
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.redis_server import World
@@ -23,6 +26,19 @@ class SimulatedEffects:
         self._world = world
         self._ledger = ledger
         self._process = process
+
+    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[StoredResult | bool]:
+        """As Celery's backend would store it; the world tells what is stored."""
+        found: list[StoredResult | bool] = []
+        for entry, outcome in given:
+            how: StoredResult | bool = False
+            if isinstance(outcome, Receipt) and entry.sequel is Sequel.NOTHING:
+                how = True
+            elif isinstance(outcome, Receipt) and entry.sequel is Sequel.RESULT:
+                value = encode_outcome(outcome).decode()
+                how = StoredResult(f"result:{entry.context}", value, 0)
+            found.append(how)
+        return found
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
         done = []

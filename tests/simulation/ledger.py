@@ -97,7 +97,10 @@ class Ledger:
             for place, context in enumerate(args[3::4]):
                 self._recorded(now, now_ms, self.contexts[context], reply[1] + place)
         elif name == "complete":
-            self._completed(now, now_ms, *args[1:], late=reply[1])
+            names = args[3 : 3 + args[2]]
+            results = (len(args) - 3 - args[2]) // 2
+            quiet = names[: len(names) - results]
+            self._completed(now, now_ms, args[1], names, quiet, late=reply[1])
         elif name == "settle":
             for at, answer in enumerate(reply[1:]):
                 if answer[0] == b"due":
@@ -134,7 +137,16 @@ class Ledger:
             if other != label and not self.contexts[other.partition("\t")[0]].forgotten:
                 self.wrong.append(f"P5: {label!r} and {other!r} have one number")
 
-    def _completed(self, now: float, now_ms: int, token: str, *names: str, late: int) -> None:
+    def _completed(
+        self,
+        now: float,
+        now_ms: int,
+        token: str,
+        names: Sequence[str],
+        quiet: Sequence[str],
+        *,
+        late: int,
+    ) -> None:
         if token in self._completions:
             # The answer was lost, and is given again.
             return
@@ -145,7 +157,7 @@ class Ledger:
             self.wrong.append(f"P3: {late} of {names} are late, and {len(pending)} were pending")
         for context in pending:
             context.settled, context.settled_at, context.settled_ms = "receipt", now, now_ms
-            context.finished, context.completed = now, True
+            context.finished, context.completed = now, context.name in quiet
             self.open.discard(context.name)
 
     def _settled(self, now: float, now_ms: int, name: str, outcomes: bytes) -> None:

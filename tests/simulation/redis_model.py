@@ -59,6 +59,8 @@ class RedisModel:
 
     def __init__(self, now: Callable[[], int]) -> None:
         self.now = now
+        #: Channel and message of what was published.
+        self.published: list[tuple[str, bytes]] = []
         self._values: dict[str, Any] = {}
         self._expires: dict[str, int] = {}
 
@@ -162,10 +164,12 @@ class RedisModel:
         value: bytes | None = self._values.get(name)
         return value
 
-    def set(self, key: Argument, value: Argument, px: int) -> None:
-        """Set a key's string, and its time to live in ms."""
+    def set(self, key: Argument, value: Argument, px: int = 0) -> None:
+        """Set a key's string, and its time to live in ms; 0 for ever."""
         self._values[_name(key)] = _encode(value)
-        self._expires[_name(key)] = self.now() + px
+        self._expires.pop(_name(key), None)
+        if px:
+            self._expires[_name(key)] = self.now() + px
 
     def delete(self, *keys: Argument) -> int:
         """Delete keys; how many were there."""
@@ -232,8 +236,9 @@ class _Lane:
 
     def __init__(self, redis: RedisModel, keys: Sequence[str]) -> None:
         self._redis, self._now = redis, redis.now()
+        self._results = keys[9:]
         self._log_key, contexts, deadlines, outcomes, due = keys[:5]
-        self._lease_key, meta, tombstones, self._answers_key = keys[5:]
+        self._lease_key, meta, tombstones, self._answers_key = keys[5:9]
         self._log = redis.stream(self._log_key)
         self._contexts, self._outcomes = redis.hash(contexts), redis.hash(outcomes)
         self._deadlines, self._due = redis.sorted_set(deadlines), redis.sorted_set(due)
@@ -249,6 +254,7 @@ class _Lane:
         max_backlog: bytes,
         tombstone: bytes,
         remember: bytes,
+        mark: bytes,
         *messages: bytes,
     ) -> list[Any]:
         by, _, answer = (self._redis.get(self._answers_key) or b"").partition(b"\n")
@@ -270,7 +276,7 @@ class _Lane:
         for i, (label, frame) in enumerate(zip(labels, frames, strict=True) if first else ()):
             named = (b"l", label) if label else ()
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
-            self._log.add((first + i, 0), b"f", frame, *named, *place)
+            self._log.add((first + i, 0), *_entry(mark, frame), *named, *place)
         self._redis.set(self._answers_key, token + b"\nnew %d" % first, px=int(remember))
         return [b"new", first]
 
@@ -285,7 +291,7 @@ class _Lane:
         for number, (context, body, mark, frame) in enumerate(new, first):
             self._contexts[context] = b"1 %d 1 0\n" % number + body
             self._deadlines[context] = self._now + int(timeout)
-            self._log.add((number, 0), mark, frame)
+            self._log.add((number, 0), *_entry(mark, frame))
         self._redis.set(self._answers_key, token + b"\nnew %d" % first, px=int(remember))
         return [b"new", first]
 
@@ -328,7 +334,8 @@ class _Lane:
             last = number
             rest = dict(zip(fields[2::2], fields[3::2], strict=True))
             place = int(rest.get(b"p", -1))
-            reply += [number, rest.get(b"l", b""), frame, place, fields[0]]  # type: ignore[list-item]
+            whole = fields[0] + rest.get(b"t", b"")
+            reply += [number, rest.get(b"l", b""), frame, place, whole]  # type: ignore[list-item]
         if mark == b"1" and last > int(after):
             for name in ("sent", "tried"):
                 self._meta[name.encode()] = b"%d" % max(last, self._number(name))
@@ -379,7 +386,8 @@ class _Lane:
         self._make_due(context, first, count, b"[" + json + b"]", token, at)
         return [b"due", record, b"[" + json + b"]"]
 
-    def complete(self, lease: bytes, token: bytes, *contexts: bytes) -> list[int]:
+    def complete(self, lease: bytes, token: bytes, count: bytes, *rest: bytes) -> list[int]:
+        contexts, told = rest[: int(count)], rest[int(count) :]
         fenced = int(not self._holds(lease))
         by, _, answer = self._meta.get(b"completed", b"").rpartition(b" ")
         if answer and by == token:
@@ -397,6 +405,11 @@ class _Lane:
             self._log.entries.pop((first, 0), None)
             if tombstone:
                 self._tombstones[each] = self._now + tombstone
+        results = zip(self._results, told[::2], told[1::2], strict=True)
+        for place, (key, value, expires) in enumerate(results, len(contexts) - len(self._results)):
+            if contexts[place] in done and contexts.index(contexts[place]) == place:
+                self._redis.set(key, value, 1000 * int(expires))
+                self._redis.published.append((key, value))
         late = len(contexts) - len(done)
         self._meta[b"completed"] = token + b" %d" % late
         return [fenced, late]
@@ -570,6 +583,11 @@ def _read_head(record: bytes) -> tuple[int, int, int] | None:
         return None
     first, count, tombstone = map(int, found.groups())
     return first, count, tombstone
+
+
+def _entry(mark: bytes, frame: bytes) -> list[bytes]:
+    """A message's fields; the name of its task stands behind its mark."""
+    return [mark[:1], frame, *((b"t", mark[1:]) if mark[1:] else ())]
 
 
 def _part(context: bytes, place: int | str) -> bytes:

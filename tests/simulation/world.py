@@ -14,13 +14,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
+import msgspec
+
 from celery_stargate import crew as crew_module
 from celery_stargate import lane_owner as lane_owner_module
 from celery_stargate.crew import Crew
+from celery_stargate.effects import callback_id
 from celery_stargate.lane_owner import Tools
 from celery_stargate.lanes import owner as owner_module
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.log import logger
+from celery_stargate.outcome import Receipt
 from celery_stargate.producer import LinkBroken
 from celery_stargate.settings import ProducerOptions
 from celery_stargate.topic import Topic
@@ -29,12 +33,14 @@ from tests.simulation.callers import Caller
 from tests.simulation.checker import check
 from tests.simulation.effects import EffectsThread, SimulatedEffects
 from tests.simulation.faults import Faults
-from tests.simulation.ledger import Context, Ledger
+from tests.simulation.ledger import Context, Ledger, Told
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.plan import Plan
 from tests.simulation.redis_server import RedisServer, SimulatedRedis
 
 __all__ = ["Result", "World", "run"]
+
+decode_receipt = msgspec.json.Decoder(Receipt).decode
 
 #: How long everything is watched after all is done, in seconds: what comes late shows itself. What
 #: an idle owner overlooked he finds within a third of a lease and three looks.
@@ -314,8 +320,16 @@ class World:
     ) -> None:
         now_ms = self.redis.now_ms()
         self.ledger.watch_script(self.loop.now, now_ms, _lane_of(keys[0]), name, args, reply)
+        published, self.redis.model.published = self.redis.model.published, []
+        for _, value in published:
+            self._tell(decode_receipt(value))
         if self.traced and name not in ("tick", "read"):
             self.note(f"redis: {name} {_lane_of(keys[0])} {_short(args)} -> {reply}")
+
+    def _tell(self, receipt: Receipt) -> None:
+        """A result was stored in the step that settled: it is told."""
+        callback = callback_id(receipt.context, "on_ack")
+        self.ledger.tell(receipt.context, Told(self.loop.now, "worker", callback, (receipt,)))
 
 
 class _Worker:

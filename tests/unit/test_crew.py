@@ -200,7 +200,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
     if left is not None:
         rig.world.redis.model.hset(lane.key("p", "meta"), "options", left)
     keys = [lane.key("p", part) for part in _PARTS]
-    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "c", "{}"]
+    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "{}"]
     rig.world.redis.model.script("put", keys, message)
     rig.announce(lane)
     rig.crew("one")

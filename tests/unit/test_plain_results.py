@@ -296,9 +296,12 @@ def test_each_batch_has_its_own_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, record = PlainResults(app, batch, clock), Record("c", task=TASK)
     made = []
     mark = batch.backend.mark_as_done
-    monkeypatch.setattr(
-        batch.backend, "mark_as_done", lambda *args: (made.append(args), mark(*args))
-    )
+
+    def mark_as_done(*args: Any) -> None:
+        made.append(args)
+        mark(*args)
+
+    monkeypatch.setattr(batch.backend, "mark_as_done", mark_as_done)
     dates = []
     for _ in range(3):
         plain.begin()
@@ -322,7 +325,12 @@ def test_a_form_that_does_not_last_is_made_for_each_batch(
     monkeypatch.setattr(ResultForm, "lasts", False)
     made = []
     make = ResultForm.of
-    monkeypatch.setattr(ResultForm, "of", lambda batch: (made.append(1), make(batch))[1])
+
+    def of(batch: ResultBatch) -> ResultForm | None:
+        made.append(batch)
+        return make(batch)
+
+    monkeypatch.setattr(ResultForm, "of", of)
     for _ in range(2):
         plain.begin()
         assert plain.store(record, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class State:
     deadlines: dict[bytes, int]
     due: dict[bytes, int]
     tombstones: dict[bytes, int]
-    #: The lease and the callers' answers, by key.
+    #: The lease, the callers' answers, and results, by key.
     strings: dict[str, bytes]
     #: Each key, and the ms to its end; -1 where it has none.
     ends: dict[str, int]
@@ -61,9 +62,15 @@ class Pair:
         """The key of one part of the lane."""
         return self._lane.key(self._prefix, part)
 
-    def call(self, name: str, *arguments: Any, caller: str = "owner") -> Any:
-        """Run a script in both; the answers, and what is there afterwards, must be the same."""
-        keys = [*map(self.key, LANE_PARTS), self.key(f"answers:{caller}")]
+    def call(
+        self, name: str, *arguments: Any, caller: str = "owner", results: Sequence[str] = ()
+    ) -> Any:
+        """Run a script in both; the answers, and what is there afterwards, must be the same.
+
+        Arguments:
+            results: the parts of the keys that come after the lane's.
+        """
+        keys = [*map(self.key, LANE_PARTS), self.key(f"answers:{caller}"), *map(self.key, results)]
         self._now = began = self._time()
         real = self._client.register_script(lane_script(name))(keys=keys, args=arguments)
         took = self._time() - began
@@ -142,10 +149,13 @@ class Pair:
         for name, left in real.ends.items():
             assert abs(left - self.model.pttl(name)) < UNIT // 2, name
 
+    def _is_string(self, name: str) -> bool:
+        return name == self.key("lease") or ":answers:" in name or ":result:" in name
+
     def _look(self) -> State:
         found: Any = self._client.keys(f"{self._prefix}:*")
         names = [name.decode() for name in found]
-        strings = [name for name in names if name == self.key("lease") or ":answers:" in name]
+        strings = [name for name in names if self._is_string(name)]
         with self._client.pipeline(transaction=False) as pipeline:
             for part in _HASHES:
                 pipeline.hgetall(self.key(part))

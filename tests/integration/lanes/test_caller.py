@@ -17,6 +17,7 @@ from celery_stargate import ContextInUse, LaneFull, Receipt, StoreUnavailable
 from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.sequel import Sequel
 from celery_stargate.outcome import Failure, Outcome
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
 from tests.integration.rig import Proxy, elapsed, wait_for
@@ -83,7 +84,7 @@ def test_many_are_put_in_order_over_several_pipelines(
         (number, label, -1) for number, label in enumerate(["before", *contexts, "after"], 1)
     ]
     assert entries[700].frame == frame_of(contexts[699])
-    assert [each.quiet for each in entries] == [False, *[True] * 1101, False]
+    assert {each.sequel for each in entries} == {Sequel.NOTHING}
     assert client.hlen(lane.key(prefix, "contexts")) == 1103
     assert client.zcard(lane.key(prefix, "deadlines")) == 1103
 

@@ -7,7 +7,7 @@ stands in the owners' Python has its controls in ``tests/simulation/controls.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +40,12 @@ class World:
         """Record a context."""
         put(self.lanes, self.lane, context, count, **options)
 
-    def script(self, name: str, *arguments: Any, caller: str = "slot") -> Any:
+    def script(
+        self, name: str, *arguments: Any, caller: str = "slot", results: Sequence[str] = ()
+    ) -> Any:
         """Run a script as one caller does."""
         keys = [*map(self.key, scripts.LANE_PARTS), self.key(f"answers:{caller}")]
+        keys += map(self.key, results)
         return self.client.register_script(scripts.lane_script(name))(keys=keys, args=arguments)
 
     def overdue(self, context: str) -> None:
@@ -123,7 +126,7 @@ def leases_have_epochs(world: World) -> None:
 
 def a_repeated_put_is_answered(world: World) -> None:
     """The answer was lost; meanwhile the message was sent and its context finished."""
-    call = ("token", "a", "{}", 60_000, 0, 0, 60_000, "a", "frame")
+    call = ("token", "a", "{}", 60_000, 0, 0, 60_000, "f", "a", "frame")
     first = world.script("put", *call)
     world.script("settle", "", "t", 1000, "a", -1, "{}", "ok")
     world.script("finish", "a")
@@ -274,7 +277,7 @@ def a_repeated_put_of_many_is_answered(world: World) -> None:
     """The answer was lost; meanwhile one of them was sent and completed."""
     call = ("token", 60_000, 60_000, "a", "{}", "q", "frame", "b", "{}", "q", "frame")
     first = world.script("put_many", *call)
-    world.script("complete", "", "t", "a")
+    world.script("complete", "", "t", 1, "a")
     assert world.script("put_many", *call) == first
     assert world.client.xlen(world.key("log")) == 1
 
@@ -297,7 +300,7 @@ def the_overdue_of_many_are_found(world: World) -> None:
 def a_repeated_completion_is_answered(world: World) -> None:
     """The answer was lost: nothing came too late."""
     world.put("a")
-    call = ("", "token", "a")
+    call = ("", "token", 1, "a")
     assert world.script("complete", *call) == world.script("complete", *call)
 
 
@@ -306,21 +309,64 @@ def what_has_its_outcome_is_not_completed(world: World) -> None:
     world.put("a")
     world.overdue("a")
     world.lanes.expire(world.lane)
-    assert world.script("complete", "", "t", "a")[1] == 1
+    assert world.script("complete", "", "t", 1, "a")[1] == 1
 
 
 def a_completed_message_is_not_sent_again(world: World) -> None:
     """The next owner finds nothing of it."""
     world.put("a")
-    world.script("complete", "", "t", "a")
+    world.script("complete", "", "t", 1, "a")
     assert world.client.xlen(world.key("log")) == 0
+
+
+def a_result_is_published(world: World) -> None:
+    """Who waits for it hears of it, and finds it."""
+    world.put("a")
+    with world.client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
+        pubsub.subscribe(world.key("result:a"))
+        pubsub.get_message(timeout=5)
+        world.script("complete", "", "t", 1, "a", "value", 60, results=["result:a"])
+        heard = pubsub.get_message(timeout=1)
+    assert heard is not None
+    assert heard["data"] == b"value"
+    assert world.client.get(world.key("result:a")) == b"value"
+
+
+def a_result_has_an_end(world: World) -> None:
+    """As the app's settings say; or none."""
+    for context, expires, bounds in (("a", 60, (1, 60)), ("b", 0, (-1, -1))):
+        world.put(context)
+        key = f"result:{context}"
+        world.script("complete", "", context, 1, context, "value", expires, results=[key])
+        assert bounds[0] <= world.client.ttl(world.key(key)) <= bounds[1]
+
+
+def what_has_its_outcome_gets_no_result(world: World) -> None:
+    """A deadline came before the receipt, and is being told: there are no two results."""
+    world.put("a")
+    world.overdue("a")
+    world.lanes.expire(world.lane)
+    world.script("complete", "", "t", 1, "a", "value", 60, results=["result:a"])
+    assert world.client.get(world.key("result:a")) is None
+
+
+def a_result_is_its_contexts(world: World) -> None:
+    """Where some have none, and some came too late."""
+    for context in "abd":
+        world.put(context)
+    world.script(
+        *("complete", "", "t", 4, *"abcd", "of b", 0, "of c", 0, "of d", 0),
+        results=["result:b", "result:c", "result:d"],
+    )
+    found = world.client.mget([world.key(f"result:{each}") for each in "abcd"])
+    assert found == [None, b"of b", None, b"of d"]
 
 
 def a_context_is_completed_once(world: World) -> None:
     """Named twice, it counts once, and nothing of another goes with it."""
     for context in "abc":
         world.put(context)
-    assert world.script("complete", "", "t", "a", "a", "c") == [1, 1]
+    assert world.script("complete", "", "t", 3, "a", "a", "c") == [1, 1]
     assert world.client.xlen(world.key("log")) == 1
 
 
@@ -328,7 +374,7 @@ def a_message_before_what_is_completed_stays(world: World) -> None:
     """Receipts overtake one another, where there are partitions."""
     for context in "abc":
         world.put(context)
-    world.script("complete", "", "t", "c", "b")
+    world.script("complete", "", "t", 2, "c", "b")
     assert world.client.xlen(world.key("log")) == 1
 
 
@@ -336,7 +382,7 @@ def a_message_between_what_is_completed_stays(world: World) -> None:
     """And so it does where the log's beginning goes."""
     for context in "abc":
         world.put(context)
-    world.script("complete", "", "t", "a", "c")
+    world.script("complete", "", "t", 2, "a", "c")
     assert world.client.xlen(world.key("log")) == 1
 
 
@@ -393,6 +439,10 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (a_repeated_completion_is_answered, "complete", "if by == ARGV[2] then", "if false then"),
     (what_has_its_outcome_is_not_completed, "complete", "and not outcomes[i]", ""),
     (a_context_is_completed_once, "complete", "and not seen[context]", ""),
+    (a_result_is_published, "complete", "redis.call('PUBLISH', key, value)", ""),
+    (a_result_has_an_end, "complete", "expires == '0'", "true"),
+    (what_has_its_outcome_gets_no_result, "complete", "and not outcomes[i]", ""),
+    (a_result_is_its_contexts, "complete", "= i - without end", "= #results + 1 end"),
     (
         a_completed_message_is_not_sent_again,
         "complete",

@@ -39,6 +39,8 @@ LEASE = st.sampled_from([0, 0, 0, 0, 0, 1, 2])
 DURATION = st.sampled_from([UNIT, 3 * UNIT, 5 * UNIT])
 KIND = st.sampled_from(["ok", "ok", "error", "error", "foreign"])
 LIMIT = st.sampled_from([1, 100, 100])
+#: What follows a message's receipt, and the task that is done with it where it has a name.
+MARK = st.sampled_from(["f", "f", "q", "r", "i", "rshop.orders", "i\u00e4"])
 #: How far the mark that a caller knows of is ahead of what is there: 1 where Redis went back.
 AHEAD = st.sampled_from([-1, 0, 0, 0, 0, 1])
 OUTCOME = st.tuples(
@@ -58,6 +60,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             # The last one takes `read` more than one step.
             "count": st.sampled_from([0, 1, 1, 1, 2, 2, 3, 40]),
             "elsewhere": st.sampled_from([False, False, True]),
+            "mark": MARK,
             "size": st.integers(1, 20),
             "timeout": DURATION,
             "max_backlog": st.sampled_from([0, 0, 0, 0, 2, 42]),
@@ -69,7 +72,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         {
             "caller": st.sampled_from(["web", "task"]),
             "chosen": st.lists(CONTEXT, max_size=3),
-            "mark": st.sampled_from(["f", "q"]),
+            "mark": MARK,
             "size": st.integers(1, 20),
             "timeout": DURATION,
         },
@@ -115,6 +118,9 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         {
             "which": LEASE,
             "chosen": st.lists(CONTEXT, min_size=1, max_size=4),
+            # So many of them have a result.
+            "results": st.integers(0, 4),
+            "expires": st.sampled_from([0, UNIT // 1000, 5 * UNIT // 1000]),
             "again": st.booleans(),
         },
     ),
@@ -213,9 +219,9 @@ class LaneMachine(RuleBasedStateMachine):
         over = [each for each in self.leases if each != self.held]
         return over[-min(max(which, 1), len(over))]
 
-    def call(self, name: str, *arguments: Any, caller: str = "owner") -> Any:
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Run a script in both, and check what it did to the contexts."""
-        answer = self.pair.call(name, *arguments, caller=caller)
+        answer = self.pair.call(name, *arguments, **options)
         self.check_transitions(_EVENTS.get(name), retired=name == "retire" and answer == 1)
         return answer
 
@@ -234,13 +240,21 @@ class LaneMachine(RuleBasedStateMachine):
         getattr(self, name)(**arguments)
 
     def put(
-        self, caller: str, chosen: int, count: int, elsewhere: bool, size: int, **numbers: int
+        self,
+        caller: str,
+        chosen: int,
+        count: int,
+        elsewhere: bool,
+        mark: str,
+        size: int,
+        **numbers: int,
     ) -> None:
         """A context with any number of messages, here or in other lanes."""
         context = self.choose(chosen, set(CONTEXTS) - self.state.contexts.keys())
         number = next(self.numbers)
         arguments: list[Any] = [f"{caller}:{number}", context, f'{{"n":{number}}}']
         arguments += [numbers["timeout"], numbers["max_backlog"], numbers["tombstone"], 3 * UNIT]
+        arguments.append(mark)
         for place in range(count):
             label = context if count == 1 else b"%s\t%d" % (context, place)
             arguments += [label, b"" if elsewhere and count > 1 else b"x" * size]
@@ -355,17 +369,30 @@ class LaneMachine(RuleBasedStateMachine):
             token = f"s:{next(self.numbers)}"
             self.call("settle", lease, token, grace, *itertools.chain(*part))
 
-    def complete(self, which: int, chosen: list[int], again: bool) -> None:
+    def complete(
+        self, which: int, chosen: list[int], results: int, expires: int, again: bool
+    ) -> None:
         """By the owner or a fenced one: a receipt counts; the answer may be lost."""
         contexts = [self.choose(each, self.state.deadlines) for each in chosen]
         lease, token = self.lease(which), f"s:{next(self.numbers)}"
-        due = self.state.due.keys()
-        answer = self.call("complete", lease, token, *contexts)
+        due, pending = self.state.due.keys(), self.state.deadlines.keys()
+        told = contexts[len(contexts) - min(results, len(contexts)) :]
+        keys = [f"result:{each.decode()}" for each in told]
+        before = {each: self.state.strings.get(self.pair.key(each)) for each in keys}
+        values = [value for each in told for value in (f"{token} {each.decode()}", expires)]
+        arguments = [lease, token, len(contexts), *contexts, *values]
+        answer = self.call("complete", *arguments, results=keys)
         assert answer[0] == (lease != self.held)
         assert due == self.state.due.keys(), "what has its outcome keeps it"
+        for context, key in zip(told, keys, strict=True):
+            stored = self.state.strings.get(self.pair.key(key))
+            if context not in pending or context in self.state.deadlines:
+                assert stored == before[key], "what was not settled has no result"
+            elif contexts.count(context) == 1:
+                assert stored == f"{token} {context.decode()}".encode()
         if again:
             there = replace(self.state, ends={})
-            assert self.call("complete", lease, token, *contexts) == answer
+            assert self.call("complete", *arguments, results=keys) == answer
             assert replace(self.state, ends={}) == there
 
     def expire(self, grace: int, limit: int, chosen: int | None, leap: bool) -> None:
@@ -495,8 +522,10 @@ class LaneMachine(RuleBasedStateMachine):
         last, sent, tried = (int(there.meta.get(each, 0)) for each in (b"last", b"sent", b"tried"))
         assert max([0, *numbers]) <= last
         assert tried <= sent <= last
-        # Only the lease and the callers' answers end by themselves.
-        assert {name for name, left in there.ends.items() if left != -1} == there.strings.keys()
+        # Only the lease and the callers' answers end by themselves, and results that are to.
+        ending = {name for name, left in there.ends.items() if left != -1}
+        assert ending <= there.strings.keys()
+        assert all(":result:" in name for name in there.strings.keys() - ending)
 
 
 class DurableMachine(LaneMachine):
@@ -562,7 +591,7 @@ def test_what_has_lost_its_record_is_dropped(pair: Pair) -> None:
     """There is nothing to tell, and nobody to tell it: effects and deadlines are not looked at
     again and again."""
     for context in "abc":
-        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, context, "frame")
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "f", context, "frame")
     pair.call("settle", "", "t", UNIT, "a", -1, "{}", "ok", "b", -1, "{}", "ok")
     pair.change("contexts", b"a", None)
     pair.change("outcomes", b"b", None)
@@ -576,7 +605,7 @@ def test_what_has_lost_its_record_is_dropped(pair: Pair) -> None:
 def test_a_lane_may_hold_more_than_one_look_takes(pair: Pair) -> None:
     """Due effects are found part by part: by their place, or as their time comes."""
     for context in "abcde":
-        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, context, "frame")
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "f", context, "frame")
         pair.call("settle", "", "t", UNIT, context, -1, "{}", "ok")
     for offset, expected in ((0, [b"a", b"b"]), (2, [b"c", b"d"]), (4, [b"e"]), (5, [])):
         assert pair.call("due", "one:1", UNIT, 2, offset)[1::3] == expected
@@ -589,7 +618,7 @@ def test_a_lane_may_hold_more_than_one_look_takes(pair: Pair) -> None:
 def test_a_lane_is_read_step_by_step(pair: Pair, count: int) -> None:
     """All of it, whatever the size of a step; and as far as bytes, count and gaps allow."""
     messages = [each for place in range(count) for each in (f"a\t{place}", "12345")]
-    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, *messages)
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", *messages)
     for limit, size, expected in (
         (1000, 1000, count),
         (count, 5 * count, count),
@@ -608,7 +637,7 @@ def test_a_lane_is_read_step_by_step(pair: Pair, count: int) -> None:
 def test_under_a_new_generation_messages_are_tried_anew(pair: Pair) -> None:
     """What may have been sent stays so; what was tried under this name begins at nothing."""
     for context in "abc":
-        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, context, "frame")
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "f", context, "frame")
     pair.call("read", "one:1", 0, 3, 1000, 1, 1, 0)
     pair.call("generation", "one:1", "g", "h")
     pair.call("read", "one:1", 0, 2, 1000, 1, 1, 3)
@@ -618,14 +647,14 @@ def test_under_a_new_generation_messages_are_tried_anew(pair: Pair) -> None:
 def test_a_backlog_of_one_is_a_backlog(pair: Pair) -> None:
     """The smallest bound there is."""
     for context, answer in (("a", [b"new", 1]), ("b", [b"full", 1]), ("a", [b"known", 0])):
-        arguments = (f"t{answer}", context, "{}", UNIT, 1, 0, UNIT, context, "frame")
+        arguments = (f"t{answer}", context, "{}", UNIT, 1, 0, UNIT, "f", context, "frame")
         assert pair.call("put", *arguments) == answer
 
 
 def test_a_tombstone_is_known_until_it_ends(pair: Pair) -> None:
     """And then the context may be put again."""
     for token in ("first", "second", "third"):
-        arguments = (token, "a", "{}", UNIT, 0, UNIT, UNIT, "a", "frame")
+        arguments = (token, "a", "{}", UNIT, 0, UNIT, UNIT, "f", "a", "frame")
         known = token == "second"
         assert pair.call("put", *arguments)[0] == (b"known" if known else b"new")
         pair.call("settle", "", token, UNIT, "a", -1, "{}", "ok")
@@ -638,7 +667,7 @@ def test_a_tombstone_is_known_until_it_ends(pair: Pair) -> None:
 def test_lists_of_any_length_are_settled_in_runs(pair: Pair, count: int) -> None:
     """In whatever parts, in whatever order, the list is told whole and in its order."""
     messages = [each for _ in range(count) for each in ("", "frame")]
-    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, *messages)
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", *messages)
     runs = [range(700, count), range(300, 700), range(1, 300), range(1)]
     answers = []
     for token, places in enumerate(runs):
@@ -652,8 +681,8 @@ def test_lists_of_any_length_are_settled_in_runs(pair: Pair, count: int) -> None
 
 def test_a_list_whose_messages_are_elsewhere(pair: Pair) -> None:
     """Is settled in runs, too: no entry of this lane is its own."""
-    pair.call("put", "t1", "b", "{}", UNIT, 0, 0, UNIT, "", "frame")
-    pair.call("put", "t2", "a", "{}", UNIT, 0, 0, UNIT, *["", ""] * 3)
+    pair.call("put", "t1", "b", "{}", UNIT, 0, 0, UNIT, "f", "", "frame")
+    pair.call("put", "t2", "a", "{}", UNIT, 0, 0, UNIT, "f", *["", ""] * 3)
     pair.call("settle", "", "t3", UNIT, "a", 0, "{}", "ok", "a", 2, "{}", "ok")
     assert [number for number, _ in pair.state.log] == [1]
     assert pair.call("settle", "", "t4", UNIT, "a", 1, "{}", "ok")[1][0] == b"due"
@@ -661,9 +690,9 @@ def test_a_list_whose_messages_are_elsewhere(pair: Pair) -> None:
 
 def test_a_completed_context_is_buried(pair: Pair) -> None:
     """Where its put may come again, it is known."""
-    arguments = ("a", "{}", UNIT, 0, UNIT, UNIT, "", "frame")
+    arguments = ("a", "{}", UNIT, 0, UNIT, UNIT, "f", "", "frame")
     pair.call("put", "t1", *arguments)
-    assert pair.call("complete", "one:1", "c", "a") == [0, 0]
+    assert pair.call("complete", "one:1", "c", 1, "a") == [0, 0]
     assert pair.call("put", "t2", *arguments) == [b"known", 0]
     pair.leap(2 * UNIT)
     assert pair.call("put", "t3", *arguments) == [b"new", 2]
@@ -671,6 +700,6 @@ def test_a_completed_context_is_buried(pair: Pair) -> None:
 
 def test_a_lane_with_a_message_does_not_retire(pair: Pair) -> None:
     """Not even where the message's context is gone."""
-    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "a", "frame")
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", "a", "frame")
     pair.change("contexts", b"a", None)
     assert pair.call("retire", "one:1") == 0

@@ -82,7 +82,9 @@ def test_a_call_of_the_loops_client_ends_though_redis_is_silent(
             await client.set(f"{prefix}:a", 1)
             with pytest.raises(UNAVAILABLE, match=r"no answer within 0\.2 s"):
                 if pipelined:
-                    await client.pipeline(transaction=False).blpop([f"{prefix}:b"], 0).execute()
+                    pipeline = client.pipeline(transaction=False)
+                    pipeline.blpop([f"{prefix}:b"], 0)
+                    await pipeline.execute()
                 else:
                     await client.blpop([f"{prefix}:b"], 0)
             await client.rpush(f"{prefix}:b", "late")
