@@ -27,6 +27,7 @@ from celery_stargate.lanes.owner import LaneStore
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.renewals import Renewals
 from celery_stargate.lanes.scripts import lane_script
+from celery_stargate.lanes.sequel import Sequel
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
@@ -61,12 +62,14 @@ def app(server: RedisServer, make_app: MakeApp) -> Celery:
     return make_app("ws://127.0.0.1:1", **on(server))
 
 
-def on(server: RedisServer) -> dict[str, Any]:
-    """Return the settings of an app whose broker, results and lanes are there."""
-    return {
-        "redis_url": server.url,
-        "conf": {"broker_url": server.url, "result_backend": server.url},
-    }
+def on(server: RedisServer, results: int = 0) -> dict[str, Any]:
+    """Return the settings of an app whose broker, results and lanes are there.
+
+    Arguments:
+        results: the database of the results; the lanes' is 0.
+    """
+    backend = f"{server.url.rpartition('/')[0]}/{results}"
+    return {"redis_url": server.url, "conf": {"broker_url": server.url, "result_backend": backend}}
 
 
 class Counts:
@@ -209,13 +212,14 @@ def test_a_drain(
     topic: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A backlog goes in few reads, few settles and few finishes, whatever its size.
+    """A backlog goes in few reads, few settles and few finishes, whatever its size, where results
+    are stored elsewhere.
 
     How many receipts there are when a batch is settled would hang on the machine's speed. So the
     first batch waits here until all receipts have come: those after it are full. And it waits until
     the owner has looked for what an earlier one left, which would find what is settled by then.
     """
-    app = make_app(local.url, **on(server))
+    app = make_app(local.url, **on(server, results=1))
     stargate = Stargate.of(app)
     task: Any = app.tasks[produce_task.name]
     for _ in range(COUNT):
@@ -266,22 +270,38 @@ def test_a_drain(
     assert counts.received <= COUNT * 1700
 
 
-def test_a_drain_of_what_nothing_follows(
+@pytest.mark.parametrize(
+    ("sequel", "stored", "received"),
+    # With a result: its key, and what is stored; that the server counts once.
+    [(Sequel.NOTHING, 0, 120), (Sequel.IGNORED, 0, 120), (Sequel.RESULT, COUNT, 720)],
+)
+def test_a_drain_of_what_is_done_at_once(
     server: RedisServer,
     make_app: MakeApp,
     client: redis.Redis,
     local: LocalPulsar,
     topic: str,
     monkeypatch: pytest.MonkeyPatch,
+    sequel: Sequel,
+    stored: int,
+    received: int,
 ) -> None:
-    """Each receipt is a context's name among 200, and three commands for all of these.
+    """Each receipt is a context's name among 200, and three commands for all of these; a result is
+    two more.
 
     The first batch waits for all receipts, as above.
     """
     app = make_app(local.url, **on(server))
     stargate = Stargate.of(app)
     monkeypatch.setattr(stargate, "_require_owner", lambda: None)
-    stargate.produce_many([PAYLOAD] * COUNT, on_error=app.signature("count.alert"))
+    task: Any = app.tasks[produce_task.name]
+    result: Any = None
+    if sequel is Sequel.NOTHING:
+        stargate.produce_many([PAYLOAD] * COUNT, on_error=app.signature("count.alert"))
+    else:
+        for _ in range(COUNT):
+            ignored = sequel is Sequel.IGNORED
+            result = task.apply_async((PAYLOAD,), ignore_result=ignored)
     acknowledger = Acknowledger(app)
     complete = LaneStore.complete
 
@@ -302,10 +322,16 @@ def test_a_drain_of_what_nothing_follows(
     assert scripts["complete"] <= COUNT // 200 + 1
     assert scripts["read"] <= 5
     assert scripts["settle"] == scripts["finish"] == scripts["put_many"] == 0
-    others = commands.total() - commands["exists"] - commands["evalsha"]
+    # The leases are set, too.
+    assert stored <= commands["set"] <= stored + 5
+    assert commands["publish"] == stored
+    if stored:
+        assert result.get(timeout=20)["topic"] == topic
+    counted_apart = ("exists", "evalsha", "set", "publish")
+    others = commands.total() - sum(commands[name] for name in counted_apart)
     # Entries are looked for in steps of 32.
     assert others <= COUNT * 0.2
-    assert counts.received <= COUNT * 120
+    assert counts.received <= COUNT * received
 
 
 def scripts_run(client: redis.Redis) -> int:

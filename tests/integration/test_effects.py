@@ -24,9 +24,11 @@ from kombu.exceptions import KombuError
 from celery_stargate import Failure, ProduceTask, Receipt, Stargate
 from celery_stargate.effects import Effects
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.sequel import PRODUCE, Sequel, StoredResult
 from celery_stargate.plain_results import PlainResults
 from celery_stargate.task import run
 from celery_stargate.trigger import trigger_together
+from celery_stargate.window import Entry
 from tests.integration.conftest import MakeApp
 from tests.servers.fixtures import ServerAddress
 from tests.unit.helpers import TOPIC, NotedLanes
@@ -268,6 +270,27 @@ CASES = {
 }
 
 
+#: Of how many of a case's contexts all is done in the step that settles; of the others of none.
+AT_ONCE = {
+    **dict.fromkeys(
+        [
+            *("plain", "a value", "a link_error, not called for", "priority", "headers", "expires"),
+            *("ignored by the call", "ignored by the task", "ignored by the settings"),
+            *("results that stay", "results for 0 s", "results for 60 s", "results for an hour"),
+        ],
+        1,
+    ),
+    "several": 2,
+}
+
+
+def entry_of(settled: Settled) -> Entry:
+    """Return a context's message as its lane's log has it."""
+    record = settled.record
+    mark = record.mark if len(settled.outcomes) == 1 else Sequel.MORE.value
+    return Entry(1, record.context, b"", -1, Sequel(mark[0]), mark[1:] or PRODUCE)
+
+
 class Lanes(NotedLanes):
     """Lanes that take notes, and have nothing to close."""
 
@@ -400,16 +423,20 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str]]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("name", CASES)
 def test_the_fast_ways_do_what_the_general_ones_do(
-    case: Case,
+    name: str,
     make_app: MakeApp,
     prefix: str,
     redis_server: ServerAddress,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In Redis, on its channels, in the log, for each signal's receiver, and for who waits."""
+    """In Redis, on its channels, in the log, for each signal's receiver, and for who waits.
+
+    The fast ways: past Celery's tracer, callbacks together, and results in the step that settles.
+    """
+    case = CASES[name]
     app = make_app("ws://pulsar.invalid:8080", conf=case.conf)
     make: Any = app.task(name="shop.own", bind=True, base=case.base, shared=False, **case.options)
     task = make(run)
@@ -420,28 +447,41 @@ def test_the_fast_ways_do_what_the_general_ones_do(
         assert records
         contexts = [Settled(each, tuple(case.outcomes(each.context))) for each in records]
 
-        def observe() -> dict[str, Any]:
+        def settle_at_once(effects: Effects) -> list[Settled]:
+            """Do as `complete.lua` with what can be done at once; return the rest."""
+            ways = effects.at_once([(entry_of(each), each.outcomes[0]) for each in contexts])
+            for way in ways:
+                if isinstance(way, StoredResult):
+                    client.set(way.key, way.value, ex=way.expires or None)
+                    client.publish(way.key, way.value)
+            return [each for each, way in zip(contexts, ways, strict=True) if way is False]
+
+        def observe(*, at_once: bool = False) -> dict[str, Any]:
             world.restore()
             caplog.clear()
             pubsub.psubscribe(f"*{prefix}*")
             pubsub.get_message(timeout=5)
             told: list[Any] = []
-            effects = Effects(app, None, "host", told.append)
+            effects = Effects(
+                app, None, "host", told.append, done_matters=lambda: not at_once, beside_lanes=True
+            )
             with watching(case.watched) as heard:
-                done = sorted(effects.run(contexts))
+                left = settle_at_once(effects)
+                ways["at once"] = len(contexts) - len(left)
+                effects.run(left)
+                told_of = [each for each in contexts if each not in left] if at_once else []
             found = {
-                "done": done,
                 "redis": world.contents(),
                 "channels": world.heard(pubsub),
                 "signals": sorted(map(str, heard)),
                 "log": sorted(logged(caplog)),
-                "told": sorted(told, key=lambda each: str(each.record.context)),
+                "told": sorted([*told, *told_of], key=lambda each: str(each.record.context)),
                 "put": [(put.lane, put.record, put.messages) for put in world.lanes.puts],
             }
             pubsub.punsubscribe()
             return found
 
-        ways = {"plain": 0, "together": 0}
+        ways = {"plain": 0, "together": 0, "at once": 0}
         store = PlainResults.store
 
         def count_plain(self: PlainResults, *given: Any) -> bool:
@@ -458,10 +498,17 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             patch.setattr(PlainResults, "store", count_plain)
             patch.setattr(f"{EFFECTS}.trigger_together", count_together)
             fast = observe()
+            assert ways.pop("at once") == 0
         with monkeypatch.context() as patch:
             general(patch)
             slow = observe()
-    assert fast["done"] == sorted(each.context for each in records)
-    for what in fast:
+        fast_ways = dict(ways)
+        fastest = observe(at_once=True)
+    assert [each.record.context for each in fast["told"]] == sorted(
+        each.context for each in records
+    )
+    for what in slow:
         assert fast[what] == slow[what], what
-    assert ways == {"plain": case.plain, "together": case.together}
+        assert fastest[what] == slow[what], what
+    assert fast_ways == {"plain": case.plain, "together": case.together, "at once": 0}
+    assert ways["at once"] == AT_ONCE.get(name, 0)
