@@ -175,11 +175,12 @@ class LaneStore:
         for number, label, frame, place, mark in zip(*(reply[i::5] for i in range(5)), strict=True):
             try:
                 name = label.decode() if label else label_in(frame)
+                task = mark[1:].decode() or PRODUCE
             except ValueError as error:
                 logger.error("lane %s: message %d is %s; left alone", self.lane.name, number, error)
             else:
                 sequel = _SEQUELS.get(mark[:1], Sequel.MORE)
-                yield Entry(number, name, frame, place, sequel, mark[1:].decode() or PRODUCE)
+                yield Entry(number, name, frame, place, sequel, task)
 
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""

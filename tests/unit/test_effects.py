@@ -18,7 +18,9 @@ from celery_stargate.callback import freeze_callback
 from celery_stargate.effects import Effects, callback_id, settled_to_wire
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.sequel import Sequel, StoredResult
 from celery_stargate.outcome import Failure, Outcome, Receipt
+from celery_stargate.window import Entry
 from tests.unit.helpers import TOPIC, NotedLanes, failure, make_app, receipt, sent_by_broker
 
 
@@ -266,3 +268,53 @@ def test_a_call_that_never_got_as_far_as_a_lane(app: Celery) -> None:
     with pytest.raises(ProduceError):
         app.AsyncResult(context).get(timeout=1)
     assert sent_by_broker(app)[0] == [failed.to_dict()]
+
+
+def entry(sequel: Sequel) -> Entry:
+    """Return a message of the produce task."""
+    return Entry(1, "c", b"", sequel=sequel)
+
+
+REDIS = "redis://redis.invalid:6379/0"
+ALL = [entry(each) for each in Sequel]
+
+
+@pytest.mark.parametrize(
+    ("options", "done"),
+    [
+        ({}, {Sequel.NOTHING, Sequel.IGNORED}),
+        ({"beside_lanes": True}, {Sequel.NOTHING, Sequel.IGNORED, Sequel.RESULT}),
+        ({"beside_lanes": True, "on_done": print}, {Sequel.NOTHING}),
+        (
+            {"beside_lanes": True, "on_done": print, "done_matters": lambda: False},
+            {Sequel.NOTHING, Sequel.IGNORED, Sequel.RESULT},
+        ),
+    ],
+)
+def test_what_is_done_in_the_step_that_settles(options: Any, done: set[Sequel]) -> None:
+    """What the step can do, and of what nobody is to be told."""
+    effects = Effects(make_app(result_backend=REDIS), None, **options)
+    found = effects.at_once([(each, receipt("c")) for each in ALL])
+    assert {each.sequel for each, way in zip(ALL, found, strict=True) if way is not False} == done
+    assert all(
+        isinstance(found[ALL.index(each)], StoredResult) == (each.sequel is Sequel.RESULT)
+        for each in ALL
+        if each.sequel in done
+    )
+
+
+def test_failures_are_done_afterwards() -> None:
+    """Somebody may want to hear of them."""
+    effects = Effects(make_app(result_backend=REDIS), None, beside_lanes=True)
+    assert effects.at_once([(each, failure("c")) for each in ALL]) == [False] * len(ALL)
+
+
+def test_a_result_that_cannot_be_made_is_left_to_the_general_way(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is told, and hits no other."""
+    effects = Effects(make_app(result_backend=REDIS), None, beside_lanes=True)
+    outcomes: list[Outcome] = [Receipt(context="a", value=object()), receipt("b")]
+    ways = effects.at_once([(entry(Sequel.RESULT), each) for each in outcomes])
+    assert [type(each) for each in ways] == [bool, StoredResult]
+    assert "the result of context a will be stored by itself" in caplog.text

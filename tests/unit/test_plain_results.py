@@ -17,6 +17,7 @@ from celery.loaders.app import AppLoader
 
 from celery_stargate import ProduceTask
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.sequel import Sequel, StoredResult
 from celery_stargate.plain_results import PlainResults
 from celery_stargate.result_form import ResultForm
 from celery_stargate.results import ResultBatch
@@ -336,3 +337,56 @@ def test_a_form_that_does_not_last_is_made_for_each_batch(
         assert plain.store(record, {})
         assert plain.store(record, {})
     assert len(made) == 2
+
+
+def at_once(app: Celery, sequel: Sequel = Sequel.RESULT, task: str = TASK) -> StoredResult | bool:
+    """Ask for the result of one receipt."""
+    return PlainResults(app, ResultBatch(app.backend)).at_once(task, sequel, receipt("c"))
+
+
+def test_a_result_at_once_is_what_is_stored_else() -> None:
+    """The same key, value and end; and nothing is kept."""
+    app = redis_app(result_expires=60)
+    batch = ResultBatch(app.backend)
+    plain = PlainResults(app, batch)
+    found = plain.at_once(TASK, Sequel.RESULT, receipt("c"))
+    assert len(batch) == 0
+    assert plain.store(Record("c", task=TASK), receipt("c").to_dict())
+    assert found == batch.take_last()
+
+
+def test_what_is_ignored_is_done_at_once() -> None:
+    """Wherever results are stored."""
+    for app in (redis_app(), make_app(), make_app(result_backend=None)):
+        assert at_once(app, Sequel.IGNORED) is True
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        lambda: redis_app(result_extended=True),
+        lambda: redis_app(result_serializer="pickle", accept_content=["json", "pickle"]),
+        lambda: redis_app(task_ignore_result=True),
+        make_app,
+        lambda: make_app(result_backend=None),
+        lambda: redis_app(result_backend="sentinel://host:1"),
+    ],
+    ids=["extended", "pickle", "ignored by the task", "memory", "none", "sentinel"],
+)
+def test_what_cannot_be_done_at_once(app: Callable[[], Celery]) -> None:
+    """Is left to the general ways."""
+    assert at_once(app()) is False
+
+
+def test_tasks_at_once() -> None:
+    """One without work of its own, known here by that name."""
+    app = redis_app()
+    assert isinstance(at_once(app, task=own(app)), StoredResult)
+    assert at_once(app, task="shop.gone") is False
+    assert at_once(app, Sequel.MORE) is False
+    app = redis_app()
+    hooked = type("Hooked", (ProduceTask,), {"on_success": lambda *_args, **_options: None})
+    assert at_once(app, task=own(app, hooked)) is False
+    app = redis_app()
+    batch = ResultBatch(app.backend)
+    assert PlainResults(app, batch).at_once(TASK, Sequel.RESULT, receipt('a"b')) is False

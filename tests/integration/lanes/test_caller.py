@@ -17,7 +17,7 @@ from celery_stargate import ContextInUse, LaneFull, Receipt, StoreUnavailable
 from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.record import Record
-from celery_stargate.lanes.sequel import Sequel
+from celery_stargate.lanes.sequel import PRODUCE, Sequel
 from celery_stargate.outcome import Failure, Outcome
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
 from tests.integration.rig import Proxy, elapsed, wait_for
@@ -65,6 +65,37 @@ def test_messages_stand_in_the_log_in_the_order_of_their_put(
         (5, "c", -1),
     ]
     assert [each.frame for each in entries][1] == b"frame b 0"
+
+
+def test_a_message_has_the_mark_of_what_follows_it(lanes: Lanes, lane: Lane, owner: Owner) -> None:
+    """With the name of a task of one's own; a list has none, whatever follows it."""
+    request = '{"ignore_result": false}'
+    records = [
+        Record("quiet", on_error="{}"),
+        Record("waited for", inbox="i/1"),
+        Record("called", task=PRODUCE, request=request),
+        Record("own", task="shop.\u00f6", request=request),
+    ]
+    for record in records:
+        lanes.put(lane, record, [("", frame_of(record.context))], timeout=60.0)
+    put(lanes, lane, "list", 2)
+    entries = owner.do(owner.store.read(0, 100, 1 << 20, mark=False))
+    assert [(each.sequel, each.task) for each in entries] == [
+        (Sequel.NOTHING, PRODUCE),
+        (Sequel.MORE, PRODUCE),
+        (Sequel.RESULT, PRODUCE),
+        (Sequel.RESULT, "shop.\u00f6"),
+        (Sequel.MORE, PRODUCE),
+        (Sequel.MORE, PRODUCE),
+    ]
+
+
+def test_many_have_their_marks_too(lanes: Lanes, lane: Lane, owner: Owner) -> None:
+    """As if each were put by itself."""
+    record = Record("own", task="shop.orders", request='{"ignore_result": true}')
+    lanes.put_many([(lane, record, frame_of("own"))], timeout=60.0)
+    [entry] = owner.do(owner.store.read(0, 100, 1 << 20, mark=False))
+    assert (entry.label, entry.sequel, entry.task) == ("own", Sequel.IGNORED, "shop.orders")
 
 
 @pytest.mark.smoke

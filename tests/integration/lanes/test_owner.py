@@ -13,6 +13,7 @@ from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.owner import Fenced
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.sequel import StoredResult
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
 from tests.integration.rig import Proxy, wait_for
 from tests.servers.fixtures import ServerAddress
@@ -480,6 +481,28 @@ class TestNumbers:
             assert labels(owner) == ["a", "b"]
             lanes.settle(lane, receipt("list"), place=place)
         assert labels(owner) == ["a", "b"]
+
+
+def test_a_result_is_stored_in_the_step_that_settles(
+    owner: Owner, lanes: Lanes, lane: Lane, client: redis.Redis, prefix: str
+) -> None:
+    """With its end, where it has one; the answer counts what came too late."""
+    for context in ("quiet", "told", "kept"):
+        put(lanes, lane, context)
+    results = [
+        ("told", StoredResult(f"{prefix}:told", "one", 60)),
+        ("kept", StoredResult(f"{prefix}:kept", "two", 0)),
+        ("late", StoredResult(f"{prefix}:late", "three", 0)),
+    ]
+    assert owner.do(owner.store.complete(["quiet"], results, "t")) == (1, False)
+    assert client.mget([f"{prefix}:{each}" for each in ("told", "kept", "late")]) == [
+        b"one",
+        b"two",
+        None,
+    ]
+    assert 0 < int(str(client.ttl(f"{prefix}:told"))) <= 60
+    assert client.ttl(f"{prefix}:kept") == -1
+    assert labels(owner) == []
 
 
 def test_a_message_whose_label_cannot_be_read_is_left_alone(

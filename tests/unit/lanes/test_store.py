@@ -9,7 +9,7 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import ConfigurationError
-from celery_stargate.lanes.store import connect_async, find_redis_url, stream_entries
+from celery_stargate.lanes.store import connect_async, find_redis_url, is_same_redis, stream_entries
 
 
 def app(broker: str | None = None, backend: str | None = None) -> Celery:
@@ -53,6 +53,29 @@ def test_a_setting_that_is_no_redis(setting: str) -> None:
     with pytest.raises(ConfigurationError, match="^stargate_redis_url must be") as caught:
         find_redis_url(setting, app("redis://broker", "redis://backend"))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "url", "same"),
+    [
+        ("redis://", "redis://localhost:6379/0", True),
+        ("redis://host/1", "redis://host:6379/1", True),
+        ("redis://host/1", "redis://host/2", False),
+        ("redis://host/1", "redis://other/1", False),
+        ("redis://host:1/1", "redis://host:2/1", False),
+        ("redis://host", "rediss://host", False),
+        ("redis+socket:///run/redis.sock", "unix:///run/redis.sock", True),
+        # Another user may have other rights there.
+        ("redis://:a@host", "redis://:b@host", False),
+        ("rpc://", "redis://", False),
+        ("redis://host:x", "redis://host", False),
+        (None, "redis://", False),
+        (object(), "redis://", False),
+    ],
+)
+def test_whether_results_are_stored_beside_the_lanes(backend: object, url: str, same: bool) -> None:
+    """In the same database, by the same user."""
+    assert is_same_redis(backend, url) is same
 
 
 @pytest.mark.parametrize("url", ["redis://host", "rediss://host", "unix:///run/redis.sock"])

@@ -140,6 +140,7 @@ def test_an_outcome_is_an_event(
     parent.consumer = Consumer(enabled=True)
     step = StargateStep(parent)
     step.start(parent)
+    assert acknowledgers[0].given["done_matters"]()
     acknowledgers[0].given["on_done"](Settled(Record("c", task="shop.orders"), (outcome,)))
     [(sent, fields)] = parent.consumer.sent
     assert (sent, fields["uuid"]) == (kind, "c")
@@ -158,5 +159,7 @@ def test_no_event_where_none_is_wanted(
     parent.consumer = consumer
     step = StargateStep(parent)
     step.start(parent)
+    matters = acknowledgers[0].given["done_matters"]()
+    assert matters is (consumer is not None and consumer.event_dispatcher.enabled)
     acknowledgers[0].given["on_done"](Settled(Record("c", task=task), (receipt("c"),)))
     assert consumer is None or consumer.sent == []
