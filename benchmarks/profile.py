@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,17 @@ class _Work:
         """Look at each way of a message once."""
         self._way("results", "with results", lambda app: app.tasks[produce_task.name].delay)
         self._way("silent", "`ignore_result`", lambda app: app.tasks["bench.produce_silent"].delay)
+        self._way("on-ack", "`on_ack`", _calls_with_on_ack, effects=True)
         self._way("many", "`produce_many`", None)
 
-    def _way(self, name: str, words: str, calls: Callable[[Celery], Any] | None) -> None:
+    def _way(
+        self,
+        name: str,
+        words: str,
+        calls: Callable[[Celery], Any] | None,
+        *,
+        effects: bool = False,
+    ) -> None:
         app = make_app(self._config)
         stargate = Stargate.of(app)
         # A survey that finds no worker would start an owner while the caller is looked at.
@@ -107,13 +116,13 @@ class _Work:
         with acknowledger:
             loop = self._thread("stargate")
             with Sampler(loop) as loops:
-                if calls is None:
-                    # Nothing follows the receipts, and there are no effects.
-                    self._wait(settling)
-                else:
+                if effects:
                     with Sampler(self._thread("stargate-effects_0")) as done:
                         self._wait(settling)
                     self._add(f"effects-{name}", f"worker's effects, {words}", done)
+                else:
+                    # All that follows the receipts is done in the step that settles.
+                    self._wait(settling)
         settling.require_success()
         self._add(f"loop-{name}", f"worker's loop, {words}", loops)
         self._redis(f"redis-drain-{name}", f"Redis, drain, {words}", redis_before)
@@ -148,6 +157,12 @@ class _Work:
             if time.monotonic() > end:
                 raise BenchmarkError("it was not drained in 60 s")
             time.sleep(0.02)
+
+
+def _calls_with_on_ack(app: Celery) -> Callable[[str], Any]:
+    # A queue of their own: in the other one is what failed.
+    on_ack = app.signature("bench.on_ack", queue="profile-on-ack")
+    return partial(app.tasks[produce_task.name].delay, on_ack=on_ack)
 
 
 def measure(*, quick: bool, now: datetime) -> Profile:
