@@ -33,7 +33,7 @@ class NoopGet(Rival):
     group = "one"
     name = "noop-get"
     title = "a task that does nothing: `delay().get()` (no Pulsar)"
-    count = 300
+    count = 600
 
     def setup(self, site: Site) -> None:
         super().setup(site)
@@ -51,7 +51,7 @@ class LaneGet(Rival):
     group = "one"
     name = "lane-get"
     title = "**`produce_task.delay().get()`**"
-    count = 300
+    count = 600
 
     def setup(self, site: Site) -> None:
         super().setup(site)
@@ -73,6 +73,7 @@ class LaneGetHalfLoad(LaneGet):
 
     name = "lane-get-half-load"
     title = "**`produce_task.delay().get()`**, the worker at half its load"
+    count = 300
 
     def run(self, count: int) -> Laps:
         with self.site.caller() as app, self._worker.awake():
@@ -151,7 +152,7 @@ class WebSocketRoundTrip(Rival):
     group = "one"
     name = "websocket-round-trip"
     title = "a bare WebSocket round trip (no Celery, no Redis)"
-    count = 300
+    count = 600
 
     def run(self, count: int) -> Laps:
         return asyncio.run(self._run(count))
