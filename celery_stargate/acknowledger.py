@@ -25,7 +25,7 @@ from .effects import Effects
 from .lane_owner import Tools
 from .lanes.lane import Lane
 from .lanes.record import Record, Settled
-from .lanes.store import connect_async, is_same_redis
+from .lanes.store import are_results_beside, connect_async
 from .log import logger
 from .outcome import Outcome
 from .producer import Endpoint, Producer
@@ -81,7 +81,7 @@ class Acknowledger:
             hostname,
             on_done,
             done_matters=done_matters,
-            beside_lanes=is_same_redis(app.conf.result_backend, self._redis_url),
+            beside_lanes=are_results_beside(app.conf.result_backend, self._redis_url),
         )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

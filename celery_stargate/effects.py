@@ -46,7 +46,8 @@ class Effects:
         hostname: the worker's name, for results and events.
         on_done: called with each context whose effects were done.
         done_matters: whether ``on_done`` has anything to do now; by default it always has.
-        beside_lanes: whether the app's results are stored in the Redis that holds the lanes.
+        beside_lanes: whether the app's results are stored in the Redis that holds the lanes, or
+            nowhere.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Effects:
             where its effects are to be done afterwards, by :meth:`run`.
         """
         plain: PlainResults | None = None
-        if self._on_done is None or not self._done_matters():
+        if self._beside_lanes and (self._on_done is None or not self._done_matters()):
             plain = self._plain
             plain.begin()
         found: list[StoredResult | bool] = []
@@ -124,8 +125,6 @@ class Effects:
         return found
 
     def _at_once(self, plain: PlainResults, entry: Entry, receipt: Receipt) -> StoredResult | bool:
-        if entry.sequel is Sequel.RESULT and not self._beside_lanes:
-            return False
         try:
             return plain.at_once(entry.task, entry.sequel, receipt)
         except Exception:

@@ -78,6 +78,7 @@ class PlainResults:
         self._tasks, self._form = {}, None
         backend = app.backend
         self._stores = isinstance(backend, RedisBackend | DisabledBackend)
+        self._stores_nowhere = isinstance(backend, DisabledBackend)
         # Sentinel's, and others to come, find their Redis otherwise than by a URL.
         self._stores_in_redis = type(backend) is RedisBackend
         #: Whether there are plain results, as far as that goes.
@@ -133,7 +134,7 @@ class PlainResults:
         task = self._task(name) if self._any else None
         if task is None or not is_plain_id(receipt.context):
             return False
-        if sequel is Sequel.IGNORED:
+        if sequel is Sequel.IGNORED or self._stores_nowhere:
             return True
         if sequel is not Sequel.RESULT or task.ignore_result or not self._stores_in_redis:
             return False

@@ -19,7 +19,13 @@ while count > 0 and bytes > 0 do
     local mark, frame, label, place = fields[1], fields[2], '', '-1'
     for i = 3, #fields, 2 do
       local name, value = fields[i], fields[i + 1]
-      if name == 'l' then label = value elseif name == 't' then mark = mark .. value else place = value end
+      if name == 'l' then
+        label = value
+      elseif name == 't' then
+        mark = mark .. value
+      elseif name == 'p' then
+        place = value
+      end
     end
     if (bytes < #frame and #reply > 1) or (ARGV[6] == '1' and number ~= last + 1) then
       bytes = 0

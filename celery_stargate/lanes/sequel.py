@@ -53,10 +53,12 @@ class Request(msgspec.Struct):
     @property
     def sequel(self) -> Sequel:
         """What follows, where there is no callback of ours."""
-        if self.goes_on or self.group is not None or self.parent_id is not None:
+        # Group and parent stand beside a result. Without a word whether it is wanted, the task
+        # decides, which only a worker knows for sure.
+        beside = self.group is not None or self.parent_id is not None
+        if self.goes_on or beside or self.ignore_result is None:
             return Sequel.MORE
-        wanted = {True: Sequel.IGNORED, False: Sequel.RESULT}
-        return wanted.get(self.ignore_result, Sequel.MORE)  # type: ignore[arg-type]
+        return Sequel.IGNORED if self.ignore_result else Sequel.RESULT
 
 
 _decode = msgspec.json.Decoder(Request).decode

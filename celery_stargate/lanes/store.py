@@ -23,7 +23,7 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["connect", "connect_async", "find_redis_url", "is_same_redis", "stream_entries"]
+__all__ = ["are_results_beside", "connect", "connect_async", "find_redis_url", "stream_entries"]
 
 #: What redis-py raises where Redis is away, busy loading, read-only or full: it may pass.
 UNAVAILABLE: tuple[type[Exception], ...] = (
@@ -89,12 +89,14 @@ def find_redis_url(setting: str | None, app: Celery) -> str:
     )
 
 
-def is_same_redis(backend: object, url: str) -> bool:
-    """Whether a result backend is the Redis of a URL, database and user included.
+def are_results_beside(backend: object, url: str) -> bool:
+    """Whether results are stored in the Redis of a URL, database and user included, or nowhere.
 
     Arguments:
-        backend: as the app's settings have it.
+        backend: the result backend, as the app's settings have it.
     """
+    if backend is None:
+        return True
     if not isinstance(backend, str):
         return False
     try:

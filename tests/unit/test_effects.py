@@ -282,7 +282,7 @@ ALL = [entry(each) for each in Sequel]
 @pytest.mark.parametrize(
     ("options", "done"),
     [
-        ({}, {Sequel.NOTHING, Sequel.IGNORED}),
+        ({}, {Sequel.NOTHING}),
         ({"beside_lanes": True}, {Sequel.NOTHING, Sequel.IGNORED, Sequel.RESULT}),
         ({"beside_lanes": True, "on_done": print}, {Sequel.NOTHING}),
         (

@@ -10,6 +10,7 @@ import redis
 from celery_stargate import StoreUnavailable
 from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.sequel import StoredResult
 from tests.integration.lanes.rig import Owner, failure, put, receipt
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import require
@@ -116,6 +117,19 @@ def test_a_lane_drains(
     owner.do(owner.store.finish(["a", "b", "c", "list"]))
     assert client.hlen(lane.key(PREFIX, "contexts")) == 0
     assert client.zcard(lane.key(PREFIX, "tombstones")) == 3
+
+
+def test_results_are_stored_with_what_is_settled(
+    lanes: Lanes, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+) -> None:
+    """A result is less than the record and the message that go for it."""
+    for context in "ab":
+        put(lanes, lane, context, tombstone=60.0)
+    fill()
+    result = StoredResult(f"{PREFIX}:result", "value", 60)
+    assert owner.do(owner.store.complete(["a"], [("b", result)], "token")) == (0, False)
+    assert client.get(f"{PREFIX}:result") == b"value"
+    assert client.hlen(lane.key(PREFIX, "contexts")) == 0
 
 
 def test_deadlines_and_effects_go_on(

@@ -30,10 +30,8 @@ def called(task: str = PRODUCE, *, is_list: bool = False, **request: Any) -> Rec
         (called(ignore_result=True), Sequel.IGNORED),
         (called("shop.orders"), Sequel.RESULT),
         (called(callbacks=[], chain=None, errbacks=[{"task": "x"}]), Sequel.RESULT),
-        # Whose result is wanted depends on the task then, which only a worker knows for sure.
         (called(ignore_result=None), Sequel.MORE),
         (Record("c", task=PRODUCE), Sequel.MORE),
-        # It stands beside the result.
         (called(group="g"), Sequel.MORE),
         (called(parent_id="p"), Sequel.MORE),
         (called(callbacks=[{"task": "x"}]), Sequel.MORE),

@@ -9,7 +9,12 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import ConfigurationError
-from celery_stargate.lanes.store import connect_async, find_redis_url, is_same_redis, stream_entries
+from celery_stargate.lanes.store import (
+    are_results_beside,
+    connect_async,
+    find_redis_url,
+    stream_entries,
+)
 
 
 def app(broker: str | None = None, backend: str | None = None) -> Celery:
@@ -69,13 +74,13 @@ def test_a_setting_that_is_no_redis(setting: str) -> None:
         ("redis://:a@host", "redis://:b@host", False),
         ("rpc://", "redis://", False),
         ("redis://host:x", "redis://host", False),
-        (None, "redis://", False),
+        (None, "redis://", True),
         (object(), "redis://", False),
     ],
 )
 def test_whether_results_are_stored_beside_the_lanes(backend: object, url: str, same: bool) -> None:
-    """In the same database, by the same user."""
-    assert is_same_redis(backend, url) is same
+    """In the same database, by the same user; or not at all."""
+    assert are_results_beside(backend, url) is same
 
 
 @pytest.mark.parametrize("url", ["redis://host", "rediss://host", "unix:///run/redis.sock"])
