@@ -683,9 +683,47 @@ def test_a_list_whose_messages_are_elsewhere(pair: Pair) -> None:
     """Is settled in runs, too: no entry of this lane is its own."""
     pair.call("put", "t1", "b", "{}", UNIT, 0, 0, UNIT, "f", "", "frame")
     pair.call("put", "t2", "a", "{}", UNIT, 0, 0, UNIT, "f", *["", ""] * 3)
-    pair.call("settle", "", "t3", UNIT, "a", 0, "{}", "ok", "a", 2, "{}", "ok")
+    pair.call("settle", "", "t3", UNIT, "a", 0, "{}", "ok", "a", 1, "{}", "ok")
     assert [number for number, _ in pair.state.log] == [1]
-    assert pair.call("settle", "", "t4", UNIT, "a", 1, "{}", "ok")[1][0] == b"due"
+    assert pair.call("settle", "", "t4", UNIT, "a", 2, "{}", "ok")[1][0] == b"due"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "answers"),
+    [
+        ([(0, "ok"), (2, "ok")], [b"part", b"late"]),
+        ([(3, "ok"), (0, "ok")], [b"late", b"part"]),
+        ([(0, "ok"), (-1, "ok")], [b"part", b"due"]),
+        ([(-1, "ok"), (0, "ok")], [b"due", b"due"]),
+        ([(0, "ok"), (0, "ok")], [b"part", b"part"]),
+        ([(0, "ok"), (1, "error")], [b"part", b"due"]),
+        ([(0, "error"), (1, "ok")], [b"part", b"due"]),
+        ([(0, "foreign"), (1, "ok")], [b"ignored", b"part"]),
+        ([(1, "ok"), (0, "foreign")], [b"part", b"ignored"]),
+    ],
+)
+def test_what_is_no_run_is_settled_one_by_one(
+    pair: Pair, outcomes: list[tuple[int, str]], answers: list[bytes]
+) -> None:
+    """Each gets the answer that it would get by itself."""
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", *["", "frame"] * 2)
+    given = [each for place, kind in outcomes for each in ("a", place, f'{{"n":{place}}}', kind)]
+    found = pair.call("settle", "one:1", "t", UNIT, *given)[1:]
+    assert [each[0] for each in found] == answers
+
+
+@pytest.mark.parametrize(
+    "done", [*itertools.combinations("abcd", 2), *itertools.combinations("abcd", 3)]
+)
+def test_of_a_lane_goes_what_is_completed_and_nothing_else(
+    pair: Pair, done: tuple[str, ...]
+) -> None:
+    """Whether it is the lane's beginning, which goes at once, or lies apart."""
+    for context in "abcd":
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "q", "", "frame")
+    assert pair.call("complete", "one:1", "t", len(done), *done) == [0, 0]
+    left = [number for number, context in enumerate("abcd", 1) if context not in done]
+    assert [number for number, _ in pair.state.log] == left
 
 
 def test_a_completed_context_is_buried(pair: Pair) -> None:

@@ -486,9 +486,11 @@ class TestNumbers:
 def test_a_result_is_stored_in_the_step_that_settles(
     owner: Owner, lanes: Lanes, lane: Lane, client: redis.Redis, prefix: str
 ) -> None:
-    """With its end, where it has one; the answer counts what came too late."""
+    """With its end, and told to who waits; the answer counts what came too late."""
     for context in ("quiet", "told", "kept"):
         put(lanes, lane, context)
+    pubsub = client.pubsub()  # type: ignore[no-untyped-call]
+    pubsub.subscribe(f"{prefix}:told", f"{prefix}:kept", f"{prefix}:late")
     results = [
         ("told", StoredResult(f"{prefix}:told", "one", 60)),
         ("kept", StoredResult(f"{prefix}:kept", "two", 0)),
@@ -503,6 +505,12 @@ def test_a_result_is_stored_in_the_step_that_settles(
     assert 0 < int(str(client.ttl(f"{prefix}:told"))) <= 60
     assert client.ttl(f"{prefix}:kept") == -1
     assert labels(owner) == []
+    with pubsub:
+        heard = [pubsub.get_message(timeout=5) for _ in range(3 + 2)][3:]
+    assert [(each["channel"], each["data"]) for each in heard] == [
+        (f"{prefix}:told".encode(), b"one"),
+        (f"{prefix}:kept".encode(), b"two"),
+    ]
 
 
 def test_a_message_whose_label_cannot_be_read_is_left_alone(
