@@ -688,6 +688,19 @@ def test_a_list_whose_messages_are_elsewhere(pair: Pair) -> None:
     assert pair.call("settle", "", "t4", UNIT, "a", 2, "{}", "ok")[1][0] == b"due"
 
 
+def test_a_run_that_comes_twice_counts_once(pair: Pair) -> None:
+    """The second outcomes change nothing, and the list still waits for the others."""
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", *["", "frame"] * 5)
+    for token in ("one", "two"):
+        given = [each for place in (0, 1) for each in ("a", place, f'{{"by":"{token}"}}', "ok")]
+        pair.call("settle", "", token, UNIT, *given)
+    assert pair.state.outcomes == {
+        b"a\nleft": b"3",
+        b"a\n0": b'{"by":"one"}',
+        b"a\n1": b'{"by":"one"}',
+    }
+
+
 @pytest.mark.parametrize(
     ("outcomes", "answers"),
     [
