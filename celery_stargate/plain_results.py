@@ -131,12 +131,13 @@ class PlainResults:
         Raises:
             What the backend raises, when it cannot encode a result.
         """
-        task = self._task(name) if self._any else None
+        known = self._any and sequel in (Sequel.RESULT, Sequel.IGNORED)
+        task = self._task(name) if known else None
         if task is None or not is_plain_id(receipt.context):
             return False
         if sequel is Sequel.IGNORED or self._stores_nowhere:
             return True
-        if sequel is not Sequel.RESULT or task.ignore_result or not self._stores_in_redis:
+        if task.ignore_result or not self._stores_in_redis:
             return False
         fill = self._filler()
         return False if fill is None else fill(receipt.context, receipt.to_dict())
