@@ -26,7 +26,7 @@ class Event(Enum):
     PUT = "put"  #: the caller records it
     PUT_MANY = "put_many"  #: the caller records it, together with others
     RECEIPT = "settle"  #: its last receipt came, or it was refused
-    COMPLETION = "complete"  #: its receipt came, and nothing follows it
+    COMPLETION = "complete"  #: its receipt came, and nothing follows it but a result, stored here
     DEADLINE = "expire"  #: its deadline passed
     EFFECTS = "finish"  #: its result is stored and its callbacks are published
 
