@@ -59,6 +59,11 @@ class Socket:
     def __init__(
         self, url: str, headers: dict[str, str], context: ssl.SSLContext | None = None
     ) -> None:
+        if context is not None:
+            # This client reads in one thread and writes in another, over one TLS session. With TLS
+            # 1.3 the tickets that come behind the handshake would be read while the first request
+            # is written, and now and then it would not arrive.
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
         self._open = ExitStack()
         self._connection = self._open.enter_context(
             connect(
