@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from redis.exceptions import ResponseError
+
 from .backoff import Backoff
 from .cancel import cancel_all
 from .deduplication import MakeProducer
@@ -21,6 +23,7 @@ from .lanes.lane import Lane
 from .lanes.owner import Fenced, LaneStore, LaneTick, Receded
 from .lanes.record import Settled
 from .lanes.renewals import Renewals
+from .lanes.sequel import StoredResult
 from .lanes.store import UNAVAILABLE
 from .log import logger
 from .numbering import Misaligned, Numbered, Unfit, leading_run, producer_query
@@ -118,6 +121,8 @@ class LaneOwner:
         self._outcomes: list[tuple[Entry, Outcome]] = []
         #: Labels that have an outcome which Redis does not know yet.
         self._settling: set[str] = set()
+        #: Whether Redis refused to store results in the step that settles.
+        self._results_later = False
         self._settle_now = asyncio.Event()
         self._effects: asyncio.Queue[Settled] = asyncio.Queue()
         #: Contexts whose effects are queued here or being done.
@@ -513,8 +518,28 @@ class LaneOwner:
         self, batch: Sequence[tuple[Entry, Outcome]]
     ) -> tuple[Sequence[Settled], int, bool]:
         """Settle some outcomes; return what :meth:`LaneStore.settle` does."""
-        quiet, results, triples = [], [], []
         ways = self._tools.effects.at_once(batch)
+        later = [way is True for way in ways]
+        if self._results_later or later == ways:
+            return await self._settle_ways(batch, later)
+        try:
+            return await self._settle_ways(batch, ways)
+        except UNAVAILABLE:
+            raise
+        except ResponseError:
+            # It would refuse it again, and the messages would be sent again and again.
+            self._results_later = True
+            logger.error(
+                "lane %s: Redis refuses to settle messages and store their results in one step; "
+                "results are stored after it. Let its user SET and PUBLISH the keys of results",
+                self.lane.name,
+            )
+            return await self._settle_ways(batch, later)
+
+    async def _settle_ways(
+        self, batch: Sequence[tuple[Entry, Outcome]], ways: Sequence[StoredResult | bool]
+    ) -> tuple[Sequence[Settled], int, bool]:
+        quiet, results, triples = [], [], []
         for (entry, outcome), way in zip(batch, ways, strict=True):
             if way is False:
                 triples.append((entry.context, entry.place, outcome))

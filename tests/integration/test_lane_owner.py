@@ -15,6 +15,7 @@ from celery import Celery
 
 from celery_stargate import Acknowledger, ProduceError, ProduceTimeout, Stargate
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.owner import LaneStore
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import Proxy, Triggered, elapsed, wait_for
@@ -153,6 +154,33 @@ class TestFaults:
         assert sorted(first_occurrences(local, topic), key=int) == numbers(301)
         assert stargate.lanes.backlog(Lane(topic)) == 0
         assert Triggered(app).none()
+
+    def test_results_that_redis_refuses_in_a_script_are_stored_after_it(
+        self,
+        app: Celery,
+        local: LocalPulsar,
+        topic: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """As where its user may not, or where their keys are elsewhere: nothing is sent again."""
+        complete = LaneStore.complete
+        refused = 0
+
+        async def refuse(self: LaneStore, quiet: Any, results: Any, token: str) -> Any:
+            nonlocal refused
+            if results:
+                refused += 1
+                raise redis.exceptions.ResponseError("NOPERM")
+            return await complete(self, quiet, results, token)
+
+        monkeypatch.setattr(LaneStore, "complete", refuse)
+        with Acknowledger(app):
+            for payload in ("1", "2"):
+                all_stored(send(app, [payload]))
+        assert local.payloads(topic) == [b"1", b"2"]
+        assert refused == 1
+        assert caplog.text.count("Let its user SET and PUBLISH") == 1
 
     def test_what_nothing_follows_is_told_where_it_failed(
         self, app: Celery, local: LocalPulsar, topic: str

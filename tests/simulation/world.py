@@ -40,7 +40,7 @@ from tests.simulation.redis_server import RedisServer, SimulatedRedis
 
 __all__ = ["Result", "World", "run"]
 
-decode_receipt = msgspec.json.Decoder(Receipt).decode
+_decode_receipt = msgspec.json.Decoder(Receipt).decode
 
 #: How long everything is watched after all is done, in seconds: what comes late shows itself. What
 #: an idle owner overlooked he finds within a third of a lease and three looks.
@@ -322,7 +322,7 @@ class World:
         self.ledger.watch_script(self.loop.now, now_ms, _lane_of(keys[0]), name, args, reply)
         published, self.redis.model.published = self.redis.model.published, []
         for _, value in published:
-            self._tell(decode_receipt(value))
+            self._tell(_decode_receipt(value))
         if self.traced and name not in ("tick", "read"):
             self.note(f"redis: {name} {_lane_of(keys[0])} {_short(args)} -> {reply}")
 
