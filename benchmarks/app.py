@@ -107,7 +107,7 @@ def _topics(config: Config) -> dict[str, Any]:
         topics[f"lanes-{lanes}"] = {"topic": config.topic(f"lanes-{lanes}"), "lanes": lanes}
     for window in WINDOWS:
         name = f"window-{window}"
-        topics[name] = {"topic": config.topic(name), "max_pending": window}
+        topics[name] = {"topic": config.topic(name), "max_in_flight": window}
     return topics
 
 

@@ -18,7 +18,7 @@ from celery import Celery
 from celery.result import denied_join_result
 
 from celery_stargate import Receipt, Stargate, produce_task
-from celery_stargate.effects import Effects
+from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.record import Record, decode_settled, encode_outcome, encode_record
 
 TOPIC = "persistent://public/default/profile"

@@ -3,10 +3,10 @@
 Everything here is public; what is not here is not.
 """
 
-from .acknowledger import Acknowledger
-from .client import Stargate
-from .direct import produce
-from .errors import (
+from celery_stargate.acknowledger import Acknowledger
+from celery_stargate.app import Stargate
+from celery_stargate.calls.direct import produce
+from celery_stargate.errors import (
     ConfigurationError,
     ContextInUse,
     InvalidMessage,
@@ -16,9 +16,9 @@ from .errors import (
     StargateError,
     StoreUnavailable,
 )
-from .message import Message
-from .outcome import Failure, Receipt
-from .task import ProduceTask, produce_task
+from celery_stargate.model.message import Message
+from celery_stargate.model.outcome import Failure, Receipt
+from celery_stargate.task import ProduceTask, produce_task
 
 __all__ = [
     # client

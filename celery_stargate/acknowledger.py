@@ -16,22 +16,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
-from .call import check_context
-from .callback import Callbacks
-from .client import Stargate
-from .crew import CONTEXTS_LANE, Crew
-from .deduplication import require_deduplication
-from .effects import Effects
-from .lane_owner import Tools
-from .lanes.lane import Lane
-from .lanes.record import Record, Settled
-from .lanes.store import are_results_beside, connect_async
-from .log import logger
-from .outcome import Outcome
-from .producer import Endpoint, Producer
-from .settings import ProducerOptions
-from .task import read_timeout
-from .topic import Topic
+from celery_stargate.app import Stargate
+from celery_stargate.calls.prepare import check_context
+from celery_stargate.delivery.owner import Tools
+from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.effects.run import Effects
+from celery_stargate.effects.signatures import Callbacks
+from celery_stargate.lanes.connections import are_results_beside, connect_async
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.model.durations import read_timeout
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.outcome import Outcome
+from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.deduplication import require_deduplication
+from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.pulsar.producer import Producer
+from celery_stargate.support.log import logger
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -85,7 +86,7 @@ class Acknowledger:
         )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._crew: Crew | None = None
+        self._crew: Supervisor | None = None
         self._stop = threading.Event()
         _alive.add(self)
 
@@ -237,9 +238,9 @@ class Acknowledger:
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def _make_crew(self, executor: ThreadPoolExecutor) -> Crew:
+    def _make_crew(self, executor: ThreadPoolExecutor) -> Supervisor:
         settings = self._settings
-        return Crew(
+        return Supervisor(
             settings,
             connect_async(self._redis_url),
             connect_async(self._redis_url),

@@ -108,9 +108,9 @@ class ProduceError(StargateError):
         return self.failure.get("context")
 
     @property
-    def outcome(self) -> str:
+    def status(self) -> str:
         """``refused`` (it is not in the topic) or ``unknown`` (it may be there)."""
-        return str(self.failure.get("outcome", "unknown"))
+        return str(self.failure.get("status", "unknown"))
 
     @property
     def reason(self) -> str:
@@ -119,13 +119,13 @@ class ProduceError(StargateError):
 
     def __str__(self) -> str:
         topic = self.failure.get("topic") or "no topic"
-        return f"{self.outcome}: {self.reason} (context {self.context}, {topic})"
+        return f"{self.status}: {self.reason} (context {self.context}, {topic})"
 
 
 class ProduceTimeout(ProduceError):
     """The deadline passed before a receipt came.
 
-    ``outcome`` says whether it was never sent (``refused``) or may be stored (``unknown``).
+    ``status`` says whether it was never sent (``refused``) or may be stored (``unknown``).
     """
 
 

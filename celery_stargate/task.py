@@ -6,42 +6,31 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from celery import Task, shared_task, uuid
+from celery import shared_task, uuid
 from celery.backends.base import DisabledBackend
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
-from .callback import Callbacks, pack
-from .errors import ConfigurationError, InvalidMessage, ProduceError, ProduceTimeout
-from .lanes.sequel import PRODUCE
-from .message import Message
-from .outcome import Failure
+from celery_stargate.effects.signatures import Callbacks, pack
+from celery_stargate.effects.tracer import OutcomeTask, run
+from celery_stargate.errors import ConfigurationError, InvalidMessage
+from celery_stargate.model.durations import read_timeout, until
+from celery_stargate.model.message import Message
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from .call import Call
-    from .client import Stargate
+    from celery_stargate.app import Stargate
+    from celery_stargate.calls.prepare import Call
 
-__all__ = [
-    "OUTCOME",
-    "ProduceResult",
-    "ProduceTask",
-    "error_of",
-    "produce_task",
-    "read_timeout",
-    "until",
-]
-
-#: Where Celery's tracer finds the outcome in the request.
-OUTCOME = "stargate_outcome"
+__all__ = ["ProduceResult", "ProduceTask", "produce_task"]
 
 #: How long the owner of a lane has, past a deadline, before one who waits settles, in seconds.
-_OWNERS_TURN = 1.0
+_OWNER_GRACE_PERIOD = 1.0
 
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
@@ -81,7 +70,7 @@ class ProduceResult(AsyncResult):  # type: ignore[type-arg]
         while self._overdue is not None:
             deadline, settle = self._overdue
             # An owner that is alive comes first.
-            moment = max(deadline, time.monotonic()) + _OWNERS_TURN
+            moment = max(deadline, time.monotonic()) + _OWNER_GRACE_PERIOD
             if moment >= end:
                 timeout = max(0.0, end - time.monotonic())
                 break
@@ -94,7 +83,7 @@ class ProduceResult(AsyncResult):  # type: ignore[type-arg]
         return super().get(timeout, *args, **kwargs)
 
 
-class ProduceTask(Task):  # type: ignore[type-arg]
+class ProduceTask(OutcomeTask):
     """A task that publishes to Pulsar, and is done when the receipt is there.
 
     ``delay(message, topic=…, on_ack=…, on_error=…, delivery_timeout=…, via=…)`` checks the
@@ -115,16 +104,12 @@ class ProduceTask(Task):  # type: ignore[type-arg]
     """
 
     abstract = True
-    default_name: ClassVar[str] = PRODUCE
 
     #: The topic of a task of one's own, or its name in ``stargate_topics``.
     topic: str | None = None
     #: The producer options of a task of one's own.
     producer_options: Mapping[str, Any] | None = None
 
-    throws = (ProduceError,)
-    # The log line names the context; to format the whole receipt would cost most of a message.
-    resultrepr_maxsize = 64
     Strategy = "celery_stargate.worker.strategy:produce"
 
     def apply_async(
@@ -143,7 +128,7 @@ class ProduceTask(Task):  # type: ignore[type-arg]
         Raises:
             As the class says.
         """
-        from .client import Stargate
+        from celery_stargate.app import Stargate
 
         app = self.app
         stargate = Stargate.of(app)
@@ -218,7 +203,7 @@ class ProduceTask(Task):  # type: ignore[type-arg]
             ProduceError, ProduceTimeout: there was no receipt.
             As the class says, else.
         """
-        from .client import Stargate
+        from celery_stargate.app import Stargate
 
         stargate = Stargate.of(self.app)
         return stargate.produce_in_process(self, {"message": message, **given})
@@ -251,44 +236,10 @@ class ProduceTask(Task):  # type: ignore[type-arg]
 _ARGUMENTS = {"message", "topic", "on_ack", "on_error", "delivery_timeout", "via"}
 
 
-def run(
-    self: ProduceTask,
-    message: Any = None,
-    *,
-    topic: str | None = None,
-    on_ack: Any = None,
-    on_error: Any = None,
-    delivery_timeout: Any = None,
-    via: str | None = None,
-) -> Any:
-    """Return the receipt, or raise the failure: Celery's tracer calls it when there is an outcome.
-
-    Called in process, it publishes and waits.
-    """
-    outcome = getattr(self.request, OUTCOME, None)
-    if isinstance(outcome, Failure):
-        raise error_of(outcome)
-    if outcome is not None:
-        return outcome
-    return self.in_process(
-        message,
-        topic=topic,
-        on_ack=on_ack,
-        on_error=on_error,
-        delivery_timeout=delivery_timeout,
-    )
-
-
 #: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.
 produce_task: ProduceTask = shared_task(bind=True, base=ProduceTask, name=ProduceTask.default_name)(
     run
 )
-
-
-def error_of(failure: Failure) -> ProduceError:
-    """Return the error that a failure raises."""
-    kind = ProduceTimeout if failure.code == "deadline" else ProduceError
-    return kind(failure.to_dict())
 
 
 def _canonical(message: Any) -> Any:
@@ -303,34 +254,6 @@ def _canonical(message: Any) -> Any:
         case {"deliver_after": timedelta() as wait, **rest}:
             return {**rest, "deliver_after": wait.total_seconds()}
     return message
-
-
-def read_timeout(timeout: Any) -> float:
-    """Read a deadline of the call.
-
-    Raises:
-        InvalidMessage: it is no duration above zero.
-    """
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidMessage(
-            f"a timeout must be seconds or a timedelta, not {type(timeout).__name__}"
-        )
-    if not 0 < seconds <= 1e9:
-        raise InvalidMessage(f"a timeout must be more than 0 seconds and finite, not {seconds}")
-    return float(seconds)
-
-
-def until(expires: Any, app: Celery) -> float:
-    """Return the seconds until Celery's ``expires``: a number, a datetime or an ISO 8601 text."""
-    if isinstance(expires, int | float):
-        return max(0.001, float(expires))
-    moment = datetime.fromisoformat(expires) if isinstance(expires, str) else expires
-    now = app.now()
-    if moment.utcoffset() is None:
-        now = now.replace(tzinfo=None)
-    left: float = (moment - now).total_seconds()
-    return max(0.001, left)
 
 
 def _shown(call: Call) -> str:

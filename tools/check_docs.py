@@ -16,7 +16,9 @@ from pathlib import Path
 
 from benchmarks.pages import blocks
 from benchmarks.readme import block_of
-from celery_stargate.settings import _TABLE, PREFIX, ProducerOptions, Settings
+from celery_stargate.model.fields import _TABLE, PREFIX
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -28,8 +28,8 @@ def files(folder: Path) -> set[str]:
 
 def scripts(folder: Path) -> list[str]:
     """Return the text of each script, as the package loads it."""
-    lane = [each.stem for each in (folder / "lanes").glob("*.lua") if each.stem != "common"]
-    registry = [each.stem for each in (folder / "lanes" / "registry").glob("*.lua")]
+    lane = [each.stem for each in (folder / "lanes" / "lua").glob("*.lua") if each.stem != "common"]
+    registry = [each.stem for each in (folder / "lanes" / "lua" / "registry").glob("*.lua")]
     assert lane and registry, "there are no scripts"
     return [*map(lane_script, lane), *map(registry_script, registry)]
 

@@ -33,7 +33,7 @@ _HEAD = """\
 
 Lines and branches of each module that are reached by the tests in its own test files alone.
 `tox -e coverage` writes this page. The parts of `testing/` are tested as one, `LocalPulsar`, by
-`tests/contract` and `tests/unit/testing/test_local_pulsar.py`, which do not count here.
+`tests/contract` and `tests/unit/testing/local_pulsar/test_server.py`, which do not count here.
 
 """
 

@@ -35,10 +35,10 @@ PACKAGE = "celery_stargate"
 _LANES = "tests/integration/lanes"
 #: The tests of a file, by the folder or the file that it is; those that fail soonest come first.
 TESTS = {
-    f"{PACKAGE}/window.py": ["tests/unit/test_window.py"],
-    f"{PACKAGE}/lanes/registry": [f"{_LANES}/test_registry.py"],
+    f"{PACKAGE}/pulsar/window.py": ["tests/unit/pulsar/test_window.py"],
+    f"{PACKAGE}/lanes/lua/registry": [f"{_LANES}/test_registry.py"],
     f"{PACKAGE}/lanes": [
-        f"{_LANES}/test_{name}.py" for name in ("machine", "full", "owner", "caller")
+        f"{_LANES}/test_{name}.py" for name in ("machine", "full", "leased", "outbox")
     ],
 }
 #: What else is said to pytest. A Redis that is frozen or away is no matter of a script's.
@@ -50,7 +50,7 @@ _OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 _HEAD = """\
 # Mutations
 
-`python -m tools.mutate` writes this page. It breaks the lanes' scripts and `window.py` in one place
+`python -m tools.mutate` writes this page. It breaks the lanes' scripts and `pulsar/window.py` in one place
 at a time (an operator or a number changed, a condition turned round, a statement left out) and runs
 the tests that belong to the file. A mutant *survives* where they pass all the same; why it may,
 stands in `mutations.toml` beside this page. The command fails where nothing is said of one.
@@ -206,7 +206,7 @@ def find_mutants() -> list[Mutant]:
     """Return all of them, each once."""
     scripts = sorted((ROOT / PACKAGE / "lanes").rglob("*.lua"))
     found: dict[tuple[str, str], Mutant] = {}
-    for file in [*scripts, ROOT / PACKAGE / "window.py"]:
+    for file in [*scripts, ROOT / PACKAGE / "pulsar" / "window.py"]:
         path, text = file.relative_to(ROOT).as_posix(), file.read_text("utf-8")
         make = lua_mutants if file.suffix == ".lua" else python_mutants
         found.update({(path, each.text): each for each in make(path, text)})

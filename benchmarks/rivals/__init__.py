@@ -50,7 +50,7 @@ GROUPS = {
         "per_second",
     ),
     "lanes": (
-        "Lanes and workers",
+        "Outbox and workers",
         (
             "A backlog that `produce_many` made while the workers were paused, from their resume "
             "until the last context is finished."

@@ -1,1 +1,1 @@
-"""Lanes: each topic's ordered log of pending messages in Redis, with one producer."""
+"""Outbox: each topic's ordered log of pending messages in Redis, with one producer."""

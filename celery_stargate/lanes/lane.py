@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from zlib import crc32
 
-from ..errors import shown
-from ..log import logger
-from ..topic import Topic
+from celery_stargate.errors import shown
+from celery_stargate.model.topic import Topic
 
-__all__ = ["CONTEXTS", "Lane", "Registry", "lane_for", "parse_lanes", "spread"]
+__all__ = ["CONTEXTS", "CONTEXTS_LANE", "Lane", "lane_for", "spread"]
 
 #: The topic part of the lane whose contexts have no message: somebody else acknowledges them.
 CONTEXTS = "contexts"
@@ -56,36 +55,10 @@ class Lane:
         return f"{prefix}:{{{self.name}}}:{part}"
 
 
-@dataclass(frozen=True)
-class Registry:
-    """The keys by which workers and lanes find one another."""
-
-    prefix: str
-
-    def key(self, part: str) -> str:
-        """Return the key of one part of the registry."""
-        return f"{self.prefix}:{{registry}}:{part}"
-
-    def inbox(self, name: str) -> str:
-        """The list into which outcomes are pushed for a process that waits."""
-        return f"{self.prefix}:inbox:{name}"
-
-
 # A crew reads the same names every few seconds.
 @lru_cache(maxsize=1 << 16)
 def _parse_lane(name: bytes) -> Lane:
     return Lane.parse(name.decode())
-
-
-def parse_lanes(names: Iterable[bytes]) -> list[Lane]:
-    """Read lanes' names; one that cannot be read is logged and left alone."""
-    lanes = []
-    for name in names:
-        try:
-            lanes.append(_parse_lane(name))
-        except ValueError as error:
-            logger.error("%s; left alone", error)
-    return lanes
 
 
 def spread(text: str, lanes: int) -> int:
@@ -108,3 +81,7 @@ def lane_for(
     if lanes == 1:
         return Lane(str(topic))
     return Lane(str(topic), choose(context if key is None else key, lanes))
+
+
+#: The lane of the contexts without a message. It is there without having been announced.
+CONTEXTS_LANE = Lane(CONTEXTS)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from ..outcome import Failure, Outcome, Receipt
-from .sequel import PRODUCE, Sequel, read_request
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.follow_up import PRODUCE, FollowUp, read_request
+from celery_stargate.model.outcome import Failure, Outcome, Receipt
 
-__all__ = ["Record", "Settled", "decode_settled"]
+__all__ = [
+    "Record",
+    "Settled",
+    "decode_settled",
+    "decode_triples",
+    "report_undecodable",
+    "settled_to_wire",
+]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,21 +43,21 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     parent: tuple[str, str, int] | None = None
 
     @property
-    def sequel(self) -> Sequel:
+    def follow_up(self) -> FollowUp:
         """What follows a receipt for its only message."""
         if self.on_ack or self.inbox or self.parent:
-            return Sequel.MORE
+            return FollowUp.MORE
         if self.task is None:
-            return Sequel.NOTHING
+            return FollowUp.NOTHING
         request = read_request(self.request)
-        return Sequel.MORE if self.is_list or request is None else request.sequel
+        return FollowUp.MORE if self.is_list or request is None else request.follow_up
 
     @property
     def mark(self) -> str:
-        """What the log notes of its only message: the sequel's mark, and the task that it names."""
-        sequel = self.sequel
-        named = sequel in (Sequel.IGNORED, Sequel.RESULT) and self.task != PRODUCE
-        return f"{sequel.value}{self.task}" if named else sequel.value
+        """What the log notes of its only message: the follow_up's mark, and the task that it names."""
+        follow_up = self.follow_up
+        named = follow_up in (FollowUp.IGNORED, FollowUp.RESULT) and self.task != PRODUCE
+        return f"{follow_up.value}{self.task}" if named else follow_up.value
 
 
 _encoder = msgspec.json.Encoder()
@@ -103,12 +111,12 @@ class Settled(msgspec.Struct, frozen=True):
         failures = [outcome for outcome in self.outcomes if isinstance(outcome, Failure)]
         if not self.record.is_list:
             return failures[0]
-        unknown = [failure for failure in failures if failure.outcome == "unknown"]
+        unknown = [failure for failure in failures if failure.status == "unknown"]
         first = (unknown or failures)[0]
         return Failure(
             context=self.record.context,
             topic=first.topic,
-            outcome=first.outcome,
+            status=first.status,
             reason=f"{len(failures)} of {len(self.outcomes)} messages failed: {first.reason}",
             code=first.code,
             outcomes=[outcome.to_dict() for outcome in self.outcomes],
@@ -144,7 +152,7 @@ def _named(
             yield Failure(
                 context=context,
                 topic=topic,
-                outcome="unknown",
+                status="unknown",
                 code="deadline",
                 reason="the deadline passed after it may have been sent, and no receipt came",
             )
@@ -152,7 +160,30 @@ def _named(
             yield Failure(
                 context=context,
                 topic=topic,
-                outcome="refused",
+                status="refused",
                 code="deadline",
                 reason="the deadline passed before it could be sent",
             )
+
+
+def settled_to_wire(settled: Settled) -> bytes:
+    """Return what a waiting process gets: the outcomes as a JSON list, ``is_list`` before it."""
+    parts = b",".join(encode_outcome(outcome) for outcome in settled.outcomes)
+    return (b"1" if settled.record.is_list else b"0") + b"[" + parts + b"]"
+
+
+def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:
+    """Read context, record and outcomes, three by three; a record of another version stays out."""
+    topic = lane.topic if lane.has_messages else None
+    for record, outcomes in zip(reply[1::3], reply[2::3], strict=True):
+        try:
+            yield decode_settled(record, outcomes, topic)
+        except ValueError as error:
+            report_undecodable(lane, error)
+
+
+def report_undecodable(lane: Lane, error: ValueError) -> None:
+    """Log a record that this version cannot read; it stays where it is."""
+    from celery_stargate.support.log import logger
+
+    logger.error("lane %s: %s; left alone", lane.name, error)

@@ -24,13 +24,13 @@ LANE_PARTS = (
 @cache
 def lane_script(name: str) -> str:
     """Return a lane's script, with the common part before it."""
-    return _text("common.lua") + _text(f"{name}.lua")
+    return _text("lua/common.lua") + _text(f"lua/{name}.lua")
 
 
 @cache
 def registry_script(name: str) -> str:
     """Return a script of the registry of lanes and workers."""
-    return _text(f"registry/{name}.lua")
+    return _text(f"lua/registry/{name}.lua")
 
 
 def _text(path: str) -> str:

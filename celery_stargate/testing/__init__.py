@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from celery_stargate.testing.counters import Counters
-from celery_stargate.testing.faults import Faults, Frame
-from celery_stargate.testing.message_id import MessageId
-from celery_stargate.testing.server import LocalPulsar, OpenSocket
-from celery_stargate.testing.topics import StoredMessage, TopicError
+from celery_stargate.testing.local_pulsar.counters import Counters
+from celery_stargate.testing.local_pulsar.faults import Faults, Frame
+from celery_stargate.testing.local_pulsar.message_id import MessageId
+from celery_stargate.testing.local_pulsar.server import LocalPulsar, OpenSocket
+from celery_stargate.testing.local_pulsar.topics import StoredMessage, TopicError
 
 __all__ = [
     "Counters",

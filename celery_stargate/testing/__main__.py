@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from celery_stargate.testing.server import LocalPulsar
+from celery_stargate.testing.local_pulsar.server import LocalPulsar
 
 
 def main() -> int:

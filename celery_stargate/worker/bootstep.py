@@ -8,9 +8,9 @@ from celery import bootsteps
 from celery.worker import state
 from click import Option
 
-from ..acknowledger import Acknowledger
-from ..client import Stargate
-from ..lanes.record import Settled
+from celery_stargate.acknowledger import Acknowledger
+from celery_stargate.app import Stargate
+from celery_stargate.lanes.record import Settled
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -14,18 +14,18 @@ from celery.worker.strategy import default
 from kombu.exceptions import KombuError
 from kombu.serialization import loads, prepare_accept_content
 
-from ..callback import Callbacks, pack
-from ..client import Stargate
-from ..effects import Effects
-from ..errors import InvalidMessage, StargateError, StoreUnavailable
-from ..log import logger
-from ..outcome import Failure
-from ..task import read_timeout, until
+from celery_stargate.app import Stargate
+from celery_stargate.effects.run import Effects
+from celery_stargate.effects.signatures import Callbacks, pack
+from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
+from celery_stargate.model.durations import read_timeout, until
+from celery_stargate.model.outcome import Failure
+from celery_stargate.support.log import logger
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from ..task import ProduceTask
+    from celery_stargate.task import ProduceTask
 
 __all__ = ["produce"]
 

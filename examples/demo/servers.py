@@ -63,7 +63,7 @@ def start_workers(processes: Processes) -> tuple[Child, Child]:
     """Start two Celery workers that share the lanes, and wait until both are there.
 
     The first one serves a queue in which there is nothing: it is going to be killed, and Celery
-    over Redis can lose the tasks that a killed worker has taken. Lanes lose nothing.
+    over Redis can lose the tasks that a killed worker has taken. Outbox lose nothing.
     """
     from .app import TASKS, ready, stargate
 

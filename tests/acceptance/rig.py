@@ -312,7 +312,7 @@ class Rig:
         return [text(message) for message in self.read(topic, count)]
 
     def owner(self, topic: str) -> str | None:
-        """Who holds the lease of the topic's lane: the owner with its epoch."""
+        """Who holds the lease of the topic's lane: the owner with its fencing token."""
         found: Any = self.log.get(f"{self.name}:{{{topic}#0}}:lease")
         return None if found is None else found.decode()
 

@@ -88,7 +88,7 @@ def test_on_error_of_a_bad_message_by_name(rig: Rig) -> None:
     key = rig.key()
     rig.app.send_task("celery_stargate.produce", ({"payload": 5},), {"on_error": rig.record(key)})
     (entry,) = rig.recorded(key)
-    assert entry["argument"]["outcome"] == "refused"
+    assert entry["argument"]["status"] == "refused"
 
 
 def test_bad_message_via_broker_is_refused_in_the_caller(rig: Rig) -> None:

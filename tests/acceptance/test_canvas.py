@@ -195,7 +195,7 @@ def test_refused_message_fails_with_pulsars_own_sentence(rig: Rig) -> None:
     result = rig.produce.delay("x", topic=rig.refused())
     with pytest.raises(ProduceError) as caught:
         result.get(timeout=WAIT)
-    assert caught.value.outcome == "refused"
+    assert caught.value.status == "refused"
     assert caught.value.failure["code"] == "http-404"
     assert "Namespace not found" in caught.value.reason
     assert result.state == "FAILURE"
@@ -304,7 +304,7 @@ def test_on_error(rig: Rig, form: str) -> None:
     on_error, entries = callback(rig, form, key)
     rig.produce.delay("x", topic=rig.refused(), on_error=on_error, on_ack=rig.record(never))
     found = rig.recorded(key, entries)
-    assert found[0]["argument"]["outcome"] == "refused"
+    assert found[0]["argument"]["status"] == "refused"
     assert "Namespace not found" in found[0]["argument"]["reason"]
     assert rig.log.llen(never) == 0
 

@@ -84,14 +84,14 @@ def test_broker_killed_and_restarted(
     with pytest.raises(ProduceTimeout) as caught:
         late.get(timeout=WAIT)
     assert 1.4 < time.monotonic() - began < 10
-    assert (caught.value.outcome, caught.value.failure["code"]) == ("refused", "deadline")
+    assert (caught.value.status, caught.value.failure["code"]) == ("refused", "deadline")
     assert rig.recorded(failed)[0]["argument"]["context"] == late.id
     assert rig.recorded(linked)[0]["type"] == "ProduceTimeout"
 
     # A caller that waits by itself is told as well.
     with pytest.raises(ProduceTimeout) as waited:
         rig.stargate.produce("late too", topic=late_topic, timeout=1)
-    assert waited.value.outcome == "refused"
+    assert waited.value.status == "refused"
 
     # Revoked while it waits in its lane.
     revoked_topic = rig.topic("revoked")
@@ -128,7 +128,7 @@ def test_broker_frozen_longer_than_a_deadline(
             rig.produce.delay("second", topic=kept, delivery_timeout=1.5).get(timeout=WAIT)
     finally:
         broker.resume()
-    assert caught.value.outcome == "unknown"
+    assert caught.value.status == "unknown"
     assert rig.produce.delay("third", topic=kept).get(timeout=BACK)["status"] == "stored"
 
 

@@ -93,7 +93,7 @@ def test_result_of_a_message_whose_deadline_passed(make_rig: MakeRig) -> None:
     result = rig.produce.delay("x", delivery_timeout=1)
     with pytest.raises(ProduceTimeout) as caught:
         result.get(timeout=15)
-    assert caught.value.outcome == "refused"
+    assert caught.value.status == "refused"
     assert time.monotonic() - began < 10
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from celery_stargate.hashing import partition_of
+from celery_stargate.model.hashing import partition_of
 from celery_stargate.testing import MessageId
 from tests.contract.wire import Broker, frame, ids, new_topic, payload, producer_path
 from tests.servers.admin import AdminError

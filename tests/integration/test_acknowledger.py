@@ -27,10 +27,10 @@ from celery_stargate import (
     Stargate,
     StoreUnavailable,
 )
-from celery_stargate.crew import Crew
-from celery_stargate.effects import callback_id
-from celery_stargate.lanes import caller as caller_module
-from celery_stargate.lanes import owner as owner_module
+from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.effects.run import callback_id
+from celery_stargate.lanes import leased as owner_module
+from celery_stargate.lanes import outbox as caller_module
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
@@ -55,10 +55,10 @@ class TestContexts:
         """With its reason and outcome."""
         with Acknowledger(app) as acknowledger:
             future = acknowledger.produce("ctx")
-            acknowledger.ack(Failure(context="ctx", reason="no stock", outcome="unknown"))
+            acknowledger.ack(Failure(context="ctx", reason="no stock", status="unknown"))
             with pytest.raises(ProduceError) as caught:
                 future.result(timeout=5)
-            assert (caught.value.reason, caught.value.outcome) == ("no stock", "unknown")
+            assert (caught.value.reason, caught.value.status) == ("no stock", "unknown")
 
     def test_from_a_process_that_was_never_started(self, app: Celery) -> None:
         """``ack`` needs no thread of its own."""
@@ -185,7 +185,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
         future = Acknowledger(app).produce("ctx", timeout=0.2)
         with pytest.raises(ProduceTimeout) as caught:
             future.result(timeout=8)
-        assert caught.value.outcome == "refused"
+        assert caught.value.status == "refused"
 
     def test_a_lost_answer_of_redis_loses_no_outcome(
         self, make_app: MakeApp, redis_server: ServerAddress
@@ -341,14 +341,14 @@ class TestLife:
         self, app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Whatever the error; it is logged, and work goes on."""
-        share, failures = Crew._share, [ValueError("broken on purpose")]  # noqa: SLF001
+        share, failures = Supervisor._share, [ValueError("broken on purpose")]  # noqa: SLF001
 
         async def fail_once(self: Any) -> None:
             await share(self)
             if failures:
                 raise failures.pop()
 
-        monkeypatch.setattr(Crew, "_share", fail_once)
+        monkeypatch.setattr(Supervisor, "_share", fail_once)
         with Acknowledger(app):
             result = app.tasks["celery_stargate.produce"].delay("x")
             assert result.get(timeout=10)["status"] == "stored"
@@ -379,7 +379,7 @@ class TestLife:
         monkeypatch.setattr(owner_module, "GRACE_MS", 300)
         monkeypatch.setattr(caller_module, "GRACE_MS", 300)
         broken = [True, True]
-        from celery_stargate.effects import Effects
+        from celery_stargate.effects.run import Effects
 
         trigger = Effects.trigger
 
@@ -400,7 +400,7 @@ class TestLife:
 
 
 class TestSharing:
-    """Lanes are spread over the living, and taken over from the dead."""
+    """Outbox are spread over the living, and taken over from the dead."""
 
     def apps(self, make_app: MakeApp, url: str, **settings: Any) -> tuple[Celery, Celery]:
         """Two workers' apps."""

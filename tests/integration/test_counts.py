@@ -22,12 +22,12 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import Acknowledger, Receipt, Stargate, produce_task
+from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.owner import LaneStore
+from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.record import Record
-from celery_stargate.lanes.renewals import Renewals
 from celery_stargate.lanes.scripts import lane_script
-from celery_stargate.lanes.sequel import Sequel
+from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
@@ -225,21 +225,21 @@ def test_a_drain(
     for _ in range(COUNT):
         result = task.apply_async((PAYLOAD,))
     acknowledger = Acknowledger(app)
-    settle, tick = LaneStore.settle, Renewals.tick
+    settle, tick = LeasedLane.settle, Renewals.tick
     taken_over: set[Any] = set()
 
-    async def tick_after_taking_over(self: Renewals, store: LaneStore) -> Any:
+    async def tick_after_taking_over(self: Renewals, store: LeasedLane) -> Any:
         taken_over.add(store.lane)
         return await tick(self, store)
 
-    async def settle_when_all_are_here(self: LaneStore, *args: Any, **options: Any) -> Any:
+    async def settle_when_all_are_here(self: LeasedLane, *args: Any, **options: Any) -> Any:
         crew: Any = acknowledger._crew  # noqa: SLF001
         owner, _ = crew._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT or self.lane not in taken_over:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
         return await settle(self, *args, **options)
 
-    monkeypatch.setattr(LaneStore, "settle", settle_when_all_are_here)
+    monkeypatch.setattr(LeasedLane, "settle", settle_when_all_are_here)
     monkeypatch.setattr(Renewals, "tick", tick_after_taking_over)
     lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
@@ -271,9 +271,9 @@ def test_a_drain(
 
 
 @pytest.mark.parametrize(
-    ("sequel", "stored", "received"),
+    ("follow_up", "stored", "received"),
     # With a result: its key, and what is stored; that the server counts once.
-    [(Sequel.NOTHING, 0, 120), (Sequel.IGNORED, 0, 120), (Sequel.RESULT, COUNT, 720)],
+    [(FollowUp.NOTHING, 0, 120), (FollowUp.IGNORED, 0, 120), (FollowUp.RESULT, COUNT, 720)],
 )
 def test_a_drain_of_what_is_done_at_once(
     server: RedisServer,
@@ -282,7 +282,7 @@ def test_a_drain_of_what_is_done_at_once(
     local: LocalPulsar,
     topic: str,
     monkeypatch: pytest.MonkeyPatch,
-    sequel: Sequel,
+    follow_up: FollowUp,
     stored: int,
     received: int,
 ) -> None:
@@ -296,23 +296,23 @@ def test_a_drain_of_what_is_done_at_once(
     monkeypatch.setattr(stargate, "_require_owner", lambda: None)
     task: Any = app.tasks[produce_task.name]
     result: Any = None
-    if sequel is Sequel.NOTHING:
+    if follow_up is FollowUp.NOTHING:
         stargate.produce_many([PAYLOAD] * COUNT, on_error=app.signature("count.alert"))
     else:
         for _ in range(COUNT):
-            ignored = sequel is Sequel.IGNORED
+            ignored = follow_up is FollowUp.IGNORED
             result = task.apply_async((PAYLOAD,), ignore_result=ignored)
     acknowledger = Acknowledger(app)
-    complete = LaneStore.complete
+    complete = LeasedLane.complete
 
-    async def complete_when_all_are_here(self: LaneStore, *args: Any) -> Any:
+    async def complete_when_all_are_here(self: LeasedLane, *args: Any) -> Any:
         crew: Any = acknowledger._crew  # noqa: SLF001
         owner, _ = crew._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
         return await complete(self, *args)
 
-    monkeypatch.setattr(LaneStore, "complete", complete_when_all_are_here)
+    monkeypatch.setattr(LeasedLane, "complete", complete_when_all_are_here)
     lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
@@ -368,7 +368,7 @@ def test_idle_lanes_are_renewed_together(
             ticks = 5 * IDLE_LANES
             wait_for(lambda: scripts_run(client) >= ticks)
             round_trips = sent
-    # Crew and watcher have a few of their own.
+    # Supervisor and watcher have a few of their own.
     assert counts.scripts["tick"] >= 4 * IDLE_LANES
     assert round_trips <= counts.scripts["tick"] * 0.1
     # redis-py has no connection for each at once, and they are given back all the same.

@@ -23,7 +23,7 @@ from celery_stargate import (
     Stargate,
     produce_task,
 )
-from celery_stargate.effects import callback_id
+from celery_stargate.effects.run import callback_id
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import Reader, Triggered, read_back, topic_path

@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from celery_stargate.producer import HandshakeRefused, LinkBroken
-from celery_stargate.settings import ProducerOptions
-from celery_stargate.testing.message_id import NOT_STORED, MessageId
-from celery_stargate.topic import Topic
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
+from celery_stargate.testing.local_pulsar.message_id import NOT_STORED, MessageId
 from tests.simulation.faults import Faults
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Process, VirtualLoop

@@ -10,14 +10,15 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from celery_stargate.lanes.caller import ANSWER_MS, GRACE_MS, decode_triples
-from celery_stargate.lanes.lane import CONTEXTS, Lane, Registry
-from celery_stargate.lanes.record import Record, encode_outcome, encode_record
+from celery_stargate.lanes.lane import CONTEXTS, Lane
+from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
+from celery_stargate.lanes.record import Record, decode_triples, encode_outcome, encode_record
+from celery_stargate.lanes.registry import Registry
 from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
-from celery_stargate.lanes.sequel import Sequel
-from celery_stargate.outcome import Receipt
-from celery_stargate.topic import Topic
-from celery_stargate.window import label_of
+from celery_stargate.model.entry import label_of
+from celery_stargate.model.follow_up import FollowUp
+from celery_stargate.model.outcome import Receipt
+from celery_stargate.model.topic import Topic
 from tests.simulation.effects import SimulatedEffects
 from tests.simulation.ledger import Context, Ledger
 from tests.simulation.loop import Process
@@ -86,7 +87,7 @@ class Caller:
         # Of some nobody wants to hear but that they failed, and of some the result alone.
         chance = zlib.crc32(name.encode()) % 4
         quiet = count == 1 and not again and chance in (0, 2)
-        mark = Sequel.RESULT if count == 1 and chance == 1 else Sequel.MORE
+        mark = FollowUp.RESULT if count == 1 and chance == 1 else FollowUp.MORE
         while True:
             try:
                 if quiet:
@@ -104,7 +105,7 @@ class Caller:
             self._process.start(self._see_to_deadline(lane, context))
 
     async def _put(
-        self, lane: Lane, context: Context, tombstone: int, mark: Sequel = Sequel.MORE
+        self, lane: Lane, context: Context, tombstone: int, mark: FollowUp = FollowUp.MORE
     ) -> None:
         await self._announce(lane)
         record = Record(context.name, is_list=len(context.labels) > 1)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from celery_stargate.effects import callback_id
-from celery_stargate.outcome import Failure
+from celery_stargate.effects.run import callback_id
+from celery_stargate.model.outcome import Failure
 from tests.simulation.ledger import Context, Ledger
 from tests.simulation.redis_model import Stream
 
@@ -106,7 +106,7 @@ def _outcome(world: World, context: Context, copies: Counter[str]) -> Iterator[s
     topic = world.broker.topics.get(context.topic or "")
     for label, outcome in zip(context.labels, outcomes, strict=False):
         if isinstance(outcome, Failure):
-            if outcome.outcome == "refused" and copies[label]:
+            if outcome.status == "refused" and copies[label]:
                 yield f"P3: {label!r} was refused ({outcome.code}), and is in the topic"
             continue
         if not copies[label]:
@@ -150,7 +150,7 @@ def _order(ledger: Ledger, broker: Broker) -> Iterator[str]:
 def _unknown(context: Context) -> bool:
     """Whether nobody can know of some message of it."""
     outcomes = context.told[0].outcomes if context.told else ()
-    return any(isinstance(each, Failure) and each.outcome == "unknown" for each in outcomes)
+    return any(isinstance(each, Failure) and each.status == "unknown" for each in outcomes)
 
 
 def _copies(world: World, copies: dict[str, Counter[str]]) -> Iterator[str]:

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-from celery_stargate import lane_owner as lane_owner_module
-from celery_stargate import session as session_module
-from celery_stargate.lane_owner import LaneOwner
-from celery_stargate.lanes.owner import LaneStore
+from celery_stargate.delivery import owner as lane_owner_module
+from celery_stargate.delivery.owner import LaneOwner
+from celery_stargate.lanes.leased import LeasedLane
+from celery_stargate.pulsar import session as session_module
 from tests.simulation import effects as effects_module
 from tests.simulation.plan import Focus
 
@@ -40,7 +40,7 @@ class Control:
     seeds: int = 60
 
 
-_read = LaneStore.read
+_read = LeasedLane.read
 _judge = session_module.judge
 
 
@@ -75,7 +75,7 @@ async def _nothing(*args: Any, **options: Any) -> Any:
 @contextmanager
 def _realigning_off() -> Iterator[None]:
     with (
-        mock.patch.object(LaneStore, "read", _read_over_gaps),
+        mock.patch.object(LeasedLane, "read", _read_over_gaps),
         mock.patch.object(LaneOwner, "_gap_after", _nothing),
         mock.patch.object(lane_owner_module, "leading_run", lambda entries, after: list(entries)),
     ):
@@ -86,8 +86,8 @@ def _realigning_off() -> Iterator[None]:
 def _replay_off() -> Iterator[None]:
     # Who looks for messages that nobody is about to send finds them, too.
     with (
-        mock.patch.object(LaneStore, "read", _read_on),
-        mock.patch.object(lane_owner_module, "_OVERLOOKED", 2**62),
+        mock.patch.object(LeasedLane, "read", _read_on),
+        mock.patch.object(lane_owner_module, "_UNREAD_TICKS", 2**62),
     ):
         yield
 
@@ -119,7 +119,7 @@ CONTROLS: Mapping[str, Control] = {
         "P1",
         Focus(effectively_once=True, restored=True),
     ),
-    "epoch check": Control(
+    "fencing token check": Control(
         partial(mock.patch, "tests.simulation.redis_model._Lane._holds", lambda lane, lease: True),
         "P",
         Focus(
@@ -130,18 +130,18 @@ CONTROLS: Mapping[str, Control] = {
         seeds=200,
     ),
     "due effects": Control(
-        partial(mock.patch.object, LaneStore, "due", _nothing),
+        partial(mock.patch.object, LeasedLane, "due", _nothing),
         "P1",
         Focus(rates={"crash at a step": 0.02}),
     ),
     "deadline": Control(
-        partial(mock.patch.object, LaneStore, "expire", _nothing),
+        partial(mock.patch.object, LeasedLane, "expire", _nothing),
         "P2",
         Focus(timed=("broker restart", "caller dies")),
         seeds=200,
     ),
     "the mark of what may have been sent": Control(
-        partial(mock.patch.object, LaneStore, "read", _read_without_mark),
+        partial(mock.patch.object, LeasedLane, "read", _read_without_mark),
         "P3",
         Focus(rates={"receipt lost": 0.3, "receipt late": 0.2}),
         seeds=200,

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any
 
-from celery_stargate.effects import callback_id
+from celery_stargate.effects.run import callback_id
 from celery_stargate.lanes.record import Settled, encode_outcome
-from celery_stargate.lanes.sequel import Sequel, StoredResult
-from celery_stargate.outcome import Outcome, Receipt
-from celery_stargate.window import Entry
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.follow_up import FollowUp, ResultRow
+from celery_stargate.model.outcome import Outcome, Receipt
 from tests.simulation.ledger import Ledger, Told
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.redis_server import World
@@ -27,16 +27,16 @@ class SimulatedEffects:
         self._ledger = ledger
         self._process = process
 
-    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[StoredResult | bool]:
+    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[ResultRow | bool]:
         """As Celery's backend would store it; the world tells what is stored."""
-        found: list[StoredResult | bool] = []
+        found: list[ResultRow | bool] = []
         for entry, outcome in given:
-            how: StoredResult | bool = False
-            if isinstance(outcome, Receipt) and entry.sequel is Sequel.NOTHING:
+            how: ResultRow | bool = False
+            if isinstance(outcome, Receipt) and entry.follow_up is FollowUp.NOTHING:
                 how = True
-            elif isinstance(outcome, Receipt) and entry.sequel is Sequel.RESULT:
+            elif isinstance(outcome, Receipt) and entry.follow_up is FollowUp.RESULT:
                 value = encode_outcome(outcome).decode()
-                how = StoredResult(f"result:{entry.context}", value, 0)
+                how = ResultRow(f"result:{entry.context}", value, 0)
             found.append(how)
         return found
 
@@ -55,7 +55,7 @@ class SimulatedEffects:
                 callback_id(context, option),
                 each.outcomes,
             )
-            self._ledger.tell(context, told)
+            self._ledger.notify(context, told)
             self._world.note(f"{self._process.name}: {option} of {context}")
             done.append(context)
             self._world.strike(self._process, "effects")

@@ -183,6 +183,6 @@ class Ledger:
             if there(context):
                 self.open.add(context.name)
 
-    def tell(self, name: str, told: Told) -> None:
+    def notify(self, name: str, told: Told) -> None:
         """The effects of a context were done."""
         self.contexts[name].told.append(told)

@@ -6,7 +6,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from celery_stargate.settings import ProducerOptions, Settings
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.settings import Settings
 from tests.simulation.faults import GROUPS, TIMED
 
 __all__ = ["Focus", "Plan"]
@@ -98,8 +99,8 @@ class Plan:
         by_partition = effectively_once and lanes > 1 and rng.random() < 0.5
         options = ProducerOptions(
             delivery="effectively_once" if effectively_once else "at_least_once",
-            max_pending=rng.choice((1, 2, 5, 1000)),
-            max_pending_bytes=rng.choice((100, 1 << 20)),
+            max_in_flight=rng.choice((1, 2, 5, 1000)),
+            max_in_flight_bytes=rng.choice((100, 1 << 20)),
             lanes=1 if by_partition else lanes,
             partitions=lanes if by_partition else None,
         )
@@ -128,7 +129,7 @@ class Plan:
             ping=rng.choice((2.0, 5.0)),
             heal_at=rng.uniform(8.0, 25.0),
             work_for=rng.uniform(1.0, 15.0),
-            options_left=rng.choice(("", "", '{"max_pending": 3}', '{"no such": 1}', "{")),
+            options_left=rng.choice(("", "", '{"max_in_flight": 3}', '{"no such": 1}', "{")),
         )
         if focus is not None:
             plan._follow(focus, rng)

@@ -303,9 +303,9 @@ class _Lane:
             self._redis.pexpire(self._lease_key, int(ttl))
         else:
             self._meta.setdefault(b"generation", generation)
-            epoch = self._meta[b"epoch"] = b"%d" % (self._number("epoch") + 1)
-            self._redis.set(self._lease_key, owner + b":" + epoch, px=int(ttl))
-        return [1, int(epoch), self._meta.get(b"generation"), self._number("sent")]
+            token = self._meta[b"fencing_token"] = b"%d" % (self._number("fencing_token") + 1)
+            self._redis.set(self._lease_key, owner + b":" + token, px=int(ttl))
+        return [1, int(token), self._meta.get(b"generation"), self._number("sent")]
 
     def read(
         self,
@@ -529,7 +529,7 @@ class _Registry:
             self._redis.xadd(self._keys[1], {"lane": lane}, maxlen=1000)
         return int(new)
 
-    def attend(self, worker: bytes, ttl: bytes) -> list[Any]:
+    def heartbeat(self, worker: bytes, ttl: bytes) -> list[Any]:
         if worker:
             for gone in [each for each, until in self._first.items() if until <= self._now]:
                 del self._first[gone]

@@ -35,7 +35,7 @@ _LANE = (
     *("put", "put_many", "lease", "release", "retire", "tick", "read", "generation"),
     *("settle", "complete", "expire", "due", "finish"),
 )
-_REGISTRY = ("announce", "attend", "retire")
+_REGISTRY = ("announce", "heartbeat", "retire")
 #: Script → whether it is a lane's, and its name.
 _NAMES = {
     **{lane_script(name): (True, name) for name in _LANE},

@@ -16,18 +16,18 @@ from unittest import mock
 
 import msgspec
 
-from celery_stargate import crew as crew_module
-from celery_stargate import lane_owner as lane_owner_module
-from celery_stargate.crew import Crew
-from celery_stargate.effects import callback_id
-from celery_stargate.lane_owner import Tools
-from celery_stargate.lanes import owner as owner_module
+from celery_stargate.delivery import owner as lane_owner_module
+from celery_stargate.delivery import supervisor as supervisor_module
+from celery_stargate.delivery.owner import Tools
+from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.effects.run import callback_id
+from celery_stargate.lanes import leased as owner_module
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.log import logger
-from celery_stargate.outcome import Receipt
-from celery_stargate.producer import LinkBroken
-from celery_stargate.settings import ProducerOptions
-from celery_stargate.topic import Topic
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.outcome import Receipt
+from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.support.log import logger
 from tests.simulation.broker import Broker, SimulatedProducer
 from tests.simulation.callers import Caller
 from tests.simulation.checker import check
@@ -329,7 +329,7 @@ class World:
     def _tell(self, receipt: Receipt) -> None:
         """A result was stored in the step that settled: it is told."""
         callback = callback_id(receipt.context, "on_ack")
-        self.ledger.tell(receipt.context, Told(self.loop.now, "worker", callback, (receipt,)))
+        self.ledger.notify(receipt.context, Told(self.loop.now, "worker", callback, (receipt,)))
 
 
 class _Worker:
@@ -366,7 +366,7 @@ class _Worker:
         )
 
         async def run() -> None:
-            self.crew = Crew(
+            self.crew = Supervisor(
                 plan.settings,
                 cast("Any", clients[0]),
                 cast("Any", clients[1]),
@@ -420,7 +420,7 @@ def _patched(world: World) -> Iterator[None]:
     with ExitStack() as patches:
         for module in (lane_owner_module, owner_module):
             patches.enter_context(mock.patch.object(module, "uuid", fake))
-        for module in (lane_owner_module, crew_module):
+        for module in (lane_owner_module, supervisor_module):
             patched = mock.patch.object(module, "RETIRE_AFTER", world.plan.retire_after)
             patches.enter_context(patched)
         yield

@@ -89,7 +89,7 @@ def catch() -> None:
     except ContextInUse as error:
         assert_type(error.context, str)
     except ProduceTimeout as error:
-        assert_type(error.outcome, str)
+        assert_type(error.status, str)
     except ProduceError as error:
         assert_type(error.reason, str)
         assert_type(error.context, str | None)

@@ -47,7 +47,7 @@ class Put:
 
 @dataclass
 class NotedLanes:
-    """Stand where `Lanes` does, and note what is asked."""
+    """Stand where `Outbox` does, and note what is asked."""
 
     puts: list[Put] = field(default_factory=list)
     told: list[tuple[str, bytes]] = field(default_factory=list)
@@ -87,7 +87,7 @@ class NotedLanes:
         found, self.overdue = self.overdue, []
         return found
 
-    def tell(self, address: str, outcome: bytes) -> None:
+    def notify(self, address: str, outcome: bytes) -> None:
         """Note it."""
         self.told.append((address, outcome))
 

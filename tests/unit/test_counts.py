@@ -13,13 +13,15 @@ from collections.abc import Callable
 import pytest
 
 from celery_stargate import Message
-from celery_stargate.call import prepare
+from celery_stargate.calls.prepare import prepare
 from celery_stargate.lanes.record import Record, encode_record
-from celery_stargate.protocol import decode_reply, encode_frame
-from celery_stargate.session import judge
-from celery_stargate.settings import ProducerOptions
-from celery_stargate.topic import Topic
-from celery_stargate.window import Entry, Window
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.frame import encode_frame
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.judge import judge
+from celery_stargate.pulsar.replies import decode_reply
+from celery_stargate.pulsar.window import Window
 from tests.unit.helpers import TOPIC
 
 CONTEXT = "7f1e7d52-8f1c-4a3e-9d55-0b1c2d3e4f50"

@@ -47,7 +47,7 @@ EACH: list[tuple[StargateError, str]] = [
         f"refused: no (context c, {TOPIC})",
     ),
     (
-        ProduceTimeout(failure(outcome="unknown", code="deadline", outcomes=[{}]).to_dict()),
+        ProduceTimeout(failure(status="unknown", code="deadline", outcomes=[{}]).to_dict()),
         f"unknown: no (context c, {TOPIC})",
     ),
 ]
@@ -98,10 +98,10 @@ def test_the_tree() -> None:
 
 def test_the_fields_of_a_produce_error() -> None:
     """From the failure; and without one, what is safe to say."""
-    error = ProduceError(failure(outcome="unknown").to_dict())
-    assert (error.context, error.outcome, error.reason) == ("c", "unknown", "no")
+    error = ProduceError(failure(status="unknown").to_dict())
+    assert (error.context, error.status, error.reason) == ("c", "unknown", "no")
     bare = ProduceError({})
-    assert (bare.context, bare.outcome, bare.reason) == (None, "unknown", "no reason was given")
+    assert (bare.context, bare.status, bare.reason) == (None, "unknown", "no reason was given")
     assert str(bare) == "unknown: no reason was given (context None, no topic)"
 
 

@@ -7,7 +7,7 @@ import ast
 from tools import mutate
 from tools.mutate import Mutant, find_mutants, lua_mutants, page, python_mutants
 
-FILES = ("registry/attend", "put")
+FILES = ("registry/heartbeat", "put")
 
 LUA = """\
 -- a and b: 1 + 1
@@ -97,10 +97,10 @@ def test_places_of_a_module() -> None:
 def test_every_file_has_mutants_and_tests() -> None:
     """All scripts, and the window."""
     paths = {each.path for each in find_mutants()}
-    assert "celery_stargate/window.py" in paths
-    assert "celery_stargate/lanes/put.lua" in paths
-    attend, put = (mutate.tests_of(f"celery_stargate/lanes/{each}.lua") for each in FILES)
-    assert attend != put
+    assert "celery_stargate/pulsar/window.py" in paths
+    assert "celery_stargate/lanes/lua/put.lua" in paths
+    heartbeat, put = (mutate.tests_of(f"celery_stargate/lanes/lua/{each}.lua") for each in FILES)
+    assert heartbeat != put
     assert all(mutate.tests_of(path) for path in paths)
 
 

@@ -25,8 +25,10 @@ from celery_stargate import (
     ProduceTimeout,
     StoreUnavailable,
 )
+from celery_stargate.effects.tracer import OUTCOME
 from celery_stargate.lanes.record import Settled
-from celery_stargate.task import OUTCOME, error_of, read_timeout, until
+from celery_stargate.model.durations import read_timeout, until
+from celery_stargate.model.outcome import error_of
 from tests.unit.helpers import SECRETS, TOPIC, NotedLanes, make_app, make_stargate, sent_by_broker
 
 
@@ -461,7 +463,7 @@ def test_one_who_waits_sees_to_the_deadline() -> None:
     """Past it nobody else may be alive: what is overdue is settled, and the outcome told."""
     stargate, lanes, task = make_stargate()
     result = task.apply_async(("a",), kwargs={"delivery_timeout": 0.01})
-    late = Failure(context=result.id, outcome="unknown", code="deadline")
+    late = Failure(context=result.id, status="unknown", code="deadline")
     lanes.overdue = [Settled(lanes.puts[0].record, (late,))]
     with pytest.raises(ProduceTimeout):
         result.get(timeout=10)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.outbox import Outbox
 from tests.integration.lanes.rig import MakeOwner, Owner
 from tests.servers.fixtures import ServerAddress
 
@@ -21,9 +21,9 @@ def client(redis_server: ServerAddress) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def lanes(redis_server: ServerAddress, prefix: str) -> Lanes:
+def lanes(redis_server: ServerAddress, prefix: str) -> Outbox:
     """The callers' side."""
-    return Lanes(redis_server.url, prefix)
+    return Outbox(redis_server.url, prefix)
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from celery_stargate import Failure, Receipt
-from celery_stargate.lanes.caller import Lanes
+from celery_stargate.lanes.connections import connect_async
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.owner import LaneStore
+from celery_stargate.lanes.leased import LeasedLane
+from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
-from celery_stargate.lanes.store import connect_async
 
 _T = TypeVar("_T")
 
@@ -22,7 +22,7 @@ class Owner:
     def __init__(self, url: str, prefix: str, lane: Lane, name: str, lease: float) -> None:
         self._runner = asyncio.Runner()
         self._redis = connect_async(url)
-        self.store = LaneStore(self._redis, prefix, lane, name, lease)
+        self.store = LeasedLane(self._redis, prefix, lane, name, lease)
 
     def do(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Run one call of the store."""
@@ -43,7 +43,7 @@ class MakeOwner(Protocol):
         """Return it."""
 
 
-def put(lanes: Lanes, lane: Lane, context: str, count: int = 1, **options: Any) -> None:
+def put(lanes: Outbox, lane: Lane, context: str, count: int = 1, **options: Any) -> None:
     """Put a context with one message, or with a list of several."""
     messages = [
         (context if count == 1 else f"{context}\t{place}", f"frame {context} {place}".encode())

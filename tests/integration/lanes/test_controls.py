@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from celery_stargate.lanes import scripts
-from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.owner import Fenced, Receded
+from celery_stargate.lanes.leased import Fenced, StoreRolledBack
+from celery_stargate.lanes.outbox import Outbox
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
 from tests.servers.fixtures import ServerAddress
 
@@ -27,7 +27,7 @@ class World:
     """A lane, its callers and its owners."""
 
     lane: Lane
-    lanes: Lanes
+    lanes: Outbox
     make_owner: MakeOwner
     client: redis.Redis
     prefix: str
@@ -115,7 +115,7 @@ def retirements_are_fenced(world: World) -> None:
     assert not old.do(old.store.retire())
 
 
-def leases_have_epochs(world: World) -> None:
+def leases_have_fencing_tokens(world: World) -> None:
     """A process that lost its lease and took it again is not the one who held it before."""
     first = world.make_owner("one")
     stale = world.client.get(world.key("lease"))
@@ -220,7 +220,7 @@ def the_sent_are_unknown(world: World) -> None:
     owner.do(owner.store.read(0, 10, 1000, mark=True))
     world.overdue("a")
     (settled,) = world.lanes.expire(world.lane)
-    assert settled.failure.outcome == "unknown"
+    assert settled.failure.status == "unknown"
 
 
 def numbers_have_no_gap(world: World) -> None:
@@ -259,7 +259,7 @@ def a_redis_that_went_back_is_noticed(world: World) -> None:
     for call in (owner.store.tick, lambda: owner.store.read(0, 10, 1000, mark=True)):
         try:
             owner.do(call())
-        except Receded:
+        except StoreRolledBack:
             continue
         raise AssertionError("it was not noticed")
 
@@ -406,7 +406,7 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (generations_are_fenced, "generation", _FENCE, "if false then"),
     (releases_are_fenced, "release", _FENCE, "if false then"),
     (retirements_are_fenced, "retire", _FENCE, "if false then"),
-    (leases_have_epochs, "lease", "redis.call('HINCRBY', META, 'epoch', 1)", "1"),
+    (leases_have_fencing_tokens, "lease", "redis.call('HINCRBY', META, 'fencing_token', 1)", "1"),
     (a_repeated_put_is_answered, "put", "if by == token then", "if false then"),
     (a_repeated_settle_is_answered, "settle", "if by == token then", "if false then"),
     (a_context_is_recorded_once, "put", "redis.call('HEXISTS', CONTEXTS, context) == 1", "false"),
@@ -479,7 +479,7 @@ def worlds(
     def make(name: str) -> World:
         lane = Lane(f"{topic}-{name}")
         # What reads the scripts keeps them.
-        lanes = Lanes(redis_server.url, prefix)
+        lanes = Outbox(redis_server.url, prefix)
 
         def own(*args: Any, **options: Any) -> Owner:
             return make_owner(*args, **{"lane": lane, **options})
@@ -498,7 +498,7 @@ def change_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, st
 
         def changed(path: str) -> str:
             whole = read(path)
-            if path != f"{name}.lua":
+            if path != f"lua/{name}.lua":
                 return whole
             assert text in whole, f"{name}.lua holds this protection no more"
             return whole.replace(text, other)

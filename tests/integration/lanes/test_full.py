@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from celery_stargate import StoreUnavailable
-from celery_stargate.lanes.caller import Lanes
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.sequel import StoredResult
+from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.model.follow_up import ResultRow
 from tests.integration.lanes.rig import Owner, failure, put, receipt
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import require
@@ -37,9 +37,9 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def lanes(server: RedisServer) -> Lanes:
+def lanes(server: RedisServer) -> Outbox:
     """The callers' side."""
-    return Lanes(server.url, PREFIX)
+    return Outbox(server.url, PREFIX)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def fill(client: redis.Redis) -> Callable[[], None]:
 
 
 def test_a_put_is_refused_whole(
-    lanes: Lanes, lane: Lane, client: redis.Redis, fill: Callable[[], None]
+    lanes: Outbox, lane: Lane, client: redis.Redis, fill: Callable[[], None]
 ) -> None:
     """Nothing of it is recorded."""
     put(lanes, lane, "a")
@@ -92,7 +92,7 @@ def test_a_lane_is_taken(
 
 
 def test_a_lane_drains(
-    lanes: Lanes, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
 ) -> None:
     """Messages are marked and sent, settled, and their contexts finished, tombstones and all."""
     for context in "abc":
@@ -120,20 +120,20 @@ def test_a_lane_drains(
 
 
 def test_results_are_stored_with_what_is_settled(
-    lanes: Lanes, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
 ) -> None:
     """A result is less than the record and the message that go for it."""
     for context in "ab":
         put(lanes, lane, context, tombstone=60.0)
     fill()
-    result = StoredResult(f"{PREFIX}:result", "value", 60)
+    result = ResultRow(f"{PREFIX}:result", "value", 60)
     assert owner.do(owner.store.complete(["a"], [("b", result)], "token")) == (0, False)
     assert client.get(f"{PREFIX}:result") == b"value"
     assert client.hlen(lane.key(PREFIX, "contexts")) == 0
 
 
 def test_deadlines_and_effects_go_on(
-    lanes: Lanes, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
 ) -> None:
     """What is overdue is settled; effects that nobody did are claimed, though it is only one."""
     put(lanes, lane, "overdue")
@@ -148,7 +148,7 @@ def test_deadlines_and_effects_go_on(
 
 
 def test_generations_begin(
-    lanes: Lanes, lane: Lane, owner: Owner, fill: Callable[[], None]
+    lanes: Outbox, lane: Lane, owner: Owner, fill: Callable[[], None]
 ) -> None:
     """A name that cannot be used any more is no reason to stand still."""
     put(lanes, lane, "a")

@@ -297,7 +297,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.puts[caller] = name, arguments, answer
 
     def take_lease(self, owner: str, ttl: int) -> None:
-        """Or renew it, or hear that another has it. Each hold has an epoch of its own."""
+        """Or renew it, or hear that another has it. Each hold has a fencing token of its own."""
         held = self.held
         taken, number, *_ = self.call("lease", owner, ttl, f"g{next(self.numbers)}")
         if held is None:
@@ -495,7 +495,7 @@ class LaneMachine(RuleBasedStateMachine):
                 assert TRANSITIONS[old].get(event) is new, (context, old, event, new)
             if old is new is states.State.DUE:
                 assert before.outcomes[context] == after.outcomes[context]
-        for name in () if retired else (b"last", b"sent", b"epoch"):
+        for name in () if retired else (b"last", b"sent", b"fencing_token"):
             assert int(after.meta.get(name, 0)) >= int(before.meta.get(name, 0))
 
     @invariant()
@@ -579,7 +579,7 @@ def test_a_redis_that_was_killed_has_it_all(server: RedisServer) -> None:
 
 @pytest.fixture
 def pair(server: RedisServer) -> Iterator[Pair]:
-    """A lane that "one" owns, with its epoch 1."""
+    """A lane that "one" owns, with its fencing token 1."""
     with redis.Redis.from_url(server.url) as client:
         pair = Pair(client, "pair")
         pair.call("lease", "one", 5 * UNIT, "g")

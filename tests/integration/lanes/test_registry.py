@@ -9,7 +9,7 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from celery_stargate.lanes.lane import Registry
+from celery_stargate.lanes.registry import Registry
 from celery_stargate.lanes.scripts import registry_script
 from tests.integration.lanes.pair import UNIT
 from tests.integration.lanes.profile import chosen_settings
@@ -50,9 +50,9 @@ class RegistryMachine(RuleBasedStateMachine):
         assert self.call("announce", [self.lanes, self.events], lane) == (not known)
 
     @rule(worker=st.just("") | WORKER, ttl=st.sampled_from([0, UNIT, 3 * UNIT]))
-    def attend(self, worker: str, ttl: int) -> None:
+    def heartbeat(self, worker: str, ttl: int) -> None:
         """Stay, leave, or only look."""
-        alive, *_ = self.call("attend", [self.workers, self.lanes], worker, ttl)
+        alive, *_ = self.call("heartbeat", [self.workers, self.lanes], worker, ttl)
         if worker and ttl:
             assert alive >= 1
 

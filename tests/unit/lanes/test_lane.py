@@ -1,4 +1,4 @@
-"""Lanes: their names, their keys, and which one a message takes."""
+"""Outbox: their names, their keys, and which one a message takes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_stargate.lanes.lane import CONTEXTS, Lane, Registry, lane_for, parse_lanes
-from celery_stargate.topic import Topic
+from celery_stargate.lanes.lane import CONTEXTS, Lane, lane_for
+from celery_stargate.lanes.registry import Registry, parse_lanes
+from celery_stargate.model.topic import Topic
 
 TOPIC = Topic.parse("orders")
 
@@ -99,7 +100,7 @@ def test_the_lane_of_contexts_has_no_messages() -> None:
 
 
 def test_the_registrys_keys() -> None:
-    """Lanes and workers in one slot; each inbox where it may be."""
+    """Outbox and workers in one slot; each inbox where it may be."""
     registry = Registry("mine")
     assert registry.key("lanes") == "mine:{registry}:lanes"
     assert hash_tag(registry.key("lanes")) == hash_tag(registry.key("workers"))

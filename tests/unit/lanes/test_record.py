@@ -17,8 +17,8 @@ from celery_stargate.lanes.record import (
     encode_outcome,
     encode_record,
 )
-from celery_stargate.lanes.sequel import PRODUCE, Sequel
-from celery_stargate.outcome import Outcome, Receipt
+from celery_stargate.model.follow_up import PRODUCE, FollowUp
+from celery_stargate.model.outcome import Outcome, Receipt
 from tests.unit.helpers import TOPIC, failure, receipt
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -35,7 +35,7 @@ RECORDS = st.builds(
 )
 OUTCOMES = st.builds(
     Receipt, context=TEXT, topic=st.none() | TEXT, value=st.none() | st.integers(0, 9) | TEXT
-) | st.builds(Failure, context=TEXT, reason=TEXT, outcome=st.sampled_from(["refused", "unknown"]))
+) | st.builds(Failure, context=TEXT, reason=TEXT, status=st.sampled_from(["refused", "unknown"]))
 
 
 def stored(record: Record) -> bytes:
@@ -54,7 +54,7 @@ def test_the_deadlines_words() -> None:
     """The script has no sentences: 0 is a message never sent, 1 one that may be stored."""
     settled = decode_settled(stored(Record("c", is_list=True)), b"[0,1]", TOPIC)
     assert [
-        (each.context, each.topic, each.outcome, each.code)
+        (each.context, each.topic, each.status, each.code)
         for each in settled.outcomes
         if isinstance(each, Failure)
     ] == [("c", TOPIC, "refused", "deadline"), ("c", TOPIC, "unknown", "deadline")]
@@ -136,7 +136,7 @@ def test_a_failure_of_one_message() -> None:
         ([failure(reason="a")], ("refused", "1 of 1 messages failed: a")),
         ([receipt(), failure(reason="a")], ("refused", "1 of 2 messages failed: a")),
         (
-            [failure(reason="a"), failure(reason="b", outcome="unknown"), receipt()],
+            [failure(reason="a"), failure(reason="b", status="unknown"), receipt()],
             ("unknown", "2 of 3 messages failed: b"),
         ),
     ],
@@ -144,10 +144,10 @@ def test_a_failure_of_one_message() -> None:
 def test_a_failure_of_a_list(outcomes: list[Outcome], expected: tuple[str, str]) -> None:
     """Holds every message's outcome, and is unknown where any message is."""
     found: Any = settled(*outcomes, is_list=True).failure
-    assert (found.outcome, found.reason) == expected
+    assert (found.status, found.reason) == expected
     assert found.context == "c"
     assert found.topic == TOPIC
-    assert found.outcomes == [each.to_dict() for each in outcomes]
+    assert found.statuss == [each.to_dict() for each in outcomes]
     json.dumps(found.to_dict())
 
 
@@ -158,32 +158,32 @@ def called(task: str = PRODUCE, *, is_list: bool = False, **request: Any) -> Rec
 
 
 @pytest.mark.parametrize(
-    ("record", "sequel"),
+    ("record", "follow_up"),
     [
-        (Record("c"), Sequel.NOTHING),
-        (Record("c", on_error="{}"), Sequel.NOTHING),
-        (Record("c", on_ack="{}"), Sequel.MORE),
-        (Record("c", inbox="i/1"), Sequel.MORE),
-        (Record("c", parent=("lane", "c", 1)), Sequel.MORE),
-        (called(), Sequel.RESULT),
-        (called(ignore_result=True), Sequel.IGNORED),
-        (called("shop.orders"), Sequel.RESULT),
-        (called(callbacks=[], chain=None, errbacks=[{"task": "x"}]), Sequel.RESULT),
-        (called(ignore_result=None), Sequel.MORE),
-        (Record("c", task=PRODUCE), Sequel.MORE),
-        (called(group="g"), Sequel.MORE),
-        (called(parent_id="p"), Sequel.MORE),
-        (called(callbacks=[{"task": "x"}]), Sequel.MORE),
-        (called(chain=[{"task": "x"}]), Sequel.MORE),
-        (called(chord={"task": "x"}), Sequel.MORE),
-        (called(is_list=True), Sequel.MORE),
-        (called(group={"__type__": "uuid"}), Sequel.MORE),
-        (Record("c", task=PRODUCE, request="[1"), Sequel.MORE),
+        (Record("c"), FollowUp.NOTHING),
+        (Record("c", on_error="{}"), FollowUp.NOTHING),
+        (Record("c", on_ack="{}"), FollowUp.MORE),
+        (Record("c", inbox="i/1"), FollowUp.MORE),
+        (Record("c", parent=("lane", "c", 1)), FollowUp.MORE),
+        (called(), FollowUp.RESULT),
+        (called(ignore_result=True), FollowUp.IGNORED),
+        (called("shop.orders"), FollowUp.RESULT),
+        (called(callbacks=[], chain=None, errbacks=[{"task": "x"}]), FollowUp.RESULT),
+        (called(ignore_result=None), FollowUp.MORE),
+        (Record("c", task=PRODUCE), FollowUp.MORE),
+        (called(group="g"), FollowUp.MORE),
+        (called(parent_id="p"), FollowUp.MORE),
+        (called(callbacks=[{"task": "x"}]), FollowUp.MORE),
+        (called(chain=[{"task": "x"}]), FollowUp.MORE),
+        (called(chord={"task": "x"}), FollowUp.MORE),
+        (called(is_list=True), FollowUp.MORE),
+        (called(group={"__type__": "uuid"}), FollowUp.MORE),
+        (Record("c", task=PRODUCE, request="[1"), FollowUp.MORE),
     ],
 )
-def test_what_follows(record: Record, sequel: Sequel) -> None:
+def test_what_follows(record: Record, follow_up: FollowUp) -> None:
     """Where it cannot be told for sure, it may be anything."""
-    assert record.sequel is sequel
+    assert record.follow_up is follow_up
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
 
-FOLDER = Path(str(files("celery_stargate.lanes")))
+FOLDER = Path(str(files("celery_stargate.lanes"))) / "lua"
 LANE = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "common")
 REGISTRY = sorted(path.stem for path in (FOLDER / "registry").glob("*.lua"))
 

@@ -40,7 +40,7 @@ def test_each_event_is_a_script_that_says_its_transition(event: Event) -> None:
     ends = {(start.name, row[event].name) for start, row in TRANSITIONS.items() if event in row}
     assert len(ends) == 1
     [(start, end)] = ends
-    own = (files("celery_stargate.lanes") / f"{event.value}.lua").read_text("utf-8")
+    own = (files("celery_stargate.lanes") / "lua" / f"{event.value}.lua").read_text("utf-8")
     assert f"{start} -> {end}" in own.split("\n\n")[0]
 
 

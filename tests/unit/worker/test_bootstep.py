@@ -9,7 +9,7 @@ import pytest
 
 from celery_stargate import ConfigurationError, Stargate
 from celery_stargate.lanes.record import Record, Settled
-from celery_stargate.outcome import Outcome
+from celery_stargate.model.outcome import Outcome
 from celery_stargate.worker import bootstep
 from celery_stargate.worker.bootstep import StargateStep, install
 from tests.unit.helpers import failure, make_app, receipt

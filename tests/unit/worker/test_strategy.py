@@ -137,7 +137,7 @@ def test_bad_input_fails_the_task(rig: Rig, given: dict[str, Any], words: str) -
     with pytest.raises(ProduceError) as caught:
         rig.app.AsyncResult(task_id).get(timeout=1)
     assert words in caught.value.reason
-    assert caught.value.outcome == "refused"
+    assert caught.value.status == "refused"
 
 
 def test_a_full_lane_fails_the_task(rig: Rig) -> None:

@@ -1,0 +1,212 @@
+"""Ad hoc: publish over a socket of the call's own, without Redis and without a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from celery_stargate.calls.prepare import Call, prepare
+from celery_stargate.model.durations import read_timeout
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.fields import Token
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.outcome import Failure, Outcome, error_of
+from celery_stargate.model.settings import Settings
+from celery_stargate.model.topic import split_producer_url
+from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
+from celery_stargate.pulsar.producer import Producer
+from celery_stargate.pulsar.session import Session
+from celery_stargate.pulsar.window import Window
+from celery_stargate.support.backoff import Backoff
+from celery_stargate.support.log import logger
+
+__all__ = ["produce", "publish"]
+
+
+def produce(
+    url: str,
+    messages: object,
+    *,
+    token: Token | None = None,
+    timeout: Any = 30.0,
+    tls_ca: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    tls_server_name: str | None = None,
+    max_frame_size: int | None = None,
+) -> Any:
+    """Publish to a producer's URL and wait: no app, no Redis, no worker, and nothing durable.
+
+        produce("ws://host:8080/ws/v2/producer/persistent/public/default/t", ["a", "b"])
+
+    Arguments:
+        url: ``ws://HOST:PORT/ws/v2/producer/persistent/TENANT/NAMESPACE/TOPIC``, with any of
+            Pulsar's query parameters.
+        messages: text, bytes, ``(key, payload)``, a mapping, a Message, or a list of these.
+        token: text, or a callable that returns it.
+        timeout: seconds or a timedelta for all of it.
+        tls_ca, tls_certificate, tls_key, tls_server_name: as the settings of that name.
+        max_frame_size: bytes of a frame at most; by default Pulsar's own 1,048,576.
+
+    Returns:
+        The :class:`~celery_stargate.Receipt`; for a list the list of receipts, in order.
+
+    Raises:
+        ConfigurationError: the URL or a TLS file.
+        InvalidMessage: a message; nothing was sent.
+        ProduceError: one was refused, or nobody can know; for a list it holds all outcomes.
+        ProduceTimeout: the time passed.
+    """
+    service, topic, query = split_producer_url(url)
+    given = {
+        "stargate_url": service,
+        "stargate_token": token,
+        "stargate_tls_ca": tls_ca,
+        "stargate_tls_certificate": tls_certificate,
+        "stargate_tls_key": tls_key,
+        "stargate_tls_server_name": tls_server_name,
+        "stargate_max_frame_size": max_frame_size,
+    }
+    settings = Settings.read({name: value for name, value in given.items() if value is not None})
+    call = prepare(messages, str(uuid.uuid4()), topic, settings.options)
+    outcomes = publish(Endpoint.of(settings), call, read_timeout(timeout), query)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        from celery_stargate.lanes.record import Record, Settled
+
+        record = Record(call.context, is_list=call.is_list)
+        raise error_of(Settled(record, tuple(outcomes)).failure)
+    return list(outcomes) if call.is_list else outcomes[0]
+
+
+def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> list[Outcome]:
+    """Publish a call's messages; return the outcome of each, within ``seconds``.
+
+    Raises:
+        ConfigurationError: the token or a TLS file is not usable.
+    """
+    found: list[Outcome] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            found.extend(asyncio.run(_publish(endpoint, call, seconds, query)))
+        except BaseException as error:
+            failed.append(error)
+
+    # In a thread of its own: the caller's may have an event loop running.
+    thread = threading.Thread(target=work, name="stargate-produce", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found
+
+
+async def _publish(endpoint: Endpoint, call: Call, seconds: float, query: str) -> list[Outcome]:
+    run = _Run(call)
+    try:
+        async with asyncio.timeout(seconds):
+            await run.until_done(endpoint, query)
+    except TimeoutError:
+        pass
+    return run.outcomes()
+
+
+class _Run:
+    """The messages of one call, over as many connections as it takes."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._entries = [
+            Entry(number, part.label, part.frame, number - 1 if len(call.parts) > 1 else -1)
+            for number, part in enumerate(call.parts, start=1)
+        ]
+        self._outcomes: dict[str, Outcome] = {}
+        self._sent = 0
+
+    async def until_done(self, endpoint: Endpoint, query: str) -> None:
+        backoff = Backoff()
+        while len(self._outcomes) < len(self._entries):
+            producer = Producer(endpoint, self._call.topic, self._call.options, query)
+            try:
+                await producer.open()
+                await self._session(producer).run()
+            except HandshakeRefused as refused:
+                if refused.permanent:
+                    self._refuse(refused)
+                    return
+                logger.info("Pulsar refused the producer for now: %s", refused)
+                await asyncio.sleep(backoff.next())
+            except asyncio.CancelledError:
+                # The time is over: a close frame could wait for its answer as long again.
+                producer.abort()
+                raise
+            except LinkBroken as error:
+                logger.info("%s", error)
+                producer.abort()
+                await asyncio.sleep(backoff.next())
+            finally:
+                await producer.close()
+
+    def _session(self, producer: Producer) -> Session:
+        options: ProducerOptions = self._call.options
+        waiting = deque(each for each in self._entries if each.label not in self._outcomes)
+
+        async def source(count: int, size: int) -> Sequence[Entry]:
+            taken: list[Entry] = []
+            while waiting and len(taken) < count and (size > 0 or not taken):
+                size -= len(waiting[0].frame)
+                taken.append(waiting.popleft())
+            if taken:
+                self._sent = max(self._sent, taken[-1].number)
+            return taken
+
+        return Session(
+            producer,
+            self._call.topic,
+            source,
+            self._settle,
+            Window(options.window_size, options.max_in_flight_bytes),
+            sent_before=self._sent,
+        )
+
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        self._outcomes.setdefault(entry.label, outcome)
+
+    def _refuse(self, refused: HandshakeRefused) -> None:
+        for entry in self._entries:
+            self._outcomes.setdefault(
+                entry.label,
+                Failure(
+                    context=entry.context,
+                    topic=str(self._call.topic),
+                    status="unknown" if entry.number <= self._sent else "refused",
+                    reason=refused.sentence,
+                    code=f"http-{refused.status}",
+                ),
+            )
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcome of each message; past the deadline those without one get theirs."""
+        found: list[Outcome] = []
+        for entry in self._entries:
+            sent = entry.number <= self._sent
+            found.append(
+                self._outcomes.get(entry.label)
+                or Failure(
+                    context=entry.context,
+                    topic=str(self._call.topic),
+                    status="unknown" if sent else "refused",
+                    code="deadline",
+                    reason="the time passed after it was sent, and no receipt came"
+                    if sent
+                    else "the time passed before it could be sent",
+                )
+            )
+        return found

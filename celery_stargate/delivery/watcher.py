@@ -1,0 +1,142 @@
+"""Watch the logs of many lanes with one blocking read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from redis.asyncio import Redis
+
+from celery_stargate.lanes.connections import UNAVAILABLE, stream_entries
+from celery_stargate.lanes.registry import Registry
+from celery_stargate.support.log import logger
+
+__all__ = ["Watcher"]
+
+#: How long one read blocks, in milliseconds; below redis-py's socket timeout.
+_BLOCK_MS = 2000
+#: How long the next read waits for those who were released to wait again, in seconds. One who comes
+#: back later has to wake it, which costs more than all else of a message that comes alone.
+_RETURN = 0.005
+
+
+class Watcher:
+    """Tell the owners of idle lanes when something is put, and of new lanes.
+
+    One ``XREAD`` blocks on the logs of all lanes that wait, on the registry's events, and on a
+    stream of this process, by which it is woken when the lanes that wait are others.
+
+    Arguments:
+        redis: for writes.
+        blocking: a client of its own, for the read that blocks.
+        registry: the keys of lanes and workers.
+        owner: this process.
+        on_event: called when a lane is new or free.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        blocking: Redis,
+        registry: Registry,
+        owner: str,
+        on_event: Callable[[], None],
+    ) -> None:
+        self._redis = redis
+        self._blocking = blocking
+        self._events_key = registry.key("events").encode()
+        self._wake_key = registry.key(f"wake:{owner}").encode()
+        self._on_event = on_event
+        self._waiting: dict[bytes, tuple[int, asyncio.Future[None]]] = {}
+        self._reading = False
+        #: Who was released by the last read and does not wait again yet.
+        self._away: set[bytes] = set()
+        self._all_back = asyncio.Event()
+
+    async def wait(self, log_key: str, after: int, timeout: float) -> bool:
+        """Wait until a lane's log holds a message after a number; False after ``timeout`` s."""
+        key = log_key.encode()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[key] = after, future
+        self._away.discard(key)
+        if not self._away:
+            self._all_back.set()
+        try:
+            if self._reading:
+                await self._wake()
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            return False
+        except UNAVAILABLE:
+            # The owner finds out by itself that Redis is away; it must not spin meanwhile.
+            await asyncio.sleep(0.5)
+            return True
+        finally:
+            if self._waiting.get(key, (0, None))[1] is future:
+                del self._waiting[key]
+        return True
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        events: Any = b"$"
+        wake: Any = b"0-0"
+        while True:
+            try:
+                if events == b"$":
+                    last: Any = await self._redis.xrevrange(self._events_key, count=1)
+                    events = last[0][0] if last else b"0-0"
+                    self._on_event()
+                streams = {key: f"{after}-0".encode() for key, (after, _) in self._waiting.items()}
+                streams[self._events_key] = events
+                streams[self._wake_key] = wake
+                self._reading = True
+                try:
+                    found: Any = await self._blocking.xread(
+                        streams,  # type: ignore[arg-type]
+                        count=1,
+                        block=_BLOCK_MS,
+                    )
+                finally:
+                    self._reading = False
+            except UNAVAILABLE as error:
+                logger.warning("Redis does not answer: %s", error)
+                self._release_all()
+                await asyncio.sleep(0.5)
+                continue
+            self._away.clear()
+            for key, entries in stream_entries(found):
+                if key == self._events_key:
+                    events = entries[-1][0]
+                    self._on_event()
+                elif key == self._wake_key:
+                    wake = entries[-1][0]
+                else:
+                    self._release(key)
+                    self._away.add(key)
+            if self._away:
+                self._all_back.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_RETURN):
+                        await self._all_back.wait()
+
+    async def close(self) -> None:
+        """Take this process's stream away."""
+        await self._redis.delete(self._wake_key)
+
+    async def _wake(self) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xadd(self._wake_key, {"w": "1"}, maxlen=1, approximate=False)
+            pipeline.expire(self._wake_key, 3600)
+            await pipeline.execute()
+
+    def _release(self, key: bytes) -> None:
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(None)
+
+    def _release_all(self) -> None:
+        for key in list(self._waiting):
+            self._release(key)

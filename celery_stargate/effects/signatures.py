@@ -1,0 +1,116 @@
+"""Callbacks: the signatures that a receipt or a failure triggers, as they are kept in a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from celery.canvas import Signature, maybe_signature
+from kombu.utils import json
+
+from celery_stargate.errors import InvalidMessage
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Callbacks", "freeze_callback", "pack", "unpack"]
+
+
+def pack(what: str, value: Any) -> str:
+    """Return a value as JSON text, with the types that kombu's JSON knows.
+
+    Raises:
+        InvalidMessage: JSON cannot carry it; the text begins with ``what``.
+    """
+    try:
+        return str(json.dumps(value))
+    except (TypeError, ValueError, RecursionError, UnicodeError) as error:
+        raise InvalidMessage(f"{what} cannot be carried by JSON: {error}") from None
+
+
+def unpack(text: str) -> Any:
+    """Return what :func:`pack` packed."""
+    return json.loads(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What a call wants triggered, packed, ids frozen."""
+
+    on_ack: str | None = None
+    on_error: str | None = None
+
+    @classmethod
+    def freeze(cls, on_ack: object, on_error: object, app: Celery) -> Callbacks:
+        """Check and freeze both.
+
+        Raises:
+            InvalidMessage: as :func:`freeze_callback`.
+        """
+        return cls(
+            freeze_callback("on_ack", on_ack, app), freeze_callback("on_error", on_error, app)
+        )
+
+    def __bool__(self) -> bool:
+        return self.on_ack is not None or self.on_error is not None
+
+    def unpacked(self) -> dict[str, Any]:
+        """Return those that are given as the arguments of a task."""
+        given = {"on_ack": self.on_ack, "on_error": self.on_error}
+        return {option: unpack(packed) for option, packed in given.items() if packed is not None}
+
+
+NO_CALLBACKS = Callbacks()
+
+_BARE: dict[str, Any] = {
+    "args": (),
+    "kwargs": {},
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
+
+
+def freeze_callback(option: str, given: object, app: Celery) -> str | None:
+    """Return a callback as it is kept: its JSON, all task ids in it decided now.
+
+    So that a repeat after a crash publishes the same tasks with the same ids.
+
+    Arguments:
+        option: ``on_ack`` or ``on_error``, for the error.
+        given: a signature, group, chain or chord, the dict of one, or None.
+
+    Raises:
+        InvalidMessage: it is no signature, or JSON cannot carry it.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Signature) and not (isinstance(given, Mapping) and "task" in given):
+        raise InvalidMessage(
+            f"{option} must be a signature, such as task.s(), a group, chain or chord, "
+            f"not {type(given).__name__}"
+        )
+    # A dict that was written by hand may leave out what a signature always has.
+    packed = pack(option, {**_BARE, **given})
+    try:
+        signature: Any = maybe_signature(unpack(packed), app=app)
+        if signature.get("subtask_type") is not None:
+            signature.freeze()
+            return pack(option, signature)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # Celery's canvas, or a decoder of kombu's JSON, on what it did not write.
+        raise InvalidMessage(
+            f"{option} is no signature that Celery can read back ({type(error).__name__})"
+        ) from None
+    if not (
+        isinstance(signature["task"], str)
+        and isinstance(signature["args"], list)
+        and isinstance(signature["kwargs"], dict)
+        and isinstance(signature["options"], dict)
+    ):
+        raise InvalidMessage(
+            f"{option} is no signature that Celery can read back (task, args, kwargs or options)"
+        )
+    # Its id is made of the context when it is triggered.
+    return packed

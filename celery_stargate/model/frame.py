@@ -1,0 +1,55 @@
+"""The JSON text frame of a message, and the label that Pulsar echoes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from celery_stargate.errors import InvalidMessage
+from celery_stargate.model.message import Message
+
+__all__ = ["encode_frame", "label_in"]
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_frame(message: Message, context: str, max_size: int) -> bytes:
+    """Return the JSON text frame of a message, as UTF-8.
+
+    Arguments:
+        context: what Pulsar echoes in the receipt.
+        max_size: the broker's ``webSocketMaxTextFrameSize``, in bytes.
+
+    Raises:
+        InvalidMessage: the frame is larger than ``max_size``: the broker would close the
+            connection on it (1009), and everything in flight there with it.
+    """
+    fields = message.to_frame_fields()
+    fields["context"] = context
+    frame = _encoder.encode(fields)
+    if len(frame) > max_size:
+        raise InvalidMessage(
+            f"the frame has {len(frame)} bytes and the limit is {max_size}; base64 makes a payload "
+            "a third larger. Send less, or raise webSocketMaxTextFrameSize in the broker and "
+            "stargate_max_frame_size here"
+        )
+    return frame
+
+
+class _Labelled(msgspec.Struct):
+    context: str
+
+
+_label_decoder = msgspec.json.Decoder(_Labelled)
+
+
+def label_in(frame: bytes) -> str:
+    """Return what Pulsar echoes of a frame that :func:`encode_frame` made.
+
+    Raises:
+        ValueError: it is no such frame.
+    """
+    try:
+        return _label_decoder.decode(frame).context
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"not a frame: {error}") from None

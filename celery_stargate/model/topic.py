@@ -1,0 +1,111 @@
+"""Topic names, and the producer URLs that are made of them.
+
+Source: Pulsar's "WebSocket API" page and ``TopicName`` in pulsar-common 4.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from celery_stargate.errors import ConfigurationError, InvalidMessage
+
+__all__ = ["Topic", "producer_url", "split_producer_url"]
+
+_DOMAINS = ("persistent", "non-persistent")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic's full name: ``persistent://TENANT/NAMESPACE/TOPIC``."""
+
+    domain: str
+    tenant: str
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: object) -> Topic:
+        """Read a full name, or a short one (``orders``, ``tenant/namespace/orders``), as Pulsar.
+
+        Raises:
+            InvalidMessage: the name is no text, has an unknown domain, or an empty or unprintable
+                part.
+        """
+        if not isinstance(text, str):
+            raise InvalidMessage(f"topic must be text, not {type(text).__name__}")
+        domain, separator, rest = text.partition("://")
+        if not separator:
+            domain, rest = "persistent", text
+            if "/" not in rest:
+                rest = f"public/default/{rest}"
+        if domain not in _DOMAINS:
+            raise InvalidMessage(
+                f"topic {text!r} has the domain {domain!r}; it must be one of {', '.join(_DOMAINS)}"
+            )
+        parts = rest.split("/", 2)
+        if len(parts) != 3 or not all(rest.split("/")):
+            raise InvalidMessage(
+                f"topic {text!r} is not of the form persistent://TENANT/NAMESPACE/TOPIC"
+            )
+        if not text.isprintable() or any(character.isspace() for character in text):
+            raise InvalidMessage(f"topic {text!r} holds white space or an unprintable character")
+        if any(part in (".", "..") for part in rest.split("/")):
+            raise InvalidMessage(f"topic {text!r} holds a part that a URL would swallow")
+        return cls(domain, *parts)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether Pulsar stores what is published to it."""
+        return self.domain == "persistent"
+
+    def partition(self, index: int) -> Topic:
+        """Return one partition of it, which Pulsar takes for a topic of its own."""
+        return replace(self, name=f"{self.name}-partition-{index}")
+
+    @property
+    def path(self) -> str:
+        """``persistent/TENANT/NAMESPACE/TOPIC``, each part quoted for a URL."""
+        parts = (self.domain, self.tenant, self.namespace, self.name)
+        return "/".join(quote(part, safe="") for part in parts)
+
+    def __str__(self) -> str:
+        return f"{self.domain}://{self.tenant}/{self.namespace}/{self.name}"
+
+
+def producer_url(url: str, topic: Topic, query: Mapping[str, str]) -> str:
+    """Return the URL of the producer's WebSocket under a service URL such as ``ws://host:8080``."""
+    base = f"{url.rstrip('/')}/ws/v2/producer/{topic.path}"
+    return f"{base}?{urlencode(query, quote_via=quote)}" if query else base
+
+
+def split_producer_url(url: str) -> tuple[str, Topic, str]:
+    """Split a producer's URL into the service URL, its topic and the query text.
+
+    Raises:
+        ConfigurationError: the URL is not of the form
+            ``ws://HOST:PORT/ws/v2/producer/{persistent|non-persistent}/TENANT/NAMESPACE/TOPIC``.
+        InvalidMessage: its topic is malformed.
+    """
+    problem = (
+        "a producer's URL is ws://HOST:PORT/ws/v2/producer/persistent/TENANT/NAMESPACE/TOPIC"
+        " and this is not"
+    )
+    # urlsplit drops line ends and tabs silently.
+    if not isinstance(url, str) or not url.isprintable():
+        raise ConfigurationError(f"{problem}: it is no printable text")
+    try:
+        parts = urlsplit(url)
+        prefix, found, rest = parts.path.partition("/ws/v2/producer/")
+        pieces = [unquote(piece, errors="strict") for piece in rest.split("/", 3)]
+        where = (parts.hostname, parts.port)
+    except ValueError as error:
+        raise ConfigurationError(f"{problem}: {type(error).__name__} in reading it") from None
+    known = parts.scheme in ("ws", "wss") and where[0] and found and not parts.fragment
+    if not known or len(pieces) != 4:
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        raise ConfigurationError(f"{problem}: {shown}")
+    domain, tenant, namespace, name = pieces
+    topic = Topic.parse(f"{domain}://{tenant}/{namespace}/{name}")
+    return f"{parts.scheme}://{parts.netloc}{prefix}", topic, parts.query

@@ -1,0 +1,165 @@
+"""Whether the broker deduplicates a topic: asked when a lane starts that builds on it.
+
+The broker tells by its admin API, where the service URL has it and the token may look. Where not,
+a probe shows it: one message that is sent twice under one number, into a topic of its own in the
+same namespace.
+
+Source: Pulsar's "Message deduplication" page; ``deduplicationStatus`` of a topic's stats in the
+admin API of 4.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from celery_stargate.model.frame import encode_frame
+from celery_stargate.model.message import Message
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
+from celery_stargate.pulsar.message_id import MessageId
+from celery_stargate.pulsar.producer import Producer
+from celery_stargate.pulsar.replies import decode_reply
+from celery_stargate.pulsar.sentences import plain
+from celery_stargate.pulsar.sequence import DeduplicationUnavailable
+
+__all__ = ["PROBE", "MakeProducer", "require_deduplication"]
+
+#: Makes a producer that is to be opened: of a topic, its options, and more query parameters.
+MakeProducer = Callable[[Topic, ProducerOptions, Mapping[str, str]], Producer]
+
+#: The name of the topic that gets the probes.
+PROBE = "stargate-deduplication-probe"
+
+#: The bound on one question to the admin API and on one receipt of a probe, in seconds.
+_TIMEOUT = 10.0
+_MAX_ANSWER = 4 * 1024 * 1024
+
+
+async def require_deduplication(
+    endpoint: Endpoint, topic: Topic, options: ProducerOptions, make: MakeProducer
+) -> None:
+    """Return if the broker deduplicates what is sent to a topic.
+
+    Arguments:
+        topic: as it is sent to; of a partitioned topic, the partition.
+        options: of the topic.
+        make: makes the producers of the probe.
+
+    Raises:
+        DeduplicationUnavailable: it does not, or the topic has partitions that ``stargate_partitions`` does not name,
+            or nobody can tell.
+        HandshakeRefused, LinkBroken: it cannot be asked just now.
+        ConfigurationError: the token or a TLS file is not usable.
+    """
+    if options.partitions is None and (await _ask(endpoint, f"{topic.path}/partitions"))[1].get(
+        "partitions"
+    ):
+        raise DeduplicationUnavailable.partitioned(topic)
+    status, stats = await _ask(endpoint, f"{topic.path}/stats")
+    if status == 404:
+        # There is no such topic yet; its first producer makes it.
+        await _open_and_close(make(topic, options, {}))
+        status, stats = await _ask(endpoint, f"{topic.path}/stats")
+    match stats.get("deduplicationStatus"):
+        case "Enabled":
+            return
+        case "Disabled":
+            raise DeduplicationUnavailable.not_deduplicated(topic)
+    await _probe(topic, make, f"its admin API answered with HTTP {status}")
+
+
+async def _ask(endpoint: Endpoint, path: str) -> tuple[int, dict[str, Any]]:
+    """Ask the admin API beside the WebSocket service; return the status, 0 for none, and the JSON.
+
+    No redirect is followed: the token would go where nobody meant it to.
+    """
+    if endpoint.tls_server_name is not None:
+        return 0, {}
+    headers = await asyncio.to_thread(endpoint.headers)
+    context = endpoint.tls()
+    with suppress(OSError, HTTPException, msgspec.DecodeError):
+        return await asyncio.to_thread(_get, endpoint.url, path, headers, context)
+    return 0, {}
+
+
+def _get(
+    url: str, path: str, headers: dict[str, str], context: ssl.SSLContext | None
+) -> tuple[int, dict[str, Any]]:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    connection = (
+        HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT)
+        if context is None
+        else HTTPSConnection(parts.hostname, parts.port, timeout=_TIMEOUT, context=context)
+    )
+    try:
+        connection.request("GET", f"{parts.path}/admin/v2/{path}", headers=headers)
+        answer = connection.getresponse()
+        body = answer.read(_MAX_ANSWER)
+    finally:
+        connection.close()
+    if answer.status != 200:
+        return answer.status, {}
+    return 200, msgspec.json.decode(body, type=dict[str, Any])
+
+
+async def _open_and_close(producer: Producer) -> None:
+    try:
+        await producer.open()
+    finally:
+        await producer.close()
+
+
+async def _probe(topic: Topic, make: MakeProducer, why: str) -> None:
+    """Send one message twice under one number, and see whether the second is stored."""
+    place = replace(topic, name=PROBE)
+    query = {
+        "producerName": f"stargate-probe-{uuid.uuid4().hex}",
+        "initialSequenceId": "-1",
+        "sendTimeoutMillis": "0",
+    }
+    try:
+        await _send_one(make(place, ProducerOptions(), query))
+        again = await _send_one(make(place, ProducerOptions(), query))
+    except HandshakeRefused as refused:
+        if refused.permanent:
+            raise DeduplicationUnavailable(
+                f"cannot tell whether the broker deduplicates {topic}: {why}, and the probe topic "
+                f"{place} is refused: {refused.sentence}. Allow one of them, or use "
+                "stargate_delivery='at_least_once'",
+                code="no-deduplication",
+            ) from None
+        raise
+    if again.ledger >= 0:
+        raise DeduplicationUnavailable.not_deduplicated(topic)
+
+
+async def _send_one(producer: Producer) -> MessageId:
+    frame = encode_frame(Message(payload=b"does this broker deduplicate?"), "probe", 1024)
+    try:
+        await producer.open()
+        await producer.send(frame)
+        async with asyncio.timeout(_TIMEOUT):
+            frame, *_ = await anext(producer.replies())
+        reply = decode_reply(frame)
+        if reply.result != "ok":
+            raise LinkBroken(f"the probe got {plain(reply.result)}: {plain(reply.error)}")
+        return MessageId.decode(reply.message_id or "")
+    except TimeoutError:
+        raise LinkBroken(f"the probe got no receipt in {_TIMEOUT:g} s") from None
+    except ValueError as error:
+        raise LinkBroken(f"the probe got {error}") from None
+    finally:
+        await producer.close()

@@ -1,0 +1,87 @@
+"""Where a producer connects, and how."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from celery_stargate.errors import ConfigurationError
+from celery_stargate.model.fields import Token
+from celery_stargate.model.settings import Settings
+
+__all__ = ["Endpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and how to reach Pulsar: all that is not a topic's own. Durations are seconds."""
+
+    url: str
+    token: Token | None = field(default=None, repr=False)
+    tls_ca: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    tls_server_name: str | None = None
+    open_timeout: float = 45.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Endpoint:
+        """Return the endpoint that the settings describe.
+
+        Raises:
+            ConfigurationError: ``stargate_url`` is not set.
+        """
+        return cls(
+            settings.require_url(),
+            settings.token,
+            settings.tls_ca,
+            settings.tls_certificate,
+            settings.tls_key,
+            settings.tls_server_name,
+            settings.open_timeout,
+            settings.ping_interval,
+            settings.ping_timeout,
+        )
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the handshake; the token is asked for anew at each.
+
+        Raises:
+            ConfigurationError: the token's callable failed, or gave no text.
+        """
+        if self.token is None:
+            return {}
+        token: Any = self.token
+        if callable(token):
+            try:
+                token = token()
+            except Exception as error:
+                raise ConfigurationError(
+                    f"the callable in stargate_token failed with {type(error).__name__}"
+                ) from error
+        if not isinstance(token, str) or not token or not token.isprintable():
+            raise ConfigurationError("the callable in stargate_token gave no usable text")
+        return {"Authorization": f"Bearer {token.removeprefix('Bearer ')}"}
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the TLS context for ``wss``, None for ``ws``.
+
+        Raises:
+            ConfigurationError: a file of the TLS settings cannot be read as what it should be.
+        """
+        if urlsplit(self.url).scheme != "wss":
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+            if self.tls_certificate is not None:
+                context.load_cert_chain(self.tls_certificate, self.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                "stargate_tls_ca, stargate_tls_certificate or stargate_tls_key cannot be loaded: "
+                f"{error}"
+            ) from error
+        return context

@@ -1,0 +1,275 @@
+"""A session: one connection's life. Messages go out in order, replies are matched and classed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.judge import FalseOk, SendAgain, judge
+from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.pulsar.producer import Producer
+from celery_stargate.pulsar.replies import Reply, decode_reply
+from celery_stargate.pulsar.sentences import plain
+from celery_stargate.pulsar.sequence import (
+    Alignment,
+    DeduplicationUnavailable,
+    Numbered,
+    SequenceMismatch,
+)
+from celery_stargate.pulsar.verdicts import ends_producer
+from celery_stargate.pulsar.window import Window
+from celery_stargate.support.cancel import cancel_all
+from celery_stargate.support.log import logger
+
+__all__ = ["Counters", "Session"]
+
+
+#: How many messages, and bytes of them, one write takes; one message always.
+_WRITE_COUNT = 256
+_WRITE_BYTES = 128 * 1024
+
+#: With so many messages in flight replies are left to gather for so many seconds: each comes by
+#: itself, and to wake for each would cost as much as all the rest.
+_COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.002
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was counted, of a lane or a call."""
+
+    sent: int = 0
+    receipts: int = 0
+    #: Replies that match nothing in flight: a second one, a late one, or one of nobody's.
+    unmatched: int = 0
+    #: Replies that are no JSON of the right form.
+    malformed: int = 0
+
+
+class Source(Protocol):
+    """Where a session gets what it sends."""
+
+    def __call__(self, count: int, size: int, /) -> Awaitable[Sequence[Entry]]:
+        """Return the next messages in order, when there are any; none to end the session."""
+
+
+class Session:
+    """Send what a source gives and hand over each message's outcome.
+
+    It ends when the source gives nothing more and every message has its outcome. Each connection
+    has a session of its own: receipts die with their socket, so what has none is sent again, by
+    another session over the same source.
+
+    Arguments:
+        producer: open.
+        topic: for the receipts.
+        source: gives messages in the lane's order.
+        settle: is called with a message and its outcome.
+        window: bounds what is in flight.
+        receipt_timeout: seconds after which a message without a receipt means that the connection
+            is to be made anew.
+        sent_before: the number of the last message that an earlier session may have sent: if Pulsar
+            refuses one up to there, an earlier send of it may be stored all the same.
+        may_send: whether a message may be sent just now. A process that was paused finds by it that
+            its messages may be another's by now. It is asked again after :meth:`look_again`.
+        numbered: where Pulsar is to know the lane's numbers. The source then gives only messages
+            whose numbers follow one another.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        topic: Topic,
+        source: Source,
+        settle: Callable[[Entry, Outcome], None],
+        window: Window,
+        *,
+        receipt_timeout: float = 60.0,
+        sent_before: int = 0,
+        may_send: Callable[[], bool] = lambda: True,
+        numbered: Numbered | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._source = source
+        self._settle = settle
+        self._window = window
+        self._receipt_timeout = receipt_timeout
+        self._sent_before = sent_before
+        self._may_send = may_send
+        self._numbered = numbered
+        self._alignment = Alignment()
+        self._changed = asyncio.Event()
+        self._misaligned = asyncio.Event()
+        self.counters = counters or Counters()
+
+    async def run(self) -> None:
+        """Run to the end.
+
+        Raises:
+            LinkBroken: the connection broke, or must be given up; what has no outcome is open.
+            SequenceMismatch: the numbers do not fit any more; what has no outcome is open.
+            DeduplicationUnavailable: the topic has partitions, and so not the lane's numbers.
+            Whatever the source raises.
+        """
+        receiving = asyncio.ensure_future(self._receive())
+        sending = asyncio.ensure_future(self._send())
+        watching = asyncio.ensure_future(self._watch())
+        aligning = asyncio.ensure_future(self._align())
+        tasks = [receiving, watching, aligning, sending]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            if self._alignment.lost:
+                raise self._alignment.verdict()
+        except LinkBroken:
+            for entry in self._window:
+                self._alignment.unheard(entry.number)
+            if self._alignment.lost:
+                raise self._alignment.verdict() from None
+            raise
+        finally:
+            await cancel_all(tasks)
+
+    @property
+    def misaligned(self) -> bool:
+        """Whether the numbers may not fit any more, so that :meth:`run` is about to say so."""
+        return self._alignment.lost
+
+    def look_again(self) -> None:
+        """Ask again whether messages may be sent."""
+        self._changed.set()
+
+    def forget(self, labels: Iterable[str]) -> None:
+        """Wait no more for messages that got their outcomes elsewhere."""
+        for label in labels:
+            if (entry := self._window.remove(label)) is not None:
+                self._alignment.unheard(entry.number)
+        self._changed.set()
+
+    async def _send(self) -> None:
+        window, send = self._window, self._producer.send
+        while True:
+            count, size = window.room
+            if not count:
+                await self._wait_for_change()
+                continue
+            entries = await self._source(count, size)
+            if not entries:
+                break
+            for some in _writes(entries):
+                if self._alignment.lost:
+                    # They would get others' numbers. When all has its outcome, _align() ends this.
+                    await self._for_ever()
+                while not self._may_send():
+                    await self._wait_for_change()
+                frames = [entry.frame for entry in some if window.add(entry)]
+                self.counters.sent += len(frames)
+                await send(*frames)
+        while len(window):
+            await self._wait_for_change()
+
+    async def _watch(self) -> None:
+        """Find a receipt that is missing while the connection looks alive."""
+        while True:
+            oldest = self._window.oldest
+            await asyncio.sleep(self._receipt_timeout)
+            if oldest is not None and oldest in self._window:
+                raise LinkBroken(f"no receipt for a message in {self._receipt_timeout:g} s")
+
+    async def _align(self) -> None:
+        """End the session when the numbers do not fit and nothing is in flight any more."""
+        await self._misaligned.wait()
+        while len(self._window):
+            await self._wait_for_change()
+        raise self._alignment.verdict()
+
+    async def _for_ever(self) -> None:
+        while True:
+            await self._wait_for_change()
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _receive(self) -> None:
+        async for frames in self._producer.replies():
+            for frame in frames:
+                try:
+                    reply = decode_reply(frame)
+                except ValueError as error:
+                    self.counters.malformed += 1
+                    raise self._unreadable(f"Pulsar sent what is {error}") from None
+                self._take(reply)
+            if self._alignment.lost:
+                self._misaligned.set()
+                self._changed.set()
+            elif self._window.room[0]:
+                self._changed.set()
+            if len(self._window) >= _COALESCE_ABOVE:
+                self._producer.rest(_COALESCE_DELAY)
+
+    def _take(self, reply: Reply) -> None:
+        if reply.context is None:
+            # Bad JSON, says Pulsar, and not of which message: all in flight here is unknown.
+            raise self._unreadable(f"{plain(reply.result)} without a context: {plain(reply.error)}")
+        entry = self._window.remove(reply.context)
+        if entry is None:
+            self.counters.unmatched += 1
+            logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
+            return
+        try:
+            outcome = judge(reply, entry, self._topic, self._sent_before, self._numbered)
+        except SendAgain as error:
+            if self._numbered is None:
+                raise
+            self._alignment.failed(entry.number, str(error), over=ends_producer(reply))
+        except FalseOk:
+            self._alignment.false_ok(entry.number)
+        else:
+            if self._numbered is not None and not self._fits(entry, outcome, self._numbered):
+                return
+            self.counters.receipts += 1
+            self._settle(entry, outcome)
+            if self._numbered is not None and _undeclared(outcome, self._numbered):
+                raise DeduplicationUnavailable.partitioned(self._topic)
+
+    def _fits(self, entry: Entry, outcome: Outcome, numbered: Numbered) -> bool:
+        """Whether an outcome can be believed, as far as the numbers go."""
+        if isinstance(outcome, Failure):
+            self._alignment.refused(outcome.reason)
+        elif outcome.status == "stored":
+            self._alignment.stored(entry.number)
+        else:
+            # With another's number it may have been taken for that other.
+            return not self._alignment.lost
+        return True
+
+    def _unreadable(self, reason: str) -> Exception:
+        """Return what ends the session where nobody knows which message a reply was for."""
+        if self._numbered is None:
+            return LinkBroken(reason)
+        return SequenceMismatch(reason, regenerate=True)
+
+
+def _writes(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Split messages into what one write takes: enough to pay, and not much for the socket."""
+    begin = size = 0
+    for place, entry in enumerate(entries):
+        if place - begin >= _WRITE_COUNT or (size and size + len(entry.frame) > _WRITE_BYTES):
+            yield entries[begin:place]
+            begin, size = place, 0
+        size += len(entry.frame)
+    yield entries[begin:]
+
+
+def _undeclared(outcome: Outcome, numbered: Numbered) -> bool:
+    """Whether a receipt names a partition that has no lane of its own."""
+    return isinstance(outcome, Receipt) and outcome.partition != numbered.partition

@@ -1,0 +1,88 @@
+"""The WebSocket: the websockets client, with what it must not do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
+
+__all__ = []
+
+
+#: A receipt has some hundred bytes; an error message may have a few thousand.
+_MAX_REPLY_SIZE = 64 * 1024
+
+
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+
+class _Connection(ClientConnection):
+    """Write many messages at once, and read all that came at once.
+
+    A write, or a read with its own wake-up, for each message would cost more than all the rest.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._arrived: list[bytes] = []
+        self._fragments: list[bytes] = []
+        self._news = asyncio.Event()
+
+    def process_event(self, event: Event) -> None:
+        if not isinstance(event, Frame) or event.opcode not in _DATA:
+            super().process_event(event)
+            return
+        if self._fragments or not event.fin:
+            self._fragments.append(bytes(event.data))
+            if not event.fin:
+                return
+            self._arrived.append(b"".join(self._fragments))
+            self._fragments.clear()
+        else:
+            self._arrived.append(bytes(event.data))
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._news.set()
+
+    async def receive_all(self) -> list[bytes]:
+        """Return the messages that have come, when there are any.
+
+        Raises:
+            ConnectionClosed: as ``recv`` does.
+        """
+        while not self._arrived:
+            if self.protocol.state is State.CLOSED:
+                raise self.protocol.close_exc
+            self._news.clear()
+            await self._news.wait()
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def rest(self, seconds: float) -> None:
+        """Leave what comes with the system for a while, so that more comes together."""
+        self.transport.pause_reading()
+        self.loop.call_later(seconds, self.transport.resume_reading)
+
+    async def send_all(self, frames: Iterable[bytes]) -> None:
+        """Send text messages by one write.
+
+        Raises:
+            ConnectionClosed: as ``send`` does.
+        """
+        async with self.send_context():
+            for frame in frames:
+                self.protocol.send_text(frame)
+            self.transport.write(b"".join(self.protocol.data_to_send()))
+
+
+class _Connect(connect):
+    """Follow no redirect: the token would go where nobody meant it to."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc

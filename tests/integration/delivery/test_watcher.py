@@ -1,0 +1,177 @@
+"""``watcher.py``: one blocking read that tells the owners of idle lanes of new messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from celery_stargate.delivery.watcher import Watcher
+from celery_stargate.lanes.connections import connect_async
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.registry import Registry
+from celery_stargate.support.cancel import cancel_all
+from tests.integration.rig import WAIT, Proxy, elapsed, wait_for
+from tests.servers.fixtures import ServerAddress
+
+
+@dataclass
+class Rig:
+    """A watcher that runs, and what it told."""
+
+    watcher: Watcher
+    lanes: Outbox
+    prefix: str
+    events: list[None]
+
+    async def put(self, lane: Lane, context: str) -> None:
+        """Put a message, as another process does."""
+        await asyncio.to_thread(
+            self.lanes.put, lane, Record(context), [(context, b"{}")], timeout=60
+        )
+
+    def wait(self, lane: Lane, after: int = 0, timeout: float = WAIT) -> asyncio.Task[bool]:
+        """Begin to wait."""
+        key = lane.key(self.prefix, "log")
+        return asyncio.ensure_future(self.watcher.wait(key, after, timeout))
+
+
+@asynccontextmanager
+async def watching(url: str, prefix: str, callers: str) -> AsyncIterator[Rig]:
+    """A watcher over one Redis, callers over another URL of the same."""
+    redis, blocking = connect_async(url), connect_async(url)
+    events: list[None] = []
+    watcher = Watcher(redis, blocking, Registry(prefix), "me", lambda: events.append(None))
+    running = asyncio.ensure_future(watcher.run())
+    lanes = Outbox(callers, prefix)
+    try:
+        yield Rig(watcher, lanes, prefix, events)
+    finally:
+        await cancel_all([running])
+        await watcher.close()
+        await redis.aclose()
+        await blocking.aclose()
+        lanes.close()
+
+
+Play = Callable[[Callable[[Rig], Awaitable[Any]]], None]
+
+
+@pytest.fixture
+def play(redis_server: ServerAddress, prefix: str) -> Play:
+    """Run a coroutine with a watcher, within the bound."""
+
+    def run(work: Callable[[Rig], Awaitable[Any]]) -> None:
+        async def main() -> None:
+            async with (
+                asyncio.timeout(WAIT),
+                watching(redis_server.url, prefix, redis_server.url) as rig,
+            ):
+                await work(rig)
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_a_put_wakes_the_lane_that_waits_and_no_other(play: Play) -> None:
+    """Though one read blocks for both."""
+
+    async def work(rig: Rig) -> None:
+        one, two = Lane("one"), Lane("two")
+        first, second = rig.wait(one), rig.wait(two)
+        await rig.put(one, "a")
+        assert await first
+        assert not second.done()
+        await rig.put(two, "b")
+        assert await second
+
+    play(work)
+
+
+def test_what_is_there_already_wakes_at_once(play: Play) -> None:
+    """A message that was put between the last look and the wait."""
+
+    async def work(rig: Rig) -> None:
+        lane = Lane("one")
+        await rig.put(lane, "a")
+        assert await rig.wait(lane, 0)
+        later = rig.wait(lane, 1)
+        await asyncio.sleep(0)
+        assert not later.done()
+        await rig.put(lane, "b")
+        assert await later
+
+    play(work)
+
+
+def test_lanes_may_join_while_it_blocks(play: Play) -> None:
+    """The read that blocks knows nothing of them: it is woken, not waited for."""
+
+    async def work(rig: Rig) -> None:
+        for number in range(20):
+            lane = Lane(f"lane {number}")
+            waiting = rig.wait(lane)
+            with elapsed() as seconds:
+                await rig.put(lane, "a")
+                assert await waiting
+            assert seconds() < 1.5
+
+    play(work)
+
+
+def test_a_wait_ends_by_its_time(play: Play) -> None:
+    """And leaves nothing behind."""
+
+    async def work(rig: Rig) -> None:
+        assert not await rig.wait(Lane("one"), timeout=0.1)
+        assert rig.watcher._waiting == {}  # noqa: SLF001
+
+    play(work)
+
+
+def test_a_new_lane_is_an_event(play: Play) -> None:
+    """So that somebody takes it at once."""
+
+    async def work(rig: Rig) -> None:
+        # The first one says that it watches from now on.
+        assert await asyncio.to_thread(wait_for, lambda: len(rig.events))
+        before = len(rig.events)
+        await rig.put(Lane("persistent://public/default/new"), "a")
+        await asyncio.to_thread(wait_for, lambda: len(rig.events) > before, 5.0)
+
+    play(work)
+
+
+def test_after_redis_was_away_it_goes_on(redis_server: ServerAddress, prefix: str) -> None:
+    """Those who wait are told to look for themselves, and wait again."""
+    parts = urlsplit(redis_server.url)
+    assert parts.port is not None
+    with Proxy(parts.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}{parts.path}"
+
+        async def main() -> None:
+            async with (
+                asyncio.timeout(WAIT),
+                watching(url, prefix, redis_server.url) as rig,
+            ):
+                lane = Lane("one")
+                waiting = rig.wait(lane)
+                await asyncio.to_thread(proxy.close)
+                assert await waiting
+                await asyncio.to_thread(proxy.open)
+                while True:
+                    # It may still be told that Redis is away.
+                    again = rig.wait(lane)
+                    await rig.put(lane, "a")
+                    if await again:
+                        break
+
+        asyncio.run(main())

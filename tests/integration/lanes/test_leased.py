@@ -1,0 +1,530 @@
+"""``lanes/owner.py``: the lease, and what only its holder may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.leased import Fenced
+from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.record import Record
+from celery_stargate.model.follow_up import ResultRow
+from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
+from tests.integration.rig import Proxy, wait_for
+from tests.servers.fixtures import ServerAddress
+
+
+def labels(owner: Owner, after: int = 0, **options: Any) -> list[str]:
+    """The labels of the messages after a number."""
+    options = {"count": 1000, "size": 1 << 30, "mark": False, **options}
+    return [each.label for each in owner.do(owner.store.read(after, **options))]
+
+
+class TestLease:
+    """One owner at a time; each hold has a fencing token of its own."""
+
+    def test_another_one_does_not_get_it(self, make_owner: MakeOwner) -> None:
+        """Until it is given back."""
+        first = make_owner("first")
+        second = make_owner("second", acquire=False)
+        assert not second.do(second.store.acquire())
+        first.do(first.store.release())
+        assert second.do(second.store.acquire())
+
+    def test_a_tick_renews_it(
+        self, make_owner: MakeOwner, client: redis.Redis, lane: Lane, prefix: str
+    ) -> None:
+        """And so does taking it once more."""
+        owner = make_owner(lease=5.0)
+        key = lane.key(prefix, "lease")
+        client.pexpire(key, 1000)
+        owner.do(owner.store.tick())
+        assert client.pttl(key) > 4000
+        client.pexpire(key, 1000)
+        assert owner.do(owner.store.acquire())
+        assert client.pttl(key) > 4000
+
+    def test_it_ends_by_itself(self, make_owner: MakeOwner) -> None:
+        """A dead owner's lane is free when its lease is over, and not before."""
+        make_owner("dead", lease=0.3)
+        heir = make_owner("heir", acquire=False)
+        assert not heir.do(heir.store.acquire())
+        assert wait_for(lambda: heir.do(heir.store.acquire()), 5.0)
+
+    def test_release_by_one_who_lost_it_changes_nothing(self, make_owner: MakeOwner) -> None:
+        """The new owner keeps it."""
+        old, new = _taken_over(make_owner)
+        old.do(old.store.release())
+        assert new.do(new.store.tick()).contexts == 0
+
+    def test_the_same_process_taking_it_anew_is_another_hold(self, make_owner: MakeOwner) -> None:
+        """The fencing token tells them apart, though the name is the same."""
+        old, new = _taken_over(make_owner, "same", "same")
+        with pytest.raises(Fenced):
+            old.do(old.store.tick())
+        assert new.do(new.store.tick())
+
+
+def _taken_over(make_owner: MakeOwner, old: str = "old", new: str = "new") -> tuple[Owner, Owner]:
+    """An owner that was paused, and the one that took its lane."""
+    first = make_owner(old)
+    # What the end of its time does.
+    first.do(first.store.release())
+    return first, make_owner(new)
+
+
+class TestFencing:
+    """Whoever lost the lease settles nothing and is told so."""
+
+    def test_tick_read_and_due_raise(
+        self, make_owner: MakeOwner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """It must drop what it holds and join again."""
+        put(lanes, lane, "a")
+        old, new = _taken_over(make_owner)
+        with pytest.raises(Fenced):
+            old.do(old.store.tick())
+        with pytest.raises(Fenced):
+            old.do(old.store.read(0, 1, 1000, mark=True))
+        with pytest.raises(Fenced):
+            old.do(old.store.due())
+        assert new.do(new.store.progress()).sent == 0
+
+    def test_its_errors_do_not_count(
+        self, make_owner: MakeOwner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """The new owner may be sending that message just now."""
+        put(lanes, lane, "a")
+        old, new = _taken_over(make_owner)
+        settled, late, fenced = old.do(old.store.settle([("a", -1, failure("a"))], "t"))
+        assert (settled, late, fenced) == ([], 1, True)
+        assert labels(new) == ["a"]
+
+    def test_its_receipts_do(self, make_owner: MakeOwner, lanes: Outbox, lane: Lane) -> None:
+        """What Pulsar has, it has, whoever heard of it."""
+        put(lanes, lane, "a")
+        old, new = _taken_over(make_owner)
+        settled, _, fenced = old.do(old.store.settle([("a", -1, receipt("a"))], "t"))
+        assert [each.record.context for each in settled] == ["a"]
+        assert fenced
+        assert labels(new) == []
+
+
+class TestRead:
+    """In order, within bounds."""
+
+    def test_after_a_number(self, owner: Owner, lanes: Outbox, lane: Lane) -> None:
+        """So that a session goes on where it was."""
+        for context in "abcd":
+            put(lanes, lane, context)
+        assert labels(owner, 2) == ["c", "d"]
+        assert labels(owner, 4) == []
+
+    def test_it_gives_at_most_that_many(self, owner: Owner, lanes: Outbox, lane: Lane) -> None:
+        """Also where the script takes several steps."""
+        put(lanes, lane, "a", 100)
+        assert labels(owner, count=70) == [f"a\t{place}" for place in range(70)]
+        assert len(labels(owner, count=1000)) == 100
+
+    def test_it_gives_at_most_that_many_bytes_and_one_message_always(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """A large message must not block the lane."""
+        for context in "abc":
+            put(lanes, lane, context)
+        one = len(b"frame a 0")
+        assert labels(owner, size=1) == ["a"]
+        assert labels(owner, size=2 * one - 1) == ["a"]
+        assert labels(owner, size=2 * one) == ["a", "b"]
+        assert labels(owner, size=100 * one) == ["a", "b", "c"]
+
+    def test_with_the_mark_it_notes_what_may_have_been_sent(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """Never less than before: a session that begins anew reads from the start."""
+        for context in "abc":
+            put(lanes, lane, context)
+        labels(owner, mark=False)
+        assert owner.do(owner.store.progress()).sent == 0
+        labels(owner, count=2, mark=True)
+        assert owner.do(owner.store.progress()).sent == 2
+        labels(owner, count=1, mark=True)
+        assert owner.do(owner.store.progress()).sent == 2
+
+    def test_the_mark_outlives_the_owner(
+        self, make_owner: MakeOwner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """The next one must not say refused of what this one may have sent."""
+        put(lanes, lane, "a")
+        old = make_owner("old")
+        labels(old, mark=True)
+        old.do(old.store.release())
+        new = make_owner("new")
+        assert new.do(new.store.progress()).sent == 1
+
+    def test_numbers_go_on_after_all_was_settled(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """An entry's number is the lane's sequence number: it never comes back."""
+        put(lanes, lane, "a", 2)
+        owner.do(owner.store.settle([("a", 0, receipt("a")), ("a", 1, receipt("a"))], "t"))
+        put(lanes, lane, "b")
+        (entry,) = owner.do(owner.store.read(0, 10, 1000, mark=False))
+        assert (entry.number, entry.label) == (3, "b")
+
+
+class TestSettle:
+    """Exactly one outcome for each context."""
+
+    def test_outcomes_are_settled_in_one_call(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """Receipts and failures; each leaves the log at once."""
+        for context in "abc":
+            put(lanes, lane, context)
+        settled, late, fenced = owner.do(
+            owner.store.settle([("a", -1, receipt("a")), ("c", -1, failure("c"))], "t")
+        )
+        assert [(each.record.context, each.failed) for each in settled] == [
+            ("a", False),
+            ("c", True),
+        ]
+        assert (late, fenced) == (0, False)
+        assert labels(owner) == ["b"]
+
+    @pytest.mark.parametrize("second", [receipt("a", 2), failure("a")])
+    def test_the_second_outcome_is_late(
+        self, owner: Owner, lanes: Outbox, lane: Lane, second: Any
+    ) -> None:
+        """Never two."""
+        put(lanes, lane, "a")
+        owner.do(owner.store.settle([("a", -1, receipt("a", 1))], "first"))
+        assert owner.do(owner.store.settle([("a", -1, second)], "second")) == ([], 1, False)
+        (due,) = owner.do(owner.store.due(0))
+        assert due.result["entry_id"] == 1
+
+    def test_a_repeat_with_the_same_token_gets_the_same_answer(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """The first answer may have been lost on the way."""
+        put(lanes, lane, "a")
+        put(lanes, lane, "b", 2)
+        parts = [("a", -1, receipt("a")), ("b", 0, receipt("b")), ("b", 1, receipt("b"))]
+        first, _, _ = owner.do(owner.store.settle(parts, "t"))
+        again, _, _ = owner.do(owner.store.settle(parts, "t"))
+        assert {each.record.context for each in first} == {"a", "b"}
+        assert {each.record.context for each in again} == {"a", "b"}
+        other, late, _ = owner.do(owner.store.settle(parts, "u"))
+        assert (other, late) == ([], 3)
+
+    def test_a_failure_of_one_place_waits_for_the_others(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """A list is one task with one result: it tells what became of each."""
+        put(lanes, lane, "a", 3)
+        settled, _, _ = owner.do(owner.store.settle([("a", 1, failure("a"))], "1"))
+        assert settled == []
+        assert labels(owner) == ["a\t0", "a\t2"]
+        rest = [("a", 0, receipt("a", 0)), ("a", 2, receipt("a", 2))]
+        ((done,), _, _) = owner.do(owner.store.settle(rest, "2"))
+        assert [each.get("entry_id") for each in done.failure.outcomes or ()] == [0, None, 2]
+
+    def test_a_lane_may_count_beyond_what_lua_writes_in_full(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """Ten to the fourteenth and more: its entries are still found."""
+        client.hset(lane.key(prefix, "meta"), "last", 123_456_789_012_344)
+        put(lanes, lane, "a")
+        put(lanes, lane, "b", 2)
+        entries = owner.do(owner.store.read(0, 10, 1000, mark=True))
+        assert [each.number for each in entries] == [123_456_789_012_345 + n for n in range(3)]
+        assert owner.do(owner.store.progress()).sent == 123_456_789_012_347
+        assert labels(owner, 123_456_789_012_345) == ["b\t0", "b\t1"]
+        owner.do(owner.store.settle([("a", -1, receipt("a")), ("b", -1, failure("b"))], "t"))
+        assert labels(owner) == []
+
+
+class TestDue:
+    """Effects that nobody has done."""
+
+    def test_one_who_takes_over_finds_all_of_them_at_once(
+        self, make_owner: MakeOwner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """The last owner may have died between settling and the effects."""
+        for context in "abc":
+            put(lanes, lane, context)
+        old = make_owner("old")
+        parts = [(context, -1, receipt(context)) for context in "abc"]
+        old.do(old.store.settle(parts, "t"))
+        old.do(old.store.release())
+        new = make_owner("new")
+        assert new.do(new.store.tick()).due == 3
+        found = new.do(new.store.due(0))
+        assert [each.record.context for each in found] == ["a", "b", "c"]
+        assert [each.record.context for each in new.do(new.store.due(2))] == ["c"]
+        assert new.do(new.store.due(3)) == []
+
+    def test_else_they_are_left_to_the_one_who_settled_for_a_while(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """And when that time is over they are claimed, so that they are found once."""
+        put(lanes, lane, "a")
+        lanes.settle(lane, receipt("a"))
+        assert owner.do(owner.store.due()) == []
+        client.zadd(lane.key(prefix, "due"), {"a": 1})
+        assert [each.record.context for each in owner.do(owner.store.due())] == ["a"]
+        assert owner.do(owner.store.due()) == []
+        owner.do(owner.store.finish(["a"]))
+        assert owner.do(owner.store.tick()).due == 0
+
+    def test_a_due_context_without_a_record_is_dropped(
+        self, owner: Owner, client: redis.Redis, lane: Lane, prefix: str
+    ) -> None:
+        """There is nothing left to do for it."""
+        client.zadd(lane.key(prefix, "due"), {"ghost": 1})
+        assert owner.do(owner.store.due()) == []
+        assert client.zcard(lane.key(prefix, "due")) == 0
+
+    def test_a_damaged_record_is_logged_and_left(
+        self,
+        owner: Owner,
+        lanes: Outbox,
+        client: redis.Redis,
+        lane: Lane,
+        prefix: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """It stops nobody else's effects."""
+        for context in "ab":
+            put(lanes, lane, context)
+            lanes.settle(lane, receipt(context))
+        client.hset(lane.key(prefix, "contexts"), "a", b"1 1 1 0\n{not json")
+        assert [each.record.context for each in owner.do(owner.store.due(0))] == ["b"]
+        assert "a damaged record" in caplog.text
+        assert client.hexists(lane.key(prefix, "contexts"), "a")
+
+    def test_finish_twice_is_finish(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """And a context that is pending again is not finished by a late call."""
+        put(lanes, lane, "a")
+        lanes.settle(lane, receipt("a"))
+        owner.do(owner.store.finish(["a"]))
+        put(lanes, lane, "a")
+        owner.do(owner.store.finish(["a"]))
+        assert labels(owner) == ["a"]
+        assert client.hexists(lane.key(prefix, "contexts"), "a")
+
+
+class TestTick:
+    """What a lane holds."""
+
+    def test_counts_and_the_next_deadline(self, owner: Owner, lanes: Outbox, lane: Lane) -> None:
+        """Contexts, messages, and how long until something is to be expired."""
+        tick = owner.do(owner.store.tick())
+        assert (tick.contexts, tick.backlog, tick.due, tick.next_deadline) == (0, 0, 0, None)
+        put(lanes, lane, "a", 3, timeout=50)
+        put(lanes, lane, "b", timeout=5)
+        tick = owner.do(owner.store.tick())
+        assert (tick.contexts, tick.backlog, tick.due) == (2, 4, 0)
+        assert tick.next_deadline is not None
+        assert 4 < tick.next_deadline <= 5
+        owner.do(owner.store.settle([("b", -1, receipt("b"))], "t"))
+        tick = owner.do(owner.store.tick())
+        assert (tick.contexts, tick.backlog, tick.due) == (2, 3, 1)
+        assert tick.next_deadline is not None
+        assert 40 < tick.next_deadline <= 50
+
+    def test_an_overdue_deadline_is_none_left(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """Never negative: that means that there is none."""
+        put(lanes, lane, "a")
+        client.zadd(lane.key(prefix, "deadlines"), {"a": 1})
+        assert owner.do(owner.store.tick()).next_deadline == 0
+        (settled,) = owner.do(owner.store.expire())
+        assert settled.record.context == "a"
+        assert owner.do(owner.store.tick()).next_deadline is None
+
+
+class TestRetire:
+    """A lane that has long been empty."""
+
+    def test_an_empty_lane_is_gone_with_its_lease_and_numbers(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """Its next life has another generation, so that its numbers mix with no old ones."""
+        put(lanes, lane, "a")
+        lanes.settle(lane, receipt("a"))
+        lanes.finish(lane, ["a"])
+        generation = client.hget(lane.key(prefix, "meta"), "generation")
+        assert owner.do(owner.store.retire())
+        assert not client.exists(lane.key(prefix, "meta"), lane.key(prefix, "log"))
+        assert owner.do(owner.store.acquire())
+        assert client.hget(lane.key(prefix, "meta"), "generation") not in (None, generation)
+
+    @pytest.mark.parametrize("state", ["pending", "due", "tombstone"])
+    def test_one_that_holds_anything_stays(
+        self, owner: Owner, lanes: Outbox, lane: Lane, state: str
+    ) -> None:
+        """A message, effects, or the memory of one that the broker may deliver again."""
+        put(lanes, lane, "a", tombstone=60.0)
+        if state != "pending":
+            lanes.settle(lane, receipt("a"))
+        if state == "tombstone":
+            lanes.finish(lane, ["a"])
+        assert not owner.do(owner.store.retire())
+        assert owner.do(owner.store.tick())
+
+    def test_only_its_owner_retires_it(self, make_owner: MakeOwner) -> None:
+        """Not one that was fenced."""
+        old, new = _taken_over(make_owner)
+        assert not old.do(old.store.retire())
+        assert new.do(new.store.tick())
+
+
+def test_options_that_a_caller_left_are_read(
+    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, prefix: str
+) -> None:
+    """And what cannot be read is none."""
+    assert owner.do(owner.store.options()) == {}
+    put(lanes, lane, "a", options={"compression_type": "LZ4", "encryption_keys": ("k",)})
+    assert owner.do(owner.store.options()) == {"compression_type": "LZ4", "encryption_keys": ["k"]}
+    client.hset(lane.key(prefix, "meta"), "options", b"{half")
+    assert owner.do(owner.store.options()) == {}
+
+
+class TestLostAnswers:
+    """redis-py repeats a command whose answer was lost."""
+
+    @pytest.fixture
+    def proxy(self, redis_server: ServerAddress) -> Iterator[Proxy]:
+        port = urlsplit(redis_server.url).port
+        assert port is not None
+        with Proxy(port) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def through(
+        self, proxy: Proxy, redis_server: ServerAddress, prefix: str, lane: Lane
+    ) -> Iterator[Owner]:
+        """An owner that reaches Redis through the proxy."""
+        path = urlsplit(redis_server.url).path
+        owner = Owner(f"redis://127.0.0.1:{proxy.port}{path}", prefix, lane, "owner", 10.0)
+        yield owner
+        owner.close()
+
+    def test_the_lease_is_had_and_known(self, proxy: Proxy, through: Owner) -> None:
+        """The repeat of who holds it already is told the same fencing token."""
+        proxy.lose_answer_to(lambda data: b"EVAL" in data)
+        assert through.do(through.store.acquire())
+        assert proxy.lost == 1
+        assert through.do(through.store.tick())
+
+    def test_a_settled_context_is_not_taken_for_late(
+        self, proxy: Proxy, through: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """Its effects are ours to do."""
+        put(lanes, lane, "a")
+        through.do(through.store.acquire())
+        through.do(through.store.settle([], "warm up"))
+        proxy.lose_answer_to(lambda data: b"EVAL" in data)
+        settled, late, _ = through.do(through.store.settle([("a", -1, receipt("a"))], "t"))
+        assert proxy.lost == 1
+        assert ([each.record.context for each in settled], late) == (["a"], 0)
+
+
+class TestNumbers:
+    """What effectively once goes by."""
+
+    def test_only_what_follows(self, owner: Owner, lanes: Outbox, lane: Lane) -> None:
+        """A run ends before a gap, and the mark with it."""
+        for context in "abcd":
+            put(lanes, lane, context)
+        owner.do(owner.store.settle([("c", -1, receipt("c"))], "t"))
+        run = owner.do(owner.store.read(0, 10, 10_000, mark=True, gapless=True))
+        assert [entry.label for entry in run] == ["a", "b"]
+        assert owner.do(owner.store.progress()).tried == 2
+        assert owner.do(owner.store.read(2, 10, 10_000, mark=True, gapless=True)) == []
+        assert owner.do(owner.store.progress()).tried == 2
+        after = owner.do(owner.store.read(3, 10, 10_000, mark=True, gapless=True))
+        assert [entry.label for entry in after] == ["d"]
+
+    def test_a_generation_begins_once(self, owner: Owner, lanes: Outbox, lane: Lane) -> None:
+        """A repeat after a lost answer finds it begun; nothing was tried under it."""
+        put(lanes, lane, "a")
+        labels(owner, mark=True)
+        before = owner.do(owner.store.progress())
+        begun = owner.do(owner.store.begin_generation(before.generation))
+        assert begun not in ("", before.generation)
+        assert owner.do(owner.store.begin_generation(before.generation)) == begun
+        after = owner.do(owner.store.progress())
+        assert (after.generation, after.sent, after.tried) == (begun, 1, 0)
+
+    def test_a_stale_owner_begins_none(self, make_owner: MakeOwner, lane: Lane) -> None:
+        """The new owner sends under the present name."""
+        old, new = _taken_over(make_owner)
+        generation = new.do(new.store.progress()).generation
+        with pytest.raises(Fenced):
+            old.do(old.store.begin_generation(generation))
+        assert new.do(new.store.progress()).generation == generation
+
+    def test_a_list_in_other_lanes_takes_no_numbers(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """Its places are settled from there, and touch no message here."""
+        for context in "ab":
+            put(lanes, lane, context)
+        places = [(f"list\t{place}", b"") for place in range(2)]
+        lanes.put(lane, Record("list", is_list=True), places, timeout=60.0)
+        assert owner.do(owner.store.progress()).sent == 0
+        for place in range(2):
+            assert labels(owner) == ["a", "b"]
+            lanes.settle(lane, receipt("list"), place=place)
+        assert labels(owner) == ["a", "b"]
+
+
+def test_a_result_is_stored_in_the_step_that_settles(
+    owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+) -> None:
+    """With its end, and told to who waits; the answer counts what came too late."""
+    for context in ("quiet", "told", "kept"):
+        put(lanes, lane, context)
+    pubsub = client.pubsub()  # type: ignore[no-untyped-call]
+    pubsub.subscribe(f"{prefix}:told", f"{prefix}:kept", f"{prefix}:late")
+    results = [
+        ("told", ResultRow(f"{prefix}:told", "one", 60)),
+        ("kept", ResultRow(f"{prefix}:kept", "two", 0)),
+        ("late", ResultRow(f"{prefix}:late", "three", 0)),
+    ]
+    assert owner.do(owner.store.complete(["quiet"], results, "t")) == (1, False)
+    assert client.mget([f"{prefix}:{each}" for each in ("told", "kept", "late")]) == [
+        b"one",
+        b"two",
+        None,
+    ]
+    assert 0 < int(str(client.ttl(f"{prefix}:told"))) <= 60
+    assert client.ttl(f"{prefix}:kept") == -1
+    assert labels(owner) == []
+    with pubsub:
+        heard = [pubsub.get_message(timeout=5) for _ in range(3 + 2)][3:]
+    assert [(each["channel"], each["data"]) for each in heard] == [
+        (f"{prefix}:told".encode(), b"one"),
+        (f"{prefix}:kept".encode(), b"two"),
+    ]
+
+
+def test_a_message_whose_label_cannot_be_read_is_left_alone(
+    lanes: Outbox, lane: Lane, owner: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, without what it holds, and those behind it go on."""
+    for context, frame in (("a", b"secret"), ("b", b'{"payload":"","context":"b"}')):
+        lanes.put(lane, Record(context), [("", frame)], timeout=60.0)
+    assert labels(owner, count=1, mark=True) == ["b"]
+    assert "message 1 is not a frame" in caplog.text
+    assert "secret" not in caplog.text

@@ -1,0 +1,169 @@
+"""The inbox: futures of those who wait, released by what a thread reads."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
+from celery_stargate.calls.inbox import Inbox
+from celery_stargate.lanes.record import Record, Settled, settled_to_wire
+from celery_stargate.model.outcome import Outcome
+from tests.unit.helpers import failure, receipt
+
+
+class Line:
+    """Stand where `Outbox` does: `listen` gives what the test says."""
+
+    def __init__(self) -> None:
+        self.said: queue.Queue[tuple[str, bytes] | Exception] = queue.Queue()
+        self.names: set[str] = set()
+        self.after: list[str] = []
+
+    def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
+        """Wait for the next word, bounded as the real one is."""
+        self.names.add(inbox)
+        self.after.append(after)
+        try:
+            found = self.said.get(timeout=min(timeout, 0.05))
+        except queue.Empty:
+            return []
+        if isinstance(found, Exception):
+            raise found
+        return [(f"{len(self.after)}-0", *found)]
+
+
+@pytest.fixture
+def line() -> Line:
+    """A line."""
+    return Line()
+
+
+@pytest.fixture
+def inbox(line: Line) -> Iterator[Inbox]:
+    """An inbox on it, whose thread has ended when the test has."""
+    made = Inbox(line)  # type: ignore[arg-type]
+    yield made
+    for thread in threading.enumerate():
+        if thread.name == "stargate-inbox":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def wire(*outcomes: Outcome, is_list: bool = False) -> bytes:
+    """Return what a worker pushes."""
+    return settled_to_wire(Settled(Record("c", is_list=is_list), outcomes))
+
+
+def test_a_receipt(line: Line, inbox: Inbox) -> None:
+    """Releases the one who waits for it, and nobody else."""
+    first, second = inbox.expect(), inbox.expect()
+    line.said.put((second.address, wire(receipt("b"))))
+    assert second.future.result(5) == receipt("b")
+    assert not first.future.done()
+    line.said.put((first.address, wire(receipt("a"))))
+    assert first.future.result(5) == receipt("a")
+    assert line.names == {inbox.name}
+
+
+def test_what_was_read_is_not_read_again(line: Line, inbox: Inbox) -> None:
+    """Each look begins after the last entry that was dealt with, and not before."""
+    ticket = inbox.expect()
+    line.said.put(StoreUnavailable("the answer was lost"))
+    line.said.put(("nobody", wire(receipt("x"))))
+    line.said.put((ticket.address, wire(receipt("c"))))
+    ticket.future.result(5)
+    assert line.after[:4] == ["0-0", "0-0", "2-0", "3-0"][: len(line.after[:4])]
+
+
+def test_a_list(line: Line, inbox: Inbox) -> None:
+    """Of receipts is a list, of one too."""
+    ticket = inbox.expect()
+    line.said.put((ticket.address, wire(receipt("c"), is_list=True)))
+    assert ticket.future.result(5) == [receipt("c")]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("http-404", ProduceError), ("deadline", ProduceTimeout)]
+)
+def test_a_failure(line: Line, inbox: Inbox, code: str, kind: type[Exception]) -> None:
+    """Is raised."""
+    ticket = inbox.expect()
+    line.said.put((ticket.address, wire(failure(code=code))))
+    assert type(ticket.future.exception(5)) is kind
+
+
+def test_what_nobody_waits_for_harms_nothing(line: Line, inbox: Inbox) -> None:
+    """A late one, one that was given up, one that cannot be read, one while Redis is away."""
+    given_up, ticket = inbox.expect(), inbox.expect()
+    inbox.forget(given_up)
+    line.said.put((given_up.address, wire(receipt("given up"))))
+    line.said.put(StoreUnavailable("Redis is away"))
+    line.said.put((ticket.address, b"0garbage"))
+    line.said.put((ticket.address, wire(receipt("c"))))
+    assert ticket.future.result(5) == receipt("c")
+    assert not given_up.future.done()
+
+
+def test_a_repeat_for_an_earlier_wait_is_not_taken_for_this_one(line: Line, inbox: Inbox) -> None:
+    """Outcomes may be told twice, and a context may have a second life."""
+    first = inbox.expect()
+    line.said.put((first.address, wire(receipt("c", ledger_id=1))))
+    first.future.result(5)
+    second = inbox.expect()
+    line.said.put((first.address, wire(receipt("c", ledger_id=1))))
+    line.said.put((second.address, wire(receipt("c", ledger_id=2))))
+    assert second.future.result(5) == receipt("c", ledger_id=2)
+
+
+def test_settled_in_this_process(inbox: Inbox) -> None:
+    """No way by Redis is needed, and the first outcome stays."""
+    ticket = inbox.expect()
+    inbox.deliver(ticket.address, Settled(Record("c"), (receipt("c"),)))
+    inbox.deliver(ticket.address, Settled(Record("c"), (failure("c"),)))
+    assert ticket.future.result(0) == receipt("c")
+
+
+def test_a_waiter_cannot_take_its_message_back(inbox: Inbox) -> None:
+    """`cancel()` says so."""
+    ticket = inbox.expect()
+    assert not ticket.future.cancel()
+    inbox.forget(ticket)
+
+
+def test_past_its_deadline_the_one_who_waits_sees_to_it(line: Line) -> None:
+    """Not before, and again until there is an outcome."""
+    now = 100.0
+    inbox = Inbox(line, monotonic=lambda: now)  # type: ignore[arg-type]
+    seen = threading.Semaphore(0)
+    ticket = inbox.expect(overdue=(101.0, seen.release))
+    early = inbox.expect()
+    line.said.put((early.address, wire(receipt("c"))))
+    early.future.result(5)
+    assert not seen.acquire(blocking=False)
+    now = 101.0
+    assert seen.acquire(timeout=5)
+    now = 103.0
+    assert seen.acquire(timeout=5)
+    inbox.forget(ticket)
+
+
+def test_many_waiters_at_once(line: Line, inbox: Inbox) -> None:
+    """Each gets its own, though the thread ends and begins among them."""
+    results: dict[str, Any] = {}
+
+    def wait(context: str) -> None:
+        ticket = inbox.expect()
+        line.said.put((ticket.address, wire(receipt(context))))
+        results[context] = ticket.future.result(20)
+
+    threads = [threading.Thread(target=wait, args=(f"c{number}",)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert results == {f"c{number}": receipt(f"c{number}") for number in range(50)}

@@ -1,0 +1,121 @@
+"""A call, checked whole before anything is recorded."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_stargate import ConfigurationError, InvalidMessage
+from celery_stargate.calls.prepare import prepare
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.hashing import SCHEMES, partition_of
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.topic import Topic
+
+TOPIC = Topic.parse("orders")
+PLAIN = ProducerOptions()
+
+
+def test_one_message() -> None:
+    """Its label is the context, which Pulsar echoes."""
+    call = prepare("p", "c", TOPIC, PLAIN)
+    assert (call.context, call.topic, call.options, call.is_list) == ("c", TOPIC, PLAIN, False)
+    [part] = call.parts
+    assert part.label == "c"
+    assert json.loads(part.frame) == {"payload": "cA==", "context": "c"}
+    assert [lane.name for lane in call.lanes] == [f"{TOPIC}#0"]
+
+
+def test_a_list_of_one() -> None:
+    """Has a list as its result, and is otherwise a message."""
+    call = prepare(["p"], "c", TOPIC, PLAIN)
+    assert call.is_list
+    assert [part.label for part in call.parts] == ["c"]
+
+
+def test_a_list() -> None:
+    """Each message has its place in its label."""
+    call = prepare(["a", ("k", "b"), {"payload": "c"}], "c", TOPIC, PLAIN)
+    assert [part.label for part in call.parts] == ["c\t0", "c\t1", "c\t2"]
+    assert [json.loads(part.frame)["context"] for part in call.parts] == ["c\t0", "c\t1", "c\t2"]
+    assert len(call.lanes) == 1
+
+
+@given(st.lists(st.none() | st.sampled_from("abcdefgh"), min_size=1, max_size=20))
+def test_a_list_over_lanes(keys: list[str | None]) -> None:
+    """The same key takes the same lane; each lane is named once, the first message's first."""
+    options = ProducerOptions(lanes=4)
+    messages = [{"payload": "p", "key": key} for key in keys]
+    call = prepare(messages, "c", TOPIC, options)
+    lanes: dict[str | None, Lane] = {}
+    for key, part in zip(keys, call.parts, strict=True):
+        assert lanes.setdefault(key, part.lane) == part.lane
+    assert call.lanes[0] == call.parts[0].lane
+    assert set(call.lanes) == {part.lane for part in call.parts}
+    assert len(call.lanes) == len(set(call.lanes))
+
+
+@given(st.lists(st.binary(), min_size=1, max_size=5))
+def test_payloads_are_in_the_frames(payloads: list[bytes]) -> None:
+    """In order, whatever they are."""
+    call = prepare(list(payloads), "c", TOPIC, PLAIN)
+    assert [base64.b64decode(json.loads(part.frame)["payload"]) for part in call.parts] == payloads
+
+
+@pytest.mark.parametrize("context", ["", None, 5, b"c", "a\nb", "a\x00", "\ud800"])
+def test_bad_contexts(context: Any) -> None:
+    """A line end would part a record's head; Pulsar could not echo a lone surrogate."""
+    with pytest.raises(InvalidMessage, match="^a context must be printable text that is not empty"):
+        prepare("p", context, TOPIC, PLAIN)
+
+
+def test_a_frame_over_the_limit() -> None:
+    """Is told in the caller, in a list with its index: the broker would close the connection."""
+    options = ProducerOptions(max_frame_size=1024)
+    with pytest.raises(InvalidMessage, match=r"^the frame has \d+ bytes and the limit is 1024;"):
+        prepare("x" * 1000, "c", TOPIC, options)
+    with pytest.raises(InvalidMessage, match=r"^message 1 of the list: the frame has") as caught:
+        prepare(["x", "x" * 1000], "c", TOPIC, options)
+    assert caught.value.index == 1
+
+
+def test_keys_and_batching() -> None:
+    """Are refused together, unless told otherwise: Key_Shared consumers would break."""
+    batching = ProducerOptions(batching_enabled=True)
+    prepare("p", "c", TOPIC, batching)
+    with pytest.raises(InvalidMessage, match="^it has a key, and Pulsar's batching ignores keys"):
+        prepare(("k", "p"), "c", TOPIC, batching)
+    with pytest.raises(InvalidMessage, match="^message 1 of the list: it has a key"):
+        prepare(["p", ("k", "p")], "c", TOPIC, batching)
+    told = ProducerOptions(batching_enabled=True, batching_with_keys=True)
+    assert prepare(("k", "p"), "c", TOPIC, told).parts
+
+
+def test_bad_messages_are_told_with_their_index() -> None:
+    """And nothing of the list is made."""
+    with pytest.raises(InvalidMessage, match="^message 2 of the list: key must be text, not int"):
+        prepare(["a", "b", (5, "c")], "c", TOPIC, PLAIN)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=10), st.sampled_from(sorted(SCHEMES)))
+def test_a_key_takes_the_lane_of_its_partition(keys: list[str], scheme: str) -> None:
+    """As Pulsar's clients choose it; without a key, the context chooses."""
+    options = ProducerOptions(delivery="effectively_once", partitions=5, hashing_scheme=scheme)
+    call = prepare([(key, "p") for key in keys], "c", TOPIC, options)
+    assert [part.lane.index for part in call.parts] == [
+        partition_of(key, 5, scheme) for key in keys
+    ]
+    alone = prepare("p", "c", TOPIC, options)
+    assert [lane.index for lane in alone.lanes] == [partition_of("c", 5, scheme)]
+
+
+def test_effectively_once_needs_a_persistent_topic() -> None:
+    """A non-persistent one stores nothing that could be there twice."""
+    topic = Topic.parse("non-persistent://public/default/orders")
+    with pytest.raises(ConfigurationError, match="needs a persistent topic"):
+        prepare("p", "c", topic, ProducerOptions(delivery="effectively_once"))

@@ -1,0 +1,282 @@
+"""``crew.py``: lanes are shared among the workers, handed over, and given back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from celery_stargate.delivery.owner import Tools
+from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.registry import Registry
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.settings import Settings
+from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.support.log import logger
+from tests.simulation.effects import EffectsThread
+from tests.simulation.loop import Process, VirtualLoop
+from tests.simulation.plan import Plan
+from tests.simulation.redis_server import SimulatedRedis
+from tests.simulation.world import World
+from tests.unit.helpers import TOPIC
+
+LANES = [Lane(TOPIC, index) for index in range(5)]
+
+
+class _Nowhere:
+    """A producer that never opens."""
+
+    descriptor = None
+
+    async def open(self) -> None:
+        raise LinkBroken("there is no Pulsar here")
+
+    async def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class Rig:
+    """Crews over one simulated Redis, without faults."""
+
+    def __init__(self) -> None:
+        plan = Plan.draw(0)
+        plan.rates, plan.latency = {}, 0.001
+        self.world = World(plan)
+        self.loop: VirtualLoop = self.world.loop
+        self.settings = Settings(prefix="p", lease=3.0, drain_timeout=1.0)
+        self.registry = Registry("p")
+        self.made: dict[str, list[ProducerOptions]] = {}
+
+    def announce(self, *lanes: Lane) -> None:
+        """Make lanes known."""
+        keys = [self.registry.key("lanes"), self.registry.key("events")]
+        for lane in lanes:
+            self.world.redis.model.registry("announce", keys, [lane.name])
+
+    def crew(self, name: str, redis: SimulatedRedis | None = None) -> Supervisor:
+        """Start a crew in a process of its own."""
+        process = Process(self.loop, name)
+        options = self.made.setdefault(name, [])
+
+        def producer(topic: Any, given: ProducerOptions, query: Any) -> Any:
+            options.append(given)
+            return _Nowhere()
+
+        async def deduplicates(topic: Any, given: ProducerOptions) -> None:
+            pass
+
+        make_tools = partial(
+            Tools,
+            producer=producer,
+            deduplicates=deduplicates,
+            effects=cast("Any", None),
+            executor=EffectsThread(lambda: 0.0),
+            lease=self.settings.lease,
+            receipt_timeout=60.0,
+            idle_timeout=60.0,
+            revoked=lambda context: False,
+            uniform=self.world.random.uniform,
+        )
+        made: list[Supervisor] = []
+
+        async def run() -> None:
+            client = redis or SimulatedRedis(self.world, self.world.redis, process)
+            blocking = SimulatedRedis(self.world, self.world.redis, process)
+            crew = Supervisor(
+                self.settings,
+                cast("Any", client),
+                cast("Any", blocking),
+                make_tools,
+                name=name,
+                shuffle=self.world.random.shuffle,
+                monotonic=self.loop.time,
+            )
+            made.append(crew)
+            await crew.run()
+
+        task = process.start(run())
+        self.until(lambda: bool(made) or task.done())
+        return made[0]
+
+    def until(self, condition: Callable[[], bool], within: float = 30.0) -> None:
+        """Let time pass until something is so."""
+        assert self.loop.advance(condition, self.loop.now + within)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
+        self.loop.advance(lambda: False, self.loop.now + seconds)
+
+    def owned(self, name: str) -> set[Lane]:
+        """The lanes whose leases a crew holds."""
+        return {lane for lane in [CONTEXTS_LANE, *LANES] if self.lease(lane) == name}
+
+    def lease(self, lane: Lane) -> str | None:
+        """Who holds a lane's lease."""
+        held = self.world.redis.model.get(lane.key("p", "lease"))
+        return None if held is None else held.decode().rpartition(":")[0]
+
+    def workers(self) -> set[bytes]:
+        """Who attends."""
+        return set(self.world.redis.model.sorted_set(self.registry.key("workers")))
+
+
+@pytest.fixture
+def rig() -> Any:
+    """A rig; nothing of it is left running."""
+    rig = Rig()
+    yield rig
+    rig.world.over = True
+    rig.loop.bury()
+    rig.loop.close()
+
+
+def test_one_owns_all_and_two_share(rig: Rig) -> None:
+    """Who comes gets a fair share, and every lane has an owner then."""
+    rig.announce(*LANES)
+    rig.crew("one")
+    rig.until(lambda: len(rig.owned("one")) == 6)
+    rig.crew("two")
+    rig.until(lambda: len(rig.owned("one")) == len(rig.owned("two")) == 3)
+    rig.pass_time(20.0)
+    assert len(rig.owned("one")) == len(rig.owned("two")) == 3
+
+
+def test_nobody_takes_more_than_his_share(rig: Rig) -> None:
+    """Or a lane would be handed over as soon as it was taken: each has one owner ever."""
+    rig.crew("one")
+    rig.crew("two")
+    rig.until(lambda: len(rig.workers()) == 2)
+    rig.announce(*LANES)
+    rig.until(lambda: len(rig.owned("one")) == len(rig.owned("two")) == 3)
+    meta = [rig.world.redis.model.hash(lane.key("p", "meta")) for lane in LANES]
+    assert [each[b"fencing_token"] for each in meta] == [b"1"] * len(LANES)
+
+
+def test_a_new_lane_is_taken_at_once(rig: Rig) -> None:
+    """Its announcement wakes the crew, long before a third of the lease."""
+    rig.crew("one")
+    rig.until(lambda: rig.owned("one") == {CONTEXTS_LANE})
+    rig.pass_time(0.1)
+    rig.announce(LANES[0])
+    rig.world.redis.wake()
+    rig.until(lambda: LANES[0] in rig.owned("one"), within=0.2)
+
+
+def test_who_leaves_gives_all_back_at_once(rig: Rig) -> None:
+    """Its leases do not have to run out, and it is counted no more."""
+    rig.announce(*LANES)
+    leaver = rig.crew("one")
+    rig.until(lambda: len(rig.owned("one")) == 6)
+    rig.crew("two")
+    rig.until(lambda: len(rig.owned("two")) == 3)
+    leaver.stop(1.0)
+    rig.until(lambda: len(rig.owned("two")) == 6, within=2.0)
+    assert rig.workers() == {b"two"}
+
+
+def test_it_waits_for_redis(rig: Rig) -> None:
+    """And takes up its work when Redis is there."""
+    rig.world.redis.leave("refuses")
+    rig.crew("one")
+    rig.pass_time(5.0)
+    assert rig.owned("one") == set()
+    rig.world.redis.away = None
+    rig.until(lambda: rig.owned("one") == {CONTEXTS_LANE}, within=2.0)
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [('{"max_in_flight": 3}', 3), ('{"max_in_flight": "many"}', 1000), ("{", 1000), (None, 1000)],
+)
+def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -> None:
+    """They are used where they are right; else this worker's settings."""
+    lane = LANES[0]
+    if left is not None:
+        rig.world.redis.model.hset(lane.key("p", "meta"), "options", left)
+    keys = [lane.key("p", part) for part in _PARTS]
+    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "{}"]
+    rig.world.redis.model.script("put", keys, message)
+    rig.announce(lane)
+    rig.crew("one")
+    rig.until(lambda: bool(rig.made["one"]))
+    assert rig.made["one"][0].max_in_flight == expected
+
+
+_PARTS = (
+    *("log", "contexts", "deadlines", "outcomes", "due", "lease", "meta", "tombstones"),
+    "answers:t",
+)
+
+
+@pytest.mark.parametrize(
+    ("memory", "warned"),
+    [
+        ({"maxmemory": 1000, "maxmemory_policy": "allkeys-lru"}, True),
+        ({"maxmemory": 1000, "maxmemory_policy": "noeviction"}, False),
+        ({"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, False),
+        (None, False),
+    ],
+)
+def test_a_redis_that_evicts(
+    rig: Rig, caplog: pytest.LogCaptureFixture, memory: dict[str, Any] | None, warned: bool
+) -> None:
+    """It would throw away what is pending; who may not ask goes on all the same."""
+    client = SimulatedRedis(rig.world, rig.world.redis, Process(rig.loop, "client"))
+
+    async def info(section: str) -> dict[str, Any]:
+        if memory is None:
+            raise OSError("no permission")
+        return memory
+
+    client.info = info  # type: ignore[method-assign]
+    with caplog.at_level("ERROR", logger.name):
+        rig.crew("one", client)
+        rig.until(lambda: rig.owned("one") == {CONTEXTS_LANE})
+    assert ("noeviction" in caplog.text) is warned
+
+
+def test_an_owner_that_fails_is_taken_up_again(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at once, which would be a loop."""
+    failures = [ValueError("broken on purpose")]
+    run = "celery_stargate.delivery.supervisor.LaneOwner.run"
+    began: list[float] = []
+
+    async def fail_once(owner: Any) -> None:
+        began.append(rig.loop.now)
+        if failures:
+            raise failures.pop()
+        await rig.loop.create_future()
+
+    monkeypatch.setattr(run, fail_once)
+    rig.crew("one")
+    rig.until(lambda: len(began) == 2)
+    assert began[1] - began[0] >= 1.0
+    assert "broken on purpose" in caplog.text
+
+
+def test_a_forked_child_lets_go_of_the_sockets(rig: Rig) -> None:
+    """The number stays taken, by what leads nowhere; an owner without a socket is no matter."""
+    crew = rig.crew("one")
+    reading, writing = os.pipe()
+    owners = crew._owners  # noqa: SLF001
+    owners[LANES[0]] = cast("Any", (SimpleNamespace(descriptor=writing), None))
+    owners[LANES[1]] = cast("Any", (SimpleNamespace(descriptor=None), None))
+    try:
+        crew.close_inherited()
+        assert os.write(writing, b"x") == 1
+        # The pipe's other end is closed: nobody writes there any more.
+        assert os.read(reading, 1) == b""
+    finally:
+        del owners[LANES[0]], owners[LANES[1]]
+        os.close(reading)
+        os.close(writing)
