@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from ..bounded import bounded, end_on_sigterm
-from ..pages import RESULTS, save, write_pages
+from benchmarks.bounded import bounded, end_on_sigterm
+from benchmarks.pages import RESULTS, save, write_pages
+
 from . import celery_results, celery_tracer, kombu_publish
 from .findings import Findings, render_findings
 from .redis_of_its_own import redis_url

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from ..runner import Rival
+from benchmarks.runner import Rival
+
 from .bare import ASYNC_OF_SIZE, BareSendAsync, BareSendAsyncBatched, BareWebSocket
 from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES
 from .celery_task import NativeSendPrefork, NativeSendThreads, NoopTask

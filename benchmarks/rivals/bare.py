@@ -7,9 +7,10 @@ import threading
 import time
 from typing import Any, ClassVar
 
-from ..payload import PAYLOAD, payload
-from ..runner import Rival
-from ..site import BenchmarkError, Site
+from benchmarks.payload import PAYLOAD, payload
+from benchmarks.runner import Rival
+from benchmarks.site import BenchmarkError, Site
+
 from .bulk import SIZES
 from .raw import connect, frame, require_receipt
 

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from celery import Celery
 from redis import Redis
 
+from benchmarks.app import CALLBACKS_QUEUE, Config
+from benchmarks.payload import PAYLOAD, payload
+from benchmarks.runner import Rival
+from benchmarks.site import BenchmarkError, Site, Worker
 from celery_stargate import Stargate
 from celery_stargate.lanes.lane import Lane
 
-from ..app import CALLBACKS_QUEUE, Config
-from ..payload import PAYLOAD, payload
-from ..runner import Rival
-from ..site import BenchmarkError, Site, Worker
 from .lane import lane_worker
 
 __all__ = ["BULK", "LANES_RIVALS", "OF_SIZE", "SIZES", "Bulk", "Settling"]

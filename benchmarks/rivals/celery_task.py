@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..payload import PAYLOAD
-from ..runner import Rival
-from ..site import Site
+from benchmarks.payload import PAYLOAD
+from benchmarks.runner import Rival
+from benchmarks.site import Site
+
 from .drain import drain
 
 __all__ = ["NativeSendPrefork", "NativeSendThreads", "NoopTask"]

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 from celery import Celery
 
+from benchmarks.payload import PAYLOAD
+from benchmarks.runner import Rival
 from celery_stargate import Stargate, produce_task
-
-from ..payload import PAYLOAD
-from ..runner import Rival
 
 __all__ = ["CeleryDelay", "LaneDelay", "LaneDelayLists", "ProduceMany"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from ..site import Worker
+from benchmarks.site import Worker
 
 __all__ = ["WARM_UP", "drain"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from celery import Celery, chain
 
+from benchmarks.app import CALLBACKS_QUEUE
+from benchmarks.payload import PAYLOAD
+from benchmarks.runner import Rival
+from benchmarks.site import BenchmarkError, Site, Worker
 from celery_stargate import produce_task
 from celery_stargate.lanes.lane import Lane
 
-from ..app import CALLBACKS_QUEUE
-from ..payload import PAYLOAD
-from ..runner import Rival
-from ..site import BenchmarkError, Site, Worker
 from .drain import WARM_UP, drain
 
 __all__ = ["LaneChain", "LaneLists", "LaneOnAck", "LaneResults", "LaneSilent", "lane_worker"]

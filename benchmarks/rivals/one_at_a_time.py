@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from benchmarks.app import CALLBACKS_QUEUE, CONFIG_VARIABLE
+from benchmarks.figures import Laps
+from benchmarks.payload import PAYLOAD
+from benchmarks.runner import Rival
+from benchmarks.site import Site
 from celery_stargate import Stargate, produce_task
 
-from ..app import CALLBACKS_QUEUE, CONFIG_VARIABLE
-from ..figures import Laps
-from ..payload import PAYLOAD
-from ..runner import Rival
-from ..site import Site
 from .bulk import Settling
 from .lane import lane_worker
 from .raw import connect, frame, require_receipt

@@ -8,9 +8,9 @@ from typing import Any
 
 from websockets.asyncio.client import connect as open_socket
 
-from ..app import Config
-from ..payload import PAYLOAD
-from ..site import BenchmarkError
+from benchmarks.app import Config
+from benchmarks.payload import PAYLOAD
+from benchmarks.site import BenchmarkError
 
 __all__ = ["connect", "frame", "require_receipt"]
 

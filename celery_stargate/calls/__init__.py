@@ -1,0 +1,1 @@
+"""The calling side: a message is checked, recorded in its lane, and waited for."""

@@ -1,0 +1,1 @@
+"""What follows an outcome: results are stored, callbacks published, waiters notified."""

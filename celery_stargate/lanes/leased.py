@@ -29,7 +29,7 @@ from celery_stargate.support.log import logger
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Fenced", "LeasedLane", "LaneTick", "Progress", "StoreRolledBack"]
+__all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack"]
 
 
 _SEQUELS = {each.value.encode(): each for each in FollowUp}

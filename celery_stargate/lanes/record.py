@@ -54,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def mark(self) -> str:
-        """What the log notes of its only message: the follow_up's mark, and the task that it names."""
+        """What the log notes of its only message: the follow-up's code and the task it names."""
         follow_up = self.follow_up
         named = follow_up in (FollowUp.IGNORED, FollowUp.RESULT) and self.task != PRODUCE
         return f"{follow_up.value}{self.task}" if named else follow_up.value

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["PRODUCE", "Request", "FollowUp", "ResultRow", "is_plain_id", "read_request"]
+__all__ = ["PRODUCE", "FollowUp", "Request", "ResultRow", "is_plain_id", "read_request"]
 
 #: The name of the produce task that every app has: a mark without a name means this one.
 PRODUCE = "celery_stargate.produce"

@@ -1,0 +1,1 @@
+"""Pulsar's WebSocket API: replies, the window, the session and the socket."""

@@ -58,8 +58,8 @@ async def require_deduplication(
         make: makes the producers of the probe.
 
     Raises:
-        DeduplicationUnavailable: it does not, or the topic has partitions that ``stargate_partitions`` does not name,
-            or nobody can tell.
+        DeduplicationUnavailable: it does not, or the topic has partitions that
+            ``stargate_partitions`` does not name, or nobody can tell.
         HandshakeRefused, LinkBroken: it cannot be asked just now.
         ConfigurationError: the token or a TLS file is not usable.
     """

@@ -20,9 +20,9 @@ from celery_stargate.model.topic import Topic
 
 __all__ = [
     "Alignment",
-    "SequenceMismatch",
-    "Numbered",
     "DeduplicationUnavailable",
+    "Numbered",
+    "SequenceMismatch",
     "leading_run",
     "producer_query",
 ]

@@ -208,18 +208,18 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
         acknowledger = Acknowledger(app)
         lanes = Stargate.of(app).lanes
         told: list[tuple[str, bytes]] = []
-        tell = lanes.tell
+        notify = lanes.notify
 
         def noting(address: str, outcome: bytes) -> None:
             told.append((address, outcome))
-            tell(address, outcome)
+            notify(address, outcome)
 
-        vars(lanes)["tell"] = noting
+        vars(lanes)["notify"] = noting
         first = acknowledger.produce("ctx")
         acknowledger.ack(Receipt(context="ctx", value=1))
         assert first.result(timeout=5).value == 1
         second = acknowledger.produce("ctx")
-        tell(*told[0])
+        notify(*told[0])
         acknowledger.ack(Receipt(context="ctx", value=2))
         assert second.result(timeout=5).value == 2
 

@@ -16,6 +16,7 @@ from unittest import mock
 from celery_stargate.delivery import owner as lane_owner_module
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.lanes.leased import LeasedLane
+from celery_stargate.pulsar import judge as judge_module
 from celery_stargate.pulsar import session as session_module
 from tests.simulation import effects as effects_module
 from tests.simulation.plan import Focus
@@ -41,7 +42,7 @@ class Control:
 
 
 _read = LeasedLane.read
-_judge = session_module.judge
+_judge = judge_module.judge
 
 
 async def _read_on(store: Any, after: int, *args: Any, mark: bool, **options: Any) -> Any:

@@ -296,7 +296,7 @@ class _Lane:
         return [b"new", first]
 
     def lease(self, owner: bytes, ttl: bytes, generation: bytes) -> list[Any]:
-        by, _, epoch = (self._redis.get(self._lease_key) or b"").rpartition(b":")
+        by, _, token = (self._redis.get(self._lease_key) or b"").rpartition(b":")
         if by and by != owner:
             return [0, self._redis.pttl(self._lease_key)]
         if by:

@@ -1,0 +1,1 @@
+"""LocalPulsar: a stand-in for Pulsar's WebSocket API, in memory."""
