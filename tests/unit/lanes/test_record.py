@@ -147,7 +147,7 @@ def test_a_failure_of_a_list(outcomes: list[Outcome], expected: tuple[str, str])
     assert (found.status, found.reason) == expected
     assert found.context == "c"
     assert found.topic == TOPIC
-    assert found.status == [each.to_dict() for each in outcomes]
+    assert found.outcomes == [each.to_dict() for each in outcomes]
     json.dumps(found.to_dict())
 
 
