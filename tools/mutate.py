@@ -53,7 +53,8 @@ _HEAD = """\
 `python -m tools.mutate` writes this page. It breaks the lanes' scripts and `pulsar/window.py`
 in one place at a time (an operator or a number changed, a condition turned round, a statement left
 out) and runs the tests that belong to the file. A mutant *survives* where they pass all the same;
-why it may, stands in `mutations.toml` beside this page. The command fails where nothing is said of one.
+why it may, stands in `mutations.toml` beside this page. The command fails where nothing is said of
+one.
 
 """
 
