@@ -1,4 +1,4 @@
-"""Messages: the forms that a caller may give, checked before anything is recorded."""
+"""Messages: the forms that a caller may use, checked before anything is recorded."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _MILLISECOND = timedelta(milliseconds=1)
 class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """One message for Pulsar.
 
-    Only what Pulsar's WebSocket producer honours is here: its ``sequenceId``, ``schemaVersion``
-    and ``disableReplication`` are read by nobody
+    It has only the fields that Pulsar's WebSocket producer uses. Pulsar ignores ``sequenceId``,
+    ``schemaVersion`` and ``disableReplication``
     (``ProducerMessage`` and ``ProducerHandler`` in pulsar-websocket 4.0).
 
     Arguments:
         payload: bytes, or text that is sent as UTF-8.
         key: the key for routing, compaction and Key_Shared consumers.
-        properties: text to text.
+        properties: a mapping of text to text.
         event_time: an aware ``datetime``, an ISO 8601 text with an offset, or epoch seconds.
         deliver_at: an aware ``datetime``, an ISO 8601 text with an offset, or epoch seconds.
-        deliver_after: seconds, or a ``timedelta``, counted from when Pulsar gets the message.
+        deliver_after: seconds or a ``timedelta``, from the moment when Pulsar gets the message.
         replication_clusters: names of the clusters that get a copy.
 
-    Delayed delivery is for Shared and Key_Shared subscriptions only, says Pulsar.
+    Pulsar delays delivery only for Shared and Key_Shared subscriptions.
 
     Raises:
         InvalidMessage: a field is of a wrong type or form, or ``deliver_at`` and
@@ -58,7 +58,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
         if isinstance(self.payload, str):
             _encodable("payload", self.payload)
         else:
-            # What was checked is what is sent: buffers and containers are copied.
+            # Copy buffers and containers, so that what was checked is what is sent.
             _set(self, "payload", bytes(self.payload))
         if self.key is not None:
             _text("key", self.key)
@@ -88,17 +88,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
             _set(self, "replication_clusters", tuple(clusters))
 
     def __repr__(self) -> str:
-        # A payload or a key in a log line would be a leak.
+        # Payloads and keys must not appear in logs.
         return f"<Message of {len(self.payload)} {_unit(self.payload)}>"
 
     __str__ = __repr__
 
     def __json__(self) -> dict[str, Any]:
-        """Let kombu's JSON carry a message in a task's arguments, as its mapping."""
+        """Return the mapping form: kombu's JSON calls this for a message in a task's arguments."""
         return self.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the mapping form, with only the fields that are set, for kombu's JSON."""
+        """Return the mapping form with only the fields that are set."""
         fields = {
             name: value for name, value in msgspec.structs.asdict(self).items() if value is not None
         }
@@ -107,9 +107,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
         return fields
 
     def to_frame_fields(self) -> dict[str, Any]:
-        """Return the fields of Pulsar's frame: camel case, milliseconds.
+        """Return the fields of Pulsar's frame: names in camel case, durations in milliseconds.
 
-        The payload is bytes, which msgspec writes as base64.
+        The payload is bytes; msgspec writes bytes as base64.
         """
         payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
         fields: dict[str, Any] = {"payload": payload}
@@ -126,7 +126,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
             fields["deliverAt"] = (moment - _EPOCH) // _MILLISECOND
         if self.deliver_after is not None:
             seconds = _duration("deliver_after", self.deliver_after)
-            # 0 would be no delay at all.
+            # Pulsar reads 0 as no delay.
             fields["deliverAfterMs"] = max(1, round(seconds * 1000))
         if self.replication_clusters is not None:
             fields["replicationClusters"] = list(self.replication_clusters)
@@ -138,14 +138,14 @@ _set = msgspec.structs.force_setattr
 
 
 def check_messages(given: object) -> tuple[list[Message], bool]:
-    """Return the messages of a call, and whether they were given as a list.
+    """Return the messages of a call, and whether the caller gave a list.
 
     Arguments:
         given: ``str`` or ``bytes``; a tuple ``(key, payload)``; a mapping with the fields of
             :class:`Message`; a :class:`Message`; or a list of these.
 
     Raises:
-        InvalidMessage: names what is wrong, and in a list the index.
+        InvalidMessage: the text says what is wrong and, in a list, at which index.
     """
     if not isinstance(given, list):
         return [_check(given)], False
@@ -202,7 +202,7 @@ def _encodable(what: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidMessage(
-            f"{what} holds a lone surrogate, which UTF-8 cannot carry; send bytes instead"
+            f"{what} contains a lone surrogate, which UTF-8 cannot encode; send bytes instead"
         ) from None
 
 
@@ -214,16 +214,16 @@ def _text(what: str, value: object) -> str:
 
 
 def _moment(what: str, value: object) -> datetime:
-    """Read a point in time.
+    """Return a point in time as an aware datetime.
 
-    Pulsar refuses a naive time with error 7, long after the call
-    (``DateFormatter.parse`` in pulsar-common).
+    Pulsar refuses a naive time only after the call, with error 7 (``DateFormatter.parse`` in
+    pulsar-common).
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             moment = datetime.fromtimestamp(value).astimezone()
         except (OverflowError, OSError, ValueError):
-            raise InvalidMessage(f"{what} {shown(value)} is no epoch time in seconds") from None
+            raise InvalidMessage(f"{what} {shown(value)} is not an epoch time in seconds") from None
     elif isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)

@@ -1,4 +1,4 @@
-"""Outcomes: the receipt or the failure that each context gets, once."""
+"""Outcomes: each context gets one receipt or one failure."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ["Failure", "Outcome", "Receipt", "error_of"]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag="receipt", omit_defaults=True):
-    """Pulsar says that it has the message."""
+    """Pulsar has the message."""
 
     context: str
-    #: The full name of the topic; none for a context without a message.
+    #: The topic's full name; None for a context without a message.
     topic: str | None = None
-    #: ``stored``; ``deduplicated``: an earlier send had stored it; ``transient``: a
-    #: non-persistent topic took it, durably stored it is not.
+    #: ``stored``; ``deduplicated``: an earlier send stored it; ``transient``: accepted by a
+    #: non-persistent topic, which does not store it.
     status: Literal["stored", "deduplicated", "transient"] = "stored"
-    #: Pulsar's id, base64 as Pulsar writes it; none for a context without a message.
+    #: Pulsar's message id in base64; None for a context without a message.
     message_id: str | None = None
     ledger_id: int | None = None
     entry_id: int | None = None
-    #: The partition; -1 where the topic has none.
+    #: The partition; -1 if the topic has none.
     partition: int | None = None
-    #: The place in Pulsar's batch; none or -1 where it was not batched.
+    #: The position in Pulsar's batch; None or -1 if it was not batched.
     batch_index: int | None = None
-    #: Whatever the acknowledging side adds, for a context without a message.
+    #: What the caller of ``Acknowledger.ack`` gave, for a context without a message.
     value: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the receipt as callbacks and results get it: all its fields, JSON types only."""
+        """Return the receipt as callbacks and results get it: a dict of JSON types."""
         fields: dict[str, Any] = msgspec.structs.asdict(self)
         if fields["value"] is None:
             del fields["value"]
@@ -40,21 +40,21 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag="receipt", omit_def
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure", omit_defaults=True):
-    """The message was refused, or nobody can know."""
+    """The message was refused, or its outcome is unknown."""
 
     context: str
     topic: str | None = None
-    #: ``refused``: it is not in the topic; ``unknown``: it may be there.
+    #: ``refused``: it is not in the topic; ``unknown``: it may be in the topic.
     status: Literal["refused", "unknown"] = "refused"
-    #: A sentence for people; Pulsar's own where there is one.
+    #: A sentence for people: Pulsar's own if there is one.
     reason: str = "no reason was given"
-    #: A word for programs: ``deadline``, ``revoked``, ``http-404``, ``send-error:8``, ``failed``.
+    #: A code for programs: ``deadline``, ``revoked``, ``http-404``, ``send-error:8``, ``failed``.
     code: str = "failed"
-    #: For a list: the outcome of each message, in order, as mappings.
+    #: For a list: the outcome of each message as a mapping, in order.
     outcomes: list[dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the failure as callbacks and errors get it, JSON types only."""
+        """Return the failure as callbacks and errors get it: a dict of JSON types."""
         fields: dict[str, Any] = msgspec.structs.asdict(self)
         if fields["outcomes"] is None:
             del fields["outcomes"]
@@ -65,6 +65,6 @@ Outcome = Receipt | Failure
 
 
 def error_of(failure: Failure) -> ProduceError:
-    """Return the error that a failure raises."""
+    """Return the exception for a failure: ``ProduceTimeout`` past a deadline."""
     kind = ProduceTimeout if failure.code == "deadline" else ProduceError
     return kind(failure.to_dict())

@@ -1,7 +1,7 @@
 """Every setting: its name, type, default and check.
 
-Settings stand in the Celery configuration as ``stargate_…``, so in Django's as
-``CELERY_STARGATE_…``.
+In the Celery configuration each name begins with ``stargate_``; in Django's settings with
+``CELERY_STARGATE_``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from celery_stargate.errors import ConfigurationError, nearest, shown
-from celery_stargate.model.fields import _TABLE, PREFIX, Token, _read, _topic
+from celery_stargate.model.fields import PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.topic import Topic
 
@@ -23,9 +23,9 @@ class Settings:
     """All settings of one app, checked. Durations are seconds, sizes bytes."""
 
     url: str | None = None
-    #: Not shown: it may hold a password.
+    #: Not in the repr: it may contain a password.
     redis_url: str | None = field(default=None, repr=False)
-    #: The default one: its full name, or its name in ``topics``.
+    #: The default topic: its full name, or its name in ``topics``.
     topic: str | None = None
     #: Name → topic's full name and its producer options.
     topics: Mapping[str, tuple[str, ProducerOptions]] = field(default_factory=dict)
@@ -53,49 +53,51 @@ class Settings:
 
         Arguments:
             conf: the configuration, ``app.conf`` or any mapping.
-            namespace: what stands before each name, such as ``CELERY``.
+            namespace: what each name begins with, such as ``CELERY``.
 
         Raises:
-            ConfigurationError: a setting does not exist or has a wrong type. It names the
-                setting, what was found, and the nearest right name.
+            ConfigurationError: a setting does not exist or has a wrong type. The text names the
+                setting, what was found, and the closest known name.
         """
-        given = {}
+        given: dict[str, Any] = {}
         lead = f"{namespace.lower()}_{PREFIX}" if namespace else PREFIX
         for key in list(conf):
             name = str(key).lower()
             if name.startswith(lead):
                 name = name[len(lead) :]
             elif str(key).startswith(PREFIX):
-                # Set on app.conf. In Django's settings STARGATE_… is not Celery's, and not ours.
+                # Set on app.conf. In Django's settings STARGATE_… belongs to neither Celery nor us.
                 name = name[len(PREFIX) :]
             else:
                 continue
-            if name not in _TABLE:
-                known = [PREFIX + each for each in _TABLE]
+            if name not in TABLE:
+                known = [PREFIX + each for each in TABLE]
                 raise ConfigurationError(
                     f"there is no setting {PREFIX}{name}{nearest(PREFIX + name, known)}"
                 )
             value = conf[key]
             if value is not None:
-                given[name] = _read(name, value, PREFIX + name)
+                given[name] = read_value(name, value, PREFIX + name)
         own = {name: value for name, value in given.items() if name not in _OPTION_NAMES}
         options = ProducerOptions(**{k: v for k, v in given.items() if k in _OPTION_NAMES})
         own["topics"] = _topics(own.get("topics", {}), options)
         if "topic" in own and own["topic"] not in own["topics"]:
-            own["topic"] = _topic(f"{PREFIX}topic", own["topic"])
+            own["topic"] = read_topic(f"{PREFIX}topic", own["topic"])
         if (own.get("tls_key") is None) != (own.get("tls_certificate") is None):
             raise ConfigurationError(
                 f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
             )
         if "{" in own.get("prefix", "") or "}" in own.get("prefix", ""):
-            raise ConfigurationError(f"{PREFIX}prefix must hold no brace; Redis Cluster reads them")
+            raise ConfigurationError(
+                f"{PREFIX}prefix must not contain a brace: Redis Cluster gives braces a meaning"
+            )
         return cls(options=options, **own)
 
     def require_url(self) -> str:
         """Return Pulsar's service URL.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: ``stargate_url`` is not set.
         """
         if self.url is None:
             raise ConfigurationError(
@@ -104,10 +106,13 @@ class Settings:
         return self.url
 
     def resolve(self, topic: str | None) -> tuple[Topic, ProducerOptions]:
-        """Return a topic and its options, by its full name or its name in the settings.
+        """Return a topic and its options.
+
+        Arguments:
+            topic: its full name, or its name in ``stargate_topics``; None for ``stargate_topic``.
 
         Raises:
-            InvalidMessage: the topic is malformed.
+            InvalidMessage: the topic's name is malformed.
             ConfigurationError: no topic is given, neither here nor in the settings.
         """
         if topic is None:
@@ -126,7 +131,9 @@ class Settings:
         return parsed, self.options
 
 
-def _topics(given: Mapping[Any, Any], options: ProducerOptions) -> dict[str, Any]:
+def _topics(
+    given: Mapping[object, object], options: ProducerOptions
+) -> dict[str, tuple[str, ProducerOptions]]:
     topics: dict[str, tuple[str, ProducerOptions]] = {}
     by_topic: dict[str, tuple[str, ProducerOptions]] = {}
     for name, value in given.items():
@@ -135,18 +142,18 @@ def _topics(given: Mapping[Any, Any], options: ProducerOptions) -> dict[str, Any
                 f"the names in {PREFIX}topics must be text, not {type(name).__name__}"
             )
         where = f"{PREFIX}topics[{shown(name)}]"
-        own: dict[str, Any] = {"topic": value} if isinstance(value, str) else value
+        own = {"topic": value} if isinstance(value, str) else value
         if not isinstance(own, Mapping) or "topic" not in own:
             raise ConfigurationError(
                 f"{where} must be a topic's full name, or a mapping with its 'topic' and options"
             )
-        topic = _topic(where, own["topic"])
+        topic = read_topic(where, own["topic"])
         rest = {key: item for key, item in own.items() if key != "topic"}
         read = options.changed(rest, where)
         if topic in by_topic and by_topic[topic][1] != read:
             raise ConfigurationError(
                 f"{where} and {PREFIX}topics[{shown(by_topic[topic][0])}] are the same topic with "
-                "different options; a topic has one producer"
+                "different options; a topic has one set of options"
             )
         by_topic[topic] = (name, read)
         topics[name] = (topic, read)

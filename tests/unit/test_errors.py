@@ -39,7 +39,7 @@ EACH: list[tuple[StargateError, str]] = [
     ),
     (
         ContextInUse("c"),
-        "context 'c' is pending already; use an id of its own for each context",
+        "context 'c' is already pending; use a different id for each context",
     ),
     (StoreUnavailable("Redis does not answer"), "Redis does not answer"),
     (
