@@ -1,4 +1,4 @@
-"""What a client asks for: the path and query of a WebSocket URL, as the broker reads them."""
+"""Reads the path and query of a WebSocket URL as the broker does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_address(target: str) -> Address:
     """Read the target of an upgrade request.
 
     Raises:
-        Refusal: 404 for no such endpoint, 500 or 400 for a bad topic, as the broker has it.
+        Refusal: 404 for an unknown endpoint, 500 or 400 for a bad topic, as in the broker.
     """
     split = urlsplit(target)
     parts = split.path.split("/")
@@ -56,10 +56,10 @@ def read_address(target: str) -> Address:
 
 
 def number(query: dict[str, str], name: str, default: int) -> int:
-    """A whole number of the query.
+    """Return a whole number of the query.
 
     Raises:
-        Refusal: 400, it is none.
+        Refusal: 400, it is not a number.
     """
     text = query.get(name)
     if text is None:
@@ -70,10 +70,10 @@ def number(query: dict[str, str], name: str, default: int) -> int:
 
 
 def natural(query: dict[str, str], name: str, default: int, says: str | None = None) -> int:
-    """A number that must not be negative, called `says` in the refusal.
+    """Return a number that must not be negative; the refusal calls it `says`.
 
     Raises:
-        Refusal: 400, it is none.
+        Refusal: 400, it is not such a number.
     """
     value = number(query, name, default)
     if not 0 <= value <= _INT_MAX:
@@ -82,10 +82,10 @@ def natural(query: dict[str, str], name: str, default: int, says: str | None = N
 
 
 def choice(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
-    """One of some words, with their case; the first is the default.
+    """Return one of the allowed words, case-sensitive; the first is the default.
 
     Raises:
-        Refusal: 400, it is none of them.
+        Refusal: 400, it is another word.
     """
     value = query.get(name, allowed[0])
     if value not in allowed:
@@ -94,5 +94,5 @@ def choice(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
 
 
 def flag(query: dict[str, str], name: str) -> bool:
-    """`true` in any case; the broker takes every other word for false."""
+    """Return whether the value is `true` in any case; the broker reads all else as false."""
     return query.get(name, "").lower() == "true"
