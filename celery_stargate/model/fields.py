@@ -179,6 +179,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "redis_url": Setting(_text),
     "topic": Setting(_text),
     "topics": Setting(_mapping),
+    "allow_unlisted_topics": Setting(_flag),
     "delivery_timeout": Setting(_seconds(0.001), of_topic=True),
     "produce_timeout": Setting(_seconds(0.001)),
     "max_in_flight": Setting(_whole(1, 100_000), of_topic=True),

@@ -6,11 +6,11 @@ In the Celery configuration each name begins with ``stargate_``; in Django's set
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from celery_stargate.errors import ConfigurationError, nearest, shown
+from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
 from celery_stargate.model.fields import PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.topic import Topic
@@ -29,6 +29,8 @@ class Settings:
     topic: str | None = None
     #: Name → topic's full name and its producer options.
     topics: Mapping[str, tuple[str, ProducerOptions]] = field(default_factory=dict)
+    #: Whether a short name that is not in ``topics`` is a topic in ``public/default``.
+    allow_unlisted_topics: bool = False
     options: ProducerOptions = field(default_factory=ProducerOptions)
     produce_timeout: float = 30.0
     lease: float = 10.0
@@ -82,6 +84,11 @@ class Settings:
         options = ProducerOptions(**{k: v for k, v in given.items() if k in _OPTION_NAMES})
         own["topics"] = _topics(own.get("topics", {}), options)
         if "topic" in own and own["topic"] not in own["topics"]:
+            if not own.get("allow_unlisted_topics"):
+                try:
+                    _require_listed(own["topic"], own["topics"])
+                except InvalidMessage as error:
+                    raise ConfigurationError(f"{PREFIX}topic: {error.problem}") from None
             own["topic"] = read_topic(f"{PREFIX}topic", own["topic"])
         if (own.get("tls_key") is None) != (own.get("tls_certificate") is None):
             raise ConfigurationError(
@@ -109,10 +116,12 @@ class Settings:
         """Return a topic and its options.
 
         Arguments:
-            topic: its full name, or its name in ``stargate_topics``; None for ``stargate_topic``.
+            topic: its name in ``stargate_topics``, its full name, or, without
+                ``stargate_topics``, a short one; None for ``stargate_topic``.
 
         Raises:
-            InvalidMessage: the topic's name is malformed.
+            InvalidMessage: the topic's name is malformed, or it is a short one that is not in
+                ``stargate_topics``.
             ConfigurationError: no topic is given, neither here nor in the settings.
         """
         if topic is None:
@@ -125,10 +134,21 @@ class Settings:
             name, options = self.topics[topic]
             return Topic.parse(name), options
         parsed = Topic.parse(topic)
+        if not self.allow_unlisted_topics:
+            _require_listed(topic, self.topics)
         for name, options in self.topics.values():
             if name == str(parsed):
                 return parsed, options
         return parsed, self.options
+
+
+def _require_listed(topic: str, listed: Collection[str]) -> None:
+    """Raise if there is a list of topics, and a short name is not in it: it may be misspelled."""
+    if listed and "/" not in topic:
+        raise InvalidMessage(
+            f"topic {topic!r} is not in {PREFIX}topics; use a name from there or a full name, or "
+            f"set {PREFIX}allow_unlisted_topics=True{nearest(topic, listed)}"
+        )
 
 
 def _topics(

@@ -34,6 +34,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "via": ("broker", "broker"),
     "worker": (False, False),
     "prefix": ("mine", "mine"),
+    "allow_unlisted_topics": (True, True),
 }
 GOOD_OPTIONS: dict[str, tuple[Any, Any]] = {
     "delivery_timeout": (timedelta(hours=1), 3600.0),
@@ -82,7 +83,7 @@ def test_each_producer_option(name: str) -> None:
     assert getattr(everywhere.options, name) == kept
     for_one = read(**extra, topics={"o": {"topic": "a", name: given}})
     assert getattr(for_one.resolve("o")[1], name) == kept
-    assert getattr(for_one.resolve("b")[1], name) == getattr(ProducerOptions(**extra), name)
+    assert getattr(for_one.resolve("a/b/c")[1], name) == getattr(ProducerOptions(**extra), name)
     assert getattr(ProducerOptions(**extra).changed({name: given}, "here"), name) == kept
 
 
@@ -316,8 +317,29 @@ def test_topics_by_name_and_by_full_name() -> None:
         topic, options = settings.resolve(name)
         assert str(topic) == ORDERS
         assert (options.lanes, options.max_in_flight) == (4, 7)
-    for name in ("plain", "a/b/c", "other"):
+    for name in ("plain", "a/b/c", "d/e/f"):
         assert settings.resolve(name)[1] == settings.options
+
+
+def test_a_short_name_that_is_not_listed() -> None:
+    """Is taken for a misspelled one; the error names the nearest, and what to do."""
+    settings = read(topics={"orders": ORDERS, "invoices": "a/b/c"})
+    with pytest.raises(InvalidMessage) as caught:
+        settings.resolve("ordrs")
+    assert str(caught.value) == (
+        "topic 'ordrs' is not in stargate_topics; use a name from there or a full name, or set "
+        "stargate_allow_unlisted_topics=True; did you mean 'orders'?"
+    )
+    with pytest.raises(ConfigurationError, match="^stargate_topic: topic 'ordrs' is not in .*"):
+        read(topics={"orders": ORDERS}, topic="ordrs")
+    allowed = read(topics={"orders": ORDERS}, topic="ordrs", allow_unlisted_topics=True)
+    for name in (None, "ordrs"):
+        assert str(allowed.resolve(name)[0]) == "persistent://public/default/ordrs"
+
+
+def test_without_a_list_every_short_name_is_a_topic() -> None:
+    """In `public/default`, as in Pulsar."""
+    assert str(read().resolve("ordrs")[0]) == "persistent://public/default/ordrs"
 
 
 def test_two_names_for_one_topic() -> None:
