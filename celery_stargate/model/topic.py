@@ -1,10 +1,11 @@
 """Topic names, and the producer URLs made from them.
 
-Source: Pulsar's "WebSocket API" page and ``TopicName`` in pulsar-common 4.0.
+Source: Pulsar's "WebSocket API" page; ``TopicName`` and ``NamedEntity`` in pulsar-common 4.0.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -14,6 +15,11 @@ from celery_stargate.errors import ConfigurationError, InvalidMessage
 __all__ = ["Topic", "producer_url", "split_producer_url"]
 
 _DOMAINS = ("persistent", "non-persistent")
+
+#: What Pulsar allows in the name of a tenant or namespace (``NamedEntity``). A topic's own name may
+#: contain any character. If it contains a slash, Pulsar reads the part before it as the namespace
+#: of the old form ``TENANT/CLUSTER/NAMESPACE/TOPIC``.
+_ENTITY = re.compile(r"[-=:.\w]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +36,8 @@ class Topic:
         """Read a full name or, as Pulsar does, a short one (``orders``, ``shop/eu/orders``).
 
         Raises:
-            InvalidMessage: the name is not text, has an unknown domain, or an empty or unprintable
-                part.
+            InvalidMessage: the name is not text, has an unknown domain or an empty or unprintable
+                part, or its tenant or namespace contains a character that Pulsar does not allow.
         """
         if not isinstance(text, str):
             raise InvalidMessage(f"topic must be text, not {type(text).__name__}")
@@ -53,6 +59,15 @@ class Topic:
             raise InvalidMessage(f"topic {text!r} contains white space or an unprintable character")
         if any(part in (".", "..") for part in rest.split("/")):
             raise InvalidMessage(f"topic {text!r} has a part '.' or '..', which URLs drop")
+        entities = [("tenant", parts[0]), ("namespace", parts[1])]
+        if "/" in parts[2]:
+            entities.append(("part", parts[2].partition("/")[0]))
+        for what, part in entities:
+            if not _ENTITY.fullmatch(part):
+                raise InvalidMessage(
+                    f"topic {text!r} has the {what} {part!r}; Pulsar allows only ASCII letters, "
+                    "digits and - _ . : = there"
+                )
         return cls(domain, *parts)
 
     @property
@@ -67,8 +82,9 @@ class Topic:
     @property
     def path(self) -> str:
         """``persistent/TENANT/NAMESPACE/TOPIC``, each part quoted for a URL."""
-        parts = (self.domain, self.tenant, self.namespace, self.name)
-        return "/".join(quote(part, safe="") for part in parts)
+        # Pulsar does not decode the tenant and the namespace, so ":" and "=" must stay as they are.
+        entities = (quote(part, safe=":=") for part in (self.domain, self.tenant, self.namespace))
+        return "/".join((*entities, quote(self.name, safe="")))
 
     def __str__(self) -> str:
         return f"{self.domain}://{self.tenant}/{self.namespace}/{self.name}"

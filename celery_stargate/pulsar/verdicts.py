@@ -50,6 +50,18 @@ _LAST_EXCEPTIONS = frozenset(
 )
 
 
+_PERMANENT_STATUSES = frozenset({400, 401, 403, 404, 414, 431})
+
+
+#: Permanent reasons in the page of a refused handshake, which has status 500 for them.
+_PERMANENT_SENTENCES = (
+    # The path of the URL: ``WebSocketProducerServlet`` does not catch what ``TopicName`` raises.
+    "java.lang.IllegalArgumentException",
+    # The topic has encryption keys, and the WebSocket service has no reader for them.
+    "cryptoKeyReaderFactoryClassName",
+)
+
+
 _EXCEPTION_NAME = re.compile(r"(?:PulsarClientException\$|\b)([A-Z]\w*Exception)\b")
 
 
@@ -67,11 +79,7 @@ def classify_reply(reply: Reply) -> Verdict:
         return Verdict.OK
     if reply.result == "send-error:7":
         return Verdict.PERMANENT
-    text = reply.error or ""
-    if reply.result == "send-error:8" and (
-        any(name in PERMANENT_EXCEPTIONS for name in _EXCEPTION_NAME.findall(text))
-        or _TERMINATED.search(text)
-    ):
+    if reply.result == "send-error:8" and _names_permanent(reply.error or ""):
         return Verdict.PERMANENT
     return Verdict.TRANSIENT
 
@@ -84,10 +92,24 @@ def ends_producer(reply: Reply) -> bool:
 def classify_handshake(status: int, sentence: str = "") -> Verdict:
     """Classify a refused handshake by its HTTP status and the reason in its page.
 
-    400, 401, 403 and 404 are permanent, and so is a 503 for a terminated topic; everything else
-    (409 a name still taken, 429, 500, 503, 504) may pass. A redirect is permanent: a token does
-    not follow it.
+    Permanent are 400, 401, 403, 404, 414 (the URL is too long) and 431 (the headers are too large);
+    a redirect, because the token must not follow it; and any status whose reason names a permanent
+    error: a name that Pulsar does not allow, an incompatible schema, a missing encryption key, a
+    terminated topic. Everything else is transient: 409 (the producer's name is still in use), 429,
+    500, 503, 504.
     """
-    if status in (400, 401, 403, 404) or 300 <= status < 400 or _TERMINATED.search(sentence):
+    if (
+        status in _PERMANENT_STATUSES
+        or 300 <= status < 400
+        or _names_permanent(sentence)
+        or any(text in sentence for text in _PERMANENT_SENTENCES)
+    ):
         return Verdict.PERMANENT
     return Verdict.TRANSIENT
+
+
+def _names_permanent(text: str) -> bool:
+    return bool(
+        not PERMANENT_EXCEPTIONS.isdisjoint(_EXCEPTION_NAME.findall(text))
+        or _TERMINATED.search(text)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from celery_stargate.testing.local_pulsar.refusal import Refusal, bad_query
 
 _INT_MAX = 2**31 - 1
+_ENTITY = re.compile(r"[-=:.\w]*", re.ASCII)
 
 
 class Address(msgspec.Struct):
@@ -47,9 +49,15 @@ def read_address(target: str) -> Address:
     domain, tenant, namespace, *name = rest
     if domain not in ("persistent", "non-persistent"):
         raise Refusal(500, "java.lang.IllegalArgumentException")
+    local = unquote("/".join(name))
+    # The broker does not decode the first two. The third is a namespace of the old form, V1.
+    for entity in (tenant, namespace, *([local.partition("/")[0]] if "/" in local else ())):
+        if not _ENTITY.fullmatch(entity):
+            problem = f"Invalid named entity: {entity}"
+            raise Refusal(500, f"java.lang.IllegalArgumentException: {problem}")
     return Address(
         kind,
-        f"{domain}://{tenant}/{namespace}/{unquote('/'.join(name))}",
+        f"{domain}://{tenant}/{namespace}/{local}",
         subscription,
         dict(parse_qsl(split.query, keep_blank_values=True)),
     )
