@@ -22,9 +22,9 @@ from celery_stargate.delivery.owner import Tools
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks
-from celery_stargate.lanes.connections import are_results_beside, connect_async
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.wire import SettleWord
 from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Outcome
@@ -74,7 +74,6 @@ class Acknowledger:
         self._stargate = Stargate.of(app)
         self._app = app
         self._settings = self._stargate.settings
-        self._redis_url = self._stargate.redis_url
         self._revoked = revoked or (lambda context: False)
         self._effects = Effects(
             app,
@@ -82,7 +81,7 @@ class Acknowledger:
             hostname,
             on_done,
             done_matters=done_matters,
-            beside_lanes=are_results_beside(app.conf.result_backend, self._redis_url),
+            beside_lanes=self._stargate.connections.holds_results(app.conf.result_backend),
         )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -201,10 +200,10 @@ class Acknowledger:
                 done = self._effects.run([settled])
                 lanes.finish(lane, done)
                 return True
-            if word != "late":
+            if word is not SettleWord.LATE:
                 break
         else:
-            word = "late"
+            word = SettleWord.LATE
         logger.info("an outcome for context %r changed nothing: %s", outcome.context, word)
         return False
 
@@ -212,7 +211,7 @@ class Acknowledger:
         if outcome.topic is not None:
             topic, options = self._stargate.resolve(outcome.topic)
             return [Lane(str(topic), index) for index in range(options.lane_count)]
-        _, lanes = self._stargate.lanes.survey()
+        _, lanes = self._stargate.lanes.registry.survey()
         return [CONTEXTS_LANE, *(lane for lane in lanes if lane != CONTEXTS_LANE)]
 
     def _work(self) -> None:
@@ -242,8 +241,8 @@ class Acknowledger:
         settings = self._settings
         return Supervisor(
             settings,
-            connect_async(self._redis_url),
-            connect_async(self._redis_url),
+            self._stargate.connections.asyncio(),
+            self._stargate.connections.blocking(),
             partial(
                 Tools,
                 producer=self._make_producer,

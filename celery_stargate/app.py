@@ -19,17 +19,19 @@ from celery import _state
 from celery_stargate.calls.inbox import Ticket
 from celery_stargate.calls.many import GatheringInbox, callbacks_of_each, prepare_many, wait_for
 from celery_stargate.calls.prepare import Call, prepare
+from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.effects.tracer import run
 from celery_stargate.errors import ConfigurationError, LaneFull, ProduceTimeout, StoreUnavailable
-from celery_stargate.lanes.connections import find_redis_url
+from celery_stargate.lanes.connections import Connections, find_redis_url
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.options import ProducerOptions
-from celery_stargate.model.outcome import Failure, error_of
+from celery_stargate.model.outcome import Failure
+from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.support.log import logger
@@ -68,7 +70,7 @@ class Stargate:
     def __init__(self, app: Celery | None = None) -> None:
         self._app: Celery | None = None
         self._lock = PerProcess(threading.Lock)
-        self._inbox = PerProcess(lambda: GatheringInbox(self.lanes))
+        self._inbox = PerProcess(lambda: GatheringInbox(self.lanes.inboxes))
         self._acknowledger: Acknowledger | None = None
         self._survey_until = 0.0
         if app is not None:
@@ -140,9 +142,18 @@ class Stargate:
         return find_redis_url(self.settings.redis_url, self.app)
 
     @cached_property
+    def connections(self) -> Connections:
+        """Connections to the Redis that holds the lanes.
+
+        Raises:
+            ConfigurationError: no Redis is configured.
+        """
+        return Connections(self.redis_url)
+
+    @cached_property
     def lanes(self) -> Outbox:
         """The lanes, as callers use them."""
-        return Outbox(self.redis_url, self.settings.prefix)
+        return Outbox(self.connections, self.settings.prefix)
 
     @property
     def inbox(self) -> GatheringInbox:
@@ -443,10 +454,7 @@ class Stargate:
             )
         finally:
             self.inbox.forget(gathering.ticket)
-        settled = gathering.settled(str(parsed))
-        if settled.failed:
-            raise error_of(settled.failure)
-        return list(settled.outcomes)
+        return gathering.settled(str(parsed)).receipts()
 
     async def aproduce_many(self, messages: Iterable[object], **options: Any) -> list[Any]:
         """Do as :meth:`produce_many` does, in a thread, without holding the event loop.
@@ -498,7 +506,6 @@ class Stargate:
     def _direct(self, call: Call, seconds: float, callbacks: Callbacks) -> Any:
         """Publish over a socket of this call's own: nothing is durable where there is no Redis."""
         from celery_stargate.calls.direct import publish
-        from celery_stargate.lanes.record import Settled
 
         if call.options.delivery == "effectively_once":
             raise ConfigurationError(
@@ -506,17 +513,9 @@ class Stargate:
                 "stargate_redis_url"
             )
         outcomes = publish(Endpoint.of(self.settings), call, seconds)
-        record = Record(
-            call.context,
-            is_list=call.is_list,
-            on_ack=callbacks.on_ack,
-            on_error=callbacks.on_error,
-        )
-        settled = Settled(record, tuple(outcomes))
-        Effects(self.app, None).trigger(settled)
-        if settled.failed:
-            raise error_of(settled.failure)
-        return list(outcomes) if call.is_list else outcomes[0]
+        found = CallOutcomes(call.context, call.is_list, tuple(outcomes))
+        trigger(self.app, found, callbacks.on_error if found.failed else callbacks.on_ack)
+        return found.answer()
 
     def _check(
         self,
@@ -620,7 +619,7 @@ class Stargate:
                 return
             if now < self._survey_until:
                 return
-            workers, _ = self.lanes.survey()
+            workers, _ = self.lanes.registry.survey()
             if workers:
                 self._survey_until = now + self.settings.lease / 2
                 return

@@ -14,7 +14,8 @@ from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.fields import Token
 from celery_stargate.model.options import ProducerOptions
-from celery_stargate.model.outcome import Failure, Outcome, error_of
+from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import split_producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
@@ -75,13 +76,7 @@ def produce(
     settings = Settings.read({name: value for name, value in given.items() if value is not None})
     call = prepare(messages, str(uuid.uuid4()), topic, settings.options)
     outcomes = publish(Endpoint.of(settings), call, read_timeout(timeout), query)
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    if failures:
-        from celery_stargate.lanes.record import Record, Settled
-
-        record = Record(call.context, is_list=call.is_list)
-        raise error_of(Settled(record, tuple(outcomes)).failure)
-    return list(outcomes) if call.is_list else outcomes[0]
+    return CallOutcomes(call.context, call.is_list, tuple(outcomes)).answer()
 
 
 def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> list[Outcome]:

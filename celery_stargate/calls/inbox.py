@@ -11,20 +11,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from celery_stargate.errors import StoreUnavailable
-from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Record, Settled
-from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.lanes.inbox import Inboxes
+from celery_stargate.lanes.wire import decode_call
+from celery_stargate.model.outcome import error_of
+from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger
 
 __all__ = ["Inbox", "Ticket"]
 
 #: How long one look into the inbox blocks, in seconds.
 _LOOK = 1.0
-
-_decoder = msgspec.json.Decoder(list[Receipt | Failure])
 
 
 def _future() -> Future[Any]:
@@ -54,9 +51,9 @@ class Inbox:
     there until the next look, so that an answer of Redis that was lost is read again.
     """
 
-    def __init__(self, lanes: Outbox, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, inboxes: Inboxes, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.name = uuid.uuid4().hex
-        self._lanes = lanes
+        self._inboxes = inboxes
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -82,12 +79,12 @@ class Inbox:
         with self._lock:
             self._waiting.pop(ticket.address, None)
 
-    def deliver(self, address: str, settled: Settled) -> None:
+    def deliver(self, address: str, call: CallOutcomes) -> None:
         """Release the one who waits with a ticket, if anyone does."""
         with self._lock:
             ticket = self._waiting.pop(address, None)
         if ticket is not None:
-            _release(ticket.future, settled)
+            _release(ticket.future, call)
 
     def _read(self) -> None:
         while True:
@@ -99,7 +96,7 @@ class Inbox:
             for ticket in waiting:
                 self._see_to(ticket)
             try:
-                found = self._lanes.subscribe(self.name, self._read_up_to, _LOOK)
+                found = self._inboxes.subscribe(self.name, self._read_up_to, _LOOK)
             except StoreUnavailable as error:
                 logger.warning("waiting for outcomes: %s", error)
                 time.sleep(0.5)
@@ -119,20 +116,15 @@ class Inbox:
 
     def _open(self, address: str, wire: bytes) -> None:
         try:
-            outcomes: tuple[Outcome, ...] = tuple(_decoder.decode(wire[1:]))
-        except msgspec.DecodeError as error:
+            call = decode_call(wire)
+        except ValueError as error:
             logger.error("an outcome for %s cannot be read: %s", address, error)
             return
-        record = Record(outcomes[0].context, is_list=wire[:1] == b"1")
-        self.deliver(address, Settled(record, outcomes))
+        self.deliver(address, call)
 
 
-def _release(future: Future[Any], settled: Settled) -> None:
-    from celery_stargate.model.outcome import error_of
-
-    if settled.failed:
-        future.set_exception(error_of(settled.failure))
-    elif settled.record.is_list:
-        future.set_result(list(settled.outcomes))
+def _release(future: Future[Any], call: CallOutcomes) -> None:
+    if call.failed:
+        future.set_exception(error_of(call.failure))
     else:
-        future.set_result(settled.outcomes[0])
+        future.set_result(call.answer())

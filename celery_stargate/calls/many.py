@@ -12,10 +12,10 @@ from celery_stargate.calls.inbox import Inbox, Ticket
 from celery_stargate.calls.prepare import Call, Preparation
 from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import InvalidMessage
-from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.message import Message
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.model.topic import Topic
 
 __all__ = ["Gathering", "GatheringInbox", "callbacks_of_each", "prepare_many", "wait_for"]
@@ -88,7 +88,7 @@ class Gathering:
         if not self.missing:
             self.ticket.future.set_result(None)
 
-    def settled(self, topic: str) -> Settled:
+    def settled(self, topic: str) -> CallOutcomes:
         """Return all outcomes as those of one list, under the context that failed first.
 
         One that never came is a failure: nobody can know.
@@ -108,7 +108,7 @@ class Gathering:
         failures = [each for each in outcomes if isinstance(each, Failure)]
         unknown = [each for each in failures if each.status == "unknown"]
         first = (unknown or failures or outcomes)[0]
-        return Settled(Record(first.context, is_list=True), tuple(outcomes))
+        return CallOutcomes(first.context, is_list=True, outcomes=tuple(outcomes))
 
 
 class GatheringInbox(Inbox):
@@ -133,15 +133,15 @@ class GatheringInbox(Inbox):
             self._gatherings.pop(ticket.address, None)
         super().forget(ticket)
 
-    def deliver(self, address: str, settled: Settled) -> None:
+    def deliver(self, address: str, call: CallOutcomes) -> None:
         """Release the one who waits with a ticket, if anyone does and all that it needs is here."""
         with self._gathering:
             gathering = self._gatherings.get(address)
             if gathering is not None:
-                for outcome in settled.outcomes:
+                for outcome in call.outcomes:
                     gathering.take(outcome)
                 return
-        super().deliver(address, settled)
+        super().deliver(address, call)
 
 
 def wait_for(

@@ -23,7 +23,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import Fenced, LaneTick, LeasedLane, StoreRolledBack
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import Entry, label_of
-from celery_stargate.model.follow_up import ResultRow
+from celery_stargate.model.follow_up import Decision, Remaining, ResultRow
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.model.topic import Topic
@@ -529,7 +529,7 @@ class LaneOwner:
     ) -> tuple[Sequence[Settled], int, bool]:
         """Settle some outcomes; return what :meth:`LeasedLane.settle` does."""
         ways = self._tools.effects.at_once(batch)
-        later = [way is True for way in ways]
+        later = [Remaining.FULL if isinstance(way, ResultRow) else way for way in ways]
         if self._results_later or later == ways:
             return await self._settle_ways(batch, later)
         try:
@@ -547,13 +547,13 @@ class LaneOwner:
             return await self._settle_ways(batch, later)
 
     async def _settle_ways(
-        self, batch: Sequence[tuple[Entry, Outcome]], ways: Sequence[ResultRow | bool]
+        self, batch: Sequence[tuple[Entry, Outcome]], ways: Sequence[Decision]
     ) -> tuple[Sequence[Settled], int, bool]:
         fire_and_forget, results, triples = [], [], []
         for (entry, outcome), way in zip(batch, ways, strict=True):
-            if way is False:
+            if way is Remaining.FULL:
                 triples.append((entry.context, entry.place, outcome))
-            elif way is True:
+            elif way is Remaining.NOTHING:
                 fire_and_forget.append(entry.label)
             else:
                 results.append((entry.label, way))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from redis.asyncio import Redis
 
 from celery_stargate.lanes.leased import LaneTick, LeasedLane
-from celery_stargate.lanes.scripts import lane_script
+from celery_stargate.lanes.scripts import AsyncScripts
 from celery_stargate.support.cancel import cancel_all
 
 __all__ = ["Renewals"]
@@ -31,8 +30,7 @@ class Renewals:
     """
 
     def __init__(self, redis: Redis, every: float, monotonic: Callable[[], float]) -> None:
-        self._redis = redis
-        self._script = redis.register_script(lane_script("tick"))
+        self._scripts = AsyncScripts(redis)
         self._every = every
         self._monotonic = monotonic
         #: To be renewed as soon as the loop has run what is to run now.
@@ -112,20 +110,12 @@ class Renewals:
             if len(stores) == 1:
                 # It need not load the script.
                 return [await stores[0].tick()]
-            replies = await self._run_all(stores)
+            replies = await self._scripts.run_many(
+                "tick", [store.tick_request() for store in stores]
+            )
         except Exception as error:  # noqa: BLE001  # the owners judge it
             return [error] * len(stores)
         return [_read(store, reply) for store, reply in zip(stores, replies, strict=True)]
-
-    async def _run_all(self, stores: Sequence[LeasedLane]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            # By the same connection: however often it is made anew, Redis has the script.
-            pipeline.script_load(self._script.script)
-            for store in stores:
-                keys, arguments = store.tick_request()
-                pipeline.evalsha(self._script.sha, len(keys), *keys, *arguments)
-            _, *replies = await pipeline.execute(raise_on_error=False)
-        return replies
 
 
 def _read(store: LeasedLane, reply: object) -> LaneTick | Exception:

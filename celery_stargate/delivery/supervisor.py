@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -16,10 +16,9 @@ from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.connections import UNAVAILABLE
-from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
-from celery_stargate.lanes.registry import Registry, parse_lanes
-from celery_stargate.lanes.scripts import registry_script
+from celery_stargate.lanes.registry import Registry
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.cancel import cancel_all
@@ -72,7 +71,7 @@ class Supervisor:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._registry = Registry(settings.prefix)
+        self._registry = Registry(redis, settings.prefix)
         self._name = name
         self._redis = redis
         self._blocking = blocking
@@ -83,14 +82,14 @@ class Supervisor:
         self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
-        self._watcher = Watcher(redis, blocking, self._registry, name, self._look.set)
+        self._watcher = Watcher(redis, blocking, self._registry.keys, name, self._look.set)
         self._renewals = Renewals(redis, settings.lease / 3, monotonic)
         self._tools = make_tools(
             watcher=self._watcher,
             renewals=self._renewals,
             monotonic=monotonic,
             deregister=self._deregister,
-            register=self._register,
+            register=self._registry.register,
         )
 
     def stop(self, drain: float) -> None:
@@ -146,11 +145,7 @@ class Supervisor:
     async def _share(self) -> None:
         """Attend; take lanes that nobody owns, up to a fair share; hand over what is more."""
         self._forget_ended()
-        ttl = round(self._settings.lease * 1000)
-        workers, *names = await self._registry_call(
-            "heartbeat", ("workers", "lanes"), self._name, ttl
-        )
-        lanes = list(dict.fromkeys([CONTEXTS_LANE, *parse_lanes(names)]))
+        workers, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
         share = -(-len(lanes) // max(1, workers))
         free = [lane for lane in lanes if lane not in self._owners]
         self._shuffle(free)
@@ -194,16 +189,10 @@ class Supervisor:
             try:
                 async with self._releases:
                     await store.release()
-                    await self._tell(owner.lane)
+                    await self._registry.announce_free(owner.lane)
             except (RedisError, OSError) as error:
                 logger.warning("lane %s: not released: %s", owner.lane.name, error)
             logger.info("lane %s: released", owner.lane.name)
-
-    async def _tell(self, lane: Lane) -> None:
-        """Let the others know at once that a lane is free."""
-        await self._redis.xadd(
-            self._registry.key("events"), {"free": lane.name}, maxlen=1000, approximate=True
-        )
 
     def _forget_ended(self) -> None:
         for lane, (_, task) in list(self._owners.items()):
@@ -221,7 +210,7 @@ class Supervisor:
     async def _leave(self) -> None:
         try:
             # First, or the others would count a share for us and leave our lanes lying.
-            await self._registry_call("heartbeat", ("workers", "lanes"), self._name, 0)
+            await self._registry.leave(self._name)
         except UNAVAILABLE as error:
             logger.warning("Redis does not answer: %s", error)
         await asyncio.gather(
@@ -237,14 +226,7 @@ class Supervisor:
             logger.warning("Redis does not answer: %s", error)
 
     async def _deregister(self, lane: Lane) -> bool:
-        return bool(await self._registry_call("retire", ("lanes",), lane.name, int(RETIRE_AFTER)))
-
-    async def _register(self, lane: Lane) -> None:
-        await self._registry_call("announce", ("lanes", "events"), lane.name)
-
-    async def _registry_call(self, name: str, parts: tuple[str, ...], *arguments: Any) -> Any:
-        script = self._redis.register_script(registry_script(name))
-        return await script(keys=[self._registry.key(part) for part in parts], args=arguments)
+        return await self._registry.deregister(lane, RETIRE_AFTER)
 
     def close_inherited(self) -> None:
         """In a forked child: let go of the sockets to Pulsar, which the parent goes on using.

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from celery_stargate.lanes.connections import UNAVAILABLE, stream_entries
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.support.log import logger
 
 __all__ = ["Watcher"]
@@ -40,7 +40,7 @@ class Watcher:
         self,
         redis: Redis,
         blocking: Redis,
-        registry: Registry,
+        registry: RegistryKeys,
         owner: str,
         on_event: Callable[[], None],
     ) -> None:

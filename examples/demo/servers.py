@@ -70,7 +70,7 @@ def start_workers(processes: Processes) -> tuple[Child, Child]:
     publisher = _start_worker(processes, "publisher", "nothing")
     worker = _start_worker(processes, "worker", TASKS)
     wait_until(
-        lambda: stargate.lanes.survey()[0] == 2,
+        lambda: stargate.lanes.registry.survey()[0] == 2,
         60,
         "the workers did not come up",
         publisher,

@@ -404,14 +404,14 @@ class TestRefused:
         with pytest.raises(InvalidMessage, match="message 1 of the list") as caught:
             stargate.produce(["fine", 5])
         assert caught.value.index == 1
-        assert stargate.lanes.survey()[1] == []
+        assert stargate.lanes.registry.survey()[1] == []
 
     def test_a_timeout_that_is_none(self, stargate: Stargate) -> None:
         """Also checked before anything is recorded."""
         for bad in (0, -1, "5", True, float("inf"), float("nan"), timedelta(0)):
             with pytest.raises(InvalidMessage):
                 stargate.produce("x", timeout=bad)
-        assert stargate.lanes.survey()[1] == []
+        assert stargate.lanes.registry.survey()[1] == []
         assert stargate.produce("x", timeout=timedelta(seconds=20)).status == "stored"
 
 
@@ -469,7 +469,7 @@ class TestTimeout:
         """A worker is known, so no acknowledger starts here; but it is dead."""
         stargate = Stargate.of(make_app(local.url, lease=30.0))
         # A worker that was killed: alive for the others until its time is over.
-        client = stargate.lanes._redis.get()  # noqa: SLF001
+        client = stargate.connections.sync()
         key = f"{stargate.settings.prefix}:{{registry}}:workers"
         client.zadd(key, {"dead": (client.time()[0] + 60) * 1000})
         with elapsed() as seconds, pytest.raises(ProduceTimeout) as caught:
@@ -484,7 +484,7 @@ class TestTimeout:
     ) -> None:
         """The process that waits then owns lanes itself."""
         stargate = Stargate.of(make_app(lease=1.0))
-        client = stargate.lanes._redis.get()  # noqa: SLF001
+        client = stargate.connections.sync()
         key = f"{stargate.settings.prefix}:{{registry}}:workers"
         client.zadd(key, {"dying": (client.time()[0] + 1) * 1000})
         assert stargate.produce("x", timeout=15).status == "stored"
@@ -545,7 +545,7 @@ class TestRedis:
         with Proxy(port) as proxy, Acknowledger(make_app(local.url)):
             url = f"redis://127.0.0.1:{proxy.port}{urlsplit(redis_server.url).path}"
             stargate = Stargate.of(make_app(local.url, redis_url=url, lease=0.5))
-            wait_for(lambda: stargate.lanes.survey()[0])
+            wait_for(lambda: stargate.lanes.registry.survey()[0])
             local.faults.hold_receipts()
             found: list[Any] = []
             thread = threading.Thread(target=lambda: found.append(_try(stargate, "x")))
@@ -667,7 +667,7 @@ class TestLanes:
             assert own == [f"{key}:{number}" for number in range(int(key), 200, 10)]
         chosen = {lane_for(Topic.parse(topic), 4, str(key), "c") for key in range(10)}
         assert len(chosen) > 1
-        assert set(stargate.lanes.survey()[1]) >= chosen
+        assert set(stargate.lanes.registry.survey()[1]) >= chosen
         assert done.next()["task"] in ("one", "last")
 
     def test_a_list_over_all_lanes_gives_its_receipts_in_order(
@@ -696,7 +696,7 @@ class TestLanes:
     def test_nothing_of_it_stays_in_redis(self, stargate: Stargate, topic: str) -> None:
         """Neither the list's context nor those of its messages."""
         stargate.produce([(str(number), "x") for number in range(12)])
-        client = stargate.lanes._redis.get()  # noqa: SLF001
+        client = stargate.connections.sync()
         prefix = stargate.settings.prefix
 
         def left() -> int:
@@ -781,7 +781,7 @@ def test_close_ends_what_produce_started(stargate: Stargate) -> None:
     assert "stargate" in before
     stargate.close()
     assert "stargate" not in {thread.name for thread in threading.enumerate()}
-    assert stargate.lanes.survey()[0] == 0
+    assert stargate.lanes.registry.survey()[0] == 0
     with elapsed() as seconds:
         assert stargate.produce("y").status == "stored"
     assert seconds() < 1.5

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
 from celery_stargate.lanes.record import Record, decode_triples, encode_outcome, encode_record
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.follow_up import FollowUp
@@ -49,7 +49,7 @@ class Caller:
         self._random = world.faults.random
         self._redis = SimulatedRedis(world, server, process, retries=2)
         self._effects = SimulatedEffects(world, ledger, process)
-        self._registry = Registry(plan.settings.prefix)
+        self._registry = RegistryKeys(plan.settings.prefix)
         self._announced: dict[Lane, float] = {}
         self._tokens = itertools.count(1)
 

@@ -31,6 +31,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.frame import label_in
 from celery_stargate.model.outcome import Outcome
+from celery_stargate.model.outcomes import CallOutcomes
 from tests.unit.helpers import TOPIC, NotedLanes, Put, failure, make_app, make_stargate, receipt
 
 
@@ -47,7 +48,7 @@ class Answering(NotedLanes):
         super().put(*args, **options)
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
-            self.stargate.inbox.deliver(record.inbox, Settled(record, self.outcomes))
+            self.stargate.inbox.deliver(record.inbox, Settled(record, self.outcomes).call)
 
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
@@ -57,7 +58,7 @@ class Answering(NotedLanes):
             if record.inbox is not None:
                 named = msgspec.structs.replace(outcome, context=record.context)
                 for _ in range(2):  # effects may be done twice
-                    self.stargate.inbox.deliver(record.inbox, Settled(record, (named,)))
+                    self.stargate.inbox.deliver(record.inbox, Settled(record, (named,)).call)
 
     def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
         """Nothing comes by Redis."""
@@ -207,8 +208,8 @@ def test_past_the_deadline_the_caller_settles_it() -> None:
     def expire(_lane: Lane, _context: str = "") -> list[Settled]:
         return [Settled(the_put(lanes).record, (late,))]
 
-    def notify(address: str, _wire: bytes) -> None:
-        stargate.inbox.deliver(address, Settled(the_put(lanes).record, (late,)))
+    def notify(address: str, call: CallOutcomes) -> None:
+        stargate.inbox.deliver(address, call)
 
     vars(lanes).update(expire=expire, notify=notify)
     with pytest.raises(ProduceTimeout) as caught:
@@ -296,9 +297,8 @@ def test_many_past_their_deadline() -> None:
         record = lanes.puts[1].record
         return [Settled(record, (msgspec.structs.replace(late, context=record.context),))]
 
-    def notify(address: str, _wire: bytes) -> None:
-        for settled in expire(lanes.puts[1].lane):
-            stargate.inbox.deliver(address, settled)
+    def notify(address: str, call: CallOutcomes) -> None:
+        stargate.inbox.deliver(address, call)
 
     vars(lanes).update(expire=expire, notify=notify)
     with pytest.raises(ProduceTimeout) as caught:

@@ -460,7 +460,7 @@ class TestRedis:
                 results = send(app, numbers(20))
                 local.wait_for_messages(topic, 20)
                 proxy.close()
-                client = Stargate.of(make_app(local.url)).lanes._redis.get()  # noqa: SLF001
+                client = Stargate.of(make_app(local.url)).connections.sync()
                 key = Lane(topic).key(Stargate.of(app).settings.prefix, "lease")
                 wait_for(lambda: not client.exists(key), 5.0, "the end of the lease")
                 local.faults.clear()
@@ -476,7 +476,7 @@ class TestRedis:
         reads the lane anew, though nothing else is put, and they end."""
         app = make_app(local.url, lease=0.5)
         stargate = Stargate.of(app)
-        client = stargate.lanes._redis.get()  # noqa: SLF001
+        client = stargate.connections.sync()
         parts = ("log", "contexts", "deadlines")
         keys = [Lane(topic).key(stargate.settings.prefix, part) for part in parts]
         with Acknowledger(app):
@@ -502,7 +502,7 @@ class TestRedis:
             app = make_app(local.url, redis_url=server.url, lease=1.0)
             results = send(app, numbers(50))
             lanes = Stargate.of(app).lanes
-            client = lanes._redis.get()  # noqa: SLF001
+            client = Stargate.of(app).connections.sync()
             client.config_set("maxmemory", 1)
             with Acknowledger(app):
                 local.wait_for_messages(topic, 50, 10)

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from celery_stargate.delivery.watcher import Watcher
-from celery_stargate.lanes.connections import connect_async
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.support.cancel import cancel_all
 from tests.integration.rig import WAIT, Proxy, elapsed, wait_for
 from tests.servers.fixtures import ServerAddress
@@ -46,11 +46,12 @@ class Rig:
 @asynccontextmanager
 async def watching(url: str, prefix: str, callers: str) -> AsyncIterator[Rig]:
     """A watcher over one Redis, callers over another URL of the same."""
-    redis, blocking = connect_async(url), connect_async(url)
+    connections = Connections(url)
+    redis, blocking = connections.asyncio(), connections.blocking()
     events: list[None] = []
-    watcher = Watcher(redis, blocking, Registry(prefix), "me", lambda: events.append(None))
+    watcher = Watcher(redis, blocking, RegistryKeys(prefix), "me", lambda: events.append(None))
     running = asyncio.ensure_future(watcher.run())
-    lanes = Outbox(callers, prefix)
+    lanes = Outbox(Connections(callers), prefix)
     try:
         yield Rig(watcher, lanes, prefix, events)
     finally:

@@ -9,7 +9,7 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.scripts import registry_script
 from tests.integration.lanes.pair import UNIT
 from tests.integration.lanes.profile import chosen_settings
@@ -33,7 +33,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def __init__(self, url: str, prefix: str) -> None:
         super().__init__()
         self.client = redis.Redis.from_url(url)
-        registry = Registry(f"{prefix}-{next(self._examples)}")
+        registry = RegistryKeys(f"{prefix}-{next(self._examples)}")
         self.lanes, self.workers, self.events = map(registry.key, ("lanes", "workers", "events"))
         self.now = 0
         self.model = RedisModel(lambda: self.now)

@@ -11,8 +11,9 @@ import pytest
 
 from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
 from celery_stargate.calls.inbox import Inbox
-from celery_stargate.lanes.record import Record, Settled, settled_to_wire
+from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
+from celery_stargate.model.outcomes import CallOutcomes
 from tests.unit.helpers import failure, receipt
 
 
@@ -56,7 +57,7 @@ def inbox(line: Line) -> Iterator[Inbox]:
 
 def wire(*outcomes: Outcome, is_list: bool = False) -> bytes:
     """Return what a worker pushes."""
-    return settled_to_wire(Settled(Record("c", is_list=is_list), outcomes))
+    return encode_call(CallOutcomes("c", is_list, outcomes))
 
 
 def test_a_receipt(line: Line, inbox: Inbox) -> None:
@@ -123,8 +124,8 @@ def test_a_repeat_for_an_earlier_wait_is_not_taken_for_this_one(line: Line, inbo
 def test_settled_in_this_process(inbox: Inbox) -> None:
     """No way by Redis is needed, and the first outcome stays."""
     ticket = inbox.expect()
-    inbox.deliver(ticket.address, Settled(Record("c"), (receipt("c"),)))
-    inbox.deliver(ticket.address, Settled(Record("c"), (failure("c"),)))
+    inbox.deliver(ticket.address, CallOutcomes("c", False, (receipt("c"),)))
+    inbox.deliver(ticket.address, CallOutcomes("c", False, (failure("c"),)))
     assert ticket.future.result(0) == receipt("c")
 
 

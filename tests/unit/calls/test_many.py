@@ -20,8 +20,8 @@ from celery_stargate.calls.many import (
     wait_for,
 )
 from celery_stargate.effects.signatures import Callbacks
-from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.model.topic import Topic
 from tests.unit.helpers import TOPIC, failure, make_app, receipt
 
@@ -177,9 +177,9 @@ def inbox() -> Iterator[GatheringInbox]:
             assert not thread.is_alive()
 
 
-def settled(context: str) -> Settled:
-    """Return a context that is stored."""
-    return Settled(Record(context), (receipt(context),))
+def settled(context: str) -> CallOutcomes:
+    """Return the receipt of a call."""
+    return CallOutcomes(context, is_list=False, outcomes=(receipt(context),))
 
 
 def test_one_ticket_for_many(inbox: GatheringInbox) -> None:

@@ -13,7 +13,7 @@ import pytest
 from celery_stargate.delivery.owner import Tools
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.link import LinkBroken
@@ -52,7 +52,7 @@ class Rig:
         self.world = World(plan)
         self.loop: VirtualLoop = self.world.loop
         self.settings = Settings(prefix="p", lease=3.0, drain_timeout=1.0)
-        self.registry = Registry("p")
+        self.registry = RegistryKeys("p")
         self.made: dict[str, list[ProducerOptions]] = {}
 
     def announce(self, *lanes: Lane) -> None:

@@ -9,12 +9,7 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import ConfigurationError
-from celery_stargate.lanes.connections import (
-    are_results_beside,
-    connect_async,
-    find_redis_url,
-    stream_entries,
-)
+from celery_stargate.lanes.connections import Connections, find_redis_url, stream_entries
 
 
 def app(broker: str | None = None, backend: str | None = None) -> Celery:
@@ -80,14 +75,15 @@ def test_a_setting_that_is_no_redis(setting: str) -> None:
 )
 def test_whether_results_are_stored_beside_the_lanes(backend: object, url: str, same: bool) -> None:
     """In the same database, by the same user; or not at all."""
-    assert are_results_beside(backend, url) is same
+    assert Connections(url).holds_results(backend) is same
 
 
 @pytest.mark.parametrize("url", ["redis://host", "rediss://host", "unix:///run/redis.sock"])
 def test_what_is_packed_by_hiredis(url: str) -> None:
     """Is what redis-py would pack by itself, over each kind of connection."""
     pools: list[Any] = [
-        each.connection_pool for each in (connect_async(url), redis.asyncio.Redis.from_url(url))
+        each.connection_pool
+        for each in (Connections(url).asyncio(), redis.asyncio.Redis.from_url(url))
     ]
     ours, plain = (each.make_connection() for each in pools)
     assert isinstance(ours, type(plain))
@@ -102,7 +98,9 @@ def test_what_is_packed_by_hiredis(url: str) -> None:
 
 def test_only_a_fast_packer_takes_the_place_of_redis_pys() -> None:
     """The class is made once for each kind, whatever the number of clients."""
-    kinds = {connect_async("redis://host").connection_pool.connection_class for _ in range(3)}
+    kinds = {
+        Connections("redis://host").asyncio().connection_pool.connection_class for _ in range(3)
+    }
     assert len(kinds) == 1
     assert kinds != {redis.asyncio.Connection}
 

@@ -16,12 +16,12 @@ from celery.backends.redis import RedisBackend
 from celery.loaders.app import AppLoader
 
 from celery_stargate import ProduceTask
-from celery_stargate.effects.results.eligible import ResultOnly
+from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.template import ResultTemplate
 from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.tracer import run
 from celery_stargate.lanes.record import Record
-from celery_stargate.model.follow_up import FollowUp, ResultRow
+from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
 from tests.unit.helpers import make_app, receipt
 
 #: Nothing is written to it: a batch keeps what it gets.
@@ -45,11 +45,14 @@ def redis_app(**conf: Any) -> Celery:
 
 def store(
     app: Celery, request: str | None = None, task: str = ProduceTask.default_name
-) -> tuple[bool, int]:
-    """Store one result; return whether it was plain, and how many the batch keeps."""
+) -> type[ResultRow] | Remaining:
+    """Decide about one result; return the kind of the decision."""
     batch = ResultBatch(app.backend)
     record = Record("c", task=task, request=request)
-    return ResultOnly(app, batch).store(record, receipt().to_dict()), len(batch)
+    found = ResultRows(app, batch).decide(record, receipt().to_dict())
+    # The row is the caller's: nothing stays in the batch.
+    assert len(batch) == 0
+    return ResultRow if isinstance(found, ResultRow) else found
 
 
 def own(app: Celery, base: type = ProduceTask, body: Any = run, **options: Any) -> str:
@@ -65,9 +68,9 @@ def other_body(self: ProduceTask, *_args: Any, **_options: Any) -> Any:
     return self.name
 
 
-PLAIN = (True, 1)
-IGNORED = (True, 0)
-NOT_PLAIN = (False, 0)
+PLAIN = ResultRow
+IGNORED = Remaining.NOTHING
+NOT_PLAIN = Remaining.FULL
 
 
 @pytest.mark.parametrize(
@@ -87,8 +90,8 @@ NOT_PLAIN = (False, 0)
         ([], NOT_PLAIN),
     ],
 )
-def test_requests(request_: Any, expected: tuple[bool, int]) -> None:
-    """Nothing may go on from a plain result; what cannot be read for sure is none."""
+def test_requests(request_: Any, expected: Any) -> None:
+    """Nothing may go on from a rows result; what cannot be read for sure is none."""
     packed = None if request_ is None else json.dumps(request_)
     assert store(redis_app(), packed) == expected
 
@@ -99,9 +102,11 @@ def test_what_is_stored_is_celerys() -> None:
     backend: Any = app.backend
     batch = ResultBatch(backend)
     request = json.dumps({"group": "g", "parent_id": "p"})
-    ResultOnly(app, batch).store(Record("c", task=ProduceTask.default_name, request=request), [1])
-    [(key, value, _)] = batch.backend.kept
-    assert key == backend.get_key_for_task("c")
+    record = Record("c", task=ProduceTask.default_name, request=request)
+    row = ResultRows(app, batch).decide(record, [1])
+    assert isinstance(row, ResultRow)
+    key, value, _ = row
+    assert key == backend.get_key_for_task("c").decode()
     meta = json.loads(value)
     assert meta.pop("date_done")
     assert meta == {
@@ -180,13 +185,9 @@ def test_what_is_no_produce_task() -> None:
 
     assert store(app, task="shop.other") == NOT_PLAIN
     assert store(app, task="shop.gone") == NOT_PLAIN
-    assert not ResultOnly(app, ResultBatch(app.backend)).store(Record("c"), {})
-    batch = ResultBatch(app.backend)
-    plain = ResultOnly(app, batch)
-    record = Record("c", task=ProduceTask.default_name)
-    assert plain.store(record, {})
-    assert plain.store(record, {})
-    assert len(batch) == 2
+    rows = ResultRows(app, ResultBatch(app.backend))
+    assert rows.decide(Record("c"), {}) is Remaining.FULL
+    assert isinstance(rows.decide(Record("c", task=TASK), {}), ResultRow)
 
 
 @pytest.mark.parametrize(
@@ -264,37 +265,37 @@ class Clock:
 def test_who_could_hear_is_looked_up_once() -> None:
     """For a batch; the next one sees who came."""
     app = redis_app()
-    plain, record = ResultOnly(app, ResultBatch(app.backend)), Record("c", task=TASK)
+    rows, record = ResultRows(app, ResultBatch(app.backend)), Record("c", task=TASK)
     receiver = hearing("shop")
     signals.task_success.connect(receiver)
     try:
-        assert plain.store(record, {})
-        plain.begin()
-        assert not plain.store(record, {})
+        assert isinstance(rows.decide(record, {}), ResultRow)
+        rows.begin()
+        assert rows.decide(record, {}) is Remaining.FULL
     finally:
         signals.task_success.disconnect(receiver)
-    plain.begin()
-    assert plain.store(record, {})
+    rows.begin()
+    assert isinstance(rows.decide(record, {}), ResultRow)
 
 
 def test_settings_are_looked_at_again_after_a_second() -> None:
     """For each message that comes alone they would cost more than all else."""
     app, clock = redis_app(), Clock()
-    plain, record = ResultOnly(app, ResultBatch(app.backend), clock), Record("c", task=TASK)
+    rows, record = ResultRows(app, ResultBatch(app.backend), clock), Record("c", task=TASK)
     app.conf.result_extended = True
     clock.now = 0.9
-    plain.begin()
-    assert plain.store(record, {})
+    rows.begin()
+    assert isinstance(rows.decide(record, {}), ResultRow)
     clock.now = 1.0
-    plain.begin()
-    assert not plain.store(record, {})
+    rows.begin()
+    assert rows.decide(record, {}) is Remaining.FULL
 
 
 def test_each_batch_has_its_own_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is that of the app; the form, which is Celery's, is made once."""
     app, clock = redis_app(), Clock()
     batch = ResultBatch(app.backend)
-    plain, record = ResultOnly(app, batch, clock), Record("c", task=TASK)
+    rows, record = ResultRows(app, batch, clock), Record("c", task=TASK)
     made = []
     mark = batch.backend.mark_as_done
 
@@ -305,10 +306,11 @@ def test_each_batch_has_its_own_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch.backend, "mark_as_done", mark_as_done)
     dates = []
     for _ in range(3):
-        plain.begin()
+        rows.begin()
         before = app.now()
-        assert plain.store(record, {})
-        _, value, _ = batch.take_last()
+        row = rows.decide(record, {})
+        assert isinstance(row, ResultRow)
+        value: Any = row.value
         done = datetime.fromisoformat(json.loads(value)["date_done"])
         assert before <= done <= app.now()
         dates.append(done)
@@ -322,7 +324,7 @@ def test_a_form_that_does_not_last_is_made_for_each_batch(
     """Should Celery write its date otherwise one day."""
     app = redis_app()
     batch = ResultBatch(app.backend)
-    plain, record = ResultOnly(app, batch, Clock()), Record("c", task=TASK)
+    rows, record = ResultRows(app, batch, Clock()), Record("c", task=TASK)
     monkeypatch.setattr(ResultTemplate, "lasts", False)
     made = []
     make = ResultTemplate.of
@@ -333,35 +335,34 @@ def test_a_form_that_does_not_last_is_made_for_each_batch(
 
     monkeypatch.setattr(ResultTemplate, "of", of)
     for _ in range(2):
-        plain.begin()
-        assert plain.store(record, {})
-        assert plain.store(record, {})
+        rows.begin()
+        assert isinstance(rows.decide(record, {}), ResultRow)
+        assert isinstance(rows.decide(record, {}), ResultRow)
     assert len(made) == 2
 
 
-def at_once(
-    app: Celery, follow_up: FollowUp = FollowUp.RESULT, task: str = TASK
-) -> ResultRow | bool:
+def at_once(app: Celery, follow_up: FollowUp = FollowUp.RESULT, task: str = TASK) -> Decision:
     """Ask for the result of one receipt."""
-    return ResultOnly(app, ResultBatch(app.backend)).at_once(task, follow_up, receipt("c"))
+    return ResultRows(app, ResultBatch(app.backend)).decide_early(task, follow_up, receipt("c"))
 
 
 def test_a_result_at_once_is_what_is_stored_else() -> None:
     """The same key, value and end; and nothing is kept."""
     app = redis_app(result_expires=60)
     batch = ResultBatch(app.backend)
-    plain = ResultOnly(app, batch)
-    found = plain.at_once(TASK, FollowUp.RESULT, receipt("c"))
+    rows = ResultRows(app, batch)
+    found = rows.decide_early(TASK, FollowUp.RESULT, receipt("c"))
     assert len(batch) == 0
-    assert plain.store(Record("c", task=TASK), receipt("c").to_dict())
-    assert found == batch.take_last()
+    stored = rows.decide(Record("c", task=TASK), receipt("c").to_dict())
+    assert isinstance(found, ResultRow)
+    assert found == stored
 
 
 def test_what_is_ignored_is_done_at_once() -> None:
     """Wherever results are stored."""
     for app in (redis_app(), make_app(), make_app(result_backend=None)):
-        assert at_once(app, FollowUp.IGNORED) is True
-    assert at_once(make_app(result_backend=None)) is True
+        assert at_once(app, FollowUp.IGNORED) is Remaining.NOTHING
+    assert at_once(make_app(result_backend=None)) is Remaining.NOTHING
 
 
 @pytest.mark.parametrize(
@@ -377,19 +378,21 @@ def test_what_is_ignored_is_done_at_once() -> None:
 )
 def test_what_cannot_be_done_at_once(app: Callable[[], Celery]) -> None:
     """Is left to the general ways."""
-    assert at_once(app()) is False
+    assert at_once(app()) is Remaining.FULL
 
 
 def test_tasks_at_once() -> None:
     """One without work of its own, known here by that name."""
     app = redis_app()
     assert isinstance(at_once(app, task=own(app)), ResultRow)
-    assert at_once(app, task="shop.gone") is False
+    assert at_once(app, task="shop.gone") is Remaining.FULL
     for each in (app, make_app(result_backend=None)):
-        assert at_once(each, FollowUp.MORE) is False
+        assert at_once(each, FollowUp.MORE) is Remaining.FULL
     app = redis_app()
     hooked = type("Hooked", (ProduceTask,), {"on_success": lambda *_args, **_options: None})
-    assert at_once(app, task=own(app, hooked)) is False
+    assert at_once(app, task=own(app, hooked)) is Remaining.FULL
     app = redis_app()
     batch = ResultBatch(app.backend)
-    assert ResultOnly(app, batch).at_once(TASK, FollowUp.RESULT, receipt('a"b')) is False
+    assert (
+        ResultRows(app, batch).decide_early(TASK, FollowUp.RESULT, receipt('a"b')) is Remaining.FULL
+    )
