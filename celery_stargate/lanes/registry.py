@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 
 from celery_stargate.lanes.connections import Connections, store_errors
-from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane, _parse_lane
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane, parse_lane
 from celery_stargate.lanes.scripts import AsyncScripts, Scripts
 from celery_stargate.support.log import logger
 
@@ -167,7 +167,7 @@ def parse_lanes(names: Iterable[bytes]) -> list[Lane]:
     lanes = []
     for name in names:
         try:
-            lanes.append(_parse_lane(name))
+            lanes.append(parse_lane(name))
         except ValueError as error:
             logger.error("%s; left alone", error)
     return lanes

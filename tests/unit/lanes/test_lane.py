@@ -52,7 +52,7 @@ def test_names_are_read_back(topic: str, index: int) -> None:
 )
 def test_what_is_no_name(name: str) -> None:
     """Is a `ValueError`: each lane has one name."""
-    with pytest.raises(ValueError, match="is no lane's name|^topic "):
+    with pytest.raises(ValueError, match="is not the name of a lane|^topic "):
         Lane.parse(name)
 
 
