@@ -18,7 +18,7 @@ from celery_stargate.lanes.record import (
     encode_outcome,
     report_undecodable,
 )
-from celery_stargate.lanes.scripts import LANE_PARTS, AsyncScripts, lane_keys
+from celery_stargate.lanes.scripts import LANE_PARTS, Argument, AsyncScripts, lane_keys
 from celery_stargate.lanes.wire import (
     CompleteReply,
     Fenced,
@@ -187,7 +187,7 @@ class LeasedLane:
             outcomes: context, place in its list (-1 for none) and outcome, of each message.
             token: of this call; a repeat with the same token gets the same answer.
         """
-        arguments: list[Any] = []
+        arguments: list[Argument] = []
         for context, place, outcome in outcomes:
             kind = "error" if isinstance(outcome, Failure) else "ok"
             arguments += (context, place, encode_outcome(outcome), kind)
@@ -206,7 +206,7 @@ class LeasedLane:
         """
         contexts = [*fire_and_forget, *(context for context, _ in results)]
         keys = [row.key for _, row in results]
-        arguments: list[Any] = [self._lease, token, len(contexts), *contexts]
+        arguments: list[Argument] = [self._lease, token, len(contexts), *contexts]
         for _, row in results:
             arguments += (row.value, row.expires)
         return read_complete(await self._run("complete", *arguments, keys=keys))
@@ -229,5 +229,5 @@ class LeasedLane:
         """Forget contexts whose effects are done."""
         await self._run("finish", *contexts)
 
-    async def _run(self, name: str, *arguments: Any, keys: Sequence[str] = ()) -> Any:
+    async def _run(self, name: str, *arguments: Argument, keys: Sequence[str] = ()) -> Any:
         return await self._scripts.run(name, [*self._keys, *keys], arguments)

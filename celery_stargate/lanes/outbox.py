@@ -19,7 +19,7 @@ from celery_stargate.lanes.record import (
     encode_record,
 )
 from celery_stargate.lanes.registry import CallerRegistry
-from celery_stargate.lanes.scripts import Caller, Callers, Scripts, lane_keys
+from celery_stargate.lanes.scripts import Argument, Caller, Callers, Run, Scripts, lane_keys
 from celery_stargate.lanes.wire import PutWord, SettleAnswer, read_answer, read_put
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
@@ -74,7 +74,7 @@ class Outbox:
         timeout: float,
         max_backlog: int = 0,
         tombstone: float = 0.0,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         exclusive: bool = False,
     ) -> None:
         """Record a context and its messages in a lane, once.
@@ -94,7 +94,7 @@ class Outbox:
             ContextInUse: the context is there, and ``exclusive`` was set.
             StoreUnavailable: Redis did not answer within about 15 s.
         """
-        arguments: list[Any] = [
+        arguments: list[Argument] = [
             record.context,
             encode_record(record),
             _milliseconds(timeout),
@@ -121,7 +121,7 @@ class Outbox:
         puts: Sequence[tuple[Lane, Record, bytes]],
         *,
         timeout: float,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
         """Record many contexts, each with one message, in order.
 
@@ -165,8 +165,8 @@ class Outbox:
         kind = "foreign" if isinstance(outcome, Failure) and not anyone else "ok"
         encoded = encode_outcome(outcome)
         with store_errors(), self._callers.lend() as [caller]:
-            arguments = ["", caller.token(), GRACE_MS, outcome.context, place, encoded, kind]
-            _, answer = self._run("settle", lane, caller, arguments)
+            given: list[Argument] = [outcome.context, place, encoded, kind]
+            _, answer = self._run("settle", lane, caller, ["", caller.token(), GRACE_MS, *given])
         return read_answer(answer, outcome.topic)
 
     def expire(self, lane: Lane, context: str = "") -> list[Settled]:
@@ -205,7 +205,7 @@ class Outbox:
         self,
         chunk: Sequence[tuple[Lane, Record, bytes]],
         timeout: int,
-        options: Mapping[str, Any] | None,
+        options: Mapping[str, object] | None,
     ) -> None:
         with store_errors(), self._script_puts(chunk, timeout) as (lanes, runs):
             for lane in dict.fromkeys(lanes):
@@ -221,7 +221,7 @@ class Outbox:
     @contextmanager
     def _script_puts(
         self, chunk: Sequence[tuple[Lane, Record, bytes]], timeout: int
-    ) -> Iterator[tuple[list[Lane], list[tuple[list[str], list[Any]]]]]:
+    ) -> Iterator[tuple[list[Lane], list[Run]]]:
         """Split puts into runs of ``put_many``: the lane of each, and its keys and arguments."""
         groups: dict[Lane, list[tuple[Record, bytes]]] = {}
         for lane, record, frame in chunk:
@@ -232,16 +232,16 @@ class Outbox:
             for part in _chunks(group, _SCRIPT_COUNT, _SCRIPT_BYTES)
         ]
         with self._callers.lend(len(parts)) as callers:
-            runs: list[tuple[list[str], list[Any]]] = []
+            runs: list[Run] = []
             for (lane, part), caller in zip(parts, callers, strict=True):
-                arguments: list[Any] = [caller.token(), timeout, ANSWER_MS]
+                arguments: list[Argument] = [caller.token(), timeout, ANSWER_MS]
                 for record, frame in part:
                     arguments += (record.context, encode_record(record))
                     arguments += (record.follow_up_code, frame)
                 runs.append((lane_keys(self._prefix, lane, caller.name), arguments))
             yield [lane for lane, _ in parts], runs
 
-    def _run(self, name: str, lane: Lane, caller: Caller, arguments: Sequence[Any]) -> Any:
+    def _run(self, name: str, lane: Lane, caller: Caller, arguments: Sequence[Argument]) -> Any:
         return self._scripts.run(name, lane_keys(self._prefix, lane, caller.name), arguments)
 
 

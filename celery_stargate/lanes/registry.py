@@ -12,7 +12,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane, parse_lane
-from celery_stargate.lanes.scripts import AsyncScripts, Scripts
+from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
 from celery_stargate.support.log import logger
 
 __all__ = ["CallerRegistry", "Registry", "RegistryKeys", "parse_lanes"]
@@ -65,7 +65,7 @@ class CallerRegistry:
         self._announced: dict[Lane, float] = {}
 
     def announce(
-        self, lane: Lane, options: Mapping[str, Any] | None = None, *, again: bool = False
+        self, lane: Lane, options: Mapping[str, object] | None = None, *, again: bool = False
     ) -> None:
         """Make a lane known to the workers, unless this process did so within the last minute.
 
@@ -156,7 +156,7 @@ class Registry:
             self.keys.key("events"), {"free": lane.name}, maxlen=_EVENTS_KEPT, approximate=True
         )
 
-    async def _run(self, name: str, parts: Iterable[str], *arguments: Any) -> Any:
+    async def _run(self, name: str, parts: Iterable[str], *arguments: Argument) -> Any:
         return await self._scripts.run(
             f"registry/{name}", [self.keys.key(part) for part in parts], arguments
         )

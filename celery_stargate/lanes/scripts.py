@@ -20,9 +20,11 @@ from celery_stargate.support.per_process import PerProcess
 
 __all__ = [
     "LANE_PARTS",
+    "Argument",
     "AsyncScripts",
     "Caller",
     "Callers",
+    "Run",
     "Scripts",
     "lane_keys",
     "lane_script",
@@ -44,8 +46,10 @@ LANE_PARTS = (
 #: Before the name of a script of the registry.
 _REGISTRY = "registry/"
 
+#: An argument of a script; redis-py sends a number as its decimal text.
+Argument = str | bytes | int
 #: One run of a script: its keys and its arguments.
-_Run = tuple[Sequence[str], Sequence[Any]]
+Run = tuple[Sequence[str], Sequence[Argument]]
 
 
 def lane_script(name: str) -> str:
@@ -125,7 +129,7 @@ class Scripts:
         # Registering a script hashes its text: once per process is enough.
         self._registered: PerProcess[dict[str, Script]] = PerProcess(dict)
 
-    def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script.
 
         Arguments:
@@ -139,7 +143,7 @@ class Scripts:
         """
         return self._script(name)(keys=keys, args=arguments)
 
-    def run_many(self, name: str, runs: Sequence[_Run]) -> list[Any]:
+    def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip.
 
         Arguments:
@@ -177,11 +181,11 @@ class AsyncScripts:
         self._redis = redis
         self._registered: dict[str, AsyncScript] = {}
 
-    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script; arguments, reply and errors are those of :meth:`Scripts.run`."""
         return await self._script(name)(keys=keys, args=arguments)
 
-    async def run_many(self, name: str, runs: Sequence[_Run]) -> list[Any]:
+    async def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip, as :meth:`Scripts.run_many` does."""
         script = self._script(name)
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -196,7 +200,7 @@ class AsyncScripts:
         return script
 
 
-def _fill(pipeline: Any, script: Script | AsyncScript, runs: Sequence[_Run]) -> None:
+def _fill(pipeline: Any, script: Script | AsyncScript, runs: Sequence[Run]) -> None:
     # The pipeline loads the script itself: a new connection may lead to a Redis without it.
     pipeline.script_load(script.script)
     for keys, arguments in runs:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.registry import CallerRegistry, Registry, RegistryKeys
-from celery_stargate.lanes.scripts import AsyncScripts, Scripts, registry_script
+from celery_stargate.lanes.scripts import AsyncScripts, Run, Scripts, registry_script
 from tests.integration.lanes.pair import UNIT
 from tests.integration.lanes.profile import chosen_settings
 from tests.servers.fixtures import ServerAddress
@@ -232,7 +232,7 @@ def test_scripts_that_redis_forgot_are_loaded_again(
     connections = Connections(redis_server.url)
     keys = [RegistryKeys(prefix).key(part) for part in ("workers", "lanes")]
     sync = Scripts(connections)
-    runs = [(keys, ["", 0])] * 3
+    runs: list[Run] = [(keys, ["", 0])] * 3
 
     async def ask() -> list[Any]:
         client = connections.asyncio()
