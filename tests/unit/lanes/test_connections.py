@@ -9,7 +9,13 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import ConfigurationError
-from celery_stargate.lanes.connections import Connections, find_redis_url, stream_entries
+from celery_stargate.errors import StoreUnavailable
+from celery_stargate.lanes.connections import (
+    Connections,
+    find_redis_url,
+    store_errors,
+    stream_entries,
+)
 
 
 def app(broker: str | None = None, backend: str | None = None) -> Celery:
@@ -112,3 +118,35 @@ def test_streams_of_both_protocols() -> None:
     assert stream_entries({b"log": [entries]}) == [(b"log", entries)]
     assert stream_entries(None) == []
     assert stream_entries({}) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.exceptions.ConnectionError("refused"), "Redis does not answer: refused"),
+        (redis.exceptions.ReadOnlyError("a replica"), "Redis does not answer: a replica"),
+        (OSError("no route"), "Redis does not answer: no route"),
+        (redis.exceptions.ResponseError("WRONGTYPE"), "Redis refused the call: WRONGTYPE"),
+    ],
+)
+def test_errors_of_redis_are_store_errors(error: Exception, words: str) -> None:
+    """Whether it was unavailable or refused the call; the cause is kept."""
+    with pytest.raises(StoreUnavailable) as caught, store_errors():
+        raise error
+    assert str(caught.value) == words
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    """A mistake of ours is not an outage."""
+    with pytest.raises(TypeError), store_errors():
+        raise TypeError("a mistake")
+
+
+def test_clients() -> None:
+    """Callers share one; each event loop, and its blocking read, gets a client of its own."""
+    connections = Connections("redis://host")
+    assert connections.sync() is connections.sync()
+    clients = [connections.asyncio(), connections.asyncio(), connections.blocking()]
+    assert len({id(each.connection_pool) for each in clients}) == 3
+    connections.close()

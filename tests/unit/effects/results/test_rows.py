@@ -181,3 +181,13 @@ def test_tasks_at_once() -> None:
     assert (
         ResultRows(app, batch).decide_early(TASK, FollowUp.RESULT, receipt('a"b')) is Remaining.FULL
     )
+
+
+def test_an_id_that_json_escapes_has_no_template() -> None:
+    """Its row is made by Celery's backend."""
+    app = redis_app()
+    batch = ResultBatch(app.backend)
+    row = ResultRows(app, batch).decide(Record('a"b', task=TASK), receipt('a"b').to_dict())
+    assert isinstance(row, ResultRow)
+    assert json.loads(row.value)["task_id"] == 'a"b'
+    assert row.key == batch.backend.get_key_for_task('a"b').decode()
