@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
-from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.topic import Topic
 
@@ -141,13 +140,18 @@ class Numbered:
     partition: int = -1
 
 
-def producer_query(lane: Lane, generation: str, first: int) -> dict[str, str]:
-    """Return the producer's query parameters for a connection whose first message is ``first``.
+def producer_query(index: int, generation: str, first: int) -> dict[str, str]:
+    """Return the producer's query parameters for a connection of a lane.
 
-    The service must not give up on what it may have stored: ``sendTimeoutMillis`` is 0.
+    ``sendTimeoutMillis`` is 0, or the service gives up on messages that it may have stored.
+
+    Arguments:
+        index: of the lane among its topic's lanes.
+        generation: of the lane's numbers.
+        first: the number of the first message to send.
     """
     return {
-        "producerName": f"stargate-{lane.index}-{generation}",
+        "producerName": f"stargate-{index}-{generation}",
         "initialSequenceId": str(first - 1),
         "sendTimeoutMillis": "0",
     }

@@ -1,4 +1,4 @@
-"""A session: one connection's life. Messages go out in order, replies are matched and classed."""
+"""A session: what happens on one connection. Messages go out in order, replies are matched."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from celery_stargate.pulsar.sequence import (
 from celery_stargate.pulsar.verdicts import ends_producer
 from celery_stargate.pulsar.window import Window
 from celery_stargate.support.cancel import cancel_all
+from celery_stargate.support.changes import Changes
 from celery_stargate.support.log import logger
 
-__all__ = ["Counters", "Session"]
+__all__ = ["Counters", "Session", "SessionRules", "Source"]
 
 
 #: How many messages, and bytes of them, one write takes; one message always.
@@ -53,8 +54,32 @@ class Counters:
 class Source(Protocol):
     """Where a session gets what it sends."""
 
-    def __call__(self, count: int, size: int, /) -> Awaitable[Sequence[Entry]]:
-        """Return the next messages in order, when there are any; none to end the session."""
+    def next(self, count: int, size: int, /) -> Awaitable[Sequence[Entry]]:
+        """Return the next messages in order, as soon as there are any; none to end the session.
+
+        It is called again when all that it returned is in flight.
+
+        Arguments:
+            count: how many at most.
+            size: bytes of frames at most; one message always.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """By what a session decides whether to send, and what a reply means."""
+
+    #: Seconds after which a message without a receipt means that the connection is broken.
+    receipt_timeout: float = 60.0
+    #: The number of the last message that an earlier session may have sent: if Pulsar refuses one
+    #: up to there, an earlier send of it may be stored all the same.
+    sent_before: int = 0
+    #: Whether messages may be sent now. A process that was paused finds that another may have its
+    #: messages. It is asked again after :meth:`Session.recheck`.
+    may_send: Callable[[], bool] = lambda: True
+    #: Where Pulsar is to know the lane's numbers. The source then gives only messages whose numbers
+    #: follow one another.
+    numbered: Numbered | None = None
 
 
 class Session:
@@ -70,14 +95,8 @@ class Session:
         source: gives messages in the lane's order.
         settle: is called with a message and its outcome.
         window: bounds what is in flight.
-        receipt_timeout: seconds after which a message without a receipt means that the connection
-            is to be made anew.
-        sent_before: the number of the last message that an earlier session may have sent: if Pulsar
-            refuses one up to there, an earlier send of it may be stored all the same.
-        may_send: whether a message may be sent just now. A process that was paused finds by it that
-            its messages may be another's by now. It is asked again after :meth:`look_again`.
-        numbered: where Pulsar is to know the lane's numbers. The source then gives only messages
-            whose numbers follow one another.
+        rules: by what it decides.
+        counters: count what it does; by default its own.
     """
 
     def __init__(
@@ -87,11 +106,7 @@ class Session:
         source: Source,
         settle: Callable[[Entry, Outcome], None],
         window: Window,
-        *,
-        receipt_timeout: float = 60.0,
-        sent_before: int = 0,
-        may_send: Callable[[], bool] = lambda: True,
-        numbered: Numbered | None = None,
+        rules: SessionRules | None = None,
         counters: Counters | None = None,
     ) -> None:
         self._producer = producer
@@ -99,12 +114,10 @@ class Session:
         self._source = source
         self._settle = settle
         self._window = window
-        self._receipt_timeout = receipt_timeout
-        self._sent_before = sent_before
-        self._may_send = may_send
-        self._numbered = numbered
+        self._rules = rules or SessionRules()
+        self._numbered = self._rules.numbered
         self._alignment = Alignment()
-        self._changed = asyncio.Event()
+        self._changes = Changes()
         self._misaligned = asyncio.Event()
         self.counters = counters or Counters()
 
@@ -143,61 +156,53 @@ class Session:
         """Whether the numbers may not fit any more, so that :meth:`run` is about to say so."""
         return self._alignment.lost
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Ask again whether messages may be sent."""
-        self._changed.set()
+        self._changes.notify()
 
     def forget(self, labels: Iterable[str]) -> None:
         """Wait no more for messages that got their outcomes elsewhere."""
         for label in labels:
             if (entry := self._window.remove(label)) is not None:
                 self._alignment.unheard(entry.number)
-        self._changed.set()
+        self._changes.notify()
 
     async def _send(self) -> None:
-        window, send = self._window, self._producer.send
+        window, send, may_send = self._window, self._producer.send, self._rules.may_send
         while True:
             count, size = window.room
             if not count:
-                await self._wait_for_change()
+                await self._changes.wait()
                 continue
-            entries = await self._source(count, size)
+            entries = await self._source.next(count, size)
             if not entries:
                 break
             for some in _writes(entries):
                 if self._alignment.lost:
-                    # They would get others' numbers. When all has its outcome, _align() ends this.
-                    await self._for_ever()
-                while not self._may_send():
-                    await self._wait_for_change()
+                    # They would get other messages' numbers. _align() ends this when nothing is in
+                    # flight any more.
+                    await asyncio.get_running_loop().create_future()
+                if not may_send():
+                    await self._changes.until(may_send)
                 frames = [entry.frame for entry in some if window.add(entry)]
                 self.counters.sent += len(frames)
                 await send(*frames)
-        while len(window):
-            await self._wait_for_change()
+        await self._changes.until(lambda: not len(window))
 
     async def _watch(self) -> None:
         """Find a receipt that is missing while the connection looks alive."""
+        timeout = self._rules.receipt_timeout
         while True:
             oldest = self._window.oldest
-            await asyncio.sleep(self._receipt_timeout)
+            await asyncio.sleep(timeout)
             if oldest is not None and oldest in self._window:
-                raise LinkBroken(f"no receipt for a message in {self._receipt_timeout:g} s")
+                raise LinkBroken(f"no receipt for a message in {timeout:g} s")
 
     async def _align(self) -> None:
         """End the session when the numbers do not fit and nothing is in flight any more."""
         await self._misaligned.wait()
-        while len(self._window):
-            await self._wait_for_change()
+        await self._changes.until(lambda: not len(self._window))
         raise self._alignment.verdict()
-
-    async def _for_ever(self) -> None:
-        while True:
-            await self._wait_for_change()
-
-    async def _wait_for_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
 
     async def _receive(self) -> None:
         async for frames in self._producer.replies():
@@ -210,9 +215,9 @@ class Session:
                 self._take(reply)
             if self._alignment.lost:
                 self._misaligned.set()
-                self._changed.set()
+                self._changes.notify()
             elif self._window.room[0]:
-                self._changed.set()
+                self._changes.notify()
             if len(self._window) >= _COALESCE_ABOVE:
                 self._producer.rest(_COALESCE_DELAY)
 
@@ -226,7 +231,7 @@ class Session:
             logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
             return
         try:
-            outcome = judge(reply, entry, self._topic, self._sent_before, self._numbered)
+            outcome = judge(reply, entry, self._topic, self._rules.sent_before, self._numbered)
         except SendAgain as error:
             if self._numbered is None:
                 raise
