@@ -62,21 +62,22 @@ class LaneSource:
         machine, changes = self._lane.machine, self._lane.changes
         while True:
             # All that was given before is in the window now.
-            state = machine.apply(Event.BATCH_SENT)
-            changes.notify()
-            if state is not State.READING:
+            self._report_sent()
+            if machine.state is not State.READY:
                 # The session stays for the receipts, until the owner stops.
                 await _until_cancelled()
             await changes.until(self._effects_keep_up)
-            if machine.state is not State.READING:
+            if machine.state is not State.READY:
                 continue
             if not self._more:
                 if not await self._wait_for_put():
                     return ()
                 self._more = True
                 continue
+            machine.apply(Event.READ)
             entries = await self._read(count, size)
             if not entries:
+                self._report_sent()
                 if self._gapless and await self._gap_after(self._after):
                     return ()
                 continue
@@ -86,12 +87,19 @@ class LaneSource:
                 # session.
                 wanted = leading_run(wanted, self._after)
                 if not wanted:
+                    self._report_sent()
                     return ()
                 self._after = wanted[-1].number
             else:
                 self._after = entries[-1].number
             if wanted:
                 return wanted
+
+    def _report_sent(self) -> None:
+        """Report that nothing is on its way from the log to the window any more."""
+        if self._lane.machine.state in (State.READING, State.LAST_BATCH):
+            self._lane.machine.apply(Event.BATCH_SENT)
+            self._lane.changes.notify()
 
     def _effects_keep_up(self) -> bool:
         """Whether more may be read: what waits for slow effects is to stay in Redis."""

@@ -20,7 +20,8 @@ class State(Enum):
 
     IDLE = "idle"  #: no connection; waits for a message in the log
     OPENING = "opening"  #: a message is there; connects to Pulsar
-    READING = "reading"  #: connected; reads messages from the log and sends them
+    READY = "ready"  #: connected; nothing is on its way from the log to the socket
+    READING = "reading"  #: connected; reads the log, or sends what was read
     CAUGHT_UP = "caught up"  #: connected; the log's end was read; waits for new messages
     LAST_BATCH = "last batch"  #: to be given back; what was read is still being sent
     DRAINING = "draining"  #: to be given back; sends nothing, waits for receipts and effects
@@ -34,6 +35,7 @@ class Event(Enum):
 
     FOUND = "found"  #: the log holds a message
     OPENED = "opened"  #: the connection is open
+    READ = "read"  #: a read of the log begins
     BATCH_SENT = "batch sent"  #: all that was read is in flight
     END_OF_LOG = "end of log"  #: there is no message behind the last one read
     PUT = "put"  #: the log has a new message
@@ -49,8 +51,8 @@ class Event(Enum):
 
 #: What the sender and the source may still report while the lane is given back: it changes nothing.
 _WHILE_LEAVING = (
-    *(Event.FOUND, Event.OPENED, Event.BATCH_SENT, Event.PUT, Event.SESSION_OVER),
-    *(Event.LINK_BROKEN, Event.REFUSED, Event.REFUSALS_TOLD, Event.ELAPSED, Event.DRAIN),
+    *(Event.FOUND, Event.OPENED, Event.PUT, Event.SESSION_OVER, Event.LINK_BROKEN),
+    *(Event.REFUSED, Event.REFUSALS_TOLD, Event.ELAPSED, Event.DRAIN),
 )
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
@@ -60,15 +62,23 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.RELEASED: State.STOPPED,
     },
     State.OPENING: {
-        Event.OPENED: State.READING,
+        Event.OPENED: State.READY,
+        Event.LINK_BROKEN: State.BACKOFF,
+        Event.REFUSED: State.REFUSING,
+        Event.DRAIN: State.DRAINING,
+        Event.RELEASED: State.STOPPED,
+    },
+    State.READY: {
+        Event.READ: State.READING,
+        Event.END_OF_LOG: State.CAUGHT_UP,
+        Event.SESSION_OVER: State.IDLE,
         Event.LINK_BROKEN: State.BACKOFF,
         Event.REFUSED: State.REFUSING,
         Event.DRAIN: State.DRAINING,
         Event.RELEASED: State.STOPPED,
     },
     State.READING: {
-        Event.BATCH_SENT: State.READING,
-        Event.END_OF_LOG: State.CAUGHT_UP,
+        Event.BATCH_SENT: State.READY,
         Event.SESSION_OVER: State.IDLE,
         Event.LINK_BROKEN: State.BACKOFF,
         Event.REFUSED: State.REFUSING,
@@ -76,7 +86,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.RELEASED: State.STOPPED,
     },
     State.CAUGHT_UP: {
-        Event.PUT: State.READING,
+        Event.PUT: State.READY,
         Event.SESSION_OVER: State.IDLE,
         Event.LINK_BROKEN: State.BACKOFF,
         Event.REFUSED: State.REFUSING,
