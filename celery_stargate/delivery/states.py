@@ -79,7 +79,6 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     },
     State.READING: {
         Event.BATCH_SENT: State.READY,
-        Event.SESSION_OVER: State.IDLE,
         Event.LINK_BROKEN: State.BACKOFF,
         Event.REFUSED: State.REFUSING,
         Event.DRAIN: State.LAST_BATCH,
@@ -95,7 +94,6 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     },
     State.LAST_BATCH: {
         Event.BATCH_SENT: State.DRAINING,
-        Event.SESSION_OVER: State.DRAINING,
         Event.LINK_BROKEN: State.DRAINING,
         Event.REFUSED: State.DRAINING,
         Event.DRAIN: State.LAST_BATCH,
