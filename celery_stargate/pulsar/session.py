@@ -34,20 +34,20 @@ __all__ = ["Counters", "Session", "SessionRules", "Source"]
 _WRITE_COUNT = 256
 _WRITE_BYTES = 128 * 1024
 
-#: With so many messages in flight replies are left to gather for so many seconds: each comes by
-#: itself, and to wake for each would cost as much as all the rest.
+#: With so many messages in flight, replies are collected this many seconds before they are read:
+#: they arrive one by one, and to wake for each costs as much as all other work.
 _COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.002
 
 
 @dataclass(slots=True)
 class Counters:
-    """What was counted, of a lane or a call."""
+    """What was counted, for a lane or a call."""
 
     sent: int = 0
     receipts: int = 0
-    #: Replies that match nothing in flight: a second one, a late one, or one of nobody's.
+    #: Replies and outcomes that match nothing in flight: a second one, or one that came too late.
     unmatched: int = 0
-    #: Replies that are no JSON of the right form.
+    #: Replies that are not JSON of the right form.
     malformed: int = 0
 
 
@@ -67,7 +67,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
-    """By what a session decides whether to send, and what a reply means."""
+    """What a session needs to decide whether to send, and what a reply means."""
 
     #: Seconds after which a message without a receipt means that the connection is broken.
     receipt_timeout: float = 60.0
@@ -83,19 +83,19 @@ class SessionRules:
 
 
 class Session:
-    """Send what a source gives and hand over each message's outcome.
+    """Sends what a source gives, and hands over each message's outcome.
 
     It ends when the source gives nothing more and every message has its outcome. Each connection
-    has a session of its own: receipts die with their socket, so what has none is sent again, by
-    another session over the same source.
+    has its own session: receipts are lost with their socket, so the next session sends what has
+    none again.
 
     Arguments:
-        producer: open.
+        producer: an open one.
         topic: for the receipts.
         source: gives messages in the lane's order.
-        settle: is called with a message and its outcome.
+        settle: called with each message and its outcome.
         window: bounds what is in flight.
-        rules: by what it decides.
+        rules: by default those of a first session without numbers.
         counters: count what it does; by default its own.
     """
 
@@ -125,9 +125,10 @@ class Session:
         """Run to the end.
 
         Raises:
-            LinkBroken: the connection broke, or must be given up; what has no outcome is open.
-            SequenceMismatch: the numbers do not fit any more; what has no outcome is open.
-            DeduplicationUnavailable: the topic has partitions, and so not the lane's numbers.
+            LinkBroken: the connection broke; what has no outcome is to be sent again.
+            SequenceMismatch: Pulsar's sequence ids are not the lane's numbers any more; what has no
+                outcome is to be sent again.
+            DeduplicationUnavailable: the topic has partitions without lanes of their own.
             Whatever the source raises.
         """
         receiving = asyncio.ensure_future(self._receive())
@@ -153,7 +154,7 @@ class Session:
 
     @property
     def misaligned(self) -> bool:
-        """Whether the numbers may not fit any more, so that :meth:`run` is about to say so."""
+        """Whether the sequence ids may be wrong, so that :meth:`run` is about to raise."""
         return self._alignment.lost
 
     def recheck(self) -> None:
@@ -161,7 +162,7 @@ class Session:
         self._changes.notify()
 
     def forget(self, labels: Iterable[str]) -> None:
-        """Wait no more for messages that got their outcomes elsewhere."""
+        """Stop waiting for the receipts of messages that have their outcomes otherwise."""
         for label in labels:
             if (entry := self._window.remove(label)) is not None:
                 self._alignment.unheard(entry.number)
@@ -199,7 +200,7 @@ class Session:
                 raise LinkBroken(f"no receipt for a message in {timeout:g} s")
 
     async def _align(self) -> None:
-        """End the session when the numbers do not fit and nothing is in flight any more."""
+        """End the session when the sequence ids may be wrong and nothing is in flight any more."""
         await self._misaligned.wait()
         await self._changes.until(lambda: not len(self._window))
         raise self._alignment.verdict()
@@ -211,7 +212,7 @@ class Session:
                     reply = decode_reply(frame)
                 except ValueError as error:
                     self.counters.malformed += 1
-                    raise self._unreadable(f"Pulsar sent what is {error}") from None
+                    raise self._unreadable(f"Pulsar's reply cannot be read: {error}") from None
                 self._take(reply)
             if self._alignment.lost:
                 self._misaligned.set()
@@ -223,7 +224,7 @@ class Session:
 
     def _take(self, reply: Reply) -> None:
         if reply.context is None:
-            # Bad JSON, says Pulsar, and not of which message: all in flight here is unknown.
+            # Pulsar could not read a frame and does not say which: any message in flight may be it.
             raise self._unreadable(f"{plain(reply.result)} without a context: {plain(reply.error)}")
         entry = self._window.remove(reply.context)
         if entry is None:
@@ -247,25 +248,25 @@ class Session:
                 raise DeduplicationUnavailable.partitioned(self._topic)
 
     def _fits(self, entry: Entry, outcome: Outcome, numbered: Numbered) -> bool:
-        """Whether an outcome can be believed, as far as the numbers go."""
+        """Note an outcome, and return whether the sequence ids allow to believe it."""
         if isinstance(outcome, Failure):
             self._alignment.refused(outcome.reason)
         elif outcome.status == "stored":
             self._alignment.stored(entry.number)
         else:
-            # With another's number it may have been taken for that other.
+            # With a wrong sequence id it may be a duplicate of another message.
             return not self._alignment.lost
         return True
 
     def _unreadable(self, reason: str) -> Exception:
-        """Return what ends the session where nobody knows which message a reply was for."""
+        """Return the error for a reply whose message is not known."""
         if self._numbered is None:
             return LinkBroken(reason)
         return SequenceMismatch(reason, regenerate=True)
 
 
 def _writes(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Split messages into what one write takes: enough to pay, and not much for the socket."""
+    """Split messages into writes: large enough to be cheap, small enough for the socket."""
     begin = size = 0
     for place, entry in enumerate(entries):
         if place - begin >= _WRITE_COUNT or (size and size + len(entry.frame) > _WRITE_BYTES):
@@ -276,5 +277,5 @@ def _writes(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 
 def _undeclared(outcome: Outcome, numbered: Numbered) -> bool:
-    """Whether a receipt names a partition that has no lane of its own."""
+    """Whether a receipt names a partition without a lane of its own."""
     return isinstance(outcome, Receipt) and outcome.partition != numbered.partition

@@ -299,8 +299,8 @@ def test_second_late_and_foreign_receipts_are_counted() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (b"garbage", "^Pulsar sent what is not a receipt: "),
-        (b"[" * 100_000, "^Pulsar sent what is not a receipt: "),
+        (b"garbage", "^Pulsar's reply cannot be read: not a receipt: "),
+        (b"[" * 100_000, "^Pulsar's reply cannot be read: not a receipt: "),
         (error(None, 3, "Invalid\x00 json"), r"^send-error:3 without a context: Invalid\? json$"),
         (ok("c1", "@"), "^an ok that cannot be read: the message id is not base64$"),
         (ok("c1", None), "^an ok that cannot be read: the message id has no ledger and entry$"),
