@@ -42,20 +42,20 @@ __all__ = ["Result", "World", "run"]
 
 _decode_receipt = msgspec.json.Decoder(Receipt).decode
 
-#: How long everything is watched after all is done, in seconds: what comes late shows itself. What
-#: an idle owner overlooked he finds within a third of a lease and three looks.
+#: Seconds for which everything is watched after all is done, so that late effects show. An idle
+#: owner finds an unread backlog within three renewals, each a third of a lease apart.
 _AFTERWARDS = 8.0
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of one seed."""
+    """The result of one seed."""
 
     plan: Plan
-    #: What must not be; none where all promises were kept.
+    #: The broken promises; none where all were kept.
     violations: list[str]
     trace: list[str]
-    #: What struck, how often.
+    #: How often each fault struck.
     struck: Counter[str]
     #: When it ended, in virtual seconds.
     ended: float
@@ -96,7 +96,7 @@ class World:
     # What the servers and clients ask.
 
     def latency(self) -> float:
-        """Draw how long something takes on its way, in seconds."""
+        """Draw a latency, in seconds."""
         return self._draw() * self._latency
 
     def strike(self, process: Process, where: str) -> bool:
@@ -117,7 +117,7 @@ class World:
             self.trace.append(f"{self.loop.now:10.4f} {text}")
 
     def uuid4(self) -> Any:
-        """Stand where `uuid.uuid4` does."""
+        """Replace `uuid.uuid4` by a counter."""
         self._uuids += 1
         return SimpleNamespace(hex=f"{self._uuids:032x}")
 
@@ -148,7 +148,7 @@ class World:
                 loop.advance(lambda: False, loop.now + _AFTERWARDS)
                 if self._settled():
                     break
-                # Something came late, and is to be done as well.
+                # Something came late, and has to be settled, too.
                 settled = loop.advance(self._settled, end)
             violations = [*ledger.wrong, *check(self, settled, bound)]
             ended, handled = loop.now, loop.handled
@@ -158,7 +158,7 @@ class World:
         )
 
     def heal(self) -> None:
-        """Switch all faults off, and let everybody go on."""
+        """Switch all faults off, and resume all processes."""
         self.healed_at = self.loop.now
         self.faults.heal()
         self.redis.away = None
@@ -179,8 +179,8 @@ class World:
         """Seconds in which everything must be settled and told once all is healed."""
         settings, plan = self.plan.settings, self.plan
         silent = max(plan.idle, plan.ping + settings.receipt_timeout)
-        # A lease runs out, a name becomes free, the longest backoff, effects that were left over.
-        # Or a deadline comes, where nobody is left who would acknowledge.
+        # A lease expires, a producer name becomes free, the longest backoff, effects that were left
+        # over. Or a deadline passes, where no acknowledger is left.
         return settings.lease + silent + settings.open_timeout + 10.0 + 20.0 + 15.0 + 15.0
 
     def _messages(self) -> int:
@@ -329,7 +329,7 @@ class World:
             self.note(f"redis: {name} {_lane_of(keys[0])} {_short(args)} -> {reply}")
 
     def _tell(self, receipt: Receipt) -> None:
-        """A result was stored in the step that settled: it is told."""
+        """Note a result that was stored in the step that settled."""
         callback = callback_id(receipt.context, "on_ack")
         self.ledger.notify(receipt.context, Told(self.loop.now, "worker", callback, (receipt,)))
 
@@ -398,7 +398,7 @@ class _Worker:
 
 
 class _Errors(logging.Handler):
-    """Takes note of what the package logs as an exception: nothing here explains one."""
+    """Notes each exception that the package logs: none is expected here."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.ERROR)
