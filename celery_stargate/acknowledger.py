@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode
 
 from celery_stargate.app import Stargate
 from celery_stargate.calls.prepare import check_context
-from celery_stargate.delivery.owner import Tools
+from celery_stargate.delivery.producers import PulsarProducers
+from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks
@@ -26,12 +25,7 @@ from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.lanes.wire import SettleWord
 from celery_stargate.model.durations import read_timeout
-from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Outcome
-from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.deduplication import require_deduplication
-from celery_stargate.pulsar.endpoint import Endpoint
-from celery_stargate.pulsar.producer import Producer
 from celery_stargate.support.log import logger
 
 if TYPE_CHECKING:
@@ -243,29 +237,9 @@ class Acknowledger:
             settings,
             self._stargate.connections.asyncio(),
             self._stargate.connections.blocking(),
-            partial(
-                Tools,
-                producer=self._make_producer,
-                deduplicates=self._deduplicates,
-                effects=self._effects,
-                executor=executor,
-                lease=settings.lease,
-                receipt_timeout=settings.receipt_timeout,
-                idle_timeout=settings.idle_timeout,
-                revoked=self._revoked,
-            ),
+            Services(PulsarProducers(settings), self._effects, executor, self._revoked),
             name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}",
-            shuffle=random.shuffle,
         )
-
-    def _make_producer(
-        self, topic: Topic, options: ProducerOptions, query: Mapping[str, str]
-    ) -> Producer:
-        return Producer(Endpoint.of(self._settings), topic, options, urlencode(query))
-
-    async def _deduplicates(self, topic: Topic, options: ProducerOptions) -> None:
-        endpoint = Endpoint.of(self._settings)
-        await require_deduplication(endpoint, topic, options, self._make_producer)
 
     def drop_after_fork(self) -> None:
         """In a forked child: let go of what the parent owns, without a word on its sockets."""

@@ -14,14 +14,14 @@ from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.fields import Token
 from celery_stargate.model.options import ProducerOptions
-from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.model.outcome import Failure, Outcome, failure_status
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import split_producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
 from celery_stargate.pulsar.producer import Producer
-from celery_stargate.pulsar.session import Session
+from celery_stargate.pulsar.session import Session, SessionRules
 from celery_stargate.pulsar.window import Window
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
@@ -124,6 +124,7 @@ class _Run:
         ]
         self._outcomes: dict[str, Outcome] = {}
         self._sent = 0
+        self._waiting: deque[Entry] = deque()
 
     async def until_done(self, endpoint: Endpoint, query: str) -> None:
         backoff = Backoff()
@@ -151,25 +152,25 @@ class _Run:
 
     def _session(self, producer: Producer) -> Session:
         options: ProducerOptions = self._call.options
-        waiting = deque(each for each in self._entries if each.label not in self._outcomes)
-
-        async def source(count: int, size: int) -> Sequence[Entry]:
-            taken: list[Entry] = []
-            while waiting and len(taken) < count and (size > 0 or not taken):
-                size -= len(waiting[0].frame)
-                taken.append(waiting.popleft())
-            if taken:
-                self._sent = max(self._sent, taken[-1].number)
-            return taken
-
+        self._waiting = deque(each for each in self._entries if each.label not in self._outcomes)
         return Session(
             producer,
             self._call.topic,
-            source,
+            self,
             self._settle,
             Window(options.window_size, options.max_in_flight_bytes),
-            sent_before=self._sent,
+            SessionRules(sent_before=self._sent),
         )
+
+    async def next(self, count: int, size: int) -> Sequence[Entry]:
+        """Return the next messages for a session, as its source."""
+        taken: list[Entry] = []
+        while self._waiting and len(taken) < count and (size > 0 or not taken):
+            size -= len(self._waiting[0].frame)
+            taken.append(self._waiting.popleft())
+        if taken:
+            self._sent = max(self._sent, taken[-1].number)
+        return taken
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         self._outcomes.setdefault(entry.label, outcome)
@@ -181,7 +182,7 @@ class _Run:
                 Failure(
                     context=entry.context,
                     topic=str(self._call.topic),
-                    status="unknown" if entry.number <= self._sent else "refused",
+                    status=failure_status(entry.number, self._sent),
                     reason=refused.sentence,
                     code=f"http-{refused.status}",
                 ),
@@ -197,7 +198,7 @@ class _Run:
                 or Failure(
                     context=entry.context,
                     topic=str(self._call.topic),
-                    status="unknown" if sent else "refused",
+                    status=failure_status(entry.number, self._sent),
                     code="deadline",
                     reason="the time passed after it was sent, and no receipt came"
                     if sent

@@ -233,8 +233,8 @@ def test_a_drain(
         return await tick(self, store)
 
     async def settle_when_all_are_here(self: LeasedLane, *args: Any, **options: Any) -> Any:
-        crew: Any = acknowledger._crew  # noqa: SLF001
-        owner, _ = crew._owners[self.lane]  # noqa: SLF001
+        supervisor: Any = acknowledger._crew  # noqa: SLF001
+        owner, _ = supervisor._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT or self.lane not in taken_over:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
         return await settle(self, *args, **options)
@@ -306,8 +306,8 @@ def test_a_drain_of_what_is_done_at_once(
     complete = LeasedLane.complete
 
     async def complete_when_all_are_here(self: LeasedLane, *args: Any) -> Any:
-        crew: Any = acknowledger._crew  # noqa: SLF001
-        owner, _ = crew._owners[self.lane]  # noqa: SLF001
+        supervisor: Any = acknowledger._crew  # noqa: SLF001
+        owner, _ = supervisor._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
         return await complete(self, *args)

@@ -84,7 +84,7 @@ class Caller:
         context = Context(name, lane.name, str(place), labels, timeout)
         self._ledger.attempted(context)
         again = drawn() < 0.5
-        # Of some nobody wants to hear but that they failed, and of some the result alone.
+        # For some only failures matter, for some only the result.
         chance = zlib.crc32(name.encode()) % 4
         quiet = count == 1 and not again and chance in (0, 2)
         mark = FollowUp.RESULT if count == 1 and chance == 1 else FollowUp.MORE
@@ -186,7 +186,7 @@ class Caller:
             await self._do_effects(lane, [context.name.encode(), answer[1], answer[2]])
 
     async def _see_to_deadline(self, lane: Lane, context: Context) -> None:
-        """Settle it when it is overdue: nobody else may be there to do it."""
+        """Settle it when it is overdue: there may be no owner that does it."""
         if context.timeout > 60.0:
             return
         await asyncio.sleep(context.timeout)

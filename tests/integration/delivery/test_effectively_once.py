@@ -213,7 +213,7 @@ class TestOnce:
         """A Redis that came back with an older state: the name's numbers are used. The broker drops
         what is new and says ok; nobody believes it."""
         assert statuses_of_first(app, topic)
-        used = producer_query(Lane(topic), generation(app, topic), 100)
+        used = producer_query(0, generation(app, topic), 100)
         with Broker(pulsar.url, pulsar.http_url).producer(topic, **used) as producer:
             ids(producer.ask(frame(b"from the lost time")))
         results = send(app, texts(50))
