@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.follow_up import PRODUCE, FollowUp, read_request
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.support.log import logger
 
 __all__ = [
     "Record",
@@ -146,24 +148,10 @@ def _named(
     context: str, topic: str | None, parts: Iterable[Receipt | Failure | int]
 ) -> Iterable[Outcome]:
     for part in parts:
-        if not isinstance(part, int):
-            yield part
-        elif part:
-            yield Failure(
-                context=context,
-                topic=topic,
-                status="unknown",
-                code="deadline",
-                reason="the deadline passed after it may have been sent, and no receipt came",
-            )
+        if isinstance(part, int):
+            yield deadline_failure(context, topic, sent=bool(part))
         else:
-            yield Failure(
-                context=context,
-                topic=topic,
-                status="refused",
-                code="deadline",
-                reason="the deadline passed before it could be sent",
-            )
+            yield part
 
 
 def settled_to_wire(settled: Settled) -> bytes:
@@ -184,6 +172,4 @@ def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:
 
 def report_undecodable(lane: Lane, error: ValueError) -> None:
     """Log a record that this version cannot read; it stays where it is."""
-    from celery_stargate.support.log import logger
-
     logger.error("lane %s: %s; left alone", lane.name, error)

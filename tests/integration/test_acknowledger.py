@@ -478,7 +478,7 @@ class TestSharing:
         with Acknowledger(one) as frozen:
             task.delay("0").get(timeout=10)
             with Acknowledger(two):
-                loop = frozen._loop  # noqa: SLF001
+                loop = frozen._delivery.loop  # noqa: SLF001
                 assert loop is not None
                 thawed = threading.Event()
                 loop.call_soon_threadsafe(thawed.wait, 15)
@@ -508,7 +508,7 @@ class TestSharing:
             local.faults.hold_receipts()
             results = [task.delay(str(number)) for number in range(1, 101)]
             local.wait_for_messages(topic, 101)
-            loop = dying._loop  # noqa: SLF001
+            loop = dying._delivery.loop  # noqa: SLF001
             assert loop is not None
             dying._stop.set()  # noqa: SLF001  # or its thread would start again
             hanging = threading.Event()

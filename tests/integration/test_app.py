@@ -210,7 +210,7 @@ def test_cancelling_aproduce_leaves_the_message_on_its_way(
     local.faults.release_receipts()
     assert stargate.produce("y").status == "stored"
     assert local.payloads(topic) == [b"x", b"y"]
-    assert stargate.inbox._waiting == {}  # noqa: SLF001
+    assert stargate.runtime.inbox._waiting == {}  # noqa: SLF001
 
 
 def test_many_threads_produce_at_once(
@@ -254,13 +254,15 @@ def test_all_threads_of_a_process_share_one_inbox(
 
     monkeypatch.setattr(Inbox, "__init__", slow)
     found: list[Inbox] = []
-    threads = [threading.Thread(target=lambda: found.append(stargate.inbox)) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.append(stargate.runtime.inbox)) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
     assert len(found) == 2
-    assert found[0] is found[1] is stargate.inbox
+    assert found[0] is found[1] is stargate.runtime.inbox
 
 
 class TestCallbacks:
@@ -570,7 +572,7 @@ class TestRedis:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """No thread asks Redis for ever."""
-        monkeypatch.setattr("celery_stargate.app._GRACE_PERIOD", 0.3)
+        monkeypatch.setattr("celery_stargate.calls.runtime._GIVE_UP_AFTER", 0.3)
         require(redis_module.missing_reason())
         with RedisServer(tmp_path / "redis") as server:
             stargate = Stargate.of(make_app(local.url, redis_url=server.url, lease=1.0))
@@ -583,7 +585,7 @@ class TestRedis:
             thread.join(20)
             assert isinstance(found[0], ProduceTimeout), found
             assert found[0].status == "unknown"
-            assert stargate.inbox._waiting == {}  # noqa: SLF001
+            assert stargate.runtime.inbox._waiting == {}  # noqa: SLF001
             stargate.close()
 
 

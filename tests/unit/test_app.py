@@ -27,6 +27,7 @@ from celery_stargate import (
     Stargate,
     StoreUnavailable,
 )
+from celery_stargate.calls.prepare import prepare
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.frame import label_in
@@ -47,7 +48,7 @@ class Answering(NotedLanes):
         super().put(*args, **options)
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
-            self.stargate.inbox.deliver(record.inbox, Settled(record, self.outcomes))
+            self.stargate.runtime.inbox.deliver(record.inbox, Settled(record, self.outcomes))
 
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
@@ -57,7 +58,7 @@ class Answering(NotedLanes):
             if record.inbox is not None:
                 named = msgspec.structs.replace(outcome, context=record.context)
                 for _ in range(2):  # effects may be done twice
-                    self.stargate.inbox.deliver(record.inbox, Settled(record, (named,)))
+                    self.stargate.runtime.inbox.deliver(record.inbox, Settled(record, (named,)))
 
     def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
         """Nothing comes by Redis."""
@@ -69,7 +70,7 @@ def answering(*outcomes: Outcome, **conf: Any) -> tuple[Stargate, Answering]:
     """Return a Stargate over such lanes."""
     stargate = Stargate(make_app(**conf))
     lanes = Answering(stargate, *outcomes)
-    stargate.__dict__["lanes"] = lanes
+    stargate.runtime.__dict__["outbox"] = lanes
     return stargate, lanes
 
 
@@ -123,7 +124,7 @@ def test_settings_may_come_after() -> None:
 )
 def test_where_redis_is(conf: dict[str, Any], expected: str) -> None:
     """The setting's, else the result backend's, else the broker's."""
-    assert Stargate(make_app(**conf)).redis_url == expected
+    assert Stargate(make_app(**conf)).runtime.redis_url == expected
 
 
 def test_a_task_of_ones_own() -> None:
@@ -144,7 +145,7 @@ def test_a_receipt() -> None:
     put = the_put(lanes)
     assert (put.record.context, put.record.task) == ("c", None)
     assert put.record.inbox is not None
-    assert put.record.inbox.startswith(f"{stargate.inbox.name}/")
+    assert put.record.inbox.startswith(f"{stargate.runtime.inbox.name}/")
     assert put.options["timeout"] == 5
     assert put.options["exclusive"]
 
@@ -208,7 +209,7 @@ def test_past_the_deadline_the_caller_settles_it() -> None:
         return [Settled(the_put(lanes).record, (late,))]
 
     def notify(address: str, _wire: bytes) -> None:
-        stargate.inbox.deliver(address, Settled(the_put(lanes).record, (late,)))
+        stargate.runtime.inbox.deliver(address, Settled(the_put(lanes).record, (late,)))
 
     vars(lanes).update(expire=expire, notify=notify)
     with pytest.raises(ProduceTimeout) as caught:
@@ -246,8 +247,8 @@ def test_many_are_contexts_of_their_own() -> None:
     assert labels == [put.record.context for put in lanes.puts]
     assert b'"key":"k"' in lanes.puts[1].messages[0][1]
     assert {put.options["timeout"] for put in lanes.puts} == {30}
-    assert not stargate.inbox._waiting  # noqa: SLF001
-    assert not stargate.inbox._gatherings  # noqa: SLF001
+    assert not stargate.runtime.inbox._waiting  # noqa: SLF001
+    assert not stargate.runtime.inbox._gatherings  # noqa: SLF001
 
 
 def test_many_from_a_coroutine() -> None:
@@ -298,7 +299,7 @@ def test_many_past_their_deadline() -> None:
 
     def notify(address: str, _wire: bytes) -> None:
         for settled in expire(lanes.puts[1].lane):
-            stargate.inbox.deliver(address, settled)
+            stargate.runtime.inbox.deliver(address, settled)
 
     vars(lanes).update(expire=expire, notify=notify)
     with pytest.raises(ProduceTimeout) as caught:
@@ -386,7 +387,7 @@ def test_many_over_lanes() -> None:
 def test_many_that_lanes_have_no_room_for() -> None:
     """Are refused whole."""
     stargate, lanes = answering(receipt(), receipt(), stargate_max_backlog=5)
-    lane = stargate.prepare("a", "c", None).parts[0].lane
+    lane = prepare(stargate.settings, "a", "c").parts[0].lane
     lanes.backlogs[lane.name] = 4
     with pytest.raises(LaneFull):
         stargate.produce_many(["a", "b"])
@@ -478,7 +479,7 @@ def test_a_list_over_lanes_that_are_full() -> None:
     """Is refused whole."""
     stargate, lanes, task = make_stargate(stargate_lanes=16, stargate_max_backlog=5)
     messages = [("a", "0"), ("b", "1"), ("a", "2")]
-    second = stargate.prepare(messages, "c", None).parts[0].lane
+    second = prepare(stargate.settings, messages, "c").parts[0].lane
     lanes.backlogs[second.name] = 4
     with pytest.raises(LaneFull) as caught:
         task.delay(messages)

@@ -357,7 +357,7 @@ def test_what_is_not_configured(conf: dict[str, Any], words: str) -> None:
 def test_no_redis() -> None:
     """Is told at once, and not looked for."""
     stargate, _, task = make_stargate(stargate_redis_url=None)
-    del stargate.__dict__["lanes"]
+    del stargate.runtime.__dict__["outbox"]
     with pytest.raises(ConfigurationError, match="^no Redis for the lanes: set stargate_redis_url"):
         task.delay("a")
 
@@ -504,11 +504,12 @@ def test_called_in_process_it_publishes(monkeypatch: pytest.MonkeyPatch) -> None
         given.append(args)
         return {"status": "stored"}
 
-    monkeypatch.setattr(stargate, "produce_in_process", produce_in_process)
-    assert task("a", topic="other") == {"status": "stored"}
-    [(called, arguments)] = given
-    assert called.name == task.name
-    assert (arguments["message"], arguments["topic"]) == ("a", "other")
+    monkeypatch.setattr("celery_stargate.task.produce_in_process", produce_in_process)
+    assert task("a", topic="other", delivery_timeout=7) == {"status": "stored"}
+    [(runtime, call, options)] = given
+    assert runtime is stargate.runtime
+    assert str(call.topic) == "persistent://public/default/other"
+    assert options.timeout == 7
 
 
 def test_a_sent_event_goes_by_the_broker() -> None:
