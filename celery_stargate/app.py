@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from celery import _state
 
 from celery_stargate.calls import many, single
-from celery_stargate.calls.given import Callback, OneMessage, TaskGiven, Timeout
-from celery_stargate.calls.prepare import Call, CallOptions, prepare
+from celery_stargate.calls.given import Callback, CallGiven, ManyGiven, OneMessage, TaskGiven
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.tracer import run
 from celery_stargate.errors import ConfigurationError
@@ -162,44 +160,36 @@ class Stargate:
         self,
         message: list[Any],
         *,
-        topic: str | None = None,
         on_ack: None = None,
         on_error: None = None,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> list[Receipt]: ...
     @overload
     def produce(
         self,
         message: OneMessage,
         *,
-        topic: str | None = None,
         on_ack: None = None,
         on_error: None = None,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> Receipt: ...
     @overload
     def produce(
         self,
         message: OneMessage | list[Any],
         *,
-        topic: str | None = None,
         on_ack: Callback,
         on_error: Callback | None = None,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> str: ...
     @overload
     def produce(
         self,
         message: OneMessage | list[Any],
         *,
-        topic: str | None = None,
-        on_ack: None = None,
+        on_ack: Callback | None = None,
         on_error: Callback,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> str: ...
     def produce(
         self,
@@ -234,52 +224,44 @@ class Stargate:
             ProduceError: the message was refused, or its outcome is unknown.
             ProduceTimeout: its deadline passed.
         """
-        call, options = self._check(message, topic, on_ack, on_error, timeout, context)
-        return single.produce(self.runtime, call, options)
+        given = message, context, topic, on_ack, on_error, timeout
+        return single.produce(self.runtime, *single.check(self.runtime, *given))
 
     @overload
     async def aproduce(
         self,
         message: list[Any],
         *,
-        topic: str | None = None,
         on_ack: None = None,
         on_error: None = None,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> list[Receipt]: ...
     @overload
     async def aproduce(
         self,
         message: OneMessage,
         *,
-        topic: str | None = None,
         on_ack: None = None,
         on_error: None = None,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> Receipt: ...
     @overload
     async def aproduce(
         self,
         message: OneMessage | list[Any],
         *,
-        topic: str | None = None,
         on_ack: Callback,
         on_error: Callback | None = None,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> str: ...
     @overload
     async def aproduce(
         self,
         message: OneMessage | list[Any],
         *,
-        topic: str | None = None,
-        on_ack: None = None,
+        on_ack: Callback | None = None,
         on_error: Callback,
-        timeout: Timeout | None = None,
-        context: str | None = None,
+        **options: Unpack[CallGiven],
     ) -> str: ...
     async def aproduce(
         self,
@@ -299,38 +281,35 @@ class Stargate:
         Raises:
             As :meth:`produce`. If it is cancelled, a recorded message still goes on.
         """
-        call, options = self._check(message, topic, on_ack, on_error, timeout, context)
-        return await single.aproduce(self.runtime, call, options)
+        given = message, context, topic, on_ack, on_error, timeout
+        return await single.aproduce(self.runtime, *single.check(self.runtime, *given))
 
     @overload
     def produce_many(
         self,
         messages: Iterable[OneMessage],
         *,
-        topic: str | None = None,
         on_ack: None = None,
         on_error: None = None,
-        timeout: Timeout | None = None,
+        **options: Unpack[ManyGiven],
     ) -> list[Receipt]: ...
     @overload
     def produce_many(
         self,
         messages: Iterable[OneMessage],
         *,
-        topic: str | None = None,
         on_ack: Callback,
         on_error: Callback | None = None,
-        timeout: Timeout | None = None,
+        **options: Unpack[ManyGiven],
     ) -> list[str]: ...
     @overload
     def produce_many(
         self,
         messages: Iterable[OneMessage],
         *,
-        topic: str | None = None,
-        on_ack: None = None,
+        on_ack: Callback | None = None,
         on_error: Callback,
-        timeout: Timeout | None = None,
+        **options: Unpack[ManyGiven],
     ) -> list[str]: ...
     def produce_many(
         self,
@@ -376,30 +355,27 @@ class Stargate:
         self,
         messages: Iterable[OneMessage],
         *,
-        topic: str | None = None,
         on_ack: None = None,
         on_error: None = None,
-        timeout: Timeout | None = None,
+        **options: Unpack[ManyGiven],
     ) -> list[Receipt]: ...
     @overload
     async def aproduce_many(
         self,
         messages: Iterable[OneMessage],
         *,
-        topic: str | None = None,
         on_ack: Callback,
         on_error: Callback | None = None,
-        timeout: Timeout | None = None,
+        **options: Unpack[ManyGiven],
     ) -> list[str]: ...
     @overload
     async def aproduce_many(
         self,
         messages: Iterable[OneMessage],
         *,
-        topic: str | None = None,
-        on_ack: None = None,
+        on_ack: Callback | None = None,
         on_error: Callback,
-        timeout: Timeout | None = None,
+        **options: Unpack[ManyGiven],
     ) -> list[str]: ...
     async def aproduce_many(
         self,
@@ -421,19 +397,6 @@ class Stargate:
         return await asyncio.to_thread(
             many.produce_many, self.runtime, messages, topic, on_ack, on_error, timeout
         )
-
-    def _check(
-        self,
-        message: object,
-        topic: str | None,
-        on_ack: object,
-        on_error: object,
-        timeout: object,
-        context: str | None,
-    ) -> tuple[Call, CallOptions]:
-        runtime = self.runtime
-        call = prepare(runtime.settings, message, context or str(uuid.uuid4()), topic)
-        return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
 
     def close(self) -> None:
         """Close this process's connections, and stop owning lanes if it does.

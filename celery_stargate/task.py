@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 from celery import shared_task, uuid
 from celery.backends.base import DisabledBackend
@@ -14,7 +14,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
 from celery_stargate.calls.arguments import Arguments, canonical, shown
-from celery_stargate.calls.given import Callback, OneMessage, Timeout
+from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
 from celery_stargate.calls.prepare import Call, CallOptions, prepare
 from celery_stargate.calls.runtime import Runtime
@@ -126,25 +126,11 @@ class ProduceTask(OutcomeTask):
 
     @overload
     def delay(
-        self,
-        message: list[Any],
-        *,
-        topic: str | None = None,
-        on_ack: Callback | None = None,
-        on_error: Callback | None = None,
-        delivery_timeout: Timeout | None = None,
-        via: str | None = None,
+        self, message: list[Any], **options: Unpack[DelayGiven]
     ) -> ProduceResult[list[_Receipt]]: ...
     @overload
     def delay(
-        self,
-        message: OneMessage,
-        *,
-        topic: str | None = None,
-        on_ack: Callback | None = None,
-        on_error: Callback | None = None,
-        delivery_timeout: Timeout | None = None,
-        via: str | None = None,
+        self, message: OneMessage, **options: Unpack[DelayGiven]
     ) -> ProduceResult[_Receipt]: ...
     def delay(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
         """Record the message in its lane.
@@ -241,6 +227,11 @@ class ProduceTask(OutcomeTask):
         return super().signature(args, *starargs, **starkwargs)
 
     subtask = signature
+
+    if TYPE_CHECKING:
+
+        def s(self, *args: Any, **kwargs: Any) -> Signature[Any]:
+            """Return a signature; Celery's types leave open what its task returns."""
 
     def in_process(self, message: Any, **given: Any) -> Any:
         """Publish and wait in this process, callbacks included; what a direct call does.

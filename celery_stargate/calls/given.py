@@ -11,7 +11,16 @@ from celery_stargate.model.message import Message
 if TYPE_CHECKING:
     from celery.canvas import Signature
 
-__all__ = ["Callback", "OneMessage", "ProducerGiven", "TaskGiven", "Timeout"]
+__all__ = [
+    "CallGiven",
+    "Callback",
+    "DelayGiven",
+    "ManyGiven",
+    "OneMessage",
+    "ProducerGiven",
+    "TaskGiven",
+    "Timeout",
+]
 
 Payload: TypeAlias = str | bytes | bytearray | memoryview
 
@@ -23,6 +32,29 @@ Callback: TypeAlias = "Signature[Any] | Mapping[str, Any]"
 
 #: Seconds, or a timedelta.
 Timeout: TypeAlias = float | timedelta
+
+
+class ManyGiven(TypedDict, total=False):
+    """What a call of ``produce_many`` may be given beside messages and callbacks."""
+
+    topic: str | None
+    timeout: Timeout | None
+
+
+class CallGiven(ManyGiven, total=False):
+    """What a call of ``produce`` may be given beside message and callbacks."""
+
+    context: str | None
+
+
+class DelayGiven(TypedDict, total=False):
+    """What a call of a produce task may be given beside its message."""
+
+    topic: str | None
+    on_ack: Callback | None
+    on_error: Callback | None
+    delivery_timeout: Timeout | None
+    via: str | None
 
 
 class ProducerGiven(TypedDict, total=False):
@@ -60,7 +92,6 @@ class TaskGiven(ProducerGiven, total=False):
     acks_late: bool
     acks_on_failure_or_timeout: bool
     after_return: Callable[..., Any]
-    autoregister: bool
     before_start: Callable[..., Any]
     exchange: str
     expires: float | datetime
@@ -76,7 +107,6 @@ class TaskGiven(ProducerGiven, total=False):
     send_events: bool
     serializer: str
     shared: bool
-    store_eager_result: bool
     store_errors_even_if_ignored: bool
     track_started: bool
     trail: bool

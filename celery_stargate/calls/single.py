@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
-from celery_stargate.calls.prepare import Call, CallOptions
+from celery_stargate.calls.prepare import Call, CallOptions, prepare
 from celery_stargate.calls.receipts import Receipts, receipts_of
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import is_done
@@ -19,7 +20,25 @@ from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import error_of
 from celery_stargate.pulsar.endpoint import Endpoint
 
-__all__ = ["aproduce", "produce", "produce_in_process"]
+__all__ = ["aproduce", "check", "produce", "produce_in_process"]
+
+
+def check(
+    runtime: Runtime,
+    message: object,
+    context: str | None,
+    topic: str | None,
+    on_ack: object,
+    on_error: object,
+    timeout: object,
+) -> tuple[Call, CallOptions]:
+    """Check a call whole, and return what it records and what it asks for.
+
+    Raises:
+        InvalidMessage, ConfigurationError: the call, or the settings.
+    """
+    call = prepare(runtime.settings, message, context or str(uuid.uuid4()), topic)
+    return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
 
 
 def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:

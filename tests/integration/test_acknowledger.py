@@ -144,7 +144,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             # An owner that takes the lane over just now would do the effects as well.
             with pytest.raises(ProduceTimeout):
                 acknowledger.produce("warm up", timeout=0.05).result(timeout=10)
-            both = {"on_ack": app.signature("yes"), "on_error": app.signature("no")}
+            both: Any = {"on_ack": app.signature("yes"), "on_error": app.signature("no")}
             good = acknowledger.produce("good", **both)
             acknowledger.ack(Receipt(context="good", value=7))
             assert good.result(timeout=5).value == 7
@@ -165,7 +165,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
         """And nothing is recorded."""
         acknowledger = Acknowledger(app)
         with pytest.raises(InvalidMessage, match="on_ack must be a signature"):
-            acknowledger.produce("ctx", on_ack=print)
+            acknowledger.produce("ctx", on_ack=print)  # type: ignore[arg-type]
         assert Stargate.of(app).lanes.survey() == (0, [])
 
     def test_redis_away(self, make_app: MakeApp) -> None:
@@ -510,7 +510,7 @@ class TestSharing:
             local.wait_for_messages(topic, 101)
             loop = dying._delivery.loop  # noqa: SLF001
             assert loop is not None
-            dying._stop.set()  # noqa: SLF001  # or its thread would start again
+            dying._delivery._stop.set()  # noqa: SLF001  # or its thread would start again
             hanging = threading.Event()
             loop.call_soon_threadsafe(hanging.wait, 30)
             died = time.monotonic()

@@ -400,6 +400,7 @@ class TestRefused:
 
     def test_a_bad_message_records_nothing(self, stargate: Stargate, topic: str) -> None:
         """And in a list the index is named."""
+        bad: Any
         for bad in (object(), {"payload": "x", "nokey": 1}, ("a", "b", "c"), []):
             with pytest.raises(InvalidMessage):
                 stargate.produce(bad)
@@ -410,6 +411,7 @@ class TestRefused:
 
     def test_a_timeout_that_is_none(self, stargate: Stargate) -> None:
         """Also checked before anything is recorded."""
+        bad: Any
         for bad in (0, -1, "5", True, float("inf"), float("nan"), timedelta(0)):
             with pytest.raises(InvalidMessage):
                 stargate.produce("x", timeout=bad)
@@ -589,7 +591,7 @@ class TestRedis:
             stargate.close()
 
 
-def _try(stargate: Stargate, message: object, **options: Any) -> Any:
+def _try(stargate: Stargate, message: Any, **options: Any) -> Any:
     try:
         return stargate.produce(message, **options)
     except Exception as error:  # noqa: BLE001  # looked at by the test

@@ -333,7 +333,7 @@ def test_many_with_a_canvas() -> None:
     assert len(set(ids)) == len(ids) == 4
 
 
-FORMS = [
+FORMS: list[Any] = [
     "täxt",
     b"\x00\xff",
     ("key", "payload"),

@@ -321,9 +321,9 @@ def test_several_messages_are_a_list() -> None:
     """Not several arguments."""
     _, lanes, task = make_stargate()
     with pytest.raises(TypeError, match="takes one message, and 2 positional arguments were given"):
-        task.delay("a", "b")
+        task.delay("a", "b")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="takes one message"):
-        task.delay("a", message="b")
+        task.delay("a", message="b")  # type: ignore[call-overload]
     assert lanes.puts == []
 
 
@@ -442,7 +442,7 @@ def test_nothing_that_celery_shows_holds_a_secret(caplog: pytest.LogCaptureFixtu
 def test_the_app_is_not_needed_to_define_a_task() -> None:
     """`stargate.task` checks its options when it is first used."""
     stargate, lanes, _ = make_stargate()
-    wrong = stargate.task("shop.wrong", lanes="four")
+    wrong = stargate.task("shop.wrong", lanes="four")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="lanes must be a whole number, not str"):
         wrong.delay("a")
     assert lanes.puts == []

@@ -141,7 +141,7 @@ def test_past_its_deadline_the_inbox_settles(line: Line, inbox: Inbox) -> None:
     now = 100.0
     seen = threading.Semaphore(0)
     patience = Patience(settle_every=1.0)
-    ticket = inbox.expect(Waiting(101.0, patience, seen.release, monotonic=lambda: now))  # type: ignore[arg-type,return-value]
+    ticket = inbox.expect(Waiting(101.0, patience, seen.release, monotonic=lambda: now))
     early = inbox.expect()
     line.said.put((early.address, wire(receipt("c"))))
     early.future.result(5)
