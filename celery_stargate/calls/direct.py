@@ -1,4 +1,4 @@
-"""Ad hoc: publish over a socket of the call's own, without Redis and without a worker."""
+"""Publish over a socket of the call's own, without Redis and without a worker."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
-from celery_stargate.calls.prepare import Call, prepare
+from celery_stargate.calls.given import OneMessage, Timeout
+from celery_stargate.calls.prepare import Call, Preparation
+from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.fields import Token
 from celery_stargate.model.options import ProducerOptions
-from celery_stargate.model.outcome import Failure, Outcome, failure_status
-from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
+from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import split_producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
@@ -29,19 +31,49 @@ from celery_stargate.support.log import logger
 __all__ = ["produce", "publish"]
 
 
+@overload
 def produce(
     url: str,
-    messages: object,
+    messages: list[Any],
     *,
     token: Token | None = None,
-    timeout: Any = 30.0,
+    timeout: Timeout = 30.0,
     tls_ca: str | None = None,
     tls_certificate: str | None = None,
     tls_key: str | None = None,
     tls_server_name: str | None = None,
     max_frame_size: int | None = None,
-) -> Any:
-    """Publish to a producer's URL and wait: no app, no Redis, no worker, and nothing durable.
+) -> list[Receipt]: ...
+
+
+@overload
+def produce(
+    url: str,
+    messages: OneMessage,
+    *,
+    token: Token | None = None,
+    timeout: Timeout = 30.0,
+    tls_ca: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    tls_server_name: str | None = None,
+    max_frame_size: int | None = None,
+) -> Receipt: ...
+
+
+def produce(  # noqa: PLR0913  # public, and keyword-only
+    url: str,
+    messages: object,
+    *,
+    token: Token | None = None,
+    timeout: Timeout = 30.0,
+    tls_ca: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    tls_server_name: str | None = None,
+    max_frame_size: int | None = None,
+) -> Receipts:
+    """Publish to a producer's URL and wait, without an app, Redis or a worker. Nothing is durable.
 
         produce("ws://host:8080/ws/v2/producer/persistent/public/default/t", ["a", "b"])
 
@@ -60,8 +92,9 @@ def produce(
     Raises:
         ConfigurationError: the URL or a TLS file.
         InvalidMessage: a message; nothing was sent.
-        ProduceError: one was refused, or nobody can know; for a list it holds all outcomes.
-        ProduceTimeout: the time passed.
+        ProduceError: a message was refused, or its outcome is unknown; for a list the error holds
+            all outcomes.
+        ProduceTimeout: the deadline passed.
     """
     service, topic, query = split_producer_url(url)
     given = {
@@ -74,13 +107,22 @@ def produce(
         "stargate_max_frame_size": max_frame_size,
     }
     settings = Settings.read({name: value for name, value in given.items() if value is not None})
-    call = prepare(messages, str(uuid.uuid4()), topic, settings.options)
+    call = Preparation(topic, settings.options).call(messages, str(uuid.uuid4()))
     outcomes = publish(Endpoint.of(settings), call, read_timeout(timeout), query)
-    return CallOutcomes(call.context, call.is_list, tuple(outcomes)).answer()
+    return CallOutcomes(call.context, call.is_list, outcomes).answer()
 
 
-def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> list[Outcome]:
-    """Publish a call's messages; return the outcome of each, within ``seconds``.
+def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> tuple[Outcome, ...]:
+    """Publish a call's messages.
+
+    Arguments:
+        endpoint: Pulsar's WebSocket service.
+        call: what to publish.
+        seconds: until the deadline of all messages.
+        query: more parameters of the producer's URL.
+
+    Returns:
+        The outcome of each message, in order.
 
     Raises:
         ConfigurationError: the token or a TLS file is not usable.
@@ -100,7 +142,7 @@ def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> 
     thread.join()
     if failed:
         raise failed[0]
-    return found
+    return tuple(found)
 
 
 async def _publish(endpoint: Endpoint, call: Call, seconds: float, query: str) -> list[Outcome]:
@@ -140,7 +182,7 @@ class _Run:
                 logger.info("Pulsar refused the producer for now: %s", refused)
                 await asyncio.sleep(backoff.next())
             except asyncio.CancelledError:
-                # The time is over: a close frame could wait for its answer as long again.
+                # The deadline passed: a close frame could wait for its answer as long again.
                 producer.abort()
                 raise
             except LinkBroken as error:
@@ -189,20 +231,13 @@ class _Run:
             )
 
     def outcomes(self) -> list[Outcome]:
-        """Return the outcome of each message; past the deadline those without one get theirs."""
-        found: list[Outcome] = []
-        for entry in self._entries:
-            sent = entry.number <= self._sent
-            found.append(
-                self._outcomes.get(entry.label)
-                or Failure(
-                    context=entry.context,
-                    topic=str(self._call.topic),
-                    status=failure_status(entry.number, self._sent),
-                    code="deadline",
-                    reason="the time passed after it was sent, and no receipt came"
-                    if sent
-                    else "the time passed before it could be sent",
-                )
-            )
-        return found
+        """Return the outcome of each message; one without a receipt has passed its deadline."""
+        topic = str(self._call.topic)
+        return [
+            self._outcomes.get(entry.label)
+            or deadline_failure(entry.context, topic, sent=self._may_be_stored(entry))
+            for entry in self._entries
+        ]
+
+    def _may_be_stored(self, entry: Entry) -> bool:
+        return entry.number <= self._sent

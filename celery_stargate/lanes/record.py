@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.follow_up import PRODUCE, FollowUp, read_request
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.outcomes import CallOutcomes
@@ -150,24 +151,10 @@ def _named(
     context: str, topic: str | None, parts: Iterable[Receipt | Failure | int]
 ) -> Iterable[Outcome]:
     for part in parts:
-        if not isinstance(part, int):
-            yield part
-        elif part:
-            yield Failure(
-                context=context,
-                topic=topic,
-                status="unknown",
-                code="deadline",
-                reason="the deadline passed after it may have been sent, and no receipt came",
-            )
+        if isinstance(part, int):
+            yield deadline_failure(context, topic, sent=bool(part))
         else:
-            yield Failure(
-                context=context,
-                topic=topic,
-                status="refused",
-                code="deadline",
-                reason="the deadline passed before it could be sent",
-            )
+            yield part
 
 
 def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:

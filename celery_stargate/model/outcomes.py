@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from celery_stargate.model.outcome import Failure, Outcome, Receipt, error_of
 
-__all__ = ["CallOutcomes"]
+__all__ = ["CallOutcomes", "Receipts"]
+
+#: What a call that waits returns: the receipt, for a list the list of receipts, in order.
+Receipts: TypeAlias = Receipt | list[Receipt]
 
 
 class CallOutcomes(msgspec.Struct, frozen=True):
@@ -70,7 +73,7 @@ class CallOutcomes(msgspec.Struct, frozen=True):
             raise error_of(self.failure)
         return found
 
-    def answer(self) -> Receipt | list[Receipt]:
+    def answer(self) -> Receipts:
         """Return what a call that waits returns: the receipt, for a list the list of receipts.
 
         Raises:

@@ -147,7 +147,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             # An owner that takes the lane over just now would do the effects as well.
             with pytest.raises(ProduceTimeout):
                 acknowledger.produce("warm up", timeout=0.05).result(timeout=10)
-            both = {"on_ack": app.signature("yes"), "on_error": app.signature("no")}
+            both: Any = {"on_ack": app.signature("yes"), "on_error": app.signature("no")}
             good = acknowledger.produce("good", **both)
             acknowledger.ack(Receipt(context="good", value=7))
             assert good.result(timeout=5).value == 7
@@ -168,7 +168,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
         """And nothing is recorded."""
         acknowledger = Acknowledger(app)
         with pytest.raises(InvalidMessage, match="on_ack must be a signature"):
-            acknowledger.produce("ctx", on_ack=print)
+            acknowledger.produce("ctx", on_ack=print)  # type: ignore[arg-type]
         assert Stargate.of(app).lanes.registry.survey() == (0, [])
 
     def test_redis_away(self, make_app: MakeApp) -> None:
@@ -362,7 +362,7 @@ class TestLife:
         self, app: Celery, prefix: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """What another version, or a hand, wrote into the list of lanes."""
-        client = Stargate.of(app).connections.sync()
+        client = Stargate.of(app).runtime.connections.sync()
         bad = [b"no lane", b"x#y", b"ftp://a/b/c#0", b"persistent://only/two#0", b"\xff#0"]
         client.zadd(f"{prefix}:{{registry}}:lanes", dict.fromkeys(bad, 0))
         with Acknowledger(app):
@@ -410,7 +410,7 @@ class TestSharing:
     def owners(self, app: Celery, topic: str, lanes: int) -> list[str | None]:
         """Who holds the lease of each lane of a topic."""
         stargate = Stargate.of(app)
-        client = stargate.connections.sync()
+        client = stargate.runtime.connections.sync()
         found: list[Any] = [
             client.get(Lane(topic, index).key(stargate.settings.prefix, "lease"))
             for index in range(lanes)
@@ -479,7 +479,7 @@ class TestSharing:
         with Acknowledger(one) as frozen:
             task.delay("0").get(timeout=10)
             with Acknowledger(two):
-                loop = frozen._loop  # noqa: SLF001
+                loop = frozen._delivery.loop  # noqa: SLF001
                 assert loop is not None
                 thawed = threading.Event()
                 loop.call_soon_threadsafe(thawed.wait, 15)
@@ -509,9 +509,9 @@ class TestSharing:
             local.faults.hold_receipts()
             results = [task.delay(str(number)) for number in range(1, 101)]
             local.wait_for_messages(topic, 101)
-            loop = dying._loop  # noqa: SLF001
+            loop = dying._delivery.loop  # noqa: SLF001
             assert loop is not None
-            dying._stop.set()  # noqa: SLF001  # or its thread would start again
+            dying._delivery._stop.set()  # noqa: SLF001  # or its thread would start again
             hanging = threading.Event()
             loop.call_soon_threadsafe(hanging.wait, 30)
             died = time.monotonic()

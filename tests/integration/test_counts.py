@@ -22,6 +22,7 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import Acknowledger, Receipt, Stargate, produce_task
+from celery_stargate.calls.prepare import prepare
 from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
@@ -190,7 +191,7 @@ def test_produce_many_is_a_round_trip_for_hundreds(
 ) -> None:
     """A pipeline of 500 puts at most, 100 in each script."""
     stargate = Stargate.of(app)
-    monkeypatch.setattr(stargate, "_require_owner", lambda: None)
+    monkeypatch.setattr(stargate.runtime, "require_owner", lambda: None)
     alert = app.signature("count.alert")
     stargate.produce_many([PAYLOAD], on_error=alert)
     with counted(client, monkeypatch) as counts:
@@ -233,7 +234,7 @@ def test_a_drain(
         return await tick(self, store)
 
     async def settle_when_all_are_here(self: LeasedLane, *args: Any, **options: Any) -> Any:
-        supervisor: Any = acknowledger._crew  # noqa: SLF001
+        supervisor: Any = acknowledger._delivery.supervisor  # noqa: SLF001
         owner, _ = supervisor._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT or self.lane not in taken_over:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
@@ -241,7 +242,7 @@ def test_a_drain(
 
     monkeypatch.setattr(LeasedLane, "settle", settle_when_all_are_here)
     monkeypatch.setattr(Renewals, "tick", tick_after_taking_over)
-    lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
+    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
         wait_for(lambda: not client.exists(contexts))
@@ -293,7 +294,7 @@ def test_a_drain_of_what_is_done_at_once(
     """
     app = make_app(local.url, **on(server))
     stargate = Stargate.of(app)
-    monkeypatch.setattr(stargate, "_require_owner", lambda: None)
+    monkeypatch.setattr(stargate.runtime, "require_owner", lambda: None)
     task: Any = app.tasks[produce_task.name]
     result: Any = None
     if follow_up is FollowUp.NOTHING:
@@ -306,14 +307,14 @@ def test_a_drain_of_what_is_done_at_once(
     complete = LeasedLane.complete
 
     async def complete_when_all_are_here(self: LeasedLane, *args: Any) -> Any:
-        supervisor: Any = acknowledger._crew  # noqa: SLF001
+        supervisor: Any = acknowledger._delivery.supervisor  # noqa: SLF001
         owner, _ = supervisor._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
         return await complete(self, *args)
 
     monkeypatch.setattr(LeasedLane, "complete", complete_when_all_are_here)
-    lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
+    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
         wait_for(lambda: not client.exists(contexts))

@@ -91,7 +91,7 @@ class TestTable:
 
     def test_all_message_forms(self, app: Celery, topic: str, pulsar: PulsarAddress) -> None:
         """Raw payload, ``(key, payload)``, a mapping, a Message, and a list of these."""
-        forms = [
+        forms: list[Any] = [
             "text",
             b"\x00\xff",
             ("k", "keyed"),

@@ -124,7 +124,7 @@ def make_stargate(**conf: Any) -> tuple[Stargate, NotedLanes, ProduceTask]:
     """Return a Stargate over lanes that take notes, these lanes, and the app's produce task."""
     stargate = Stargate(make_app(**conf))
     lanes = NotedLanes()
-    stargate.__dict__["lanes"] = lanes
+    stargate.runtime.__dict__["outbox"] = lanes
     task = stargate.app.tasks[ProduceTask.default_name]
     assert isinstance(task, ProduceTask)
     return stargate, lanes, task

@@ -187,12 +187,12 @@ class TestErrors:
         tls = credentials.make_tls(tmp_path, require_client=True)
         with LocalPulsar(ssl_context=tls.server_context()) as local:
             url = url_of(local.url, topic)
-            files = {
+            files: Any = {
                 "tls_ca": str(tls.ca),
                 "tls_certificate": str(tls.client_certificate),
                 "tls_key": str(tls.client_key),
             }
-            assert celery_stargate.produce(url, "x", **files).status == "stored"  # type: ignore[arg-type]
+            assert celery_stargate.produce(url, "x", **files).status == "stored"
             with pytest.raises(ConfigurationError, match="tls_ca"):
                 celery_stargate.produce(url, "x", tls_ca=str(tmp_path / "nowhere"))
             with pytest.raises(ConfigurationError, match="tls_key"):

@@ -74,7 +74,7 @@ def held(pulsar: PulsarAddress, topic: str, count: int) -> list[str]:
 def generation(app: Celery, topic: str, index: int = 0) -> str:
     """The generation of a lane."""
     stargate = Stargate.of(app)
-    client = stargate.connections.sync()
+    client = stargate.runtime.connections.sync()
     found: Any = client.hget(Lane(topic, index).key(stargate.settings.prefix, "meta"), "generation")
     return (found or b"").decode()
 
@@ -432,7 +432,7 @@ def test_a_redis_that_goes_back_under_a_living_owner(
     """As after a failover that lost the last second: the next messages are given numbers that were
     used. The owner sees it, and sends them under another name; none is taken for an old one."""
     stargate = Stargate.of(app)
-    client = stargate.connections.sync()
+    client = stargate.runtime.connections.sync()
     key = Lane(topic).key(stargate.settings.prefix, "meta")
     with Acknowledger(app):
         assert statuses(send(app, texts(10))) == {"stored"}

@@ -61,7 +61,7 @@ def all_stored(results: list[Any], timeout: float = 30.0) -> None:
 def held(app: Celery, topic: str) -> int:
     """How many contexts the topic's lane holds."""
     stargate = Stargate.of(app)
-    with redis.Redis.from_url(stargate.redis_url) as client:
+    with redis.Redis.from_url(stargate.runtime.redis_url) as client:
         return int(client.hlen(Lane(topic).key(stargate.settings.prefix, "contexts")))
 
 
@@ -461,7 +461,7 @@ class TestRedis:
                 results = send(app, numbers(20))
                 local.wait_for_messages(topic, 20)
                 proxy.close()
-                client = Stargate.of(make_app(local.url)).connections.sync()
+                client = Stargate.of(make_app(local.url)).runtime.connections.sync()
                 key = Lane(topic).key(Stargate.of(app).settings.prefix, "lease")
                 wait_for(lambda: not client.exists(key), 5.0, "the end of the lease")
                 local.faults.clear()
@@ -477,7 +477,7 @@ class TestRedis:
         reads the lane anew, though nothing else is put, and they end."""
         app = make_app(local.url, lease=0.5)
         stargate = Stargate.of(app)
-        client = stargate.connections.sync()
+        client = stargate.runtime.connections.sync()
         parts = ("log", "contexts", "deadlines")
         keys = [Lane(topic).key(stargate.settings.prefix, part) for part in parts]
         with Acknowledger(app):
@@ -503,7 +503,7 @@ class TestRedis:
             app = make_app(local.url, redis_url=server.url, lease=1.0)
             results = send(app, numbers(50))
             lanes = Stargate.of(app).lanes
-            client = Stargate.of(app).connections.sync()
+            client = Stargate.of(app).runtime.connections.sync()
             client.config_set("maxmemory", 1)
             with Acknowledger(app):
                 local.wait_for_messages(topic, 50, 10)

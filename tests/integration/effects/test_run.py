@@ -305,7 +305,7 @@ class World:
     def __init__(self, app: Celery, client: redis.Redis, prefix: str) -> None:
         self.app = app
         self.lanes = Outbox()
-        Stargate.of(app).__dict__["lanes"] = self.lanes
+        Stargate.of(app).runtime.__dict__["outbox"] = self.lanes
         self._client = client
         self._prefix = prefix
         self._saved: dict[bytes, tuple[Any, Any]] = {}

@@ -11,6 +11,7 @@ import pytest
 
 from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
 from celery_stargate.calls.inbox import Inbox
+from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.model.outcomes import CallOutcomes
@@ -18,7 +19,7 @@ from tests.unit.helpers import failure, receipt
 
 
 class Line:
-    """Stand where `Outbox` does: `listen` gives what the test says."""
+    """Stand where `Outbox` does: `subscribe` gives what the test says."""
 
     def __init__(self) -> None:
         self.said: queue.Queue[tuple[str, bytes] | Exception] = queue.Queue()
@@ -136,12 +137,12 @@ def test_a_waiter_cannot_take_its_message_back(inbox: Inbox) -> None:
     inbox.forget(ticket)
 
 
-def test_past_its_deadline_the_one_who_waits_sees_to_it(line: Line) -> None:
+def test_past_its_deadline_the_inbox_settles(line: Line, inbox: Inbox) -> None:
     """Not before, and again until there is an outcome."""
     now = 100.0
-    inbox = Inbox(line, monotonic=lambda: now)  # type: ignore[arg-type]
     seen = threading.Semaphore(0)
-    ticket = inbox.expect(overdue=(101.0, seen.release))
+    patience = Patience(settle_every=1.0)
+    ticket = inbox.expect(Waiting(101.0, patience, seen.release, monotonic=lambda: now))
     early = inbox.expect()
     line.said.put((early.address, wire(receipt("c"))))
     early.future.result(5)

@@ -19,7 +19,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LaneTick, Progress
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.follow_up import FollowUp, ResultRow
+from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Outcome, Receipt
 from celery_stargate.model.settings import Settings
@@ -104,15 +104,15 @@ class FakeEffects:
         self.runs: list[list[str]] = []
         self.failing: set[str] = set()
         #: The way of each entry, by its label; by default its effects are done afterwards.
-        self.ways: dict[str, ResultRow | bool] = {}
+        self.ways: dict[str, Decision] = {}
 
     def run(self, given: Sequence[Settled]) -> list[str]:
         contexts = [each.record.context for each in given]
         self.runs.append(contexts)
         return [each for each in contexts if each not in self.failing]
 
-    def at_once(self, given: Sequence[tuple[Entry, Outcome]]) -> list[ResultRow | bool]:
-        return [self.ways.get(each.label, False) for each, _ in given]
+    def at_once(self, given: Sequence[tuple[Entry, Outcome]]) -> list[Decision]:
+        return [self.ways.get(each.label, Remaining.FULL) for each, _ in given]
 
 
 class FakeWatcher:

@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from celery_stargate.lanes.leased import Fenced
-from celery_stargate.model.follow_up import ResultRow
+from celery_stargate.model.follow_up import Remaining, ResultRow
 from tests.unit.delivery.rig import PartsRig, entry, receipt, until
 
 ROW = ResultRow("key", "value", 0)
@@ -33,7 +33,7 @@ def test_each_outcome_in_its_way() -> None:
 
     async def main() -> PartsRig:
         rig = PartsRig()
-        rig.effects.ways = {"c2": True, "c3": ROW}
+        rig.effects.ways = {"c2": Remaining.NOTHING, "c3": ROW}
         await settle(rig, 1, 2, 3)
         return rig
 
