@@ -514,7 +514,7 @@ class TestRedis:
             Stargate.of(app).close()
 
 
-def test_deadlines_are_enforced_while_pulsar_is_away(make_app: MakeApp) -> None:
+def test_deadlines_are_seen_to_while_pulsar_is_away(make_app: MakeApp) -> None:
     """By the owner; those with more time stay."""
     with Proxy(1) as proxy:
         url = f"ws://127.0.0.1:{proxy.port}"
