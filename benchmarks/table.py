@@ -18,7 +18,14 @@ __all__ = [
 #: The groups of the main comparison in docs/performance.md; each other group has its own block.
 MAIN = ("", "drain", "delay", "one", "bulk")
 #: What the README shows of the run: rivals by name, each with the group's first one beside it.
-SUMMARY = ("lane-results", "lane-on-ack", "delay-lane", "delay-produce-many", "lane-get", "bulk-many")
+SUMMARY = (
+    "lane-results",
+    "lane-on-ack",
+    "delay-lane",
+    "delay-produce-many",
+    "lane-get",
+    "bulk-many",
+)
 
 
 def render(report: Report, names: Collection[str] = MAIN) -> str:

@@ -256,14 +256,13 @@ def _tree(path: Path, depth: int) -> Iterator[str]:
         # The stand-in for Pulsar is one thing to whoever uses it.
         return
     for each in sorted(path.iterdir(), key=lambda each: (each.is_dir(), each.name)):
-        if each.suffix == ".py" and not each.stem.startswith("__"):
-            yield from _tree(each, depth + 1)
-        elif (each / "__init__.py").is_file():
+        module = each.suffix == ".py" and not each.stem.startswith("__")
+        if module or (each / "__init__.py").is_file():
             yield from _tree(each, depth + 1)
     for folder in sorted({script.parent for script in path.glob("lua/*.lua")}):
         count = len(list(folder.rglob("*.lua")))
         name = f"{folder.name}/"
-        yield f"{indent}  {name:<{_WIDTH - 2 - len(indent)}}{count} scripts, which Redis runs"
+        yield f"{indent}  {name:<{_WIDTH - 2 - len(indent)}}{count} files of Redis scripts"
 
 
 def render_contexts() -> str:
@@ -298,7 +297,7 @@ def render_machine(module: str, table: str, *, outside: str = "", events: str = 
         for end, names in ends.items():
             begin, to = ("[*]" if each.name == outside else each.name for each in (state, end))
             lines.append(f"    {begin} --> {to}: {', '.join(names)}")
-        if not after:
+        if all(end is state for end in after.values()):
             lines.append(f"    {state.name} --> [*]")
     said = _comments(sys.modules[module])
     lines += ["```", "", "| State | Meaning |", "|---|---|"]

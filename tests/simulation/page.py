@@ -100,9 +100,7 @@ def write() -> int:
         *_rows(files),
         "",
         "**Controls.** With each of these switched off, the checker finds a broken promise within "
-        "a few seeds: "
-        + ", ".join(CONTROLS)
-        + ".",
+        "a few seeds: " + ", ".join(CONTROLS) + ".",
         "",
         "**What it found** while the package was built:",
         "",
