@@ -170,11 +170,8 @@ def _fingerprint_block(found: Mapping[str, str]) -> str:
 
 def _state(text: str, measured: Measured) -> str:
     """Return what a page must say of its age."""
-    known = dict(
-        reversed(line.split(" ", 1))
-        for line in block_of(text, "sources").splitlines()
-        if " " in line
-    )
+    lines = [line.split(" ", 1) for line in block_of(text, "sources").splitlines() if " " in line]
+    known = {path: value for value, path in lines}
     now = fingerprints(measured)
     again = f"To measure again: `{measured.command}` (about {measured.takes})."
     if not known:
