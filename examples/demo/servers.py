@@ -27,7 +27,7 @@ class Place:
 
 
 def find_redis(processes: Processes, folder: Path, *, embedded: bool) -> Place:
-    """Use ``REDIS_URL`` (together with ``STARGATE_URL``), ``redis-server``, or an embedded Redis."""
+    """Use ``REDIS_URL`` (with ``STARGATE_URL``), ``redis-server``, or an embedded Redis."""
     url = os.environ.get("REDIS_URL")
     if url and os.environ.get("STARGATE_URL") and not embedded:
         return Place(url, f"Redis {_version(url)} at {_address(url)}")

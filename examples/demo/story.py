@@ -70,7 +70,7 @@ class Story:
     Args:
         screen: where progress is printed.
         messages: how many messages the stream has.
-        victim: the worker that is killed; it runs no tasks, because Celery over Redis can lose them.
+        victim: the worker that is killed; it runs no tasks, as Celery over Redis can lose them.
         survivor: the worker that takes over.
     """
 
