@@ -45,12 +45,19 @@ _MODULE = re.compile(r"`((?:\w+/)+\w+\.py)`")
 _QUOTE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 _SECTION = re.compile(r"^## (.*)\n((?:(?!## ).*\n)*)", re.MULTILINE)
 
-#: Modules that docs/architecture.md names and that are not here yet: take each out as it comes.
+#: What the pages name already and the code gets with the next merges: modules, and log lines. Empty
+#: it as they come; a name that stays here is not checked.
 PLANNED = frozenset(
     {
-        *(f"calls/{name}.py" for name in ("lane_producer", "runtime", "waiting")),
-        *(f"delivery/{name}.py" for name in ("effects_queue", "lease", "producers", "retry")),
-        *(f"delivery/{name}.py" for name in ("sender", "settler", "source", "states")),
+        *(f"calls/{name}.py" for name in ("arguments", "contexts", "gathering", "lane_producer")),
+        *(f"calls/{name}.py" for name in ("recording", "runtime", "single", "waiting")),
+        *(f"delivery/{name}.py" for name in ("effects_queue", "in_flight", "keeper", "lease")),
+        *(f"delivery/{name}.py" for name in ("owned", "producers", "retry", "sender", "settler")),
+        *(f"delivery/{name}.py" for name in ("shared", "source", "states", "thread")),
+        *("effects/results/rows.py", "lanes/wire.py", "model/deadline.py", "support/changes.py"),
+        "lane …: Pulsar refuses it for now: …",
+        "lane …: connects again with the right number: …",
+        "lane …: messages that had left it are back, and are read again",
     }
 )
 
@@ -163,7 +170,7 @@ def check_quotes(text: str) -> Iterator[str]:
     for title, section in _SECTION.findall(text):
         if "`ConfigurationError`" not in title and "log" not in title:
             continue
-        for quote in _QUOTE.findall(section):
+        for quote in sorted(set(_QUOTE.findall(section)) - PLANNED):
             pattern = re.compile(".*".join(re.escape(part) for part in quote.split("…")))
             if not any(pattern.search(each) for each in _texts()):
                 yield f"no error and no log line reads {quote!r}"
