@@ -286,22 +286,36 @@ def render_machine(module: str, table: str, *, outside: str = "", events: str = 
     lines = ["```mermaid", "stateDiagram-v2"]
     if not outside:
         lines.append(f"    [*] --> {known[0].name}")
+    everywhere = _everywhere(transitions)
     for state, after in transitions.items():
         ends: dict[Enum, list[str]] = {}
         for event, end in after.items():
-            if end is not state:
+            if end is not state and event not in everywhere:
                 ends.setdefault(end, []).append(str(event.value))
         for end, names in ends.items():
             begin, to = ("[*]" if each.name == outside else each.name for each in (state, end))
             lines.append(f"    {begin} --> {to}: {', '.join(names)}")
         if all(end is state for end in after.values()):
             lines.append(f"    {state.name} --> [*]")
+    lines.append("```")
+    for event, end in everywhere.items():
+        lines += ["", f"From every other state, *{event.value}* leads to {end.name}."]
     said = _comments(sys.modules[module])
-    lines += ["```", "", "| State | Meaning |", "|---|---|"]
+    lines += ["", "| State | Meaning |", "|---|---|"]
     lines += [f"| {each.name} | {said[each]} |" for each in known]
     lines += ["", f"| {events} | Meaning |", "|---|---|"]
     lines += [f"| {each.value} | {said[each]} |" for each in type(next(iter(kinds)))]
     return "\n".join(lines)
+
+
+def _everywhere(transitions: Mapping[Enum, Mapping[Enum, Enum]]) -> dict[Enum, Enum]:
+    """Return the events that lead to one and the same state from all others: they are not drawn."""
+    found = {}
+    for event in {event: None for after in transitions.values() for event in after}:
+        ends = {after.get(event) for after in transitions.values()}
+        if len(transitions) > 3 and len(ends) == 1 and (end := ends.pop()) is not None:
+            found[event] = end
+    return found
 
 
 def _comments(module: ModuleType) -> dict[Enum, str]:
