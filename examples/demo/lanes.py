@@ -10,11 +10,11 @@ from typing import Any, Self
 
 from celery_stargate.lanes.lane import Lane
 
-from .app import LANES, notes, stargate
+from .app import LANES, app, notes
 from .processes import Child
 from .servers import wait_until
 
-_LANES = [Lane(stargate.settings.topic or "", index) for index in range(LANES)]
+_LANES = [Lane(app.conf.stargate_topic, index) for index in range(LANES)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def look() -> Look:
 def workers() -> int:
     """Return how many workers are alive."""
     client: Any = notes()
-    return int(client.zcard(f"{stargate.settings.prefix}:{{registry}}:workers"))
+    return int(client.zcard(f"{app.conf.stargate_prefix}:{{registry}}:workers"))
 
 
 def unfinished(indexes: set[int]) -> tuple[set[str], int]:
@@ -129,7 +129,7 @@ class Watch:
 
 def _key(lane: Lane, part: str) -> str:
     # The result backend's client adds no prefix to a key.
-    return lane.key(stargate.settings.prefix, part)
+    return lane.key(app.conf.stargate_prefix, part)
 
 
 def _owner(lease: bytes | None) -> int:

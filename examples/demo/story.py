@@ -201,7 +201,7 @@ class Story:
 
     def _compare(self, pulsar: str, pending: set[str]) -> None:
         """Read the topic and compare it with the ledger."""
-        topic = read_topic(pulsar, demo.stargate.settings.topic or "")
+        topic = read_topic(pulsar, demo.app.conf.stargate_topic)
         found = compare(self._ledger, topic)
         figures = self.figures
         figures.messages = len(self._ledger.accepted)
