@@ -74,9 +74,9 @@ def measured_on(report: Report) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
     words = (
         f"Measured {report.date[:10]} in one run of `python -m benchmarks`: "
-        f"{report.rounds} rounds, in each of which every rival ran once, one after the other, on "
-        f"the same servers; messages of {report.payload_bytes} bytes. A ratio is the median of the "
-        "rounds' ratios; in brackets the lowest and the highest round.\n\n"
+        f"{report.rounds} rounds. In each round every rival ran once, one after the other, on the "
+        f"same servers, with messages of {report.payload_bytes} bytes. A ratio is the median of "
+        "the rounds' ratios; in brackets are the lowest and the highest round.\n\n"
         f"Machine: {machine}.\n\nVersions: {versions}."
     )
     parts = [words]
