@@ -22,9 +22,9 @@ GROUPS = {
         "From Celery to Pulsar",
         (
             "All calls are made while the one worker is paused. The time runs from its resume "
-            "until the last result is stored (with `ignore_result`: until the last context is finished; "
-            "with `on_ack` or a chain: until the next task is published too). For lists, messages "
-            "are counted."
+            "until the last result is stored (with `ignore_result`: until the last context is "
+            "finished; with `on_ack` or a chain: until the next task is published too). For lists, "
+            "messages are counted."
         ),
         "per_second",
     ),
