@@ -19,6 +19,7 @@ __all__ = [
 MAIN = ("", "drain", "delay", "one", "bulk")
 #: What the README shows of the run: rivals by name, each with the group's first one beside it.
 SUMMARY = (
+    "native-prefork",
     "lane-results",
     "lane-on-ack",
     "delay-lane",
