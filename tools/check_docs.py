@@ -5,6 +5,7 @@
 * Each file, test and setting that a page names exists.
 * The settings' page lists exactly the settings, with their defaults.
 * Each error and log line in docs/troubleshooting.md is in the code.
+* Each line that docs/mutations.toml explains is in its file.
 * The benchmarks' figures are those of their JSON files.
 * The generated parts are up to date, or say that they are not (tools/generated.py).
 """
@@ -14,10 +15,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.pages import blocks
 from benchmarks.readme import block_of
@@ -176,6 +179,23 @@ def check_quotes(text: str) -> Iterator[str]:
                 yield f"no error and no log line reads {quote!r}"
 
 
+def check_survivors(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Find explanations in docs/mutations.toml of lines that the code does not have."""
+    for row in rows:
+        path = ROOT / row["file"]
+        if not path.is_file():
+            yield f"{row['file']} does not exist"
+            continue
+        text = path.read_text("utf-8")
+        if path.suffix == ".py":
+            # As tools/mutate.py shows it.
+            text = ast.unparse(ast.parse(text))
+        text = " ".join(text.split())
+        for before, _ in row["changes"]:
+            if before not in text:
+                yield f"{row['file']} has no line {before!r}"
+
+
 def _without_measured(text: str) -> str:
     """Return a page without what was measured: that names the code of its day."""
     for name in ("measured", "sources", "state", "profile"):
@@ -250,6 +270,9 @@ def problems() -> Iterator[tuple[Path, str]]:
         for check in checks:
             for problem in check:
                 yield page, problem
+    survivors = ROOT / "docs" / "mutations.toml"
+    for problem in check_survivors(tomllib.loads(survivors.read_text("utf-8"))["survivors"]):
+        yield survivors, problem
     yield from generated.problems()
 
 

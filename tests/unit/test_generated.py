@@ -194,3 +194,12 @@ def test_quoted_log_lines_are_checked(line: str, problems: int) -> None:
     """What nobody logs any more is found."""
     text = f"## The worker's log\n\n| Line | Meaning |\n|---|---|\n| `{line}` | It is so. |\n"
     assert len(list(check_docs.check_quotes(text))) == problems
+
+
+def test_explained_lines_are_checked() -> None:
+    """An explanation of a line that was changed is found, before anyone runs all mutants."""
+    file = "celery_stargate/pulsar/window.py"
+    known = {"file": file, "why": "", "changes": [["self._bytes += len(entry.frame)", "pass"]]}
+    assert not list(check_docs.check_survivors([known]))
+    gone = {"file": file, "why": "", "changes": [["self._bytes += 2 * len(frame)", "pass"]]}
+    assert len(list(check_docs.check_survivors([gone]))) == 1
