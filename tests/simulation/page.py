@@ -28,8 +28,11 @@ PAGE = "docs/simulation.md"
 _SEEDS, _COVERED = 3_000, 600
 #: The modules whose logic is simulated.
 _MODULES = (
-    *("window.py", "session.py", "numbering.py", "lane_owner.py", "crew.py", "watcher.py"),
-    *("lanes/owner.py", "backoff.py", "cancel.py"),
+    *("pulsar/window.py", "pulsar/session.py", "pulsar/sequence.py"),
+    *(f"delivery/{name}.py" for name in ("effects_queue", "in_flight", "keeper", "lease", "owner")),
+    *(f"delivery/{name}.py" for name in ("retry", "sender", "settler", "source", "states")),
+    *("delivery/supervisor.py", "delivery/watcher.py", "delivery/renewals.py"),
+    *("lanes/leased.py", "support/backoff.py", "support/cancel.py", "support/changes.py"),
 )
 
 
