@@ -19,23 +19,16 @@ from typing import Any
 
 from coverage import Coverage
 
+from tools.generated import fingerprints, measured_page, record
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "celery_stargate"
-PAGE = ROOT / "docs" / "coverage.md"
+PAGE = "docs/coverage.md"
 
 #: Seconds for the tests of one module.
 _TIMEOUT = 600.0
 #: How much of a failed run is shown: its end.
 _SHOWN = 8000
-
-_HEAD = """\
-# Coverage of each module by its own tests
-
-Lines and branches of each module that are reached by the tests in its own test files alone.
-`tox -e coverage` writes this page. The parts of `testing/` are tested as one, `LocalPulsar`, by
-`tests/contract` and `tests/unit/testing/local_pulsar/test_server.py`, which do not count here.
-
-"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +91,7 @@ def main() -> int:
     parser.add_argument("--unit", action="store_true", help="only the tests that need no server")
     parser.add_argument("--print-only", action="store_true", help="leave docs/coverage.md alone")
     options = parser.parse_args()
+    sources = fingerprints(measured_page(PAGE))
     speeds = ("unit",) if options.unit else ("unit", "integration")
     lines = ["| Module | Its own tests | Branches | Lines and branches |", "|---|---|---|---|"]
     print(*lines, sep="\n")
@@ -111,7 +105,7 @@ def main() -> int:
             lines.append(row(module, tests, figures))
             print(lines[-1], flush=True)
     if all_passed and not options.print_only and not options.unit:
-        PAGE.write_text(_HEAD + "\n".join(lines) + "\n", "utf-8")
+        record(PAGE, "\n".join(lines), sources)
     return 0 if all_passed else 1
 
 
