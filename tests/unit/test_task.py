@@ -24,6 +24,7 @@ from celery_stargate import (
     ProduceTimeout,
     StoreUnavailable,
 )
+from celery_stargate.effects.signatures import pack
 from celery_stargate.effects.tracer import OUTCOME
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.durations import read_timeout, until
@@ -110,6 +111,29 @@ def test_callbacks_are_recorded() -> None:
     request = json.loads(record.request or "")
     assert not request.get("callbacks")
     assert not request.get("errbacks")
+
+
+def test_nothing_is_worked_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback is packed once on its way into the record, and the timeout is read once."""
+    stargate, lanes, task = make_stargate()
+    packed: list[str] = []
+    read: list[Any] = []
+
+    def noting_pack(what: str, value: Any) -> str:
+        packed.append(what)
+        return pack(what, value)
+
+    def noting_read(timeout: Any) -> float:
+        read.append(timeout)
+        return read_timeout(timeout)
+
+    monkeypatch.setattr("celery_stargate.effects.signatures.pack", noting_pack)
+    monkeypatch.setattr("celery_stargate.calls.prepare.read_timeout", noting_read)
+    ship = stargate.app.signature("shop.ship")
+    task.delay("a", on_ack=ship, on_error=ship, delivery_timeout=timedelta(seconds=5))
+    assert packed == ["on_ack", "on_error"]
+    assert read == [timedelta(seconds=5)]
+    assert lanes.puts[0].options["timeout"] == 5
 
 
 def test_links_are_in_the_request() -> None:
