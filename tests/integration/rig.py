@@ -131,14 +131,6 @@ class Triggered:
         return False
 
 
-@contextmanager
-def refusing_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that refuses connections, and that nobody else gets meanwhile."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
-
-
 class Proxy:
     """A TCP proxy on a port of its own that can lose what the server says, or be away.
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, suppress
 import pytest
 
 from tests.integration import rig
-from tests.integration.rig import Proxy, elapsed, refusing_port
+from tests.integration.rig import Proxy, elapsed
 
 
 @pytest.fixture(autouse=True)
@@ -95,18 +95,17 @@ def test_a_closed_proxy_refuses_and_serves_again(silent_server: int) -> None:
             assert ended(client)
 
 
-def test_a_server_that_is_away_ends_the_connection() -> None:
+def test_a_server_that_is_away_ends_the_connection(refusing_port: int) -> None:
     """The client's; the proxy goes on."""
-    with refusing_port() as port, Proxy(port) as proxy:
+    with Proxy(refusing_port) as proxy:
         for _ in range(2):
             with connect(proxy) as client:
                 assert ended(client)
 
 
-def test_a_refusing_port_refuses_and_stays_taken() -> None:
+def test_a_refusing_port_refuses_and_stays_taken(refusing_port: int) -> None:
     """Nobody else can listen there in between."""
-    with refusing_port() as port:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=5)
-        with pytest.raises(OSError), closing(socket.socket()) as other:
-            other.bind(("127.0.0.1", port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", refusing_port), timeout=5)
+    with pytest.raises(OSError, match="in use"), closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", refusing_port))
