@@ -18,6 +18,7 @@ from celery_stargate import Stargate
 from celery_stargate.testing import LocalPulsar
 from tests.integration.rig import Triggered
 from tests.servers.fixtures import PulsarAddress, ServerAddress
+from tests.servers.process import free_ports
 
 _HERE = Path(__file__).parent
 
@@ -79,7 +80,7 @@ def topic() -> str:
 def refusing_port() -> Iterator[int]:
     """A port of 127.0.0.1 that refuses connections, and that nobody else gets meanwhile."""
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
+        held.bind(("127.0.0.1", *free_ports(1)))
         yield held.getsockname()[1]
 
 

@@ -18,6 +18,8 @@ from urllib.parse import quote
 from celery import Celery
 from websockets.sync.client import connect
 
+from tests.servers.process import free_ports
+
 #: The bound on every wait; nothing should come near it.
 WAIT = 20.0
 
@@ -167,7 +169,7 @@ class Proxy:
 
     def open(self) -> None:
         """Listen; again on the same port after ``close``."""
-        listener = socket.create_server(("127.0.0.1", self.port))
+        listener = socket.create_server(("127.0.0.1", self.port or free_ports(1)[0]))
         # ``cut`` accepts, too: neither may wait for a connection that the other has taken.
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
