@@ -38,6 +38,8 @@ from tests.servers.redis import RedisServer
 PAYLOAD = "0123456789" * 10
 COUNT = 1000
 IDLE_LANES = 150
+#: Seconds: no lease is renewed while messages drain, however slow the machine is.
+LONG_LEASE = 120.0
 
 
 @pytest.fixture
@@ -219,7 +221,7 @@ def test_a_drain(
     first batch waits here until all receipts have come: those after it are full. And it waits until
     the owner has looked for what an earlier one left, which would find what is settled by then.
     """
-    app = make_app(local.url, **on(server, results=1))
+    app = make_app(local.url, lease=LONG_LEASE, **on(server, results=1))
     stargate = Stargate.of(app)
     task: Any = app.tasks[produce_task.name]
     for _ in range(COUNT):
@@ -244,7 +246,7 @@ def test_a_drain(
     lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
-        wait_for(lambda: not client.exists(contexts))
+        wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
     assert result.get(timeout=20)["topic"] == topic
     scripts, commands = counts.scripts, counts.commands
@@ -291,7 +293,7 @@ def test_a_drain_of_what_is_done_at_once(
 
     The first batch waits for all receipts, as above.
     """
-    app = make_app(local.url, **on(server))
+    app = make_app(local.url, lease=LONG_LEASE, **on(server))
     stargate = Stargate.of(app)
     monkeypatch.setattr(stargate, "_require_owner", lambda: None)
     task: Any = app.tasks[produce_task.name]
@@ -316,7 +318,7 @@ def test_a_drain_of_what_is_done_at_once(
     lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
-        wait_for(lambda: not client.exists(contexts))
+        wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
     scripts, commands = counts.scripts, counts.commands
     assert scripts["complete"] <= COUNT // 200 + 1
