@@ -11,6 +11,8 @@ pytest_plugins = ["tests.servers.fixtures"]
 
 _HERE = Path(__file__).parent
 _FOLDERS = ("unit", "simulation", "contract", "integration", "acceptance")
+#: They are no module's own tests: what they reach counts nowhere, and takes them longer.
+_UNMEASURED = ("simulation", "acceptance")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -19,3 +21,5 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         folder = item.path.relative_to(_HERE).parts[0]
         if folder in _FOLDERS:
             item.add_marker(folder)
+        if folder in _UNMEASURED:
+            item.add_marker("no_cover")

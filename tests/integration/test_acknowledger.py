@@ -171,10 +171,9 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             acknowledger.produce("ctx", on_ack=print)  # type: ignore[arg-type]
         assert Stargate.of(app).lanes.registry.survey() == (0, [])
 
-    def test_redis_away(self, make_app: MakeApp) -> None:
+    def test_redis_away(self, make_app: MakeApp, refusing_port: int) -> None:
         """Bounded, for both."""
-        with Proxy(1) as proxy:
-            url = f"redis://127.0.0.1:{proxy.port}/0"
+        url = f"redis://127.0.0.1:{refusing_port}/0"
         acknowledger = Acknowledger(make_app("ws://127.0.0.1:1", redis_url=url))
         with elapsed() as seconds:
             with pytest.raises(StoreUnavailable):

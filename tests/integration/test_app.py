@@ -422,11 +422,11 @@ class TestRefused:
 class TestTimeout:
     """A call that waits ends at its deadline, and says whether the message may be there."""
 
-    def test_pulsar_away_is_refused_within_the_bound(self, make_app: MakeApp, topic: str) -> None:
+    def test_pulsar_away_is_refused_within_the_bound(
+        self, make_app: MakeApp, topic: str, refusing_port: int
+    ) -> None:
         """It was never sent."""
-        with Proxy(1) as proxy:
-            port = proxy.port
-        stargate = Stargate.of(make_app(f"ws://127.0.0.1:{port}"))
+        stargate = Stargate.of(make_app(f"ws://127.0.0.1:{refusing_port}"))
         with elapsed() as seconds, pytest.raises(ProduceTimeout) as caught:
             stargate.produce("x", timeout=0.7)
         assert 0.6 < seconds() < 4
@@ -498,11 +498,11 @@ class TestTimeout:
 class TestRedis:
     """Redis away, back again, or not there at all."""
 
-    def test_away_is_told_in_bounded_time(self, make_app: MakeApp, pulsar: PulsarAddress) -> None:
+    def test_away_is_told_in_bounded_time(
+        self, make_app: MakeApp, pulsar: PulsarAddress, refusing_port: int
+    ) -> None:
         """By produce, with a callback or without one, and by delay."""
-        with Proxy(1) as proxy:
-            url = f"redis://127.0.0.1:{proxy.port}/0"
-        app = make_app(pulsar.url, redis_url=url)
+        app = make_app(pulsar.url, redis_url=f"redis://127.0.0.1:{refusing_port}/0")
         stargate = Stargate.of(app)
         task = app.tasks["celery_stargate.produce"]
         calls: list[Any] = [

@@ -39,6 +39,8 @@ from tests.servers.redis import RedisServer
 PAYLOAD = "0123456789" * 10
 COUNT = 1000
 IDLE_LANES = 150
+#: Seconds: no lease is renewed while messages drain, however slow the machine is.
+LONG_LEASE = 120.0
 
 
 @pytest.fixture
@@ -220,7 +222,7 @@ def test_a_drain(
     first batch waits here until all receipts have come: those after it are full. And it waits until
     the owner has looked for what an earlier one left, which would find what is settled by then.
     """
-    app = make_app(local.url, **on(server, results=1))
+    app = make_app(local.url, lease=LONG_LEASE, **on(server, results=1))
     stargate = Stargate.of(app)
     task: Any = app.tasks[produce_task.name]
     for _ in range(COUNT):
@@ -245,7 +247,7 @@ def test_a_drain(
     lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
-        wait_for(lambda: not client.exists(contexts))
+        wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
     assert result.get(timeout=20)["topic"] == topic
     scripts, commands = counts.scripts, counts.commands
@@ -292,7 +294,7 @@ def test_a_drain_of_what_is_done_at_once(
 
     The first batch waits for all receipts, as above.
     """
-    app = make_app(local.url, **on(server))
+    app = make_app(local.url, lease=LONG_LEASE, **on(server))
     stargate = Stargate.of(app)
     monkeypatch.setattr(stargate.runtime, "require_owner", lambda: None)
     task: Any = app.tasks[produce_task.name]
@@ -317,7 +319,7 @@ def test_a_drain_of_what_is_done_at_once(
     lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
-        wait_for(lambda: not client.exists(contexts))
+        wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
     scripts, commands = counts.scripts, counts.commands
     assert scripts["complete"] <= COUNT // 200 + 1

@@ -100,10 +100,20 @@ def _shared(
         mine.unlink()
         if owned is not None:
             end = time.monotonic() + _LAST_USER_TIMEOUT
-            while any(_alive(user) for user in users.iterdir()) and time.monotonic() < end:
+            while not _retired(folder, forced=time.monotonic() > end):
                 time.sleep(0.1)
-            state.unlink()
             owned.__exit__(None, None, None)
+
+
+def _retired(folder: Path, *, forced: bool) -> bool:
+    """Whether nobody uses a shared server; if so, nobody finds its address any more."""
+    # With the lock: a worker that comes just now either counts, or starts a server of its own.
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not forced and any(_alive(user) for user in (folder / "users").iterdir()):
+            return False
+        (folder / "address.json").unlink()
+        return True
 
 
 def _alive(user: Path) -> bool:

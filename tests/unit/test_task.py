@@ -409,12 +409,18 @@ def test_no_stargate() -> None:
 def test_what_the_lane_raises_comes_through(error: Exception) -> None:
     """As it is: Celery neither wraps it nor tries again."""
     _, lanes, task = make_stargate()
-    lanes.error = error
-    start = time.monotonic()
+    tries = 0
+
+    def put(*_args: object, **_options: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise error
+
+    vars(lanes).update(put=put)
     with pytest.raises(type(error)) as caught:
         task.delay("a")
     assert caught.value is error
-    assert time.monotonic() - start < 1
+    assert tries == 1
 
 
 # Timeouts, errors, secrets.
@@ -502,7 +508,8 @@ def test_a_timeout_of_get_comes_first(timeout: float) -> None:
     began = time.monotonic()
     with pytest.raises(CeleryTimeout):
         result.get(timeout=timeout)
-    assert time.monotonic() - began < timeout + 1
+    # Far from the 10 s that a wait without a bound of its own would take.
+    assert time.monotonic() - began < timeout + 5
     assert lanes.finished == []
 
 

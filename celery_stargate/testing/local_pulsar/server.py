@@ -27,6 +27,8 @@ from celery_stargate.testing.local_pulsar.topics import Cluster, StoredMessage, 
 T = TypeVar("T")
 
 _START_TIMEOUT = 10.0
+#: Seconds for the handshakes of TLS that are under way when it stops.
+_ACCEPT_TIMEOUT = 1.0
 
 
 class OpenSocket(msgspec.Struct, frozen=True):
@@ -397,6 +399,13 @@ class LocalPulsar:
             await self._end.wait()
         finally:
             self._loop = None
+            # A client whose connection was accepted just now would be forgotten, and would wait
+            # for an answer: accept no more, and let asyncio's tasks that accept end.
+            for listener in server.sockets:
+                loop.remove_reader(listener.fileno())
+            accepting = asyncio.all_tasks() - {asyncio.current_task()}
+            if accepting:
+                await asyncio.wait(accepting, timeout=_ACCEPT_TIMEOUT)
             server.close()
             for connection in tuple(self._open):
                 connection.close(None)

@@ -514,11 +514,9 @@ class TestRedis:
             Stargate.of(app).close()
 
 
-def test_deadlines_are_seen_to_while_pulsar_is_away(make_app: MakeApp) -> None:
+def test_deadlines_are_seen_to_while_pulsar_is_away(make_app: MakeApp, refusing_port: int) -> None:
     """By the owner; those with more time stay."""
-    with Proxy(1) as proxy:
-        url = f"ws://127.0.0.1:{proxy.port}"
-    app = make_app(url)
+    app = make_app(f"ws://127.0.0.1:{refusing_port}")
     task = app.tasks["celery_stargate.produce"]
     with Acknowledger(app):
         long = task.delay("long")

@@ -52,13 +52,13 @@ def test_a_cut_connection_is_made_anew_unseen(redis_server: ServerAddress, prefi
         client.close()
 
 
-def test_the_loops_client_raises_what_is_known_as_unavailable(prefix: str) -> None:
+def test_the_loops_client_raises_what_is_known_as_unavailable(
+    prefix: str, refusing_port: int
+) -> None:
     """So that an owner waits and tries again, and does not fail."""
-    with Proxy(1) as proxy:
-        port = proxy.port
 
     async def ask() -> None:
-        client = Connections(f"redis://127.0.0.1:{port}/0").asyncio()
+        client = Connections(f"redis://127.0.0.1:{refusing_port}/0").asyncio()
         try:
             await client.get(prefix)
         finally:

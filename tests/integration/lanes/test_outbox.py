@@ -547,11 +547,11 @@ class TestLostAnswers:
 class TestAway:
     """A Redis that is away, slow or full."""
 
-    def test_a_put_to_a_redis_that_is_away_fails_at_once(self, lane: Lane, prefix: str) -> None:
+    def test_a_put_to_a_redis_that_is_away_fails_at_once(
+        self, lane: Lane, prefix: str, refusing_port: int
+    ) -> None:
         """Nobody listens there: bounded, and an error that says so."""
-        with Proxy(1) as proxy:
-            port = proxy.port
-        nobody = Outbox(Connections(f"redis://127.0.0.1:{port}/0"), prefix)
+        nobody = Outbox(Connections(f"redis://127.0.0.1:{refusing_port}/0"), prefix)
         with elapsed() as seconds, pytest.raises(StoreUnavailable, match="does not answer"):
             put(nobody, lane, "a")
         assert seconds() < 5

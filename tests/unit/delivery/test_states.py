@@ -68,7 +68,7 @@ def test_a_lane_can_be_given_back_from_every_state(state: State) -> None:
         assert set(TRANSITIONS[state].values()) <= LEAVING
 
 
-@pytest.mark.parametrize("state", sorted(CONNECTED, key=lambda state: state.name), ids=ids)
+@pytest.mark.parametrize("state", sorted(CONNECTED, key=str), ids=ids)
 def test_a_connection_may_break_at_any_time(state: State) -> None:
     """Then the next try waits."""
     assert TRANSITIONS[state][Event.LINK_BROKEN] is State.BACKOFF

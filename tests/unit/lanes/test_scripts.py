@@ -22,6 +22,13 @@ LANE = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "common
 REGISTRY = sorted(path.stem for path in (FOLDER / "registry").glob("*.lua"))
 
 
+@pytest.fixture(autouse=True)
+def _unread() -> None:
+    """Whatever other tests have read."""
+    lane_script.cache_clear()
+    registry_script.cache_clear()
+
+
 @pytest.mark.parametrize("name", LANE)
 def test_a_lanes_script_stands_behind_the_common_part(name: str) -> None:
     """And is read once."""
