@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from celery_stargate.lanes import scripts
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.scripts import (
     LANE_PARTS,
@@ -25,8 +26,7 @@ REGISTRY = sorted(path.stem for path in (FOLDER / "registry").glob("*.lua"))
 @pytest.fixture(autouse=True)
 def _unread() -> None:
     """Whatever other tests have read."""
-    lane_script.cache_clear()
-    registry_script.cache_clear()
+    scripts._text.cache_clear()  # noqa: SLF001
 
 
 @pytest.mark.parametrize("name", LANE)
