@@ -12,10 +12,11 @@ from celery import Task, shared_task
 def note(self: Task[..., None], argument: dict[str, Any], key: str) -> None:
     """Append what was given, and this task's id, to a list in the result backend's Redis."""
     entry = json.dumps({"argument": argument, "id": self.request.id})
-    self.app.backend.client.rpush(key, entry)
+    backend: Any = self.app.backend
+    backend.client.rpush(key, entry)
 
 
 @shared_task
-def build(order: int) -> list[str]:
-    """Return the message of an order: its key and payload."""
-    return [f"order-{order}", f"lamp {order}"]
+def build(order: int) -> dict[str, str]:
+    """Return the message of an order."""
+    return {"key": f"order-{order}", "payload": "one lamp"}

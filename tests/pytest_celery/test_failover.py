@@ -93,6 +93,7 @@ def test_a_worker_is_killed_with_all_in_flight(
             )
             results.append(result)
         victim.kill()
+        assert victim.container.status == "exited"
     assert not any(result.ready() for result in results), "a receipt came before the kill"
     for result in results:
         assert result.get(timeout=WAIT)["status"] == "stored"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from celery import chain
+from celery.result import AsyncResult
 
 from celery_stargate import Message, ProduceError, produce_task
 from celery_stargate.testing.pytest_celery import PulsarTestContainer
@@ -53,5 +54,7 @@ def test_a_chain_goes_through_both_brokers(
     result = chain(build.s(17), produce_task.s(topic=pulsar_topic), note.s(key)).delay()
     result.get(timeout=WAIT)
     [noted] = celery_setup.noted(key)
+    assert isinstance(result.parent, AsyncResult)
     assert noted["argument"]["context"] == result.parent.id
-    assert default_pulsar_container.stored(pulsar_topic) == 1
+    expected = Message(payload=b"one lamp", key="order-17")
+    assert default_pulsar_container.read(pulsar_topic, 1) == [expected]

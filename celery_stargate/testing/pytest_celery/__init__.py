@@ -13,9 +13,9 @@ PYTEST_DONT_REWRITE: nothing is asserted here, and your conftest may import from
 
 from __future__ import annotations
 
+from celery_stargate.testing.pytest_celery.celery_setup import StargateTestSetup
 from celery_stargate.testing.pytest_celery.fixtures import *  # noqa: F403  # pytest finds them here
 from celery_stargate.testing.pytest_celery.pulsar import PulsarTestContainer
-from celery_stargate.testing.pytest_celery.celery_setup import StargateTestSetup
 from celery_stargate.testing.pytest_celery.worker import StargateWorkerContainer
 
 __all__ = ["PulsarTestContainer", "StargateTestSetup", "StargateWorkerContainer"]

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_celery import DEFAULT_WORKER_CONTAINER_TIMEOUT, DEFAULT_WORKER_VOLUME
-from pytest_celery.api.base import CeleryTestCluster, CeleryTestNode
+from pytest_celery import (
+    DEFAULT_WORKER_CONTAINER_TIMEOUT,
+    DEFAULT_WORKER_VOLUME,
+    CeleryTestCluster,
+    CeleryTestNode,
+)
 from pytest_docker_tools import build, container, fxtr, network
 
+from celery_stargate.testing.pytest_celery.celery_setup import StargateTestSetup
 from celery_stargate.testing.pytest_celery.pulsar import (
     PULSAR_CONTAINER_TIMEOUT,
     PulsarTestContainer,
 )
-from celery_stargate.testing.pytest_celery.celery_setup import StargateTestSetup
 from celery_stargate.testing.pytest_celery.worker import (
     PULSAR_CLUSTER_CONFIG,
     StargateWorkerContainer,

@@ -85,16 +85,12 @@ class PulsarTestContainer(CeleryTestContainer):
         return dict(PULSAR_ENV)
 
     @classmethod
-    def command(
-        cls, *args: str, debugpy: bool = False, wait_for_client: bool = True, **kwargs: Any
-    ) -> list[str]:
+    def command(cls, *args: str, **kwargs: Any) -> list[str]:  # noqa: ARG003
         """Return the command that starts the broker with the settings of its environment.
 
         Args:
             args: more arguments for ``bin/pulsar standalone``.
-            debugpy: has no meaning here; pytest-celery's interface has it.
-            wait_for_client: as above.
-            kwargs: as above.
+            kwargs: what pytest-celery's interface has (``debugpy``); it has no meaning here.
         """
         standalone = " ".join(("bin/pulsar standalone -nfw -nss", *args))
         script = f"bin/apply-config-from-env.py conf/standalone.conf && exec {standalone}"

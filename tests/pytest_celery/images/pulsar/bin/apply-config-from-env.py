@@ -14,9 +14,8 @@ def main(paths: list[str]) -> None:
         lines = []
         for line in path.read_text().splitlines():
             name, equals, _ = line.partition("=")
-            if equals and name in os.environ:
-                line = f"{name}={os.environ[name]}"
-            lines.append(line)
+            is_set = equals and name in os.environ
+            lines.append(f"{name}={os.environ[name]}" if is_set else line)
         path.write_text("\n".join(lines) + "\n")
 
 
