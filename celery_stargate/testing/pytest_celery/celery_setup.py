@@ -8,7 +8,7 @@ from celery import Celery
 from pytest_celery import CeleryTestSetup
 
 from celery_stargate import Stargate
-from celery_stargate.testing.pytest_celery.worker import PULSAR_CLUSTER_CONFIG
+from celery_stargate.testing.pytest_celery.addresses import pulsar_addresses
 
 __all__ = ["StargateTestSetup"]
 
@@ -30,10 +30,10 @@ class StargateTestSetup(CeleryTestSetup):
 
         Raises:
             ValueError: the configuration is empty.
-            KeyError: it names no Pulsar cluster.
+            celery_stargate.ConfigurationError: it names no Pulsar cluster.
         """
         config: dict[str, Any] = super().config(celery_worker_cluster_config)
-        config["stargate_url"] = celery_worker_cluster_config[PULSAR_CLUSTER_CONFIG]["host_urls"][0]
+        config["stargate_url"] = pulsar_addresses(celery_worker_cluster_config)["host_urls"][0]
         return config
 
     @classmethod

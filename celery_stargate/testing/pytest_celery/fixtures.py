@@ -16,15 +16,13 @@ from pytest_celery import (
 )
 from pytest_docker_tools import build, container, fxtr, network
 
+from celery_stargate.testing.pytest_celery.addresses import PULSAR_CLUSTER_CONFIG
 from celery_stargate.testing.pytest_celery.celery_setup import StargateTestSetup
 from celery_stargate.testing.pytest_celery.pulsar import (
     PULSAR_CONTAINER_TIMEOUT,
     PulsarTestContainer,
 )
-from celery_stargate.testing.pytest_celery.worker import (
-    PULSAR_CLUSTER_CONFIG,
-    StargateWorkerContainer,
-)
+from celery_stargate.testing.pytest_celery.worker import StargateWorkerContainer
 
 __all__ = [
     "celery_base_worker_image",

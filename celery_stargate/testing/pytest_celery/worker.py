@@ -6,13 +6,12 @@ from types import ModuleType
 from typing import Any
 
 from pytest_celery import CeleryWorkerContainer
+from pytest_docker_tools.wrappers import Container
 
 from celery_stargate.testing.pytest_celery import worker_app
+from celery_stargate.testing.pytest_celery.addresses import pulsar_addresses
 
-__all__ = ["PULSAR_CLUSTER_CONFIG", "StargateWorkerContainer"]
-
-#: Where `celery_worker_cluster_config` holds the URLs of the Pulsar cluster.
-PULSAR_CLUSTER_CONFIG = "pulsar_cluster_config"
+__all__ = ["StargateWorkerContainer"]
 
 
 class StargateWorkerContainer(CeleryWorkerContainer):
@@ -38,8 +37,18 @@ class StargateWorkerContainer(CeleryWorkerContainer):
             initial: variables of your own.
 
         Raises:
-            KeyError: the configuration names no Pulsar cluster.
+            celery_stargate.ConfigurationError: the configuration names no Pulsar cluster.
         """
         env: dict[str, Any] = super().initial_env(celery_worker_cluster_config, initial)
-        env["STARGATE_URL"] = celery_worker_cluster_config[PULSAR_CLUSTER_CONFIG]["urls"][0]
+        env["STARGATE_URL"] = pulsar_addresses(celery_worker_cluster_config)["urls"][0]
         return env
+
+    def ready(self) -> bool:
+        """Tell whether the worker says that it is ready.
+
+        Raises:
+            pytest_docker_tools.exceptions.ContainerFailed: the container has ended.
+        """
+        # CeleryTestContainer.ready looks for the line for two minutes, even when the container has
+        # ended. Who calls this calls it again until it is true or the time is over.
+        return bool(Container.ready(self)) and self.ready_prompt in self.logs()
