@@ -54,6 +54,8 @@ def engine(data: Path) -> Iterator[docker.DockerClient]:
     """
     with ExitStack() as running:
         if not _answers():
+            if os.environ.get("DOCKER_HOST"):
+                raise ServerError("the Docker engine that DOCKER_HOST names does not answer")
             program = shutil.which("dockerd")
             if program is None:
                 raise ServerError("no Docker engine answers; install: apt-get install docker.io")

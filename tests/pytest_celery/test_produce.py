@@ -58,3 +58,14 @@ def test_a_chain_goes_through_both_brokers(
     assert noted["argument"]["context"] == result.parent.id
     expected = Message(payload=b"one lamp", key="order-17")
     assert default_pulsar_container.read(pulsar_topic, 1) == [expected]
+
+
+def test_a_countdown_goes_by_the_broker(
+    celery_setup: Setup, default_pulsar_container: PulsarTestContainer, pulsar_topic: str
+) -> None:
+    """A produce task that waits comes to the worker as any task does, and is published then."""
+    options = {"topic": pulsar_topic}
+    result = produce_task.apply_async(args=("later",), kwargs=options, countdown=1)
+    assert result.get(timeout=WAIT)["status"] == "stored"
+    celery_setup.worker.assert_log_exists(f"celery_stargate.produce[{result.id}] received")
+    assert default_pulsar_container.read(pulsar_topic, 1) == [Message(payload=b"later")]
