@@ -14,6 +14,8 @@ import docker
 import pytest
 from celery import Celery
 from docker.errors import DockerException
+from pytest_celery import RABBITMQ_CONTAINER_TIMEOUT, RabbitMQContainer
+from pytest_docker_tools import container
 from pytest_docker_tools.wrappers import container as container_module
 
 from celery_stargate.testing.pytest_celery import PulsarTestContainer, StargateTestSetup
@@ -69,9 +71,15 @@ def default_redis_backend_image() -> str:
     return _image("REDIS", "redis:7")
 
 
-@pytest.fixture
-def default_rabbitmq_broker_image() -> str:
-    return _image("RABBITMQ", "rabbitmq:4")
+# One for all tests: RabbitMQ takes six seconds or more to start.
+default_rabbitmq_broker = container(
+    scope="session",
+    image=_image("RABBITMQ", "rabbitmq:4"),
+    ports=RabbitMQContainer.ports(),
+    network="{default_pytest_celery_network.name}",
+    wrapper_class=RabbitMQContainer,
+    timeout=RABBITMQ_CONTAINER_TIMEOUT,
+)
 
 
 @pytest.fixture(scope="session")
