@@ -9,6 +9,9 @@ import pytest
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
 
+# It runs in an environment of its own: `tox -e pytest-celery`.
+collect_ignore = ["pytest_celery"]
+
 _HERE = Path(__file__).parent
 _FOLDERS = ("unit", "simulation", "contract", "integration", "acceptance")
 #: They are no module's own tests: what they reach counts nowhere, and takes them longer.

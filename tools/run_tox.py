@@ -2,8 +2,8 @@
 
 - `test` (`make test`): lint, types, docs; every test on this Python with the newest Celery; the
   floors of the coverage that this run recorded.
-- `rest` (`make rest`): what CI runs besides: the wheel, and the pairs of Python and Celery on the
-  diagonal: the oldest, the newest, and one between.
+- `rest` (`make rest`): what CI runs besides: the wheel, the pairs of Python and Celery on the
+  diagonal (the oldest, the newest, and one between), and the suite in containers.
 - `matrix` (`make matrix`): all pairs.
 
 A failure does not keep the rest from running. The last line sums up the tests of this run and, for
@@ -84,7 +84,7 @@ def _pairs() -> tuple[str, ...]:
     listed = subprocess.run(
         _tox("list", "--no-desc", "-q"), check=True, capture_output=True, text=True, cwd=_ROOT
     ).stdout.split()
-    return tuple(name for name in listed if name.startswith("py"))
+    return tuple(name for name in listed if name.startswith("py3"))
 
 
 def groups(what: str) -> list[Group]:
@@ -101,7 +101,11 @@ def groups(what: str) -> list[Group]:
             Group("full", ("full",)),
             Group("coverage", ("coverage",)),
         ],
-        "rest": [Group("wheel", ("wheel",)), Group("pairs", _DIAGONAL, parallel=2)],
+        "rest": [
+            Group("wheel", ("wheel",)),
+            Group("pairs", _DIAGONAL, parallel=2),
+            Group("containers", ("pytest-celery",)),
+        ],
     }[what]
 
 

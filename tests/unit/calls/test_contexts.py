@@ -26,7 +26,7 @@ class Silent(NotedLanes):
     def notify(self, address: str, outcome: Any) -> None:
         """Tell the caller of this process."""
         super().notify(address, outcome)
-        self.inbox.deliver(address, Settled(self.puts[0].record, (LATE,)))
+        self.inbox.deliver(address, Settled(self.puts[0].record, (LATE,)).call)
 
 
 LATE = failure("c", code="deadline", status="refused")
@@ -50,7 +50,7 @@ def test_one_is_recorded_until_its_deadline() -> None:
     assert (put.lane, put.record.context, list(put.messages)) == (CONTEXTS_LANE, "c", [])
     assert put.options == {"timeout": 30.0, "exclusive": True}
     assert not future.done()
-    lanes.inbox.deliver(put.record.inbox, Settled(put.record, (LATE,)))
+    lanes.inbox.deliver(put.record.inbox, Settled(put.record, (LATE,)).call)
 
 
 def test_past_its_deadline_it_is_settled_here() -> None:
