@@ -1,5 +1,6 @@
 # Each target is one command from a fresh clone; Python 3.11 or newer is all it needs.
-# `make test` also wants real servers: CONTRIBUTING.md says which, .ci/run installs them on Debian.
+# `make test`, `make rest` and `make matrix` also want real servers: CONTRIBUTING.md says which,
+# .ci/run installs them on Debian.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -18,16 +19,19 @@ PYENV := $(patsubst %/shims,%,$(filter %/shims,$(subst :,$(space),$(PATH))))
 OTHERS := $(wildcard $(addsuffix /versions/3.1[1-9]*/bin,$(PYENV)))
 export PATH := $(PATH)$(if $(OTHERS),:$(subst $(space),:,$(strip $(OTHERS))))
 
-.PHONY: help test demo bench lint types format clean
+.PHONY: help test rest matrix simulate demo bench lint types format clean
 
 help:
-	@echo "make test    everything, through tox, beside real servers"
-	@echo "make demo    the main job before your eyes"
-	@echo "make bench   all figures in README.md and docs/performance.md, measured here: 17 minutes"
-	@echo "make lint    ruff"
-	@echo "make types   mypy --strict"
-	@echo "make format  ruff format"
-	@echo "make clean   remove what these made"
+	@echo "make test      lint, types, docs, every test on one Python and its coverage, beside real servers"
+	@echo "make rest      what CI runs besides: the wheel, and three pairs of Python and Celery"
+	@echo "make matrix    the unit and smoke tests on all pairs of Python and Celery"
+	@echo "make simulate  the simulator's seeds 0-999999; SEEDS=A-B runs others"
+	@echo "make demo      the main job before your eyes"
+	@echo "make bench     all figures in README.md and docs/performance.md, measured here: 17 minutes"
+	@echo "make lint      ruff, codespell, import-linter, commit subjects"
+	@echo "make types     mypy --strict"
+	@echo "make format    ruff format"
+	@echo "make clean     remove what these made"
 
 $(BIN)/python:
 	@python=$$($(FIND_PYTHON)) || { \
@@ -45,8 +49,17 @@ $(VENV)/package.done: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[testing]'
 	@touch $@
 
-test: $(VENV)/tox.done
-	$(BIN)/python -m tools.with_servers $(BIN)/python -m tools.run_tox
+test rest matrix: $(VENV)/tox.done
+	$(BIN)/python -m tools.with_servers $(BIN)/python -m tools.run_tox $@
+
+SEEDS := 0-999999
+
+simulate: $(VENV)/test.done
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs 2
+
+$(VENV)/test.done: $(VENV)/package.done
+	$(BIN)/python -m pip install -q --group test
+	@touch $@
 
 demo: $(VENV)/package.done
 	@if [ -f examples/demo/requirements.txt ]; then \

@@ -19,7 +19,7 @@ from typing import Any
 from redis import Redis
 
 from celery_stargate import Message, Receipt
-from celery_stargate.lanes.connections import connect_async
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.outbox import Outbox
@@ -65,9 +65,9 @@ class _Full:
         self.client = Redis.from_url(server.url)
         self.lane = Lane(config.topic("lane"))
         self._prefix = f"{config.prefix}stargate"
-        self._lanes = Outbox(server.url, self._prefix)
+        self._lanes = Outbox(Connections(server.url), self._prefix)
         self._runner = asyncio.Runner()
-        self._redis = connect_async(server.url)
+        self._redis = Connections(server.url).asyncio()
         self.store = LeasedLane(self._redis, self._prefix, self.lane, "growth", 600.0)
         self.samples: dict[str, list[float]] = {}
         self.total_bytes = self.record_bytes = 0.0
@@ -177,7 +177,7 @@ def measure_memory(site: Site, full: _Full, seconds: float) -> float:
 
 def measure_idle(site: Site, config: Config, lanes: int, samples: int) -> Idle:
     """Return what lanes cost that had one context each, and have nothing any more."""
-    callers = Outbox(config.redis_url, f"{config.prefix}stargate")
+    callers = Outbox(Connections(config.redis_url), f"{config.prefix}stargate")
     for number in range(lanes):
         lane = Lane(config.topic(f"idle-{number}"))
         callers.put(lane, Record("c"), [("c", b"{}")], timeout=60.0)

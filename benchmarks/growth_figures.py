@@ -61,7 +61,7 @@ def render_costs(found: Growth) -> str:
     if not found.levels:
         return _left_out(found)
     lines = [
-        "| pending | put, µs | read, µs | settle, µs | finish, µs | bytes each | beyond record |",
+        "| pending | put, µs | read, µs | settle, µs | finish, µs | bytes | beyond record |",
         "|---|---|---|---|---|---|---|",
     ]
     for level in found.levels:
@@ -77,8 +77,8 @@ def render_costs(found: Growth) -> str:
         for name in ("put", "read", "settle", "finish")
     )
     words = (
-        f"At {last.pending:,} pending, as a multiple of that at {first.pending:,} (the aim is at "
-        f"most 1.3): {ratios}."
+        f"Cost at {last.pending:,} pending divided by the cost at {first.pending:,} (the target is "
+        f"at most 1.3): {ratios}."
     )
     lines += ["", words, "", _measured(found)]
     return "\n".join(lines) + "\n"
@@ -86,7 +86,7 @@ def render_costs(found: Growth) -> str:
 
 def render_memory(found: Growth) -> str:
     """Return what a worker holds, by the backlog that it drains."""
-    lines = ["| pending when it starts | the most it held, MiB |", "|---|---|"]
+    lines = ["| pending at its start | its largest memory, MiB |", "|---|---|"]
     for level in found.levels:
         held = "not measured" if level.worker_mib is None else f"{level.worker_mib:.0f}"
         lines.append(f"| {level.pending:,} | {held} |")
@@ -100,7 +100,7 @@ def render_idle(found: Growth) -> str:
     return (
         f"{found.idle.lanes:,} lanes on one worker, leases of {found.idle.lease:g} s: "
         f"{spread_text(found.idle.percent, lambda value: f'{value:.1f} %')} of one core "
-        "(the aim is under 2 %).\n"
+        "(the target is under 2 %).\n"
     )
 
 

@@ -93,8 +93,8 @@ def render_model(model: Model, sizes: Sequence[tuple[int, int, int]] = _SIZES) -
     words = (
         f"One shard of Redis carries {model.shard:,.0f} messages a second, one worker "
         f"{model.worker:,.0f}, one lane on one partition {model.partition:,.0f} (unbatched, as "
-        "measured by the bare loop). Keys that are used equally often fall unevenly: the busiest "
-        f"of 64 partitions gets {skew(64):.2f} times the average ({_KEYS:,} keys hashed)."
+        "measured by the bare loop). Keys spread unevenly, even if all are used equally often: the "
+        f"busiest of 64 partitions gets {skew(64):.2f} times the average ({_KEYS:,} keys hashed)."
     )
     lines = [
         words,
@@ -107,9 +107,9 @@ def render_model(model: Model, sizes: Sequence[tuple[int, int, int]] = _SIZES) -
         lines.append(f"| {' | '.join(map(str, size))} | {rate:,.0f} | {first} |")
     hour = _AIM * 3600 * model.bytes_each / 2**40
     words = (
-        f"The last line is the least that carries {_AIM:,} a second. While Pulsar is away, that "
-        f"rate fills Redis with {_AIM * model.bytes_each / 2**30:.1f} GiB a second, "
-        f"{hour:.1f} TiB an hour: memory is what an outage breaks first."
+        f"The last line is the smallest system that carries {_AIM:,} a second. While Pulsar is "
+        f"away, that rate fills Redis with {_AIM * model.bytes_each / 2**30:.1f} GiB a second, "
+        f"{hour:.1f} TiB an hour: an outage exhausts memory first."
     )
     lines += ["", words]
     return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ from .growth_figures import Growth, render_costs, render_idle, render_memory, re
 from .model import Model, render_model
 from .profile_figures import Profile, render_profile
 from .readme import NOT_MEASURED, replace_block
-from .table import measured_on, render, render_groups
+from .table import MAIN, measured_on, render_groups, render_summary
 from .targets import render_targets
 
 __all__ = ["PERFORMANCE", "README", "RESULTS", "blocks", "save", "write_pages"]
@@ -59,9 +59,10 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     sizes = ("size-1000", "size-10000", "size-500000")
     model = Model.of(report, growth, profile) if report and growth and profile else None
     return {
-        README: {"": say(report, render)},
+        README: {"": say(report, render_summary)},
         PERFORMANCE: {
             "targets": say(report, render_targets),
+            "main": say(report, lambda found: render_groups(found, MAIN)),
             "sizes": say(report, lambda found: render_groups(found, sizes), "sizes"),
             "lanes": say(report, lambda found: render_groups(found, ("lanes",)), "lanes"),
             "machine": say(report, measured_on),

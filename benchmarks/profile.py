@@ -92,7 +92,7 @@ class _Work:
         app = make_app(self._config)
         stargate = Stargate.of(app)
         # A survey that finds no worker would start an owner while the caller is looked at.
-        vars(stargate)["_require_owner"] = lambda: None
+        vars(stargate.runtime)["require_owner"] = lambda: None
         settling = Settling(self._client, app, None)
 
         def put(count: int) -> None:

@@ -48,7 +48,7 @@ class _Noting:
 def records(app: Celery, count: int, options: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     """Return records and outcomes as Redis gives them to an owner."""
     stargate, noting = Stargate.of(app), _Noting()
-    stargate.__dict__["lanes"] = noting
+    stargate.runtime.__dict__["outbox"] = noting
     given = dict(options)
     on_ack = given.pop("on_ack", None)
     for number in range(count):

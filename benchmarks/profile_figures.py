@@ -51,15 +51,15 @@ class Profile(msgspec.Struct, frozen=True):
 
 def render_profile(found: Profile) -> str:
     """Return the table."""
-    lines = ["| | µs of CPU a message | spent in |", "|---|---|---|"]
+    lines = ["| | µs of CPU per message | spent in |", "|---|---|---|"]
     for thread in found.threads:
         parts = ", ".join(f"{part.name} {part.micros:.0f}" for part in thread.parts)
         lines.append(f"| {thread.title} | {spread_text(thread.micros, _micros)} | {parts} |")
     machine = ", ".join(found.machine.values())
     words = (
         f"Measured {found.date[:10]} by `python -m benchmarks.profile`: {found.messages:,} "
-        "messages a round. A thread's CPU is what its clock says; what it is spent in is found "
-        f"by looking at its stack each millisecond, and adds up to that. Machine: {machine}."
+        "messages a round. A thread's CPU time is that of its own clock. Samples of its stack, one "
+        f"each millisecond, divide that time among the modules. Machine: {machine}."
     )
     lines += ["", words]
     return "\n".join(lines) + "\n"

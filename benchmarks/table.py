@@ -6,15 +6,57 @@ from collections.abc import Callable, Collection, Iterable
 
 from .figures import Figure, Group, Report, Spread
 
-__all__ = ["measured_on", "render", "render_groups", "render_groups_of", "spread_text"]
+__all__ = [
+    "measured_on",
+    "render",
+    "render_groups",
+    "render_groups_of",
+    "render_summary",
+    "spread_text",
+]
 
-#: The groups in the README; the others stand in docs/performance.md.
+#: The groups of the main comparison in docs/performance.md; each other group has its own block.
 MAIN = ("", "drain", "delay", "one", "bulk")
+#: What the README shows of the run: rivals by name, each with the group's first one beside it.
+SUMMARY = (
+    "native-prefork",
+    "lane-results",
+    "lane-on-ack",
+    "delay-lane",
+    "delay-produce-many",
+    "lane-get",
+    "bulk-many",
+)
 
 
 def render(report: Report, names: Collection[str] = MAIN) -> str:
     """Return the tables of some groups, and what they were measured on."""
     return render_groups(report, names) + "\n" + measured_on(report)
+
+
+def render_summary(report: Report, names: Collection[str] = SUMMARY) -> str:
+    """Return the few lines of the README: some rivals, each against the first of its group."""
+    lines = ["| | compared with | ratio | |", "|---|---|---|---|"]
+    for group in report.groups:
+        for figure in group.figures[1:]:
+            if figure.name in names:
+                first = group.figures[0].title
+                ratio = spread_text(figure.ratio, _short)
+                lines.append(f"| {figure.title} | {first} | {ratio} | {_absolute(figure)} |")
+    words = (
+        f"Measured {report.date[:10]}, {report.rounds} rounds, messages of {report.payload_bytes} "
+        f"bytes, on one machine for all servers ({', '.join(report.machine.values())}). A ratio "
+        "above 1 is faster; in brackets the lowest and the highest round. [Performance]"
+        "(docs/performance.md) has all rivals, sizes and costs, and `make bench` measures them on "
+        "your machine."
+    )
+    return "\n".join([*lines, "", words]) + "\n"
+
+
+def _absolute(figure: Figure) -> str:
+    if figure.p50 is not None:
+        return f"{_short(figure.p50.median)} ms each"
+    return f"{_count(figure.rate.median)} per second"
 
 
 def render_groups(report: Report, names: Collection[str]) -> str:
@@ -33,9 +75,9 @@ def measured_on(report: Report) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
     words = (
         f"Measured {report.date[:10]} in one run of `python -m benchmarks`: "
-        f"{report.rounds} rounds, in each of which every rival ran once, one after the other, on "
-        f"the same servers; messages of {report.payload_bytes} bytes. A ratio is the median of the "
-        "rounds' ratios; in brackets the lowest and the highest round.\n\n"
+        f"{report.rounds} rounds. In each round every rival ran once, one after the other, on the "
+        f"same servers, with messages of {report.payload_bytes} bytes. A ratio is the median of "
+        "the rounds' ratios; in brackets are the lowest and the highest round.\n\n"
         f"Machine: {machine}.\n\nVersions: {versions}."
     )
     parts = [words]

@@ -1,4 +1,4 @@
-"""What is aimed at, as ratios within one run, and what the run found. No I/O."""
+"""The targets, as ratios within one run, and what the run measured. No I/O."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ __all__ = ["render_targets"]
 
 
 def render_targets(report: Report) -> str:
-    """Return the table: what is aimed at, what was measured in the same rounds, and whether it is
-    reached by the median."""
+    """Return the table: each target, what was measured, and whether the median reaches it."""
     found = {figure.name: figure for group in report.groups for figure in group.figures}
-    lines = ["| | aim | measured | |", "|---|---|---|---|"]
+    lines = ["| | target | measured | |", "|---|---|---|---|"]
     for words, aim, at_least, measure in _TARGETS:
         try:
             values = measure(found)

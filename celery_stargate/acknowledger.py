@@ -1,38 +1,18 @@
-"""The acknowledger: owns lanes, in one thread with one event loop, for as long as it is started."""
+"""The acknowledger: keeps contexts pending, owns lanes, and settles what is acknowledged."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import random
-import socket
-import threading
-import time
-import uuid
-import weakref
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Self
 
-from celery_stargate.app import Stargate
-from celery_stargate.calls.prepare import check_context
-from celery_stargate.delivery.owner import Tools
-from celery_stargate.delivery.supervisor import Supervisor
-from celery_stargate.effects.run import Effects
-from celery_stargate.effects.signatures import Callbacks
-from celery_stargate.lanes.connections import are_results_beside, connect_async
-from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
-from celery_stargate.lanes.record import Record, Settled
-from celery_stargate.model.durations import read_timeout
-from celery_stargate.model.options import ProducerOptions
-from celery_stargate.model.outcome import Outcome
-from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.deduplication import require_deduplication
-from celery_stargate.pulsar.endpoint import Endpoint
-from celery_stargate.pulsar.producer import Producer
-from celery_stargate.support.log import logger
+from celery_stargate.calls.contexts import Contexts
+from celery_stargate.calls.given import Callback, Timeout
+from celery_stargate.calls.prepare import CallOptions
+from celery_stargate.calls.runtime import Runtime
+from celery_stargate.delivery.thread import DeliveryThread
+from celery_stargate.lanes.record import Settled
+from celery_stargate.model.outcome import Outcome, Receipt
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -71,24 +51,13 @@ class Acknowledger:
         on_done: Callable[[Settled], None] | None = None,
         done_matters: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._stargate = Stargate.of(app)
         self._app = app
-        self._settings = self._stargate.settings
-        self._redis_url = self._stargate.redis_url
-        self._revoked = revoked or (lambda context: False)
-        self._effects = Effects(
-            app,
-            self._stargate.lanes,
-            hostname,
-            on_done,
-            done_matters=done_matters,
-            beside_lanes=are_results_beside(app.conf.result_backend, self._redis_url),
+        runtime = Runtime.of(app)
+        effects = runtime.make_effects(hostname, on_done, done_matters)
+        self._contexts = Contexts(runtime, effects)
+        self._delivery = DeliveryThread(
+            runtime.settings, runtime.connections, effects, revoked or (lambda context: False)
         )
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._crew: Supervisor | None = None
-        self._stop = threading.Event()
-        _alive.add(self)
 
     def __enter__(self) -> Self:
         self.start()
@@ -100,41 +69,28 @@ class Acknowledger:
     @property
     def running(self) -> bool:
         """Whether its thread is alive in this process."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._delivery.running
 
     def start(self) -> None:
-        """Start owning lanes, in a thread of its own. Started twice, it runs once."""
-        if self.running:
-            return
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._work, name="stargate", daemon=True)
-        self._thread.start()
+        """Start owning lanes, in a thread of its own. A second start changes nothing."""
+        self._delivery.start()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop: send nothing new, wait for what is in flight, and give the lanes back.
+        """Stop: send nothing new, wait for what is in flight, and release the lanes.
 
         Arguments:
             timeout: seconds to wait for receipts; by default ``stargate_drain_timeout``.
         """
-        drain = self._settings.drain_timeout if timeout is None else timeout
-        self._stop.set()
-        loop, crew, thread = self._loop, self._crew, self._thread
-        if loop is not None and crew is not None:
-            try:
-                loop.call_soon_threadsafe(crew.stop, drain)
-            except RuntimeError:
-                logger.debug("the acknowledger's loop has ended already")
-        if thread is not None:
-            # Beyond the drain: closing sockets, releasing leases, the effects under way.
-            thread.join(drain + 15.0)
-            if thread.is_alive():
-                logger.error("the acknowledger did not stop within %.0f s", drain + 15.0)
-        self._thread = None
+        self._delivery.stop(timeout)
 
     def produce(
-        self, context: str, on_ack: Any = None, on_error: Any = None, timeout: Any = None
-    ) -> Future[Any]:
-        """Record a context without a message, which somebody acknowledges with :meth:`ack`.
+        self,
+        context: str,
+        on_ack: Callback | None = None,
+        on_error: Callback | None = None,
+        timeout: Timeout | None = None,
+    ) -> Future[Receipt]:
+        """Record a context without a message, which :meth:`ack` acknowledges.
 
         Arguments:
             context: its id.
@@ -148,140 +104,27 @@ class Acknowledger:
 
         Raises:
             ContextInUse: it is pending already.
-            InvalidMessage: the context is no printable text, or a callback is no signature.
-            StoreUnavailable: Redis did not answer.
+            InvalidMessage: the context is not printable text, or a callback is no signature.
+            StoreUnavailable: Redis did not answer in bounded time.
         """
-        check_context(context)
-        callbacks = Callbacks.freeze(on_ack, on_error, self._app)
-        if timeout is not None:
-            seconds = read_timeout(timeout)
-        elif callbacks:
-            seconds = self._settings.options.delivery_timeout
-        else:
-            seconds = self._settings.produce_timeout
-        inbox = self._stargate.inbox
-        # Where nobody owns the lane, the one who waits sees to the deadline.
-        overdue = partial(self._stargate.settle_overdue_of, (CONTEXTS_LANE,))
-        ticket = inbox.expect((time.monotonic() + seconds, overdue))
-        try:
-            self._stargate.lanes.put(
-                CONTEXTS_LANE,
-                Record(
-                    context,
-                    on_ack=callbacks.on_ack,
-                    on_error=callbacks.on_error,
-                    inbox=ticket.address,
-                ),
-                (),
-                timeout=seconds,
-                exclusive=True,
-            )
-        except BaseException:
-            inbox.forget(ticket)
-            raise
-        return ticket.future
+        return self._contexts.expect(
+            context, CallOptions.read(self._app, on_ack, on_error, timeout)
+        )
 
     def ack(self, outcome: Outcome) -> bool:
         """Give a context its outcome, from any process.
 
-        A receipt counts from anyone. A failure counts for a context without a message; for a
-        message only Pulsar's word to the lane's owner does.
+        A receipt counts from any process. A failure counts only for a context without a message:
+        the failure of a message is decided by Pulsar's answer to the lane's owner.
+
+        Arguments:
+            outcome: a receipt or a failure; its ``context`` is the id.
 
         Returns:
-            Whether this call settled it. A second, late or unknown one is logged, and harms
+            Whether this call settled it. A second, late or unknown outcome is logged, and changes
             nothing.
 
         Raises:
-            StoreUnavailable: Redis did not answer.
+            StoreUnavailable: Redis did not answer in bounded time.
         """
-        lanes = self._stargate.lanes
-        for lane in self._candidates(outcome):
-            word, settled = lanes.settle(lane, outcome)
-            if settled is not None:
-                done = self._effects.run([settled])
-                lanes.finish(lane, done)
-                return True
-            if word != "late":
-                break
-        else:
-            word = "late"
-        logger.info("an outcome for context %r changed nothing: %s", outcome.context, word)
-        return False
-
-    def _candidates(self, outcome: Outcome) -> list[Lane]:
-        if outcome.topic is not None:
-            topic, options = self._stargate.resolve(outcome.topic)
-            return [Lane(str(topic), index) for index in range(options.lane_count)]
-        _, lanes = self._stargate.lanes.survey()
-        return [CONTEXTS_LANE, *(lane for lane in lanes if lane != CONTEXTS_LANE)]
-
-    def _work(self) -> None:
-        """Run the loop, and again should it fail, until stopped."""
-        wait = 0.5
-        while not self._stop.is_set():
-            try:
-                asyncio.run(self._main())
-            except Exception:
-                logger.exception("the acknowledger failed; it starts again in %.1f s", wait)
-                self._stop.wait(wait)
-                wait = min(wait * 2, 10.0)
-        self._crew = self._loop = None
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, thread_name_prefix="stargate-effects")
-        try:
-            self._crew = self._make_crew(executor)
-            if self._stop.is_set():
-                return
-            await self._crew.run()
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-
-    def _make_crew(self, executor: ThreadPoolExecutor) -> Supervisor:
-        settings = self._settings
-        return Supervisor(
-            settings,
-            connect_async(self._redis_url),
-            connect_async(self._redis_url),
-            partial(
-                Tools,
-                producer=self._make_producer,
-                deduplicates=self._deduplicates,
-                effects=self._effects,
-                executor=executor,
-                lease=settings.lease,
-                receipt_timeout=settings.receipt_timeout,
-                idle_timeout=settings.idle_timeout,
-                revoked=self._revoked,
-            ),
-            name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}",
-            shuffle=random.shuffle,
-        )
-
-    def _make_producer(
-        self, topic: Topic, options: ProducerOptions, query: Mapping[str, str]
-    ) -> Producer:
-        return Producer(Endpoint.of(self._settings), topic, options, urlencode(query))
-
-    async def _deduplicates(self, topic: Topic, options: ProducerOptions) -> None:
-        endpoint = Endpoint.of(self._settings)
-        await require_deduplication(endpoint, topic, options, self._make_producer)
-
-    def drop_after_fork(self) -> None:
-        """In a forked child: let go of what the parent owns, without a word on its sockets."""
-        crew, self._crew, self._loop, self._thread = self._crew, None, None, None
-        if crew is not None:
-            crew.close_inherited()
-
-
-#: All acknowledgers of this process, for its forked children.
-_alive: weakref.WeakSet[Acknowledger] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for acknowledger in list(_alive):
-        acknowledger.drop_after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+        return self._contexts.settle(outcome)

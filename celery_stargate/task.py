@@ -1,63 +1,71 @@
-"""Produce tasks: Celery tasks whose work is to get a message surely to Pulsar."""
+"""Produce tasks: Celery tasks that publish a message to Pulsar and end with its receipt."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 from celery import shared_task, uuid
 from celery.backends.base import DisabledBackend
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
-from celery_stargate.effects.signatures import Callbacks, pack
+from celery_stargate.calls.arguments import Arguments, canonical, shown
+from celery_stargate.calls.given import DelayGiven, OneMessage
+from celery_stargate.calls.lane_producer import LaneProducer
+from celery_stargate.calls.prepare import Call, CallOptions, prepare
+from celery_stargate.calls.runtime import Runtime
+from celery_stargate.calls.single import produce_in_process
+from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
-from celery_stargate.model.durations import read_timeout, until
-from celery_stargate.model.message import Message
 
 if TYPE_CHECKING:
-    from celery import Celery
-
-    from celery_stargate.app import Stargate
-    from celery_stargate.calls.prepare import Call
+    from celery.canvas import Signature
 
 __all__ = ["ProduceResult", "ProduceTask", "produce_task"]
 
-#: How long the owner of a lane has, past a deadline, before one who waits settles, in seconds.
-_OWNER_GRACE_PERIOD = 1.0
+#: An owner of the lane that is alive settles first; the waiter settles after it.
+_PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
 
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
+_OWN_QUEUE = ("queue", "exchange", "routing_key")
+
+#: The result of one message is its receipt as a dict, of a list the list of such dicts.
+_Receipt = dict[str, Any]
+_Found = TypeVar("_Found")
 
 
-class ProduceResult(AsyncResult):  # type: ignore[type-arg]
-    """The result of a produce task: the receipt, or the list of receipts."""
+class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # as Celery has it
+    """The result of a produce task: the receipt, or the list of receipts, as dicts."""
 
-    #: When the call's deadline passes (monotonic), and what settles it then; None where the call
-    #: was made elsewhere.
+    #: The call's deadline (monotonic), and what settles it then; None where the call was made in
+    #: another process.
     _overdue: tuple[float, Callable[[], None]] | None = None
 
-    def see_to(self, deadline: float, settle: Callable[[], None]) -> None:
-        """Have the one who waits settle the call past its deadline: nobody else may be alive.
+    def enforce_deadline(self, deadline: float, settle: Callable[[], None]) -> None:
+        """Let :meth:`get` settle the call past its deadline: no owner may be alive then.
 
         Arguments:
-            deadline: by the monotonic clock.
+            deadline: of the call, by the monotonic clock.
             settle: settles what is overdue of the call.
         """
         self._overdue = deadline, settle
 
-    def get(self, timeout: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def get(self, timeout: float | None = None, *args: Any, **kwargs: Any) -> _Found:
         """Wait for the receipt, as ``AsyncResult.get`` does.
+
+        Arguments:
+            timeout: seconds to wait at most; None: as long as it takes.
+            args, kwargs: as those of ``AsyncResult.get``.
 
         Raises:
             ConfigurationError: the app has no result backend, so there is nothing to wait for.
-            ProduceError: the message was refused, or nobody can know.
+            ProduceError: the message was refused, or its outcome is unknown.
             ProduceTimeout: its deadline passed.
             celery.exceptions.TimeoutError: ``timeout`` passed first; the message goes on.
         """
@@ -66,30 +74,34 @@ class ProduceResult(AsyncResult):  # type: ignore[type-arg]
                 "the app has no result backend to wait by: set result_backend, or use "
                 "stargate.produce(msg), which waits without one"
             )
+        wait = super().get
+        if self._overdue is None:
+            return cast("_Found", wait(timeout, *args, **kwargs))
         end = math.inf if timeout is None else time.monotonic() + timeout
-        while self._overdue is not None:
-            deadline, settle = self._overdue
-            # An owner that is alive comes first.
-            moment = max(deadline, time.monotonic()) + _OWNER_GRACE_PERIOD
-            if moment >= end:
-                timeout = max(0.0, end - time.monotonic())
-                break
+        found: list[Any] = []
+
+        def done(pause: float) -> bool:
+            now = time.monotonic()
+            moment = min(now + pause, end)
             try:
-                return super().get(moment - time.monotonic(), *args, **kwargs)
+                found.append(wait(max(0.0, moment - now), *args, **kwargs))
             except CeleryTimeout:
-                if time.monotonic() < moment:
+                # Ours, unless it came early, or the caller's own time is over.
+                if time.monotonic() < moment or moment == end:
                     raise
-            settle()
-        return super().get(timeout, *args, **kwargs)
+            return bool(found)
+
+        Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
+        return cast("_Found", found[0])
 
 
 class ProduceTask(OutcomeTask):
-    """A task that publishes to Pulsar, and is done when the receipt is there.
+    """A task that publishes to Pulsar, and succeeds when the receipt has arrived.
 
     ``delay(message, topic=…, on_ack=…, on_error=…, delivery_timeout=…, via=…)`` checks the
-    message and records it in a lane before it returns; no worker's pool has a part in it. The
-    result is the receipt as a dict (:meth:`Receipt.to_dict <celery_stargate.Receipt>`), for a list
-    of messages the list of receipts, in order.
+    message and records it in a lane before it returns; no pool of a worker takes part. The result
+    is the receipt as a dict (:meth:`Receipt.to_dict <celery_stargate.Receipt>`), for a list of
+    messages the list of receipts, in order.
 
     ``delay`` and ``apply_async`` raise, with nothing recorded:
 
@@ -112,7 +124,23 @@ class ProduceTask(OutcomeTask):
 
     Strategy = "celery_stargate.worker.strategy:produce"
 
-    def apply_async(
+    @overload
+    def delay(
+        self, message: list[Any], **options: Unpack[DelayGiven]
+    ) -> ProduceResult[list[_Receipt]]: ...
+    @overload
+    def delay(
+        self, message: OneMessage, **options: Unpack[DelayGiven]
+    ) -> ProduceResult[_Receipt]: ...
+    def delay(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
+        """Record the message in its lane.
+
+        Raises:
+            As the class says.
+        """
+        return self.apply_async(args, kwargs)
+
+    def apply_async(  # Celery's own signature
         self,
         args: Any = None,
         kwargs: Any = None,
@@ -122,79 +150,88 @@ class ProduceTask(OutcomeTask):
         link_error: Any = None,
         shadow: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> ProduceResult[Any]:
         """Record the message in its lane; the arguments are those of ``Task.apply_async``.
 
         Raises:
             As the class says.
         """
-        from celery_stargate.app import Stargate
-
-        app = self.app
-        stargate = Stargate.of(app)
+        runtime = Runtime.of(self.app)
         task_id = task_id or uuid()
-        given = self.arguments(args, kwargs)
-        via = options.pop("via", None) or given.pop("via", None) or stargate.settings.via
+        given = Arguments.read(args, kwargs)
+        by_lane = self._goes_by_lane(runtime, options.pop("via", None) or given.via, options)
+        call, asked = self.checked(runtime, given, task_id)
+        # The payload stays out of what Celery shows of the arguments in events and logs.
+        options.setdefault("argsrepr", shown(call))
+        options.setdefault("kwargsrepr", "{}")
+        message = (canonical(given.message),)
+        if not by_lane:
+            kept = _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
+            sent = super().apply_async(
+                message, kept, task_id, producer, link, link_error, shadow, **options
+            )
+            return cast("ProduceResult[Any]", sent)
+        expires = options.get("expires", getattr(self, "expires", None))
+        seconds = asked.seconds_of_task(call, expires, self.app)
+        deadline = time.monotonic() + seconds
+        # Celery publishes these arguments nowhere: the record has the packed callbacks.
+        kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
+        lane: Any
+        with closing(LaneProducer(runtime, call, asked.callbacks, seconds)) as lane:
+            result = super().apply_async(
+                message, kept, task_id, lane, link, link_error, shadow, **options
+            )
+        if isinstance(result, ProduceResult):
+            lanes = tuple(call.lanes)
+            result.enforce_deadline(deadline, lambda: runtime.settle_overdue(lanes))
+        return cast("ProduceResult[Any]", result)
+
+    def _goes_by_lane(self, runtime: Runtime, via: Any, options: Mapping[str, Any]) -> bool:
+        """Return whether a call goes into its lane at once, and not by Celery's broker.
+
+        Raises:
+            InvalidMessage: ``via`` is neither of the two.
+        """
+        via = via or runtime.settings.via
         if via not in ("lane", "broker"):
             raise InvalidMessage(f"via must be 'lane' or 'broker', not {via!r}")
-        call = self.prepare(stargate, given, task_id)
-        callbacks = Callbacks.freeze(given.get("on_ack"), given.get("on_error"), app)
-        # The payload stays out of what Celery shows of the arguments in events and logs.
-        options.setdefault("argsrepr", _shown(call))
-        options.setdefault("kwargsrepr", "{}")
-        message = _canonical(given.pop("message"))
-        rest = {name: value for name, value in given.items() if value is not None}
-        if "delivery_timeout" in rest:
-            rest["delivery_timeout"] = read_timeout(rest["delivery_timeout"])
-        rest |= callbacks.unpacked()
-        own_queue = any(
-            getattr(self, each, None) is not None for each in ("queue", "exchange", "routing_key")
-        )
-        overdue: float | None = None
-        if not app.conf.task_always_eager and not (
-            via == "broker" or own_queue or any(options.get(each) for each in _BROKER_OPTIONS)
-        ):
-            timeout = given.get("delivery_timeout")
-            timeout = call.options.delivery_timeout if timeout is None else read_timeout(timeout)
-            expires = options.get("expires", getattr(self, "expires", None))
-            if expires is not None:
-                timeout = min(timeout, until(expires, app))
-            producer = _LanePublisher(app, stargate, call, timeout, callbacks)
-            overdue = time.monotonic() + timeout
-        with _closing(producer):
-            result = super().apply_async(
-                (message,), rest, task_id, producer, link, link_error, shadow, **options
-            )
-        if overdue is not None and isinstance(result, ProduceResult):
-            result.see_to(overdue, partial(stargate.settle_overdue_of, tuple(call.lanes)))
-        return result
+        if via == "broker" or self.app.conf.task_always_eager:
+            return False
+        own_queue = any(getattr(self, each, None) is not None for each in _OWN_QUEUE)
+        return not own_queue and not any(options.get(each) for each in _BROKER_OPTIONS)
 
-    def prepare(self, stargate: Stargate, given: Mapping[str, Any], context: str) -> Call:
-        """Check a call's arguments, and return what it records.
+    def checked(self, runtime: Runtime, given: Arguments, context: str) -> tuple[Call, CallOptions]:
+        """Check a call's arguments, and return what it records and what it asks for.
 
         Raises:
             InvalidMessage, ConfigurationError: as the class says.
         """
-        if given.get("delivery_timeout") is not None:
-            read_timeout(given["delivery_timeout"])
-        topic = given.get("topic")
-        if topic is not None:
-            return stargate.prepare(given["message"], context, topic)
-        return stargate.prepare(given["message"], context, self.topic, self.producer_options)
+        # A topic of the call has the options of that topic, not those of the task.
+        topic, options = (
+            (self.topic, self.producer_options) if given.topic is None else (given.topic, None)
+        )
+        call = prepare(runtime.settings, given.message, context, topic, options)
+        asked = CallOptions.read(runtime.app, given.on_ack, given.on_error, given.delivery_timeout)
+        return call, asked
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> ProduceResult:
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> ProduceResult[Any]:
         """Return the result of a call by its id."""
         return ProduceResult(
             task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs
         )
 
-    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
         """Return a signature; a ``(key, payload)`` in it becomes a mapping, which JSON keeps."""
         if args:
-            args = (_canonical(args[0]), *args[1:])
+            args = (canonical(args[0]), *args[1:])
         return super().signature(args, *starargs, **starkwargs)
 
     subtask = signature
+
+    if TYPE_CHECKING:
+
+        def s(self, *args: Any, **kwargs: Any) -> Signature[Any]:
+            """Return a signature; Celery's types leave open what its task returns."""
 
     def in_process(self, message: Any, **given: Any) -> Any:
         """Publish and wait in this process, callbacks included; what a direct call does.
@@ -203,37 +240,10 @@ class ProduceTask(OutcomeTask):
             ProduceError, ProduceTimeout: there was no receipt.
             As the class says, else.
         """
-        from celery_stargate.app import Stargate
-
-        stargate = Stargate.of(self.app)
-        return stargate.produce_in_process(self, {"message": message, **given})
-
-    @staticmethod
-    def arguments(args: Any, kwargs: Any) -> dict[str, Any]:
-        """Return the arguments of a call by their names.
-
-        Raises:
-            TypeError: one is unknown, or there is no message, or more than one.
-        """
-        positional = tuple(args or ())
-        given = dict(kwargs or {})
-        if len(positional) > 1 or (positional and "message" in given):
-            raise TypeError(
-                f"a produce task takes one message, and {len(positional)} positional arguments "
-                "were given; give several messages as one list"
-            )
-        if positional:
-            given["message"] = positional[0]
-        unknown = given.keys() - _ARGUMENTS
-        if unknown or "message" not in given:
-            raise TypeError(
-                f"a produce task takes message, topic, on_ack, on_error, delivery_timeout and via; "
-                f"{'unknown: ' + ', '.join(sorted(unknown)) if unknown else 'no message was given'}"
-            )
-        return given
-
-
-_ARGUMENTS = {"message", "topic", "on_ack", "on_error", "delivery_timeout", "via"}
+        runtime = Runtime.of(self.app)
+        context = self.request.id or uuid()
+        call, asked = self.checked(runtime, Arguments(message, **given), context)
+        return produce_in_process(runtime, call, asked)
 
 
 #: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.
@@ -242,106 +252,7 @@ produce_task: ProduceTask = shared_task(bind=True, base=ProduceTask, name=Produc
 )
 
 
-def _canonical(message: Any) -> Any:
-    """Return a message in a form that JSON keeps: a tuple would come back as a list of two."""
-    match message:
-        case tuple() if len(message) == 2:
-            return {"key": message[0], "payload": message[1]}
-        case Message():
-            return message.to_dict()
-        case list():
-            return [_canonical(each) for each in message]
-        case {"deliver_after": timedelta() as wait, **rest}:
-            return {**rest, "deliver_after": wait.total_seconds()}
-    return message
-
-
-def _shown(call: Call) -> str:
-    count = len(call.parts)
-    return f"(<{count} message{'s' if count > 1 else ''} for {call.topic}>,)"
-
-
-class _LanePublisher:
-    """Stand where Celery expects a kombu producer, and put the task's message into its lane.
-
-    ``Task.apply_async(producer=…)`` needs of it ``publish``, and a ``connection`` that translates
-    errors; the RPC result backend asks for a ``channel`` (``celery.app.base``,
-    ``celery.backends.rpc``).
-    """
-
-    serializer = None
-
-    def __init__(
-        self,
-        app: Celery,
-        stargate: Stargate,
-        call: Call,
-        timeout: float,
-        callbacks: Callbacks,
-    ) -> None:
-        self._app = app
-        self._stargate = stargate
-        self._call = call
-        self._timeout = timeout
-        self._callbacks = callbacks
-        self._acquired: Any = None
-
-    @property
-    def connection(self) -> _LanePublisher:
-        return self
-
-    # StoreUnavailable is an OperationalError already: there is nothing to translate, or to add.
-    recoverable_connection_errors = ()
-
-    @contextmanager
-    def _reraise_as_library_errors(self) -> Iterator[None]:
-        yield
-
-    def revive(self, connection: object) -> None:
-        """Have nothing to revive: redis-py connects again by itself."""
-
-    @property
-    def channel(self) -> Any:
-        return self._producer.channel
-
-    @property
-    def _producer(self) -> Any:
-        if self._acquired is None:
-            self._acquired = self._app.producer_pool.acquire(block=True, timeout=10.0)
-        return self._acquired
-
-    def publish(self, body: Any, headers: Any = None, **properties: Any) -> None:
-        """Record the task's message; a ``task-sent`` event goes to Celery's broker."""
-        if not headers or headers.get("id") != self._call.context:
-            self._producer.publish(body, headers=headers, **properties)
-            return
-        embed = body[2] if len(body) > 2 else {}
-        request = {
-            **{name: value for name, value in headers.items() if value is not None},
-            **{name: value for name, value in embed.items() if value is not None},
-            "correlation_id": properties.get("correlation_id"),
-            "reply_to": properties.get("reply_to"),
-        }
-        if properties.get("priority") is not None:
-            request["delivery_info"] = {"priority": properties["priority"], "redelivered": False}
-        self._stargate.put(
-            self._call,
-            self._timeout,
-            task=headers["task"],
-            request=pack("a link, chain, chord or header of the call", request),
-            callbacks=self._callbacks,
-        )
-
-    def close(self) -> None:
-        if self._acquired is not None:
-            self._acquired.release()
-            self._acquired = None
-
-
-@contextmanager
-def _closing(producer: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if isinstance(producer, _LanePublisher):
-            producer.close()
+def _kept(topic: Any, timeout: float | None, **callbacks: Any) -> dict[str, Any]:
+    """Return the keyword arguments that are given."""
+    every = {"topic": topic, "delivery_timeout": timeout, **callbacks}
+    return {name: value for name, value in every.items() if value is not None}

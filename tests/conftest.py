@@ -9,8 +9,13 @@ import pytest
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
 
+# It runs in an environment of its own: `tox -e pytest-celery`.
+collect_ignore = ["pytest_celery"]
+
 _HERE = Path(__file__).parent
 _FOLDERS = ("unit", "simulation", "contract", "integration", "acceptance")
+#: They are no module's own tests: what they reach counts nowhere, and takes them longer.
+_UNMEASURED = ("simulation", "acceptance")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -19,3 +24,5 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         folder = item.path.relative_to(_HERE).parts[0]
         if folder in _FOLDERS:
             item.add_marker(folder)
+        if folder in _UNMEASURED:
+            item.add_marker("no_cover")

@@ -1,8 +1,13 @@
-"""Check that the pages say what is so: `python -m tools.check_docs`.
+"""Check the pages against the code: `python -m tools.check_docs`.
 
-Programs compile, and those that name a file are that file; links lead somewhere; the settings'
-page lists exactly the settings with their defaults; the benchmark's tables are those of its JSON;
-each test that a page names exists.
+* A program in a page compiles; one that names a file is that file.
+* A link leads to a file and a heading that exist.
+* Each file, test and setting that a page names exists.
+* The settings' page lists exactly the settings, with their defaults.
+* Each error and log line in docs/troubleshooting.md is in the code.
+* Each line that docs/mutations.toml explains is in its file.
+* The benchmarks' figures are those of their JSON files.
+* The generated parts are up to date, or say that they are not (tools/generated.py).
 """
 
 from __future__ import annotations
@@ -10,9 +15,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.pages import blocks
 from benchmarks.readme import block_of
@@ -20,6 +28,7 @@ from celery_stargate.model.fields import PREFIX
 from celery_stargate.model.fields import TABLE as _TABLE
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
+from tools import generated
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +39,15 @@ _LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]*))?\)")
 _SETTING = re.compile(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \| (.*) \|$", re.MULTILINE)
 _TEST = re.compile(r"\b(tests/[\w/]+\.py)(?:::(\w+(?:::\w+)*))?")
 _PROGRAM_LINES = 20
+_SETTING_NAME = re.compile(r"(?<![\w`.-])`?(stargate_[a-z_]+[a-z])\b(?![-/.\w*])")
+_FILES = r"[\w./-]+\.(?:py|lua|md|toml|json)"
+_FILE = re.compile(
+    rf"(?<![\w/.])((?:celery_stargate|tests|tools|benchmarks|examples|docs)/{_FILES})\b"
+)
+#: In docs/architecture.md, whose paths begin below the package.
+_MODULE = re.compile(r"`((?:\w+/)+\w+\.py)`")
+_QUOTE = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+_SECTION = re.compile(r"^## (.*)\n((?:(?!## ).*\n)*)", re.MULTILINE)
 
 
 def pages() -> list[Path]:
@@ -38,7 +56,7 @@ def pages() -> list[Path]:
 
 
 def check_programs(page: Path, text: str) -> Iterator[str]:
-    """Find programs that do not compile, or are not the file that they name."""
+    """Find programs that do not compile, or differ from the file that they name."""
     for found in _BLOCK.finditer(text):
         code, file = found["code"], found["file"]
         try:
@@ -52,7 +70,7 @@ def check_programs(page: Path, text: str) -> Iterator[str]:
         if not path.is_file():
             yield f"{file} does not exist"
         elif path.read_text("utf-8") != code:
-            yield f"the program is not {file}, which it says it is"
+            yield f"the program differs from {file}, which it names"
         if page.name == "README.md" and code.count("\n") > _PROGRAM_LINES:
             yield f"{file} has more than {_PROGRAM_LINES} lines"
 
@@ -94,6 +112,82 @@ def _tests(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
             yield from (f"{node.name}::{name}" for name in _tests(node))
 
 
+def check_files(page: Path, text: str) -> Iterator[str]:
+    """Find names of files that do not exist."""
+    for file in sorted(set(_FILE.findall(text))):
+        if not (ROOT / file).is_file():
+            yield f"{file} does not exist"
+    if page == ROOT / "docs" / "architecture.md":
+        for module in sorted(set(_MODULE.findall(text))):
+            if not (ROOT / "celery_stargate" / module).is_file():
+                yield f"celery_stargate/{module} does not exist"
+
+
+def check_setting_names(text: str) -> Iterator[str]:
+    """Find names of settings that do not exist."""
+    known = {PREFIX + name for name in _TABLE}
+    for name in sorted(set(_SETTING_NAME.findall(text)) - known):
+        yield f"there is no setting {name}"
+
+
+@cache
+def _texts() -> tuple[str, ...]:
+    """Return every text in the package's code, with … for each value that is put into it."""
+    found: list[str] = []
+    for path in (ROOT / "celery_stargate").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Constant(value=str() as text):
+                    found.append(re.sub(r"%[-+.\d]*[a-z]", "…", text))
+                case ast.JoinedStr(values=values):
+                    found.append("".join(_shown(each) for each in values))
+    return tuple(found)
+
+
+def _shown(part: ast.expr) -> str:
+    match part:
+        case ast.Constant(value=str() as text):
+            return text
+        case ast.FormattedValue(value=ast.Name(id="PREFIX")):
+            return PREFIX
+    return "…"
+
+
+def check_quotes(text: str) -> Iterator[str]:
+    """Find errors and log lines that the code does not have, in the tables that quote them."""
+    for title, section in _SECTION.findall(text):
+        if "`ConfigurationError`" not in title and "log" not in title:
+            continue
+        for quote in sorted(set(_QUOTE.findall(section))):
+            pattern = re.compile(".*".join(re.escape(part) for part in quote.split("…")))
+            if not any(pattern.search(each) for each in _texts()):
+                yield f"no error and no log line reads {quote!r}"
+
+
+def check_survivors(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Find explanations in docs/mutations.toml of lines that the code does not have."""
+    for row in rows:
+        path = ROOT / row["file"]
+        if not path.is_file():
+            yield f"{row['file']} does not exist"
+            continue
+        text = path.read_text("utf-8")
+        if path.suffix == ".py":
+            # As tools/mutate.py shows it.
+            text = ast.unparse(ast.parse(text))
+        text = " ".join(text.split())
+        for before, _ in row["changes"]:
+            if before not in text:
+                yield f"{row['file']} has no line {before!r}"
+
+
+def _without_measured(text: str) -> str:
+    """Return a page without what was measured: that names the code of its day."""
+    for name in ("measured", "sources", "state", "profile"):
+        text = re.sub(rf"<!-- {name}:begin -->.*?<!-- {name}:end -->", "", text, flags=re.DOTALL)
+    return text
+
+
 def defaults() -> dict[str, object]:
     """Return each setting's default, by its name."""
     found: dict[str, object] = {}
@@ -124,7 +218,7 @@ def check_settings(text: str) -> Iterator[str]:
             yield f"the default of {PREFIX}{name} is {shown}, not {default.strip()}"
         under_query = setting.parameter is not None
         if setting.of_topic != (under_query or "*Per topic.*" in meaning or "with_keys" in name):
-            yield f"{PREFIX}{name}: *per topic* is said wrongly"
+            yield f"{PREFIX}{name}: *Per topic.* is missing, or does not belong there"
 
 
 def check_figures(text: str, named: Mapping[str, str]) -> Iterator[str]:
@@ -136,7 +230,10 @@ def check_figures(text: str, named: Mapping[str, str]) -> Iterator[str]:
             yield str(error)
             continue
         if found != block:
-            yield f"the figures {name or 'here'} are not those of benchmarks/results; `make bench`"
+            yield (
+                f"the block {name or 'benchmark'} differs from benchmarks/results: run "
+                "`python -m benchmarks.pages`"
+            )
 
 
 def problems() -> Iterator[tuple[Path, str]]:
@@ -144,7 +241,13 @@ def problems() -> Iterator[tuple[Path, str]]:
     measured = blocks()
     for page in pages():
         text = page.read_text("utf-8")
-        checks = [check_programs(page, text), check_links(page, text), check_tests(text)]
+        today = _without_measured(text)
+        checks = [check_programs(page, text), check_links(page, text), check_tests(today)]
+        checks.append(check_files(page, today))
+        if page.name != "CHANGELOG.md":
+            checks.append(check_setting_names(today))
+        if page == ROOT / "docs" / "troubleshooting.md":
+            checks.append(check_quotes(text))
         if page == ROOT / "docs" / "settings.md":
             checks.append(check_settings(text))
         if page in measured:
@@ -152,6 +255,10 @@ def problems() -> Iterator[tuple[Path, str]]:
         for check in checks:
             for problem in check:
                 yield page, problem
+    survivors = ROOT / "docs" / "mutations.toml"
+    for problem in check_survivors(tomllib.loads(survivors.read_text("utf-8"))["survivors"]):
+        yield survivors, problem
+    yield from generated.problems()
 
 
 def main() -> int:
@@ -159,8 +266,10 @@ def main() -> int:
     found = list(problems())
     for page, problem in found:
         print(f"{page.relative_to(ROOT)}: {problem}", file=sys.stderr)
+    for warning in generated.warnings():
+        print(warning)
     if not found:
-        print(f"{len(pages())} pages say what is so")
+        print(f"{len(pages())} pages agree with the code")
     return 1 if found else 0
 
 

@@ -1,7 +1,7 @@
 """Check an installed wheel against the checkout: all files are there, it imports, its scripts load.
 
 Run it with `python -I`, away from the checkout, so that nothing but installed packages is found.
-Where `STARGATE_TEST_REDIS_URL` names a Redis, that Redis compiles each script.
+Where `STARGATE_SHARED_REDIS_URL` names a Redis, that Redis compiles each script.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
     for name in celery_stargate.__all__:
         assert hasattr(celery_stargate, name), f"{name} is missing"
     texts = scripts(installed)
-    url = os.environ.get("STARGATE_TEST_REDIS_URL")
+    url = os.environ.get("STARGATE_SHARED_REDIS_URL")
     if url:
         with redis.Redis.from_url(url) as client:
             for text in texts:

@@ -1,118 +1,248 @@
-"""Branch coverage of each module by its own tests alone: `python -m tools.coverage_by_module`.
+"""Hold each module's branch coverage by its own tests: `python -m tools.coverage_by_module`.
 
 The own tests of `celery_stargate/lanes/record.py` are `tests/unit/lanes/test_record.py` and
-`tests/integration/lanes/test_record.py`; what other modules' tests reach by the way does not count.
-Each module has a run of its own. Prints a table and writes docs/coverage.md. The integration tests
-want servers: `python -m tools.with_servers` starts them once for all runs.
+`tests/integration/lanes/test_record.py`: what other modules' tests reach does not count. `tox -e
+full` records every test's coverage in one run, with the test's name as context; this program reads
+that data. The floors and the known gaps are in `tools/coverage_floors.toml`.
+
+Exits with 1 when a module is below its floor, when a known gap grew, or when its entry is outdated.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
-import subprocess
+import re
 import sys
 import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from coverage import Coverage
+from coverage import Coverage, CoverageData
+
+from tools.generated import fingerprints, measured_page, record
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "celery_stargate"
-PAGE = ROOT / "docs" / "coverage.md"
+PACKAGE = "celery_stargate"
+DATA = ROOT / ".tox" / "coverage.data"
+FLOORS = ROOT / "tools" / "coverage_floors.toml"
+PAGE = "docs/coverage.md"
 
-#: Seconds for the tests of one module.
-_TIMEOUT = 600.0
-#: How much of a failed run is shown: its end.
-_SHOWN = 8000
 
-_HEAD = """\
-# Coverage of each module by its own tests
+#: From line, to line; a negative line is the entry or the end of the code that begins there.
+Arc = tuple[int, int]
 
-Lines and branches of each module that are reached by the tests in its own test files alone.
-`tox -e coverage` writes this page. The parts of `testing/` are tested as one, `LocalPulsar`, by
-`tests/contract` and `tests/unit/testing/local_pulsar/test_server.py`, which do not count here.
 
-"""
+@dataclass(frozen=True)
+class Gap:
+    """A known gap: what a module has, in percent, and why it is not more."""
+
+    branches: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What is demanded, as `tools/coverage_floors.toml` says it.
+
+    Attributes:
+        floor: percent of the branches of every module.
+        pure_floor: the same of the pure core.
+        pure: globs of the modules of the pure core.
+        shared_tests: more own tests, by glob of the module: prefixes of their paths.
+        gaps: the known gaps, by module.
+    """
+
+    floor: float
+    pure_floor: float
+    pure: tuple[str, ...]
+    shared_tests: Mapping[str, tuple[str, ...]]
+    gaps: Mapping[str, Gap]
+
+    @classmethod
+    def parse(cls, text: str) -> Floors:
+        """Read the TOML text.
+
+        Raises:
+            KeyError: a table or a key is missing.
+            TypeError: an exception lacks its figure or its reason.
+        """
+        found = tomllib.loads(text)
+        return cls(
+            floor=found["floor"],
+            pure_floor=found["pure"]["floor"],
+            pure=tuple(found["pure"]["modules"]),
+            shared_tests={key: tuple(each) for key, each in found["shared_tests"].items()},
+            gaps={module: Gap(**gap) for module, gap in found["exceptions"].items()},
+        )
+
+    def of(self, module: str) -> float:
+        """The percentage that a module must reach, known gaps aside."""
+        is_pure = any(fnmatch(module, each) for each in self.pure)
+        return self.pure_floor if is_pure else self.floor
+
+    def tests_of(self, module: str) -> list[str]:
+        """The paths, or beginnings of paths, of a module's own tests."""
+        inside = Path(module).relative_to(PACKAGE)
+        mirrored = [
+            f"tests/{kind}/{inside.with_name(f'test_{inside.name}')}"
+            for kind in ("unit", "integration")
+        ]
+        shared = [
+            path
+            for glob, paths in self.shared_tests.items()
+            if fnmatch(module, glob)
+            for path in paths
+        ]
+        return mirrored + shared
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the tests reach of one module."""
+    """How many branches a module has, and how many of them its own tests reach."""
 
     branches: int
-    branches_covered: int
-    #: Of lines and branches together, as coverage counts.
-    percent: float
+    covered: int
+
+    @property
+    def percent(self) -> float:
+        """The share that is reached; a module without branches has all of them."""
+        return 100 * self.covered / self.branches if self.branches else 100.0
 
 
-def modules() -> list[Path]:
+def modules(root: Path = ROOT) -> list[str]:
     """Return the modules; `__init__.py` and `__main__.py` hold no logic of their own."""
-    return sorted(each for each in PACKAGE.rglob("*.py") if not each.stem.startswith("__"))
+    found = (root / PACKAGE).rglob("*.py")
+    return sorted(str(each.relative_to(root)) for each in found if not each.stem.startswith("__"))
 
 
-def own_tests(module: Path, speeds: tuple[str, ...]) -> list[str]:
-    """Return a module's own test files among the tests of some speeds, by their mirrored path."""
-    inside = module.relative_to(PACKAGE)
-    name = inside.with_name(f"test_{inside.name}")
-    found = [ROOT / "tests" / speed / name for speed in speeds]
-    return [str(each.relative_to(ROOT)) for each in found if each.is_file()]
+def lines_in_functions(source: str) -> set[int]:
+    """Return the lines of all functions' bodies."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.update(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
+    return found
 
 
-def measure(module: Path, tests: list[str], folder: Path) -> tuple[Figures, bool]:
-    """Run a module's own tests; return what they reach, and whether they passed."""
-    data, report = folder / "data", folder / "report.json"
-    data.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "coverage", "run", f"--data-file={data}"]
-    command += ["-m", "pytest", "-q", "--no-header", *tests]
-    done = subprocess.run(
-        command, check=False, cwd=ROOT, timeout=_TIMEOUT, capture_output=True, text=True
-    )
-    if done.returncode:
-        print(done.stdout[-_SHOWN:], done.stderr[-_SHOWN:], sep="\n", file=sys.stderr)
-    coverage = Coverage(data_file=str(data), config_file=str(ROOT / "pyproject.toml"))
-    coverage.load()
-    coverage.json_report(morfs=[str(module)], outfile=str(report))
-    totals: dict[str, Any] = json.loads(report.read_text("utf-8"))["totals"]
-    figures = Figures(totals["num_branches"], totals["covered_branches"], totals["percent_covered"])
-    return figures, done.returncode == 0
+def own_arcs(data: CoverageData, path: Path, tests: Iterable[str]) -> set[Arc]:
+    """Return what a module's own tests reach of it.
+
+    What runs when the module is imported counts whichever test imports it first.
+    """
+    data.set_query_contexts([])
+    inside = lines_in_functions(path.read_text("utf-8"))
+    found = {
+        arc
+        for arc in data.arcs(str(path)) or []
+        if abs(arc[0]) not in inside and abs(arc[1]) not in inside
+    }
+    data.set_query_contexts([f"^{re.escape(each)}" for each in tests])
+    found.update(data.arcs(str(path)) or [])
+    data.set_query_contexts([])
+    return found
 
 
-def row(module: Path, tests: list[str], figures: Figures | None) -> str:
-    """Return a module's line of the table."""
-    name = str(module.relative_to(ROOT))
-    if figures is None:
-        return f"| {name} | none | | |"
-    branches = "no branches"
-    if figures.branches:
-        share = 100 * figures.branches_covered / figures.branches
-        branches = f"{share:.0f} % of {figures.branches}"
-    return f"| {name} | {' '.join(tests)} | {branches} | {figures.percent:.0f} % |"
+def measure(data: CoverageData, floors: Floors, root: Path = ROOT) -> dict[str, Figures]:
+    """Return each module's figures by its own tests."""
+    names = modules(root)
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "own"
+        only_own = CoverageData(str(own))
+        only_own.add_arcs(
+            {str(root / name): own_arcs(data, root / name, floors.tests_of(name)) for name in names}
+        )
+        only_own.write()
+        only_own.close()
+        coverage = Coverage(data_file=str(own), config_file=str(ROOT / "pyproject.toml"))
+        coverage.load()
+        report = Path(folder) / "report.json"
+        coverage.json_report(morfs=[str(root / name) for name in names], outfile=str(report))
+        coverage.get_data().close()
+        files: dict[str, Any] = json.loads(report.read_text("utf-8"))["files"]
+    found = {}
+    for file, entry in files.items():
+        totals = entry["summary"]
+        name = str((ROOT / file).relative_to(root))
+        found[name] = Figures(totals["num_branches"], totals["covered_branches"])
+    return found
+
+
+def problems(found: Mapping[str, Figures], floors: Floors) -> Iterator[str]:
+    """Return what is wrong: a module below its floor, a gap that grew, an outdated entry."""
+    for name, figures in sorted(found.items()):
+        floor, gap = floors.of(name), floors.gaps.get(name)
+        has = f"{name}: its own tests reach {figures.percent:.1f} % of {figures.branches} branches"
+        if gap is None:
+            if figures.percent < floor:
+                yield f"{has}; the floor is {floor:g} %"
+        elif figures.percent >= floor:
+            yield f"{has}; remove its exception from {FLOORS.name}"
+        elif figures.percent < gap.branches:
+            yield f"{has}; it had {gap.branches:g} %, and may not fall"
+    for name in sorted(floors.gaps.keys() - found.keys()):
+        yield f"{name} does not exist; remove its exception from {FLOORS.name}"
+
+
+def table(found: Mapping[str, Figures], floors: Floors) -> str:
+    """Return the table of the page."""
+    lines = ["| Module | Branches | Reached by its own tests | Floor |", "|---|---|---|---|"]
+    for name, figures in sorted(found.items()):
+        reached = f"{figures.percent:.0f} %" if figures.branches else ""
+        gap = floors.gaps.get(name)
+        floor = f"{floors.of(name):g} %"
+        if gap is not None:
+            floor = f"{gap.branches:g} % ({gap.reason})"
+        lines.append(f"| {name} | {figures.branches} | {reached} | {floor} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_gaps(text: str, found: Mapping[str, Figures], floors: Floors) -> str:
+    """Return the TOML text with the present gaps as its exceptions; their reasons are kept."""
+    head, _, _ = text.partition("[exceptions]\n")
+    lines = [head + "[exceptions]"]
+    for name, figures in sorted(found.items()):
+        if figures.percent >= floors.of(name):
+            continue
+        known = floors.gaps.get(name)
+        reason = json.dumps(known.reason if known else "not covered yet", ensure_ascii=False)
+        # Rounded down: the figure itself must not be below it.
+        percent = int(figures.percent * 10) / 10
+        lines.append(f'"{name}" = {{ branches = {percent}, reason = {reason} }}')
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    """Run the tests, print the table, write the page; 1 when a test failed."""
+    """Print the table, and what is wrong; 1 when something is."""
     parser = argparse.ArgumentParser(prog="python -m tools.coverage_by_module", description=__doc__)
-    parser.add_argument("--unit", action="store_true", help="only the tests that need no server")
-    parser.add_argument("--print-only", action="store_true", help="leave docs/coverage.md alone")
+    parser.add_argument("--data", type=Path, default=DATA, help="of the run that was measured")
+    parser.add_argument("--write", action="store_true", help="write docs/coverage.md")
+    parser.add_argument("--update", action="store_true", help="write the exceptions' figures")
     options = parser.parse_args()
-    speeds = ("unit",) if options.unit else ("unit", "integration")
-    lines = ["| Module | Its own tests | Branches | Lines and branches |", "|---|---|---|---|"]
-    print(*lines, sep="\n")
-    all_passed = True
-    with tempfile.TemporaryDirectory() as folder:
-        for module in modules():
-            tests, figures = own_tests(module, speeds), None
-            if tests:
-                figures, passed = measure(module, tests, Path(folder))
-                all_passed = all_passed and passed
-            lines.append(row(module, tests, figures))
-            print(lines[-1], flush=True)
-    if all_passed and not options.print_only and not options.unit:
-        PAGE.write_text(_HEAD + "\n".join(lines) + "\n", "utf-8")
-    return 0 if all_passed else 1
+    if not options.data.is_file():
+        print(f"{options.data} does not exist: `tox -e full` writes it", file=sys.stderr)
+        return 1
+    text = FLOORS.read_text("utf-8")
+    floors = Floors.parse(text)
+    data = CoverageData(str(options.data))
+    data.read()
+    found = measure(data, floors)
+    if options.update:
+        text = with_gaps(text, found, floors)
+        FLOORS.write_text(text, "utf-8")
+        floors = Floors.parse(text)
+    page = table(found, floors)
+    print(page)
+    if options.write:
+        record(PAGE, page.rstrip("\n"), fingerprints(measured_page(PAGE)))
+    wrong = list(problems(found, floors))
+    print(*wrong, sep="\n", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

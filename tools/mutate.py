@@ -2,10 +2,10 @@
 
 Mutants are made of the lanes' scripts and of `window.py`: an operator or a number changed, a
 condition turned round, a statement left out. Each is run with the tests that belong to its file, in
-a copy of the tree; a mutant that they pass has survived. Writes docs/mutations.md. Why a survivor
-is no fault is said by hand in docs/mutations.toml: one of which nothing is said there makes the
-command fail. What is said of one that was found is shown: where a millisecond decides, it may be
-found in one run and not in another. It needs a `redis-server`.
+a copy of the tree; a mutant that they pass has survived. Writes the figures of docs/mutations.md.
+docs/mutations.toml explains by hand why a survivor is no fault; a survivor without an explanation
+makes the command fail. An explanation of a mutant that was found is only printed: where one
+millisecond decides, a run may find it and the next one not. It needs a `redis-server`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from pathlib import Path
 
 import pytest
 
+from tools.generated import fingerprints, measured_page, record
+
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "mutations.md"
+PAGE = "docs/mutations.md"
 WORDS = ROOT / "docs" / "mutations.toml"
 PACKAGE = "celery_stargate"
 
@@ -46,17 +48,6 @@ _OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=40"]
 _OPTIONS += ["-k", "not frozen and not fails_at_once and not threads"]
 # Plugins that were imported already: see `main`.
 _OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-
-_HEAD = """\
-# Mutations
-
-`python -m tools.mutate` writes this page. It breaks the lanes' scripts and `pulsar/window.py`
-in one place at a time (an operator or a number changed, a condition turned round, a statement left
-out) and runs the tests that belong to the file. A mutant *survives* where they pass all the same;
-why it may, stands in `mutations.toml` beside this page. The command fails where nothing is said of
-one.
-
-"""
 
 
 @dataclass(frozen=True)
@@ -279,7 +270,7 @@ def read_words() -> dict[tuple[str, str, str], str]:
 def page(
     mutants: list[Mutant], survivors: list[Mutant], words: dict[tuple[str, str, str], str]
 ) -> str:
-    """Return the text of docs/mutations.md."""
+    """Return what docs/mutations.md shows."""
     made = Counter(each.path for each in mutants)
     lived = Counter(each.path for each in survivors)
     lines = ["| File | Mutants | Found | Survived | Rate |", "|---|---|---|---|---|"]
@@ -289,12 +280,12 @@ def page(
     ]:
         rate = f"{100 * (count - left) / count:.1f} %"
         lines.append(f"| {name} | {count} | {count - left} | {left} | {rate} |")
-    lines += ["", "## What survived", ""]
+    lines += ["", "**What survived.**", ""]
     for each in survivors:
         why = words.get(each.name, "nobody has said why")
         lines += [f"- {each.path}, line {each.line}: `{each.before}`", f"  became `{each.after}`."]
         lines += [f"  {why}"]
-    return _HEAD + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -304,6 +295,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--list", action="store_true", help="show the mutants and run nothing")
     options = parser.parse_args()
+    sources = fingerprints(measured_page(PAGE))
     mutants = [each for each in find_mutants() if options.only in each.path]
     if options.list:
         for each in mutants:
@@ -340,7 +332,7 @@ def main() -> int:
     unsaid = [each for each in survivors if each.name not in words]
     stale = [name for name in words if name not in known and options.only in name[0]]
     if not options.only:
-        PAGE.write_text(page(mutants, survivors, words), "utf-8")
+        record(PAGE, page(mutants, survivors, words), sources)
     print(f"{len(mutants)} mutants, {len(survivors)} survived, {len(unsaid)} of them unsaid")
     for name in stale:
         print("found, though something is said of it:", *name)

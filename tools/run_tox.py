@@ -1,12 +1,18 @@
-"""Run all environments of tox.ini in an order that fits two cores: `python -m tools.run_tox`.
+"""Run environments of tox.ini in an order that fits two cores: `python -m tools.run_tox WHAT`.
 
-First the quick ones, then everything on this Python with the newest Celery, alone, for its tests
-measure time; then the other pairs of Python and Celery, two at a time. A failure does not keep the
-rest from running. The last line sums the tests up: `N passed, N failed, N skipped`.
+- `test` (`make test`): lint, types, docs; every test on this Python with the newest Celery; the
+  floors of the coverage that this run recorded.
+- `rest` (`make rest`): what CI runs besides: the wheel, the pairs of Python and Celery on the
+  diagonal (the oldest, the newest, and one between), and the suite in containers.
+- `matrix` (`make matrix`): all pairs.
+
+A failure does not keep the rest from running. The last line sums up the tests of this run and, for
+`rest`, those of `test` before it: `N passed, N failed, N skipped`.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -19,15 +25,13 @@ from xml.etree import ElementTree as ET
 _ROOT = Path(__file__).resolve().parent.parent
 _JUNIT = _ROOT / ".tox" / "junit"
 
-#: Environments with a purpose of their own; all others are pairs of a Python and a Celery.
-_QUICK = ("lint", "types", "docs", "wheel")
-_FULL = "full"
-_LAST = ("coverage",)
+#: The pairs of Python and Celery that every commit is tested with.
+_DIAGONAL = ("py311-celery55", "py312-celery56", "py313-celery57")
 
 
 @dataclass
 class Counts:
-    """What came of the tests of one or more environments."""
+    """How the tests of one or more environments ended."""
 
     passed: int = 0
     failed: int = 0
@@ -47,19 +51,62 @@ class Counts:
         return f"{text}, {self.xfailed} xfailed" if self.xfailed else text
 
 
+@dataclass(frozen=True)
+class Group:
+    """Environments that run together.
+
+    Attributes:
+        name: for the summary.
+        environments: their names in tox.ini.
+        parallel: how many run at a time.
+    """
+
+    name: str
+    environments: tuple[str, ...]
+    parallel: int = 1
+
+    def run(self) -> int:
+        """Run them to their end; return tox's exit status."""
+        if self.parallel == 1:
+            command = _tox("run")
+        else:
+            command = _tox("run-parallel", "-p", str(self.parallel), "--parallel-no-spinner")
+        command += ["-e", ",".join(self.environments)]
+        return subprocess.run(command, check=False, cwd=_ROOT).returncode
+
+
 def _tox(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tox", *arguments]
 
 
-def pairs() -> list[str]:
-    """Return the pairs of Python and Celery, without the one that `full` is."""
+def _pairs() -> tuple[str, ...]:
+    """Return all pairs of Python and Celery."""
     listed = subprocess.run(
         _tox("list", "--no-desc", "-q"), check=True, capture_output=True, text=True, cwd=_ROOT
     ).stdout.split()
-    names = [name for name in listed if name.startswith("py")]
-    newest = max(name.partition("-")[2] for name in names)
-    this = f"py{sys.version_info.major}{sys.version_info.minor}-{newest}"
-    return [name for name in names if name != this]
+    return tuple(name for name in listed if name.startswith("py3"))
+
+
+def groups(what: str) -> list[Group]:
+    """Return what runs, in order.
+
+    Raises:
+        KeyError: there is nothing of that name.
+    """
+    if what == "matrix":
+        return [Group("pairs", _pairs(), parallel=2)]
+    return {
+        "test": [
+            Group("quick", ("lint", "types", "docs")),
+            Group("full", ("full",)),
+            Group("coverage", ("coverage",)),
+        ],
+        "rest": [
+            Group("wheel", ("wheel",)),
+            Group("pairs", _DIAGONAL, parallel=2),
+            Group("containers", ("pytest-celery",)),
+        ],
+    }[what]
 
 
 def read_junit(path: Path) -> tuple[Counts, list[str]]:
@@ -98,21 +145,20 @@ def summary(took: Iterable[tuple[str, int, float]]) -> str:
 
 def main() -> int:
     """Run the groups one after the other; 1 when one failed."""
-    shutil.rmtree(_JUNIT, ignore_errors=True)
-    groups = [
-        ("quick", _tox("run", "-e", ",".join(_QUICK))),
-        ("full", _tox("run", "-e", _FULL)),
-        (
-            "pairs",
-            [*_tox("run-parallel", "-p", "2", "--parallel-no-spinner"), "-e", ",".join(pairs())],
-        ),
-        ("coverage", _tox("run", "-e", ",".join(_LAST))),
-    ]
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.run_tox",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("test", "rest", "matrix"))
+    what = parser.parse_args().what
+    if what != "rest":
+        shutil.rmtree(_JUNIT, ignore_errors=True)
     took: list[tuple[str, int, float]] = []
-    for name, command in groups:
+    for group in groups(what):
         began = time.monotonic()
-        status = subprocess.run(command, check=False, cwd=_ROOT).returncode
-        took.append((name, status, time.monotonic() - began))
+        status = group.run()
+        took.append((group.name, status, time.monotonic() - began))
     print(summary(took), flush=True)
     return 1 if any(status for _, status, _ in took) else 0
 

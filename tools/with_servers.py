@@ -3,6 +3,9 @@
 They are started once, handed over by the `STARGATE_TEST_…` variables, and ended whatever happens.
 One that such a variable names already is used as it is. One that this machine cannot run is left
 out, and its tests skip; where `CI` is set, that is an error.
+
+Redis is handed over as `STARGATE_SHARED_REDIS_URL`, for programs that only look at it: tests empty
+it and fill it up, so that each of their processes starts one of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ _END_TIMEOUT = 30.0
 
 def _start_redis(data: Path, running: ExitStack) -> dict[str, str]:
     server = running.enter_context(RedisServer(data))
-    return {"STARGATE_TEST_REDIS_URL": server.url}
+    return {"STARGATE_SHARED_REDIS_URL": server.url}
 
 
 def _start_pulsar(data: Path, running: ExitStack) -> dict[str, str]:

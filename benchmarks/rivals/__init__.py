@@ -21,9 +21,10 @@ GROUPS = {
     "drain": (
         "From Celery to Pulsar",
         (
-            "Calls wait while the one worker is paused; the time is from its resume until the last "
-            "result is stored (with `ignore_result`: the last context is finished; with `on_ack` "
-            "or a chain: the next task is published too). Of lists the messages are counted."
+            "All calls are made while the one worker is paused. The time runs from its resume "
+            "until the last result is stored (with `ignore_result`: until the last context is "
+            "finished; with `on_ack` or a chain: until the next task is published too). For lists, "
+            "messages are counted."
         ),
         "per_second",
     ),
@@ -35,26 +36,25 @@ GROUPS = {
     "one": (
         "One at a time",
         (
-            "Each call waits for its result, or for Pulsar's receipt, before the next. Ratios are "
-            "of medians."
+            "Each call waits for its result, or for Pulsar's receipt, before the next one. The "
+            "ratios compare medians."
         ),
         "milliseconds",
     ),
     "bulk": (
         "In bulk",
         (
-            "From the first put until each message is settled and finished, one lane and one "
-            "worker, which works meanwhile; 1000 messages in flight, unbatched where nothing else "
-            "is said. The bare loops have no Celery, no Redis, and lose what they hold when they "
-            "end."
+            "From the first put until every message is settled and finished, with one lane and one "
+            "running worker; 1000 messages in flight, without batching unless a title says so. The "
+            "bare loops use no Celery and no Redis, and lose what they hold when they end."
         ),
         "per_second",
     ),
     "lanes": (
-        "Outbox and workers",
+        "Lanes and workers",
         (
-            "A backlog that `produce_many` made while the workers were paused, from their resume "
-            "until the last context is finished."
+            "`produce_many` makes a backlog while the workers are paused. The time runs from their "
+            "resume until the last context is finished."
         ),
         "per_second",
     ),

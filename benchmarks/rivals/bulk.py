@@ -30,7 +30,7 @@ class Settling:
     """
 
     def __init__(self, client: Redis, app: Celery, topic: str | None) -> None:
-        parsed, options = Stargate.of(app).resolve(topic)
+        parsed, options = Stargate.of(app).settings.resolve(topic)
         prefix = str(app.conf.stargate_prefix)
         self._client = client
         self._keys = [

@@ -1,4 +1,4 @@
-"""Ad hoc: publish over a socket of the call's own, without Redis and without a worker."""
+"""Publish over a socket of the call's own, without Redis and without a worker."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
-from celery_stargate.calls.prepare import Call, prepare
+from celery_stargate.calls.given import OneMessage, Timeout
+from celery_stargate.calls.prepare import Call, Preparation
+from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.fields import Token
 from celery_stargate.model.options import ProducerOptions
-from celery_stargate.model.outcome import Failure, Outcome, error_of
+from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
+from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import split_producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
 from celery_stargate.pulsar.producer import Producer
-from celery_stargate.pulsar.session import Session
+from celery_stargate.pulsar.session import Session, SessionRules
 from celery_stargate.pulsar.window import Window
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
@@ -28,19 +31,49 @@ from celery_stargate.support.log import logger
 __all__ = ["produce", "publish"]
 
 
+@overload
 def produce(
     url: str,
-    messages: object,
+    messages: list[Any],
     *,
     token: Token | None = None,
-    timeout: Any = 30.0,
+    timeout: Timeout = 30.0,
     tls_ca: str | None = None,
     tls_certificate: str | None = None,
     tls_key: str | None = None,
     tls_server_name: str | None = None,
     max_frame_size: int | None = None,
-) -> Any:
-    """Publish to a producer's URL and wait: no app, no Redis, no worker, and nothing durable.
+) -> list[Receipt]: ...
+
+
+@overload
+def produce(
+    url: str,
+    messages: OneMessage,
+    *,
+    token: Token | None = None,
+    timeout: Timeout = 30.0,
+    tls_ca: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    tls_server_name: str | None = None,
+    max_frame_size: int | None = None,
+) -> Receipt: ...
+
+
+def produce(  # noqa: PLR0913  # public, and keyword-only
+    url: str,
+    messages: object,
+    *,
+    token: Token | None = None,
+    timeout: Timeout = 30.0,
+    tls_ca: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    tls_server_name: str | None = None,
+    max_frame_size: int | None = None,
+) -> Receipts:
+    """Publish to a producer's URL and wait, without an app, Redis or a worker. Nothing is durable.
 
         produce("ws://host:8080/ws/v2/producer/persistent/public/default/t", ["a", "b"])
 
@@ -59,8 +92,9 @@ def produce(
     Raises:
         ConfigurationError: the URL or a TLS file.
         InvalidMessage: a message; nothing was sent.
-        ProduceError: one was refused, or nobody can know; for a list it holds all outcomes.
-        ProduceTimeout: the time passed.
+        ProduceError: a message was refused, or its outcome is unknown; for a list the error holds
+            all outcomes.
+        ProduceTimeout: the deadline passed.
     """
     service, topic, query = split_producer_url(url)
     given = {
@@ -73,19 +107,22 @@ def produce(
         "stargate_max_frame_size": max_frame_size,
     }
     settings = Settings.read({name: value for name, value in given.items() if value is not None})
-    call = prepare(messages, str(uuid.uuid4()), topic, settings.options)
+    call = Preparation(topic, settings.options).call(messages, str(uuid.uuid4()))
     outcomes = publish(Endpoint.of(settings), call, read_timeout(timeout), query)
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    if failures:
-        from celery_stargate.lanes.record import Record, Settled
-
-        record = Record(call.context, is_list=call.is_list)
-        raise error_of(Settled(record, tuple(outcomes)).failure)
-    return list(outcomes) if call.is_list else outcomes[0]
+    return CallOutcomes(call.context, call.is_list, outcomes).answer()
 
 
-def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> list[Outcome]:
-    """Publish a call's messages; return the outcome of each, within ``seconds``.
+def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> tuple[Outcome, ...]:
+    """Publish a call's messages.
+
+    Arguments:
+        endpoint: Pulsar's WebSocket service.
+        call: what to publish.
+        seconds: until the deadline of all messages.
+        query: more parameters of the producer's URL.
+
+    Returns:
+        The outcome of each message, in order.
 
     Raises:
         ConfigurationError: the token or a TLS file is not usable.
@@ -105,7 +142,7 @@ def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> 
     thread.join()
     if failed:
         raise failed[0]
-    return found
+    return tuple(found)
 
 
 async def _publish(endpoint: Endpoint, call: Call, seconds: float, query: str) -> list[Outcome]:
@@ -129,6 +166,7 @@ class _Run:
         ]
         self._outcomes: dict[str, Outcome] = {}
         self._sent = 0
+        self._waiting: deque[Entry] = deque()
 
     async def until_done(self, endpoint: Endpoint, query: str) -> None:
         backoff = Backoff()
@@ -144,7 +182,7 @@ class _Run:
                 logger.info("Pulsar refused the producer for now: %s", refused)
                 await asyncio.sleep(backoff.next())
             except asyncio.CancelledError:
-                # The time is over: a close frame could wait for its answer as long again.
+                # The deadline passed: a close frame could wait for its answer as long again.
                 producer.abort()
                 raise
             except LinkBroken as error:
@@ -156,25 +194,25 @@ class _Run:
 
     def _session(self, producer: Producer) -> Session:
         options: ProducerOptions = self._call.options
-        waiting = deque(each for each in self._entries if each.label not in self._outcomes)
-
-        async def source(count: int, size: int) -> Sequence[Entry]:
-            taken: list[Entry] = []
-            while waiting and len(taken) < count and (size > 0 or not taken):
-                size -= len(waiting[0].frame)
-                taken.append(waiting.popleft())
-            if taken:
-                self._sent = max(self._sent, taken[-1].number)
-            return taken
-
+        self._waiting = deque(each for each in self._entries if each.label not in self._outcomes)
         return Session(
             producer,
             self._call.topic,
-            source,
+            self,
             self._settle,
             Window(options.window_size, options.max_in_flight_bytes),
-            sent_before=self._sent,
+            SessionRules(sent_before=self._sent),
         )
+
+    async def next(self, count: int, size: int) -> Sequence[Entry]:
+        """Return the next messages for a session, as its source."""
+        taken: list[Entry] = []
+        while self._waiting and len(taken) < count and (size > 0 or not taken):
+            size -= len(self._waiting[0].frame)
+            taken.append(self._waiting.popleft())
+        if taken:
+            self._sent = max(self._sent, taken[-1].number)
+        return taken
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         self._outcomes.setdefault(entry.label, outcome)
@@ -186,27 +224,20 @@ class _Run:
                 Failure(
                     context=entry.context,
                     topic=str(self._call.topic),
-                    status="unknown" if entry.number <= self._sent else "refused",
+                    status=failure_status(entry.number, self._sent),
                     reason=refused.sentence,
                     code=f"http-{refused.status}",
                 ),
             )
 
     def outcomes(self) -> list[Outcome]:
-        """Return the outcome of each message; past the deadline those without one get theirs."""
-        found: list[Outcome] = []
-        for entry in self._entries:
-            sent = entry.number <= self._sent
-            found.append(
-                self._outcomes.get(entry.label)
-                or Failure(
-                    context=entry.context,
-                    topic=str(self._call.topic),
-                    status="unknown" if sent else "refused",
-                    code="deadline",
-                    reason="the time passed after it was sent, and no receipt came"
-                    if sent
-                    else "the time passed before it could be sent",
-                )
-            )
-        return found
+        """Return the outcome of each message; one without a receipt has passed its deadline."""
+        topic = str(self._call.topic)
+        return [
+            self._outcomes.get(entry.label)
+            or deadline_failure(entry.context, topic, sent=self._may_be_stored(entry))
+            for entry in self._entries
+        ]
+
+    def _may_be_stored(self, entry: Entry) -> bool:
+        return entry.number <= self._sent

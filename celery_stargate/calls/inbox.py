@@ -6,17 +6,15 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from celery_stargate.errors import StoreUnavailable
-from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Record, Settled
-from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.calls.waiting import Waiting
+from celery_stargate.errors import ProduceError, StoreUnavailable
+from celery_stargate.lanes.inbox import Inboxes
+from celery_stargate.lanes.wire import decode_call
+from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.support.log import logger
 
 __all__ = ["Inbox", "Ticket"]
@@ -24,12 +22,10 @@ __all__ = ["Inbox", "Ticket"]
 #: How long one look into the inbox blocks, in seconds.
 _LOOK = 1.0
 
-_decoder = msgspec.json.Decoder(list[Receipt | Failure])
-
 
 def _future() -> Future[Any]:
     future: Future[Any] = Future()
-    # A caller cannot take back what is on its way; cancel() says so by returning False.
+    # A caller cannot take back a recorded message; so cancel() returns False.
     future.set_running_or_notify_cancel()
     return future
 
@@ -38,26 +34,25 @@ def _future() -> Future[Any]:
 class Ticket:
     """One wait for one outcome."""
 
-    #: What a record names: the inbox, and this ticket in it. A repeated outcome of an earlier wait
-    #: has another.
+    #: What a record names: the inbox, and this ticket in it. An outcome that is repeated for an
+    #: earlier wait has another address.
     address: str
     #: The receipt, the list of receipts, or the error.
     future: Future[Any] = field(default_factory=_future)
-    #: When the one who waits must see to the deadline (monotonic), and how; None: somebody does.
-    overdue: tuple[float, Callable[[], None]] | None = None
+    #: Enforces the deadline from the inbox's thread; None: the waiting thread enforces it.
+    waiting: Waiting | None = None
 
 
 class Inbox:
-    """One stream in Redis, and those in this process who wait for it.
+    """One stream in Redis, and the callers in this process that wait for its entries.
 
-    A thread reads the stream while anyone waits, and ends when nobody does. What it reads stays
-    there until the next look, so that an answer of Redis that was lost is read again.
+    A thread reads the stream while there is a waiting caller, and ends when there is none. An entry
+    stays in the stream until the next read, so that an answer of Redis that was lost is read again.
     """
 
-    def __init__(self, lanes: Outbox, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, inboxes: Inboxes) -> None:
         self.name = uuid.uuid4().hex
-        self._lanes = lanes
-        self._monotonic = monotonic
+        self._inboxes = inboxes
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         #: By address.
@@ -65,9 +60,13 @@ class Inbox:
         self._thread: threading.Thread | None = None
         self._read_up_to = "0-0"
 
-    def expect(self, overdue: tuple[float, Callable[[], None]] | None = None) -> Ticket:
-        """Return a ticket for an outcome that is to be asked for by its address."""
-        ticket = Ticket(f"{self.name}/{next(self._numbers)}", overdue=overdue)
+    def expect(self, waiting: Waiting | None = None) -> Ticket:
+        """Return a ticket for an outcome that is to be asked for by its address.
+
+        Arguments:
+            waiting: enforces the deadline; None where the caller's own thread does.
+        """
+        ticket = Ticket(f"{self.name}/{next(self._numbers)}", waiting=waiting)
         with self._lock:
             self._waiting[ticket.address] = ticket
             if self._thread is None:
@@ -78,16 +77,16 @@ class Inbox:
         return ticket
 
     def forget(self, ticket: Ticket) -> None:
-        """Wait no more with a ticket."""
+        """Stop waiting with a ticket."""
         with self._lock:
             self._waiting.pop(ticket.address, None)
 
-    def deliver(self, address: str, settled: Settled) -> None:
-        """Release the one who waits with a ticket, if anyone does."""
+    def deliver(self, address: str, call: CallOutcomes) -> None:
+        """Release the caller that waits with a ticket, if there is one."""
         with self._lock:
             ticket = self._waiting.pop(address, None)
         if ticket is not None:
-            _release(ticket.future, settled)
+            _release(ticket.future, call)
 
     def _read(self) -> None:
         while True:
@@ -97,9 +96,10 @@ class Inbox:
                     return
                 waiting = list(self._waiting.values())
             for ticket in waiting:
-                self._see_to(ticket)
+                if ticket.waiting is not None:
+                    ticket.waiting.check()
             try:
-                found = self._lanes.subscribe(self.name, self._read_up_to, _LOOK)
+                found = self._inboxes.subscribe(self.name, self._read_up_to, _LOOK)
             except StoreUnavailable as error:
                 logger.warning("waiting for outcomes: %s", error)
                 time.sleep(0.5)
@@ -108,31 +108,17 @@ class Inbox:
                 self._read_up_to = entry
                 self._open(address, wire)
 
-    def _see_to(self, ticket: Ticket) -> None:
-        if ticket.overdue is None:
-            return
-        moment, settle = ticket.overdue
-        now = self._monotonic()
-        if now >= moment:
-            ticket.overdue = now + _LOOK, settle
-            settle()
-
     def _open(self, address: str, wire: bytes) -> None:
         try:
-            outcomes: tuple[Outcome, ...] = tuple(_decoder.decode(wire[1:]))
-        except msgspec.DecodeError as error:
+            call = decode_call(wire)
+        except ValueError as error:
             logger.error("an outcome for %s cannot be read: %s", address, error)
             return
-        record = Record(outcomes[0].context, is_list=wire[:1] == b"1")
-        self.deliver(address, Settled(record, outcomes))
+        self.deliver(address, call)
 
 
-def _release(future: Future[Any], settled: Settled) -> None:
-    from celery_stargate.model.outcome import error_of
-
-    if settled.failed:
-        future.set_exception(error_of(settled.failure))
-    elif settled.record.is_list:
-        future.set_result(list(settled.outcomes))
-    else:
-        future.set_result(settled.outcomes[0])
+def _release(future: Future[Receipts], call: CallOutcomes) -> None:
+    try:
+        future.set_result(call.answer())
+    except ProduceError as error:
+        future.set_exception(error)

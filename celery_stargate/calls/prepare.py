@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import ConfigurationError, InvalidMessage
 from celery_stargate.lanes.lane import Lane, lane_for, spread
+from celery_stargate.lanes.record import Record
+from celery_stargate.model.durations import read_timeout, until
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.frame import encode_frame
 from celery_stargate.model.hashing import partition_of
 from celery_stargate.model.message import Message, check_messages
 from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
 
-__all__ = ["Call", "Part", "Preparation", "check_context", "prepare"]
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Call", "CallOptions", "Part", "Preparation", "check_context", "prepare"]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -41,26 +50,91 @@ class Call(msgspec.Struct, frozen=True):
         """The lanes of its messages, each once; the first holds the context."""
         return list(dict.fromkeys(part.lane for part in self.parts))
 
+    def record(
+        self,
+        callbacks: Callbacks,
+        *,
+        task: str | None = None,
+        request: str | None = None,
+        inbox: str | None = None,
+    ) -> Record:
+        """Return what the effects of the call's outcome need.
+
+        Arguments:
+            callbacks: what the outcome triggers.
+            task: the name of the Celery task that waits for the outcome.
+            request: the packed request of that task.
+            inbox: the address of a caller that waits.
+        """
+        return Record(
+            self.context,
+            is_list=self.is_list,
+            task=task,
+            request=request,
+            on_ack=callbacks.on_ack,
+            on_error=callbacks.on_error,
+            inbox=inbox,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What a caller asks for beside the message; checked, and read once."""
+
+    callbacks: Callbacks
+    #: Seconds until the deadline; None where the caller gave none.
+    timeout: float | None
+
+    @classmethod
+    def read(
+        cls, app: Celery, on_ack: object = None, on_error: object = None, timeout: object = None
+    ) -> CallOptions:
+        """Check what a caller gave.
+
+        Arguments:
+            app: the Celery app of the callbacks.
+            on_ack, on_error: a signature, group, chain or chord, the mapping of one, or None.
+            timeout: seconds, a timedelta, or None.
+
+        Raises:
+            InvalidMessage: a callback is no signature, or the timeout is no duration above zero.
+        """
+        seconds = None if timeout is None else read_timeout(timeout)
+        return cls(Callbacks.freeze(on_ack, on_error, app), seconds)
+
+    def seconds(self, default: float) -> float:
+        """Return the seconds until the deadline."""
+        return default if self.timeout is None else self.timeout
+
+    def seconds_of_task(self, call: Call, expires: Any, app: Celery) -> float:
+        """Return the seconds until the deadline of a task's call.
+
+        Arguments:
+            expires: Celery's option of that name; an earlier one is the deadline.
+        """
+        seconds = self.seconds(call.options.delivery_timeout)
+        return seconds if expires is None else min(seconds, until(expires, app))
+
 
 def check_context(context: object) -> None:
     """Check an id that a caller chose.
 
     Raises:
-        InvalidMessage: it is not fit to be a context.
+        InvalidMessage: it is not printable text, or empty.
     """
     if not isinstance(context, str) or not context or not context.isprintable():
         raise InvalidMessage("a context must be printable text that is not empty")
 
 
 class Preparation:
-    """Prepares calls to one topic: what is the same for all of them is worked out once.
+    """Prepares calls to one topic. What is the same for all of them is worked out once.
 
     Arguments:
         topic: where the messages go.
         options: of the topic.
 
     Raises:
-        ConfigurationError: the topic is none for this delivery.
+        ConfigurationError: the topic cannot be published to with these options.
     """
 
     def __init__(self, topic: Topic, options: ProducerOptions) -> None:
@@ -81,12 +155,12 @@ class Preparation:
         """Check a call's messages and encode their frames.
 
         Arguments:
-            message: one of the forms of :func:`~celery_stargate.message.check_messages`.
+            message: in a form that :func:`~celery_stargate.model.message.check_messages` takes.
             context: the id that Pulsar echoes.
 
         Raises:
-            InvalidMessage: a message cannot be published; it names what is wrong, and the index in
-                a list.
+            InvalidMessage: a message cannot be published; the error names what is wrong, and for a
+                list the index.
         """
         check_context(context)
         messages, is_list = check_messages(message)
@@ -117,10 +191,28 @@ class Preparation:
         return Part(lane, label, frame)
 
 
-def prepare(message: object, context: str, topic: Topic, options: ProducerOptions) -> Call:
-    """Prepare one call, as :class:`Preparation` does.
+def prepare(
+    settings: Settings,
+    message: object,
+    context: str,
+    topic: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Call:
+    """Check one call whole, and return what it records.
+
+    Arguments:
+        settings: of the app.
+        message: in a form that :func:`~celery_stargate.model.message.check_messages` takes.
+        context: the id of the call.
+        topic: its full name or its name in the settings; None: the default topic.
+        options: producer options that replace those of the topic.
 
     Raises:
-        InvalidMessage, ConfigurationError: as there.
+        InvalidMessage: the message, the context or the topic.
+        ConfigurationError: no URL, no topic, or a wrong option.
     """
-    return Preparation(topic, options).call(message, context)
+    settings.require_url()
+    parsed, found = settings.resolve(topic)
+    if options:
+        found = found.changed(options, f"the options for {parsed}")
+    return Preparation(parsed, found).call(message, context)

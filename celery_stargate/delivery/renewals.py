@@ -1,15 +1,14 @@
-"""Renew the leases of many lanes at once: what idles must not cost a round trip for each lane."""
+"""Renew the leases of many lanes in one round trip."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from redis.asyncio import Redis
 
 from celery_stargate.lanes.leased import LaneTick, LeasedLane
-from celery_stargate.lanes.scripts import lane_script
+from celery_stargate.lanes.scripts import AsyncScripts
 from celery_stargate.support.cancel import cancel_all
 
 __all__ = ["Renewals"]
@@ -21,87 +20,88 @@ _PIPELINE_COUNT = 200
 class Renewals:
     """Renews leases for all owners of a process, those of the same moment in one pipeline.
 
-    An owner asks for each renewal by :meth:`tick`, or leaves them to :meth:`rest` while his lane is
-    idle. No pipeline waits for another, which may hang.
+    The keeper of a lane asks for each renewal by :meth:`tick`, or for all of them by
+    :meth:`renew_in_background` while the lane is idle. Pipelines run beside one another, as one of
+    them may hang.
 
     Arguments:
-        redis: which holds the lanes; its calls end by themselves.
-        every: seconds between two renewals of a lane that rests, at most.
+        redis: that holds the lanes; each of its calls ends in bounded time.
+        every: seconds at most between two renewals in the background.
         monotonic: the owners' clock, in seconds.
     """
 
     def __init__(self, redis: Redis, every: float, monotonic: Callable[[], float]) -> None:
-        self._redis = redis
-        self._script = redis.register_script(lane_script("tick"))
+        self._scripts = AsyncScripts(redis)
         self._every = every
         self._monotonic = monotonic
-        #: To be renewed as soon as the loop has run what is to run now.
-        self._asked: list[_Asked | _Resting] = []
-        #: To be renewed at the next moment that those who rest have in common.
-        self._resting: list[_Asked | _Resting] = []
+        #: The open batch of single requests: renewed in the loop's next iteration.
+        self._single: list[_Single | _Repeated] = []
+        #: The open batch of idle lanes: renewed when its timer fires.
+        self._repeated: list[_Single | _Repeated] = []
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def tick(self, store: LeasedLane) -> LaneTick:
-        """Do as :meth:`LeasedLane.tick`, together with all who ask at this moment.
+        """Do as :meth:`LeasedLane.tick`, in one pipeline with all requests of this moment.
 
         Raises:
-            Fenced, StoreRolledBack: this lane is meant, and no other.
-            RedisError, OSError: as from redis-py; where the connection is meant, all get it.
+            Fenced, StoreRolledBack: for this lane alone.
+            RedisError, OSError: as from redis-py; an error of the connection is raised for each
+                lane of the pipeline.
         """
-        asked = _Asked(store)
-        if len(self._asked) in (0, _PIPELINE_COUNT):
-            self._asked = []
-            asyncio.get_running_loop().call_soon(self._ask, self._asked)
-        self._asked.append(asked)
-        return await asked.answer
+        request = _Single(store)
+        if len(self._single) in (0, _PIPELINE_COUNT):
+            self._single = []
+            asyncio.get_running_loop().call_soon(self._close_batch, self._single)
+        self._single.append(request)
+        return await request.answer
 
     async def renew_in_background(
         self, store: LeasedLane, until: float, renewed: Callable[[float], None]
     ) -> None:
         """Keep a lane's lease renewed while the lane is idle.
 
-        Returns when it is not, or when Redis did not say so, for whatever reason: the owner then
-        asks for himself, by :meth:`tick`.
+        It returns when the lane is not idle any more or a renewal failed, for whatever reason. The
+        keeper then calls :meth:`tick`, which tells it more.
 
         Arguments:
             until: by the clock; return after the first renewal from then on at the latest.
-            renewed: is told of each renewal: the clock's time before Redis was asked.
+            renewed: called after each renewal with the clock's time before Redis was asked.
         """
-        resting = _Resting(store, until, renewed)
-        self._rest(resting)
-        await resting.answer
+        request = _Repeated(store, until, renewed)
+        self._repeat(request)
+        await request.answer
 
     async def close(self) -> None:
-        """Give up what is under way; who waits for it is cancelled."""
+        """Cancel the renewals under way, and those that wait for them."""
         await cancel_all(self._under_way)
 
-    def _rest(self, resting: _Resting) -> None:
-        if len(self._resting) in (0, _PIPELINE_COUNT):
-            self._resting = []
+    def _repeat(self, request: _Repeated) -> None:
+        if len(self._repeated) in (0, _PIPELINE_COUNT):
+            self._repeated = []
             loop = asyncio.get_running_loop()
-            loop.call_later(self._every, self._ask, self._resting)
-        self._resting.append(resting)
+            loop.call_later(self._every, self._close_batch, self._repeated)
+        self._repeated.append(request)
 
-    def _ask(self, asked: list[_Asked | _Resting]) -> None:
-        """Renew these, of whom there will be no more."""
-        if asked is self._asked:
-            self._asked = []
-        if asked is self._resting:
-            self._resting = []
-        # Who was cancelled may have given his lane back.
-        waiting = [each for each in asked if not each.answer.done()]
+    def _close_batch(self, batch: list[_Single | _Repeated]) -> None:
+        """Renew this batch; it is closed, later requests start a new one."""
+        if batch is self._single:
+            self._single = []
+        if batch is self._repeated:
+            self._repeated = []
+        # The lane of a cancelled request may have been given back.
+        waiting = [each for each in batch if not each.answer.done()]
         if waiting:
             task = asyncio.ensure_future(self._renew(waiting))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _renew(self, waiting: Sequence[_Asked | _Resting]) -> None:
+    async def _renew(self, waiting: Sequence[_Single | _Repeated]) -> None:
         asked_at = self._monotonic()
         try:
             found = await self._tick_all([each.store for each in waiting])
             for each, tick in zip(waiting, found, strict=True):
-                if (resting := each.hear(tick, asked_at)) is not None:
-                    self._rest(resting)
+                if (again := each.take(tick, asked_at)) is not None:
+                    self._repeat(again)
         except BaseException:
             for each in waiting:
                 each.answer.cancel()
@@ -110,33 +110,25 @@ class Renewals:
     async def _tick_all(self, stores: Sequence[LeasedLane]) -> Sequence[LaneTick | Exception]:
         try:
             if len(stores) == 1:
-                # It need not load the script.
+                # A single one need not load the script.
                 return [await stores[0].tick()]
-            replies = await self._run_all(stores)
+            replies = await self._scripts.run_many(
+                "tick", [store.tick_request() for store in stores]
+            )
         except Exception as error:  # noqa: BLE001  # the owners judge it
             return [error] * len(stores)
         return [_read(store, reply) for store, reply in zip(stores, replies, strict=True)]
-
-    async def _run_all(self, stores: Sequence[LeasedLane]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            # By the same connection: however often it is made anew, Redis has the script.
-            pipeline.script_load(self._script.script)
-            for store in stores:
-                keys, arguments = store.tick_request()
-                pipeline.evalsha(self._script.sha, len(keys), *keys, *arguments)
-            _, *replies = await pipeline.execute(raise_on_error=False)
-        return replies
 
 
 def _read(store: LeasedLane, reply: object) -> LaneTick | Exception:
     try:
         return store.read_tick(reply)
-    except Exception as error:  # noqa: BLE001  # it is this lane's alone
+    except Exception as error:  # noqa: BLE001  # raised to this lane's keeper
         return error
 
 
-class _Asked:
-    """An owner who wants one renewal, and what came of it."""
+class _Single:
+    """A request for one renewal."""
 
     __slots__ = ("answer", "store")
 
@@ -144,8 +136,8 @@ class _Asked:
         self.store = store
         self.answer: asyncio.Future[LaneTick] = asyncio.get_running_loop().create_future()
 
-    def hear(self, tick: LaneTick | Exception, asked_at: float) -> _Resting | None:
-        """Take what came of a renewal; return who wants another one."""
+    def take(self, tick: LaneTick | Exception, asked_at: float) -> _Repeated | None:
+        """Take the result of a renewal; return the request if it is to be repeated."""
         if not self.answer.done():
             if isinstance(tick, Exception):
                 self.answer.set_exception(tick)
@@ -154,8 +146,8 @@ class _Asked:
         return None
 
 
-class _Resting:
-    """An owner who wants renewals while his lane is idle."""
+class _Repeated:
+    """A request for renewals as long as the lane is idle."""
 
     __slots__ = ("_renewed", "_until", "answer", "store")
 
@@ -165,8 +157,8 @@ class _Resting:
         self._until = until
         self._renewed = renewed
 
-    def hear(self, tick: LaneTick | Exception, asked_at: float) -> _Resting | None:
-        """Take what came of a renewal; return who wants another one."""
+    def take(self, tick: LaneTick | Exception, asked_at: float) -> _Repeated | None:
+        """Take the result of a renewal; return the request if it is to be repeated."""
         if self.answer.done():
             return None
         if not isinstance(tick, Exception):

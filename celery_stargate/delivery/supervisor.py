@@ -1,25 +1,25 @@
-"""The crew: the owners of one process's share of the lanes."""
+"""Supervise the owners of one process's share of the lanes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from celery_stargate.delivery.owner import RETIRE_AFTER, LaneOwner, Tools
+from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.renewals import Renewals
+from celery_stargate.delivery.shared import Services, Shared
 from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.connections import UNAVAILABLE
-from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
-from celery_stargate.lanes.registry import Registry, parse_lanes
-from celery_stargate.lanes.scripts import registry_script
+from celery_stargate.lanes.registry import Registry
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.cancel import cancel_all
@@ -27,37 +27,22 @@ from celery_stargate.support.log import logger
 
 __all__ = ["Supervisor"]
 
-
 #: How many lanes are released at a time: each takes a connection, of which redis-py has 100.
 _RELEASES = 20
 
 
-class MakeTools(Protocol):
-    """Make what the owners share, of what only the crew knows and all the rest."""
-
-    def __call__(
-        self,
-        *,
-        watcher: Watcher,
-        renewals: Renewals,
-        monotonic: Callable[[], float],
-        deregister: Callable[[Lane], Awaitable[bool]],
-        register: Callable[[Lane], Awaitable[None]],
-    ) -> Tools:
-        """Return the tools."""
-
-
 class Supervisor:
-    """Attends among the workers, takes free lanes up to a fair share, and runs their owners.
+    """Takes a fair share of the lanes among all workers, and runs an owner for each.
 
     Arguments:
         settings: of the app.
         redis: for all but the watcher's read; closed at the end.
         blocking: a client of its own, for the read that blocks; closed at the end.
-        make_tools: see :class:`MakeTools`.
-        name: this process, among workers and on leases.
-        shuffle: puts free lanes into an order by chance, so that workers do not race for the same.
-        monotonic: the clock of leases and of what idles, in seconds.
+        services: what the owners need.
+        name: of this process, among workers and on leases.
+        rng: draws jitter, and the order in which free lanes are tried, so that workers do not race
+            for the same ones.
+        monotonic: the clock of leases and of idle lanes, in seconds.
     """
 
     def __init__(
@@ -65,32 +50,31 @@ class Supervisor:
         settings: Settings,
         redis: Redis,
         blocking: Redis,
-        make_tools: MakeTools,
+        services: Services,
         *,
         name: str,
-        shuffle: Callable[[list[Lane]], None],
+        rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._registry = Registry(settings.prefix)
         self._name = name
         self._redis = redis
         self._blocking = blocking
-        self._shuffle = shuffle
         self._look = asyncio.Event()
         self._stopped = asyncio.Event()
         self._drain = 0.0
         self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
-        self._watcher = Watcher(redis, blocking, self._registry, name, self._look.set)
-        self._renewals = Renewals(redis, settings.lease / 3, monotonic)
-        self._tools = make_tools(
-            watcher=self._watcher,
-            renewals=self._renewals,
+        self._registry = Registry(redis, settings.prefix)
+        self._shared = Shared(
+            settings=settings,
+            services=services,
+            watcher=Watcher(redis, blocking, self._registry.keys, name, self._look.set),
+            renewals=Renewals(redis, settings.lease / 3, monotonic),
+            registry=self._registry,
+            rng=rng or random.Random(),  # noqa: S311  # jitter is no secret
             monotonic=monotonic,
-            deregister=self._deregister,
-            register=self._register,
         )
 
     def stop(self, drain: float) -> None:
@@ -101,7 +85,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Own lanes until stopped."""
-        watching = asyncio.ensure_future(self._watcher.run())
+        watching = asyncio.ensure_future(self._shared.watcher.run())
         try:
             await self._warn_of_eviction()
             while not self._stopped.is_set():
@@ -124,36 +108,32 @@ class Supervisor:
             await cancel_all(
                 [watching, *self._leaving.values(), *(task for _, task in self._owners.values())]
             )
-            await self._renewals.close()
+            await self._shared.renewals.close()
             await self._redis.aclose()
             await self._blocking.aclose()
 
     async def _warn_of_eviction(self) -> None:
-        """Say so where Redis may throw away what is pending when it is full."""
+        """Log an error if Redis evicts keys when it is full: pending messages would be lost."""
         try:
             memory = await self._redis.info("memory")
         except (RedisError, OSError) as error:
-            logger.debug("Redis does not tell of its memory: %s", error)
+            logger.debug("cannot read the memory settings of Redis: %s", error)
             return
         policy = memory.get("maxmemory_policy", "noeviction")
         if memory.get("maxmemory") and policy != "noeviction":
             logger.error(
-                "Redis has maxmemory-policy %s: when it is full it throws pending messages away; "
-                "set it to noeviction",
+                "Redis has maxmemory-policy %s: it evicts pending messages when it is full; set it "
+                "to noeviction",
                 policy,
             )
 
     async def _share(self) -> None:
-        """Attend; take lanes that nobody owns, up to a fair share; hand over what is more."""
+        """Send a heartbeat; take free lanes up to a fair share; hand over the excess."""
         self._forget_ended()
-        ttl = round(self._settings.lease * 1000)
-        workers, *names = await self._registry_call(
-            "heartbeat", ("workers", "lanes"), self._name, ttl
-        )
-        lanes = list(dict.fromkeys([CONTEXTS_LANE, *parse_lanes(names)]))
+        workers, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
         share = -(-len(lanes) // max(1, workers))
         free = [lane for lane in lanes if lane not in self._owners]
-        self._shuffle(free)
+        self._shared.rng.shuffle(free)
         for lane in free:
             if len(self._owners) >= share:
                 break
@@ -167,7 +147,7 @@ class Supervisor:
         )
         if not await store.acquire():
             return
-        owner = LaneOwner(store, await self._options(store), self._tools)
+        owner = LaneOwner(store, await self._options(store), self._shared)
         task = asyncio.ensure_future(self._own(owner, store))
         self._owners[lane] = owner, task
 
@@ -183,27 +163,21 @@ class Supervisor:
             return options
 
     async def _own(self, owner: LaneOwner, store: LeasedLane) -> None:
-        logger.info("lane %s: owned", owner.lane.name)
+        logger.info("lane %s: owned", owner.name)
         try:
             await owner.run()
         except Exception:
-            logger.exception("lane %s: its owner failed", owner.lane.name)
-            # It is taken up again, here or elsewhere; at once would be a loop.
+            logger.exception("lane %s: its owner failed", owner.name)
+            # The lane is taken again, here or elsewhere; at once it would be a busy loop.
             await asyncio.sleep(1.0)
         finally:
             try:
                 async with self._releases:
                     await store.release()
-                    await self._tell(owner.lane)
+                    await self._registry.announce_free(store.lane)
             except (RedisError, OSError) as error:
-                logger.warning("lane %s: not released: %s", owner.lane.name, error)
-            logger.info("lane %s: released", owner.lane.name)
-
-    async def _tell(self, lane: Lane) -> None:
-        """Let the others know at once that a lane is free."""
-        await self._redis.xadd(
-            self._registry.key("events"), {"free": lane.name}, maxlen=1000, approximate=True
-        )
+                logger.warning("lane %s: not released: %s", owner.name, error)
+            logger.info("lane %s: released", owner.name)
 
     def _forget_ended(self) -> None:
         for lane, (_, task) in list(self._owners.items()):
@@ -221,7 +195,7 @@ class Supervisor:
     async def _leave(self) -> None:
         try:
             # First, or the others would count a share for us and leave our lanes lying.
-            await self._registry_call("heartbeat", ("workers", "lanes"), self._name, 0)
+            await self._registry.leave(self._name)
         except UNAVAILABLE as error:
             logger.warning("Redis does not answer: %s", error)
         await asyncio.gather(
@@ -232,25 +206,16 @@ class Supervisor:
         if tasks:
             await asyncio.wait(tasks, timeout=10.0)
         try:
-            await self._watcher.close()
+            await self._shared.watcher.close()
         except UNAVAILABLE as error:
             logger.warning("Redis does not answer: %s", error)
 
-    async def _deregister(self, lane: Lane) -> bool:
-        return bool(await self._registry_call("retire", ("lanes",), lane.name, int(RETIRE_AFTER)))
-
-    async def _register(self, lane: Lane) -> None:
-        await self._registry_call("announce", ("lanes", "events"), lane.name)
-
-    async def _registry_call(self, name: str, parts: tuple[str, ...], *arguments: Any) -> Any:
-        script = self._redis.register_script(registry_script(name))
-        return await script(keys=[self._registry.key(part) for part in parts], args=arguments)
-
     def close_inherited(self) -> None:
-        """In a forked child: let go of the sockets to Pulsar, which the parent goes on using.
+        """In a forked child: close the inherited sockets to Pulsar; the parent goes on using them.
 
-        A child that holds one keeps the producer alive at Pulsar when the parent is killed. The
-        numbers stay taken, so that what forgets these sockets later closes nothing of others.
+        A child that holds one keeps the producer alive at Pulsar when the parent is killed. Each
+        descriptor's number stays in use, so that a later close of the socket object does not close
+        something else.
         """
         nowhere = os.open(os.devnull, os.O_RDWR)
         for owner, _ in self._owners.values():

@@ -10,37 +10,38 @@ from typing import Any
 from redis.asyncio import Redis
 
 from celery_stargate.lanes.connections import UNAVAILABLE, stream_entries
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.support.log import logger
 
 __all__ = ["Watcher"]
 
 #: How long one read blocks, in milliseconds; below redis-py's socket timeout.
 _BLOCK_MS = 2000
-#: How long the next read waits for those who were released to wait again, in seconds. One who comes
-#: back later has to wake it, which costs more than all else of a message that comes alone.
+#: Seconds for which the next read is delayed so that the lanes of the last one can wait again. A
+#: lane that comes back later has to wake the read, which costs more than all else of a single
+#: message.
 _RETURN = 0.005
 
 
 class Watcher:
-    """Tell the owners of idle lanes when something is put, and of new lanes.
+    """Wakes the owners of idle lanes when a message is put, and the supervisor for new lanes.
 
-    One ``XREAD`` blocks on the logs of all lanes that wait, on the registry's events, and on a
-    stream of this process, by which it is woken when the lanes that wait are others.
+    One ``XREAD`` blocks on the logs of all waiting lanes, on the registry's events, and on a stream
+    of this process: a write there ends the read when another lane begins to wait.
 
     Arguments:
         redis: for writes.
         blocking: a client of its own, for the read that blocks.
         registry: the keys of lanes and workers.
-        owner: this process.
-        on_event: called when a lane is new or free.
+        owner: the name of this process.
+        on_event: called when a lane is new or has no owner.
     """
 
     def __init__(
         self,
         redis: Redis,
         blocking: Redis,
-        registry: Registry,
+        registry: RegistryKeys,
         owner: str,
         on_event: Callable[[], None],
     ) -> None:
@@ -51,7 +52,7 @@ class Watcher:
         self._on_event = on_event
         self._waiting: dict[bytes, tuple[int, asyncio.Future[None]]] = {}
         self._reading = False
-        #: Who was released by the last read and does not wait again yet.
+        #: The lanes that the last read woke and that do not wait again yet.
         self._away: set[bytes] = set()
         self._all_back = asyncio.Event()
 
@@ -71,7 +72,7 @@ class Watcher:
         except TimeoutError:
             return False
         except UNAVAILABLE:
-            # The owner finds out by itself that Redis is away; it must not spin meanwhile.
+            # The source finds out by itself that Redis is away; it must not spin meanwhile.
             await asyncio.sleep(0.5)
             return True
         finally:
@@ -123,7 +124,7 @@ class Watcher:
                         await self._all_back.wait()
 
     async def close(self) -> None:
-        """Take this process's stream away."""
+        """Delete this process's stream."""
         await self._redis.delete(self._wake_key)
 
     async def _wake(self) -> None:

@@ -1,1 +1,1 @@
-"""What follows an outcome: results are stored, callbacks published, waiters notified."""
+"""Effects: what follows an outcome. Code that needs Celery begins in this folder."""

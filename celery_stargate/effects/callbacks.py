@@ -1,4 +1,4 @@
-"""Trigger: publish ``on_ack`` or ``on_error``, of one context or of many at once."""
+"""Callbacks: publish ``on_ack`` or ``on_error``, of one context or of many at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.outcome import Receipt
+from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger
 
 if TYPE_CHECKING:
@@ -25,55 +26,63 @@ _NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
 
 
 def callback_id(context: str, option: str) -> str:
-    """Return a callback's task id: one for each context and ``on_ack`` or ``on_error``, always.
+    """Return a callback's task id, which is always the same for a context and an option.
 
-    Callbacks are published at least once; by this id they can be made idempotent.
+    Callbacks are published at least once; this id allows to make them idempotent.
+
+    Arguments:
+        context: the id of the call.
+        option: ``on_ack`` or ``on_error``.
     """
     return str(uuid.uuid5(_NAMESPACE, f"{option}:{context}"))
 
 
-def trigger(app: Celery, settled: Settled) -> None:
-    """Publish the callback that an outcome calls for, where there is one.
+def trigger(app: Celery, call: CallOutcomes, callback: str | None) -> None:
+    """Publish the callback of a call.
+
+    Arguments:
+        app: its broker gets the callback.
+        call: whose receipt, list of receipts or failure is the callback's first argument.
+        callback: the packed signature that these outcomes trigger; None for no callback.
 
     Raises:
-        What the broker raises, or Celery on a callback that it cannot publish.
+        What the broker raises, or Celery for a callback that it cannot publish.
     """
-    packed = _called_for(settled)
-    if packed is not None:
+    if callback is not None:
         with acting_as(app):
-            _publish(settled, _signature(app, packed))
+            _publish(call, _signature(app, callback))
 
 
 def trigger_together(app: Celery, settled: Iterable[Settled]) -> set[str]:
-    """Publish the callbacks of many contexts by one producer; over Redis in one round trip.
+    """Publish the callbacks of many contexts with one producer; with Redis in one round trip.
 
-    A group, chain or chord stays out: it takes a producer of its own for some of its parts, and
-    would wait for one for ever where the pool has no other.
+    Groups, chains and chords are left out: publishing them takes further producers from the pool,
+    which would wait for ever if the pool has no other.
 
     Returns:
-        The contexts whose callback is surely published. What of the others went wrong is seen when
-        they are triggered one by one.
+        The contexts whose callback is certainly published. The others are to be triggered one by
+        one, which raises what is wrong with them.
     """
-    waiting = [(each, packed) for each in settled if (packed := _called_for(each)) is not None]
+    waiting = [(each.call, given) for each in settled if (given := each.callback) is not None]
     published: set[str] = set()
-    # One gains nothing by it; and a task that publishes another by the way needs a second producer
-    # meanwhile.
+    # One callback gains nothing. And with a pool of one, a task that publishes another task on the
+    # way would wait for ever for a second producer.
     if len(waiting) < 2 or app.pool.limit == 1:
         return published
     try:
         with acting_as(app), _producer(app) as producer:
-            for each, packed in waiting:
+            for call, callback in waiting:
                 try:
-                    signature = _signature(app, packed)
+                    signature = _signature(app, callback)
                     if signature.get("subtask_type") is None:
-                        _publish(each, signature, producer=producer)
-                        published.add(each.record.context)
+                        _publish(call, signature, producer=producer)
+                        published.add(call.context)
                 except OperationalError:
-                    # The broker is away: to learn that once is enough.
+                    # The broker is unavailable: the others would only find that out again.
                     raise
-                except Exception:  # noqa: BLE001  # what it was, trigger() raises again
-                    logger.debug("the callback of %s is tried by itself", each.record.context)
-    except Exception as error:  # noqa: BLE001  # whatever it is, each is tried by itself
+                except Exception:  # noqa: BLE001  # trigger() will raise it again
+                    logger.debug("the callback of %s is published by itself", call.context)
+    except Exception as error:  # noqa: BLE001  # whatever it is, each is published by itself
         logger.warning("%d callbacks are published one by one: %r", len(waiting), error)
         return set()
     return published
@@ -81,42 +90,37 @@ def trigger_together(app: Celery, settled: Iterable[Settled]) -> set[str]:
 
 @contextmanager
 def _producer(app: Celery) -> Iterator[Any]:
-    """Lend a producer; where kombu can do it, its messages leave together at the end.
+    """Lend a producer; its messages are sent together at the end, if kombu can do so.
 
-    ``kombu.Producer.batch`` came with kombu 5.7, for Redis; else each message leaves at once.
+    ``kombu.Producer.batch`` came with kombu 5.7, for Redis; otherwise each is sent at once.
     """
     with app.producer_or_acquire() as producer, getattr(producer, "batch", nullcontext)():
         yield producer
-
-
-def _called_for(settled: Settled) -> str | None:
-    record = settled.record
-    return record.on_error if settled.failed else record.on_ack
 
 
 def _signature(app: Celery, packed: str) -> Any:
     return maybe_signature(unpack(packed), app=app)
 
 
-def _publish(settled: Settled, callback: Any, **options: Any) -> None:
-    argument = settled.failure.to_dict() if settled.failed else settled.result
+def _publish(call: CallOutcomes, callback: Any, **options: Any) -> None:
+    argument = call.failure.to_dict() if call.failed else call.result
     given = callback["options"]
     if callback.get("subtask_type") is None:
         if "task_id" not in given:
-            # One that the caller froze keeps its id, and so do those of a group, chain or chord,
-            # frozen when the context was recorded.
-            option = "on_error" if settled.failed else "on_ack"
-            options["task_id"] = callback_id(settled.record.context, option)
-        if _is_short(settled) and not (
+            # The caller may have frozen an id. Groups, chains and chords were frozen when the
+            # context was recorded.
+            option = "on_error" if call.failed else "on_ack"
+            options["task_id"] = callback_id(call.context, option)
+        if _is_short(call) and not (
             callback["args"] or callback["immutable"] or "argsrepr" in given
         ):
-            # What events and logs show. Celery would make it by its own `saferepr`, which bounds
-            # the text, at a sixth of the cost of all this.
+            # What events and logs show. Celery's `saferepr`, which bounds the text, would cost as
+            # much as a sixth of the whole callback.
             options["argsrepr"] = repr((argument,))
     callback.apply_async((argument,), **options)
 
 
-def _is_short(settled: Settled) -> bool:
-    """Whether all that the callback gets is one receipt, without a value of somebody's own."""
-    outcome = settled.outcomes[0]
-    return not settled.record.is_list and isinstance(outcome, Receipt) and outcome.value is None
+def _is_short(call: CallOutcomes) -> bool:
+    """Whether the argument is one receipt, without a value of the user's own."""
+    outcome = call.outcomes[0]
+    return not call.is_list and isinstance(outcome, Receipt) and outcome.value is None

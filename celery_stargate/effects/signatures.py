@@ -1,4 +1,4 @@
-"""Callbacks: the signatures that a receipt or a failure triggers, as they are kept in a record."""
+"""Signatures of callbacks, packed as JSON with frozen task ids, as records keep them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ __all__ = ["Callbacks", "freeze_callback", "pack", "unpack"]
 
 
 def pack(what: str, value: Any) -> str:
-    """Return a value as JSON text, with the types that kombu's JSON knows.
+    """Return a value as JSON text, with the extra types of kombu's JSON.
+
+    Arguments:
+        what: names the value in the error.
+        value: what to pack.
 
     Raises:
-        InvalidMessage: JSON cannot carry it; the text begins with ``what``.
+        InvalidMessage: JSON cannot represent the value.
     """
     try:
         return str(json.dumps(value))
@@ -30,20 +34,20 @@ def pack(what: str, value: Any) -> str:
 
 
 def unpack(text: str) -> Any:
-    """Return what :func:`pack` packed."""
+    """Return the value that :func:`pack` packed."""
     return json.loads(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """What a call wants triggered, packed, ids frozen."""
+    """The callbacks of one call, packed, with frozen task ids."""
 
     on_ack: str | None = None
     on_error: str | None = None
 
     @classmethod
     def freeze(cls, on_ack: object, on_error: object, app: Celery) -> Callbacks:
-        """Check and freeze both.
+        """Check and freeze both callbacks.
 
         Raises:
             InvalidMessage: as :func:`freeze_callback`.
@@ -56,7 +60,7 @@ class Callbacks:
         return self.on_ack is not None or self.on_error is not None
 
     def unpacked(self) -> dict[str, Any]:
-        """Return those that are given as the arguments of a task."""
+        """Return the callbacks that are set, as keyword arguments of a task."""
         given = {"on_ack": self.on_ack, "on_error": self.on_error}
         return {option: unpack(packed) for option, packed in given.items() if packed is not None}
 
@@ -73,16 +77,17 @@ _BARE: dict[str, Any] = {
 
 
 def freeze_callback(option: str, given: object, app: Celery) -> str | None:
-    """Return a callback as it is kept: its JSON, all task ids in it decided now.
+    """Pack a callback, and choose all task ids in it now.
 
-    So that a repeat after a crash publishes the same tasks with the same ids.
+    A repeat after a crash then publishes the same tasks with the same ids.
 
     Arguments:
-        option: ``on_ack`` or ``on_error``, for the error.
+        option: ``on_ack`` or ``on_error``, for the error's text.
         given: a signature, group, chain or chord, the dict of one, or None.
+        app: the app of the signature's tasks.
 
     Raises:
-        InvalidMessage: it is no signature, or JSON cannot carry it.
+        InvalidMessage: it is not a signature, or JSON cannot represent it.
     """
     if given is None:
         return None
@@ -91,7 +96,7 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
             f"{option} must be a signature, such as task.s(), a group, chain or chord, "
             f"not {type(given).__name__}"
         )
-    # A dict that was written by hand may leave out what a signature always has.
+    # A dict written by hand may lack fields that every signature has.
     packed = pack(option, {**_BARE, **given})
     try:
         signature: Any = maybe_signature(unpack(packed), app=app)
@@ -99,7 +104,7 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
             signature.freeze()
             return pack(option, signature)
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # Celery's canvas, or a decoder of kombu's JSON, on what it did not write.
+        # Raised by Celery's canvas or kombu's JSON for input that they did not write.
         raise InvalidMessage(
             f"{option} is no signature that Celery can read back ({type(error).__name__})"
         ) from None
@@ -112,5 +117,5 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
         raise InvalidMessage(
             f"{option} is no signature that Celery can read back (task, args, kwargs or options)"
         )
-    # Its id is made of the context when it is triggered.
+    # Its id is derived from the context when it is published.
     return packed

@@ -11,9 +11,9 @@ from zlib import crc32
 from celery_stargate.errors import shown
 from celery_stargate.model.topic import Topic
 
-__all__ = ["CONTEXTS", "CONTEXTS_LANE", "Lane", "lane_for", "spread"]
+__all__ = ["CONTEXTS", "CONTEXTS_LANE", "Lane", "lane_for", "parse_lane", "spread"]
 
-#: The topic part of the lane whose contexts have no message: somebody else acknowledges them.
+#: The topic part of the lane for contexts without a message, which user code acknowledges.
 CONTEXTS = "contexts"
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -21,7 +21,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True)
 class Lane:
-    """One topic's lane: a stream, a lease and a Pulsar producer of its own."""
+    """One lane of a topic; each has its own log, lease and Pulsar producer."""
 
     #: A topic's full name, or :data:`CONTEXTS`.
     topic: str
@@ -29,40 +29,45 @@ class Lane:
 
     @classmethod
     def parse(cls, name: str) -> Lane:
-        """Read a lane's name, as :attr:`name` writes it.
+        """Read the name of a lane, as :attr:`name` writes it.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not the name of a lane.
         """
         topic, _, index = name.rpartition("#")
         known = topic == CONTEXTS or str(Topic.parse(topic)) == topic
         if not known or not _INDEX.fullmatch(index):
-            raise ValueError(f"{shown(name)} is no lane's name")
+            raise ValueError(f"{shown(name)} is not the name of a lane")
         return cls(topic, int(index))
 
     @cached_property
     def name(self) -> str:
-        """What :meth:`parse` reads."""
+        """The full name of the topic, ``#`` and the index."""
         return f"{self.topic}#{self.index}"
 
     @property
     def has_messages(self) -> bool:
-        """Whether it has a topic to publish to."""
+        """Whether its contexts have messages; false for :data:`CONTEXTS` only."""
         return self.topic != CONTEXTS
 
     def key(self, prefix: str, part: str) -> str:
-        """Return the key of one part; all parts share a hash tag, so one slot of a cluster."""
+        """Return the key of one part; a hash tag puts all parts into one slot of a cluster."""
         return f"{prefix}:{{{self.name}}}:{part}"
 
 
-# A crew reads the same names every few seconds.
+# A supervisor reads the same names every few seconds.
 @lru_cache(maxsize=1 << 16)
-def _parse_lane(name: bytes) -> Lane:
+def parse_lane(name: bytes) -> Lane:
+    """Read the name of a lane as Redis returns it.
+
+    Raises:
+        ValueError: it is not the name of a lane.
+    """
     return Lane.parse(name.decode())
 
 
 def spread(text: str, lanes: int) -> int:
-    """Return a number below ``lanes``, always the same for the same text."""
+    """Return an index below ``lanes``, which is always the same for the same text."""
     return crc32(text.encode("utf-8", "surrogatepass")) % lanes
 
 
@@ -73,15 +78,19 @@ def lane_for(
     context: str,
     choose: Callable[[str, int], int] = spread,
 ) -> Lane:
-    """Return the lane of a message: messages with the same key always take the same one.
+    """Return the lane of a message; messages with the same key always get the same lane.
 
     Arguments:
-        choose: gives the index for a key, or for a context where there is no key.
+        topic: the message's topic.
+        lanes: how many lanes the topic has.
+        key: the message's key, if it has one.
+        context: the id of the call.
+        choose: returns the index for a key, or for the context of a message without one.
     """
     if lanes == 1:
         return Lane(str(topic))
     return Lane(str(topic), choose(context if key is None else key, lanes))
 
 
-#: The lane of the contexts without a message. It is there without having been announced.
+#: The lane for contexts without a message. It is not announced, because it always exists.
 CONTEXTS_LANE = Lane(CONTEXTS)

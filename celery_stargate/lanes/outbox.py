@@ -1,74 +1,69 @@
-"""What any process may do with lanes: put, acknowledge, expire, finish."""
+"""The outbox: any process may put, settle, expire and finish contexts in it."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from redis.commands.core import Script
-
 from celery_stargate.errors import ContextInUse, LaneFull, StoreUnavailable
-from celery_stargate.lanes.connections import _translated, connect, stream_entries
+from celery_stargate.lanes.connections import Connections, store_errors
+from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import (
     Record,
     Settled,
-    decode_settled,
     decode_triples,
     encode_outcome,
     encode_record,
 )
-from celery_stargate.lanes.registry import Registry, parse_lanes
-from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
+from celery_stargate.lanes.registry import CallerRegistry
+from celery_stargate.lanes.scripts import Argument, Caller, Callers, Run, Scripts, lane_keys
+from celery_stargate.lanes.wire import PutWord, SettleAnswer, read_answer, read_put
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
-from celery_stargate.support.per_process import PerProcess
 
 __all__ = ["Outbox"]
 
-#: How long a repeat of a put gets the first answer; redis-py gives up far sooner.
+#: How long, in ms, a repeated put gets the first answer; redis-py stops retrying far sooner.
 ANSWER_MS = 60_000
-#: How long the one who settled has for the effects before another does them.
+#: How long, in ms, whoever settled has for the effects before another process does them.
 GRACE_MS = 15_000
-#: How many puts, and how many bytes of frames, one pipeline has at most; and one script in it,
-#: which must not hold Redis for long.
+#: How many overdue contexts one call settles at most.
+_EXPIRE_COUNT = 100
+#: How many puts, and how many bytes of frames, one pipeline holds at most.
 _PIPELINE_COUNT, _PIPELINE_BYTES = 500, 4 << 20
+#: The same for one script in it; a script must not occupy Redis for long.
 _SCRIPT_COUNT, _SCRIPT_BYTES = 100, 1 << 20
-#: A lane is announced again after this many seconds of use.
-_ANNOUNCE_EVERY = 60.0
-
 
 _Put = TypeVar("_Put", bound=tuple[Any, ...])
 
 
 class Outbox:
-    """The callers' side of all lanes of one prefix, in one process, safe among threads.
+    """All lanes of one prefix, as callers use them; safe among threads and after a fork.
 
     Arguments:
-        url: of the Redis that holds them.
-        prefix: what its keys begin with.
-        monotonic: the clock by which lanes are announced again.
+        connections: to the Redis that holds the lanes.
+        prefix: what all keys begin with (``stargate_prefix``).
+        monotonic: the clock, in seconds, by which lanes are announced again.
     """
 
     def __init__(
-        self, url: str, prefix: str, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        connections: Connections,
+        prefix: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._redis = PerProcess(lambda: connect(url))
+        #: Where lanes are announced and workers are counted.
+        self.registry = CallerRegistry(connections, prefix, monotonic=monotonic)
+        #: Where processes wait for the outcomes of what they put here.
+        self.inboxes = Inboxes(connections, prefix)
+        self._connections = connections
         self._prefix = prefix
-        self._registry = Registry(prefix)
-        self._monotonic = monotonic
-        self._announced: dict[Lane, float] = {}
-        # Free callers' slots. A deque's ends need no lock.
-        self._slots: PerProcess[deque[_Slot]] = PerProcess(deque)
-        # By name: to register a script takes its hash, each time.
-        self._scripts: PerProcess[dict[str, Script]] = PerProcess(dict)
-        self._keys: dict[Lane, list[str]] = {}
+        self._scripts = Scripts(connections)
+        self._callers = Callers()
 
     def put(
         self,
@@ -79,46 +74,46 @@ class Outbox:
         timeout: float,
         max_backlog: int = 0,
         tombstone: float = 0.0,
-        options: dict[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         exclusive: bool = False,
     ) -> None:
         """Record a context and its messages in a lane, once.
 
         Arguments:
             messages: label and frame of each; none for a context without a message. An empty label
-                is the one in the frame; an empty frame stands for a message in another lane.
+                means the one in the frame. An empty frame means a message in another lane.
             timeout: seconds until its deadline.
             max_backlog: how many messages the lane may hold; 0 for any number.
-            tombstone: seconds for which a put of the same context is known after its end.
-            options: what a worker that does not know this topic's options should use.
-            exclusive: refuse a context that is there already.
+            tombstone: seconds for which the context is known after its end, so that a repeated put
+                does nothing.
+            options: producer options for a worker whose settings do not have this topic.
+            exclusive: raise an error for a context that is there already.
 
         Raises:
             LaneFull: the lane holds ``max_backlog`` messages.
-            ContextInUse: the context is there, and ``exclusive`` was asked for.
-            StoreUnavailable: Redis did not answer in bounded time.
+            ContextInUse: the context is there, and ``exclusive`` was set.
+            StoreUnavailable: Redis did not answer within about 15 s.
         """
-        arguments: list[Any] = [
+        arguments: list[Argument] = [
             record.context,
             encode_record(record),
-            max(1, round(timeout * 1000)),
+            _milliseconds(timeout),
             max_backlog,
             round(tombstone * 1000),
             ANSWER_MS,
-            record.mark if len(messages) == 1 else FollowUp.MORE.value,
+            record.follow_up_code if len(messages) == 1 else FollowUp.MORE.value,
         ]
         for label, frame in messages:
             arguments += (label, frame)
-        with self._call(lane, "put") as (run, token):
-            self._announce(lane, options)
-            what, number = run([token, *arguments])
-            if what == b"new" and number == 1 and messages:
-                # A new life of the lane: Redis may have lost it, and then its announcement too.
-                self._announced.pop(lane, None)
-                self._announce(lane, options)
-        if what == b"full":
+        with store_errors(), self._callers.lend() as [caller]:
+            self.registry.announce(lane, options)
+            word, number = read_put(self._run("put", lane, caller, [caller.token(), *arguments]))
+            if word is PutWord.NEW and number == 1 and messages:
+                # The lane is new, or Redis lost it and its announcement.
+                self.registry.announce(lane, options, again=True)
+        if word is PutWord.FULL:
             raise LaneFull(lane.name, number, max_backlog)
-        if what == b"known" and exclusive:
+        if word is PutWord.KNOWN and exclusive:
             raise ContextInUse(record.context)
 
     def put_many(
@@ -126,236 +121,143 @@ class Outbox:
         puts: Sequence[tuple[Lane, Record, bytes]],
         *,
         timeout: float,
-        options: dict[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
-        """Record many contexts, each with one message, in their order; their ids are new.
+        """Record many contexts, each with one message, in order.
 
-        They go in pipelines of bounded size, each script with a token of its own: a pipeline
-        whose answer was lost is repeated as a single put is.
+        They go in pipelines of bounded size. Each script in one has its own token, so a pipeline
+        whose reply was lost is safe to repeat.
 
         Arguments:
-            puts: lane, record, and frame of each.
+            puts: lane, record and frame of each. The context of each must be new.
             timeout: seconds until the deadline of each.
             options: as in :meth:`put`.
 
         Raises:
-            StoreUnavailable: Redis did not answer in bounded time; its text says how many are
-                surely recorded.
+            StoreUnavailable: Redis did not answer within about 15 s; the text says how many
+                messages are certainly recorded.
         """
         recorded = 0
         for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:
-                self._put_chunk(chunk, max(1, round(timeout * 1000)), options)
+                self._put_chunk(chunk, _milliseconds(timeout), options)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
-                    f"{error}; the first {recorded} of {len(puts)} messages are recorded and go "
-                    "on, of the others it is not known"
+                    f"{error}; the first {recorded} of {len(puts)} messages are recorded and will "
+                    "be sent; for the others it is not known"
                 ) from error
             recorded += len(chunk)
 
-    def _put_chunk(
-        self,
-        chunk: Sequence[tuple[Lane, Record, bytes]],
-        timeout: int,
-        options: dict[str, Any] | None,
-    ) -> None:
-        groups: dict[Lane, list[tuple[Record, bytes]]] = {}
-        for lane, record, frame in chunk:
-            groups.setdefault(lane, []).append((record, frame))
-        script = self._script("put_many")
-        calls: list[Lane] = []
-        taken: list[_Slot] = []
-        try:
-            with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
-                for lane in groups:
-                    self._announce(lane, options)
-                # By the same connection: however often it is made anew, Redis has the script.
-                pipeline.script_load(script.script)
-                for lane, group in groups.items():
-                    for some in _chunks(group, _SCRIPT_COUNT, _SCRIPT_BYTES):
-                        taken.append(slot := self._take_slot())
-                        calls.append(lane)
-                        arguments: list[Any] = [slot.token(), timeout, ANSWER_MS]
-                        for record, frame in some:
-                            arguments += (record.context, encode_record(record))
-                            arguments += (record.mark, frame)
-                        keys = self._keys_of(lane, slot)
-                        pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
-                # redis-py would show the failed command, and with it what it holds.
-                _, *replies = pipeline.execute(raise_on_error=False)
-                for reply in replies:
-                    if isinstance(reply, Exception):
-                        raise reply
-                for lane, (_, number) in zip(calls, replies, strict=True):
-                    if number == 1:
-                        self._announced.pop(lane, None)
-                        self._announce(lane, options)
-        finally:
-            self._slots.get().extend(taken)
-
-    def settle(self, lane: Lane, outcome: Outcome, *, place: int = -1, anyone: bool = False) -> Any:
-        """Give a context its outcome, for a process that does not own the lane.
+    def settle(
+        self, lane: Lane, outcome: Outcome, *, place: int = -1, anyone: bool = False
+    ) -> SettleAnswer:
+        """Give a context its outcome, from a process that does not own the lane.
 
         Arguments:
             place: the message's place in a list; -1 for the whole context.
-            anyone: let an error count too.
-
-        Returns:
-            ``(word, settled)``: ``due`` with what to do the effects for, or ``part``, ``late`` or
-            ``ignored`` with None.
+            anyone: let a failure count as a receipt does.
 
         Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
-            TypeError: the receipt's ``value`` is not for JSON.
+            StoreUnavailable: Redis did not answer within about 15 s.
+            TypeError: JSON cannot represent the receipt's ``value``.
+            ValueError: the context is settled, and its record is of another version or damaged.
         """
         kind = "foreign" if isinstance(outcome, Failure) and not anyone else "ok"
         encoded = encode_outcome(outcome)
-        with self._call(lane, "settle") as (run, token):
-            reply = run(["", token, GRACE_MS, outcome.context, place, encoded, kind])
-        word, *rest = reply[1]
-        if word != b"due":
-            return word.decode(), None
-        return "due", decode_settled(rest[0], rest[1], outcome.topic)
+        with store_errors(), self._callers.lend() as [caller]:
+            given: list[Argument] = [outcome.context, place, encoded, kind]
+            _, answer = self._run("settle", lane, caller, ["", caller.token(), GRACE_MS, *given])
+        return read_answer(answer, outcome.topic)
 
     def expire(self, lane: Lane, context: str = "") -> list[Settled]:
         """Settle what is overdue in a lane: one context, or up to 100.
 
         Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
+            StoreUnavailable: Redis did not answer within about 15 s.
         """
-        with self._call(lane, "expire") as (run, _):
-            reply = run([GRACE_MS, 100, context])
+        with store_errors(), self._callers.lend() as [caller]:
+            reply = self._run("expire", lane, caller, [GRACE_MS, _EXPIRE_COUNT, context])
         return list(decode_triples(reply, lane))
 
     def finish(self, lane: Lane, contexts: Iterable[str]) -> None:
         """Forget contexts whose effects are done.
 
         Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
+            StoreUnavailable: Redis did not answer within about 15 s.
         """
-        with self._call(lane, "finish") as (run, _):
-            run(list(contexts))
+        with store_errors(), self._callers.lend() as [caller]:
+            self._run("finish", lane, caller, list(contexts))
 
     def backlog(self, lane: Lane) -> int:
         """Return how many messages a lane holds.
 
         Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
+            StoreUnavailable: Redis did not answer within about 15 s.
         """
-        with _translated():
-            return int(self._redis.get().xlen(lane.key(self._prefix, "log")))
-
-    def survey(self) -> tuple[int, list[Lane]]:
-        """Return how many workers are alive, and the lanes there are.
-
-        Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
-        """
-        with _translated():
-            script = self._redis.get().register_script(registry_script("heartbeat"))
-            workers, *names = script(
-                keys=[self._registry.key("workers"), self._registry.key("lanes")], args=["", 0]
-            )
-        return int(workers), parse_lanes(names)
-
-    def notify(self, address: str, outcome: bytes) -> None:
-        """Put an outcome into the inbox of a process that waits; it is kept for an hour.
-
-        Arguments:
-            address: the inbox and the ticket in it, with a slash between.
-
-        Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
-        """
-        key = self._registry.inbox(address.partition("/")[0])
-        with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
-            pipeline.xadd(key, {"to": address, "outcome": outcome})
-            pipeline.expire(key, 3600)
-            pipeline.execute()
-
-    def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
-        """Wait for outcomes in an inbox, at most ``timeout`` seconds.
-
-        Arguments:
-            after: the last entry that was dealt with; what stands before it is thrown away.
-
-        Returns:
-            Entry, address and outcome of each.
-
-        Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
-        """
-        key = self._registry.inbox(inbox)
-        with _translated(), self._redis.get().pipeline(transaction=False) as pipeline:
-            pipeline.xtrim(key, minid=after, approximate=False)
-            pipeline.xread({key: after}, count=100, block=max(1, round(timeout * 1000)))
-            _, streams = pipeline.execute()
-        return [
-            (entry.decode(), fields[b"to"].decode(), fields[b"outcome"])
-            for _, entries in stream_entries(streams)
-            for entry, fields in entries
-        ]
+        with store_errors():
+            return int(self._connections.sync().xlen(lane.key(self._prefix, "log")))
 
     def close(self) -> None:
-        """Close this process's connections; a later call makes new ones."""
-        self._redis.get().close()
+        """Close this process's connections; a later call connects again."""
+        self._connections.close()
 
-    def _announce(self, lane: Lane, options: dict[str, Any] | None) -> None:
-        now = self._monotonic()
-        known = self._announced.get(lane)
-        if known is not None and now - known < _ANNOUNCE_EVERY:
-            return
-        client = self._redis.get()
-        if options is not None:
-            text = json.dumps(options, sort_keys=True)
-            client.hset(lane.key(self._prefix, "meta"), "options", text)
-        script = client.register_script(registry_script("announce"))
-        script(keys=[self._registry.key("lanes"), self._registry.key("events")], args=[lane.name])
-        self._announced[lane] = now
+    def _put_chunk(
+        self,
+        chunk: Sequence[tuple[Lane, Record, bytes]],
+        timeout: int,
+        options: Mapping[str, object] | None,
+    ) -> None:
+        with store_errors(), self._script_puts(chunk, timeout) as (lanes, runs):
+            for lane in dict.fromkeys(lanes):
+                self.registry.announce(lane, options)
+            replies = self._scripts.run_many("put_many", runs)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            for lane, reply in zip(lanes, replies, strict=True):
+                if read_put(reply).number == 1:
+                    self.registry.announce(lane, options, again=True)
 
     @contextmanager
-    def _call(self, lane: Lane, name: str) -> Iterator[tuple[Callable[[list[Any]], Any], str]]:
-        slot = self._take_slot()
-        script = self._script(name)
-        keys = self._keys_of(lane, slot)
-        try:
-            with _translated():
-                yield lambda arguments: script(keys=keys, args=arguments), slot.token()
-        finally:
-            self._slots.get().append(slot)
+    def _script_puts(
+        self, chunk: Sequence[tuple[Lane, Record, bytes]], timeout: int
+    ) -> Iterator[tuple[list[Lane], list[Run]]]:
+        """Split puts into runs of ``put_many``: the lane of each, and its keys and arguments."""
+        groups: dict[Lane, list[tuple[Record, bytes]]] = {}
+        for lane, record, frame in chunk:
+            groups.setdefault(lane, []).append((record, frame))
+        parts = [
+            (lane, part)
+            for lane, group in groups.items()
+            for part in _chunks(group, _SCRIPT_COUNT, _SCRIPT_BYTES)
+        ]
+        with self._callers.lend(len(parts)) as callers:
+            runs: list[Run] = []
+            for (lane, part), caller in zip(parts, callers, strict=True):
+                arguments: list[Argument] = [caller.token(), timeout, ANSWER_MS]
+                for record, frame in part:
+                    arguments += (record.context, encode_record(record))
+                    arguments += (record.follow_up_code, frame)
+                runs.append((lane_keys(self._prefix, lane, caller.name), arguments))
+            yield [lane for lane, _ in parts], runs
 
-    def _take_slot(self) -> _Slot:
-        try:
-            return self._slots.get().pop()
-        except IndexError:
-            return _Slot()
-
-    def _script(self, name: str) -> Script:
-        scripts = self._scripts.get()
-        if name not in scripts:
-            scripts[name] = self._redis.get().register_script(lane_script(name))
-        return scripts[name]
-
-    def _keys_of(self, lane: Lane, slot: _Slot) -> list[str]:
-        keys = self._keys.get(lane)
-        if keys is None:
-            keys = self._keys[lane] = [lane.key(self._prefix, part) for part in LANE_PARTS]
-        return [*keys, lane.key(self._prefix, f"answers:{slot.name}")]
+    def _run(self, name: str, lane: Lane, caller: Caller, arguments: Sequence[Argument]) -> Any:
+        return self._scripts.run(name, lane_keys(self._prefix, lane, caller.name), arguments)
 
 
-class _Slot:
-    """A caller as the scripts know it: one call at a time, each with a number of its own."""
-
-    def __init__(self) -> None:
-        self.name = uuid.uuid4().hex
-        self._numbers = itertools.count(1)
-
-    def token(self) -> str:
-        return f"{self.name}:{next(self._numbers)}"
+def _milliseconds(seconds: float) -> int:
+    """Return a duration as the scripts get it: 1 ms at least."""
+    return max(1, round(seconds * 1000))
 
 
 def _chunks(puts: Sequence[_Put], max_count: int, max_bytes: int) -> Iterator[Sequence[_Put]]:
-    """Split puts, each with its frame last, into parts; one is in a part however large it is."""
+    """Split puts into parts of bounded size; a put that is larger than that is a part by itself.
+
+    Arguments:
+        puts: each with its frame last.
+        max_count: how many puts a part has at most.
+        max_bytes: how many bytes of frames a part has at most.
+    """
     start = size = 0
     for place, put in enumerate(puts):
         length = len(put[-1])

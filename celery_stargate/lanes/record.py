@@ -1,4 +1,4 @@
-"""Records: what a lane keeps of each context until its effects are done."""
+"""Records: what a lane keeps of each context until its effects are done; how they are stored."""
 
 from __future__ import annotations
 
@@ -8,38 +8,42 @@ from typing import Any
 import msgspec
 
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.follow_up import PRODUCE, FollowUp, read_request
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.log import logger
 
 __all__ = [
     "Record",
     "Settled",
     "decode_settled",
     "decode_triples",
+    "encode_outcome",
+    "encode_record",
     "report_undecodable",
-    "settled_to_wire",
 ]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the effects of a context need; its messages stand in the lane's log.
+    """What the effects of a context need; its messages are in the lane's log.
 
-    Stored as JSON behind a head of its own, which begins with the version (``common.lua``).
+    It is stored as JSON after a head, which begins with the version (see ``common.lua``).
     """
 
     context: str
     #: Whether the caller gave a list: then the result is a list.
     is_list: bool = False
-    #: The name of the Celery task that waits for the outcome, where one does.
+    #: The name of the Celery task whose result the outcome is; None for a call without a task.
     task: str | None = None
-    #: The request of that task, packed: its headers and Celery's ``embed`` (callbacks, chord, …).
+    #: The request of that task as JSON: its headers and Celery's ``embed`` (callbacks, chord, …).
     request: str | None = None
-    #: Signatures to trigger, packed, ids frozen.
+    #: Signatures to trigger, as JSON, with frozen task ids.
     on_ack: str | None = None
     on_error: str | None = None
-    #: The address of one who waits: an inbox, and the ticket in it.
+    #: The address of the waiting call: an inbox, a slash, and the ticket in it.
     inbox: str | None = None
-    #: Lane, context and place of the list that this message is a part of.
+    #: For a message of a list that spans lanes: the list's lane, its context, and the place in it.
     parent: tuple[str, str, int] | None = None
 
     @property
@@ -53,8 +57,11 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         return FollowUp.MORE if self.is_list or request is None else request.follow_up
 
     @property
-    def mark(self) -> str:
-        """What the log notes of its only message: the follow-up's code and the task it names."""
+    def follow_up_code(self) -> str:
+        """What the log entry of its only message has: the follow-up's code, then the task's name.
+
+        The name is left out where nothing needs it, and for the produce task of every app.
+        """
         follow_up = self.follow_up
         named = follow_up in (FollowUp.IGNORED, FollowUp.RESULT) and self.task != PRODUCE
         return f"{follow_up.value}{self.task}" if named else follow_up.value
@@ -62,69 +69,67 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
-#: An outcome, or 0 and 1 for a message that the deadline found unsent and perhaps sent.
+#: An outcome; for a message whose deadline passed 0 (it was never sent) or 1 (it may have been).
 _outcomes = msgspec.json.Decoder(list[Receipt | Failure | int])
 
 
 def encode_record(record: Record) -> bytes:
-    """Return a record's body.
+    """Return a record's body, as the scripts that put it get it.
 
     Raises:
-        TypeError: a header or a signature holds what JSON cannot carry.
+        TypeError: a header or a signature holds a value that JSON cannot represent.
     """
     return _encoder.encode(record)
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """Return an outcome as it stands in the lane.
+    """Return an outcome as it is stored in the lane.
 
     Raises:
-        TypeError: a receipt's ``value`` is not for JSON.
+        TypeError: JSON cannot represent a receipt's ``value``.
     """
     return _encoder.encode(outcome)
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """A context that has its outcome, and waits for its effects."""
+    """A context whose outcome is known and whose effects are not done yet."""
 
     record: Record
     outcomes: tuple[Outcome, ...]
 
     @property
+    def call(self) -> CallOutcomes:
+        """The outcomes without the record: all that a waiting process gets."""
+        return CallOutcomes(self.record.context, self.record.is_list, self.outcomes)
+
+    @property
+    def callback(self) -> str | None:
+        """The packed signature that the outcomes trigger; None if there is none."""
+        return self.record.on_error if self.failed else self.record.on_ack
+
+    @property
     def failed(self) -> bool:
-        """Whether any of its messages has no receipt."""
+        """As :attr:`CallOutcomes.failed`."""
         return Failure in map(type, self.outcomes)
 
     @property
     def result(self) -> Any:
-        """What the task returns and ``on_ack`` gets: the receipt, or for a list all receipts."""
-        receipts = [outcome.to_dict() for outcome in self.outcomes]
-        return receipts if self.record.is_list else receipts[0]
+        """As :attr:`CallOutcomes.result`."""
+        return self.call.result
 
     @property
     def failure(self) -> Failure:
-        """What the error holds and ``on_error`` gets.
-
-        For a list: the first failure, ``unknown`` where any message is, with every message's
-        outcome.
-        """
-        failures = [outcome for outcome in self.outcomes if isinstance(outcome, Failure)]
-        if not self.record.is_list:
-            return failures[0]
-        unknown = [failure for failure in failures if failure.status == "unknown"]
-        first = (unknown or failures)[0]
-        return Failure(
-            context=self.record.context,
-            topic=first.topic,
-            status=first.status,
-            reason=f"{len(failures)} of {len(self.outcomes)} messages failed: {first.reason}",
-            code=first.code,
-            outcomes=[outcome.to_dict() for outcome in self.outcomes],
-        )
+        """As :attr:`CallOutcomes.failure`."""
+        return self.call.failure
 
 
 def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled:
-    """Read a record as a script returns it, with the outcomes of its messages.
+    """Read a record and the outcomes of its messages, as a script returns them.
+
+    Arguments:
+        stored: head and body of the record.
+        outcomes: a JSON list; 0 and 1 in it are messages whose deadline passed.
+        topic: the lane's, for the failures of those messages.
 
     Raises:
         ValueError: the record is of another version, or damaged.
@@ -146,34 +151,17 @@ def _named(
     context: str, topic: str | None, parts: Iterable[Receipt | Failure | int]
 ) -> Iterable[Outcome]:
     for part in parts:
-        if not isinstance(part, int):
-            yield part
-        elif part:
-            yield Failure(
-                context=context,
-                topic=topic,
-                status="unknown",
-                code="deadline",
-                reason="the deadline passed after it may have been sent, and no receipt came",
-            )
+        if isinstance(part, int):
+            yield deadline_failure(context, topic, sent=bool(part))
         else:
-            yield Failure(
-                context=context,
-                topic=topic,
-                status="refused",
-                code="deadline",
-                reason="the deadline passed before it could be sent",
-            )
-
-
-def settled_to_wire(settled: Settled) -> bytes:
-    """Return what a waiting process gets: the outcomes as a JSON list, ``is_list`` before it."""
-    parts = b",".join(encode_outcome(outcome) for outcome in settled.outcomes)
-    return (b"1" if settled.record.is_list else b"0") + b"[" + parts + b"]"
+            yield part
 
 
 def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:
-    """Read context, record and outcomes, three by three; a record of another version stays out."""
+    """Read a script's reply of context, record, outcomes, context, record, outcomes, …
+
+    A record that this version cannot read is logged and left out.
+    """
     topic = lane.topic if lane.has_messages else None
     for record, outcomes in zip(reply[1::3], reply[2::3], strict=True):
         try:
@@ -184,6 +172,4 @@ def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:
 
 def report_undecodable(lane: Lane, error: ValueError) -> None:
     """Log a record that this version cannot read; it stays where it is."""
-    from celery_stargate.support.log import logger
-
     logger.error("lane %s: %s; left alone", lane.name, error)

@@ -1,14 +1,37 @@
-"""The Lua scripts, read from their files."""
+"""The Lua scripts and the only code that runs them."""
 
 from __future__ import annotations
 
-from functools import cache
+import itertools
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["LANE_PARTS", "lane_script", "registry_script"]
+from redis.asyncio import Redis as AsyncRedis
+from redis.commands.core import AsyncScript, Script
 
-#: The parts of a lane in the order of the scripts' KEYS; the caller's answers come last.
+from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.support.per_process import PerProcess
+
+__all__ = [
+    "LANE_PARTS",
+    "Argument",
+    "AsyncScripts",
+    "Caller",
+    "Callers",
+    "Run",
+    "Scripts",
+    "lane_keys",
+    "lane_script",
+    "registry_script",
+]
+
+#: The parts of a lane, in the order of the scripts' KEYS; the caller's answers come after them.
 LANE_PARTS = (
     "log",
     "contexts",
@@ -20,21 +43,181 @@ LANE_PARTS = (
     "tombstones",
 )
 
+#: Before the name of a script of the registry.
+_REGISTRY = "registry/"
 
-@cache
+#: An argument of a script; redis-py sends a number as its decimal text.
+Argument = str | bytes | int
+#: One run of a script: its keys and its arguments.
+Run = tuple[Sequence[str], Sequence[Argument]]
+
+
 def lane_script(name: str) -> str:
-    """Return a lane's script, with the common part before it."""
-    return _text("lua/common.lua") + _text(f"lua/{name}.lua")
+    """Return the text of a lane's script, with ``common.lua`` before it."""
+    return _text(name)
+
+
+def registry_script(name: str) -> str:
+    """Return the text of a script of the registry of lanes and workers."""
+    return _text(_REGISTRY + name)
+
+
+def lane_keys(prefix: str, lane: Lane, caller: str) -> list[str]:
+    """Return the keys that a lane's script gets.
+
+    Arguments:
+        prefix: what all keys begin with (``stargate_prefix``).
+        caller: the name of the caller, who has a key for the answer to the last call.
+    """
+    return [*_part_keys(prefix, lane), lane.key(prefix, f"answers:{caller}")]
+
+
+class Caller:
+    """A caller as the scripts know it: one call at a time, each with a token of its own.
+
+    A script that gets the token of the call before answers as it did before.
+    """
+
+    def __init__(self) -> None:
+        self.name = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+
+    def token(self) -> str:
+        """Return the token of the next call."""
+        return f"{self.name}:{next(self._numbers)}"
+
+
+class Callers:
+    """The callers of a process, reused so that there are no more than calls at the same time.
+
+    Each of them has a key in Redis. A forked child has callers of its own.
+    """
+
+    def __init__(self) -> None:
+        # The ends of a deque need no lock.
+        self._free: PerProcess[deque[Caller]] = PerProcess(deque)
+
+    @contextmanager
+    def lend(self, count: int = 1) -> Iterator[list[Caller]]:
+        """Lend callers for a block that makes one call with each."""
+        free = self._free.get()
+        lent = [self._take(free) for _ in range(count)]
+        try:
+            yield lent
+        finally:
+            free.extend(lent)
+
+    def _take(self, free: deque[Caller]) -> Caller:
+        try:
+            return free.pop()
+        except IndexError:
+            return Caller()
+
+
+class Scripts:
+    """Runs scripts from any thread of any process.
+
+    A script is sent by its hash; a Redis that does not know it (after a restart, a failover or
+    ``SCRIPT FLUSH``) is sent the text once.
+
+    Arguments:
+        connections: to the Redis that holds the lanes.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        # Registering a script hashes its text: once per process is enough.
+        self._registered: PerProcess[dict[str, Script]] = PerProcess(dict)
+
+    def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script.
+
+        Arguments:
+            name: of its file, without ``.lua``; ``registry/`` before it for those of the registry.
+
+        Returns:
+            What redis-py makes of the script's reply.
+
+        Raises:
+            RedisError, OSError: as redis-py raises them.
+        """
+        return self._script(name)(keys=keys, args=arguments)
+
+    def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
+        """Run a script several times in one round trip.
+
+        Arguments:
+            name: as in :meth:`run`.
+            runs: keys and arguments of each.
+
+        Returns:
+            The reply, or the error, of each.
+
+        Raises:
+            RedisError, OSError: the whole pipeline failed.
+        """
+        script = self._script(name)
+        with self._connections.sync().pipeline(transaction=False) as pipeline:
+            _fill(pipeline, script, runs)
+            # With raise_on_error redis-py would show the command, and so the payload, in the error.
+            return pipeline.execute(raise_on_error=False)[1:]
+
+    def _script(self, name: str) -> Script:
+        registered = self._registered.get()
+        script = registered.get(name)
+        if script is None:
+            script = registered[name] = self._connections.sync().register_script(_text(name))
+        return script
+
+
+class AsyncScripts:
+    """Runs scripts from one event loop, as :class:`Scripts` does from threads.
+
+    Arguments:
+        redis: a client of :meth:`Connections.asyncio`.
+    """
+
+    def __init__(self, redis: AsyncRedis) -> None:
+        self._redis = redis
+        self._registered: dict[str, AsyncScript] = {}
+
+    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script; arguments, reply and errors are those of :meth:`Scripts.run`."""
+        return await self._script(name)(keys=keys, args=arguments)
+
+    async def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
+        """Run a script several times in one round trip, as :meth:`Scripts.run_many` does."""
+        script = self._script(name)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            _fill(pipeline, script, runs)
+            _, *replies = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    def _script(self, name: str) -> AsyncScript:
+        script = self._registered.get(name)
+        if script is None:
+            script = self._registered[name] = self._redis.register_script(_text(name))
+        return script
+
+
+def _fill(pipeline: Any, script: Script | AsyncScript, runs: Sequence[Run]) -> None:
+    # The pipeline loads the script itself: a new connection may lead to a Redis without it.
+    pipeline.script_load(script.script)
+    for keys, arguments in runs:
+        pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
 
 
 @cache
-def registry_script(name: str) -> str:
-    """Return a script of the registry of lanes and workers."""
-    return _text(f"lua/registry/{name}.lua")
+def _text(name: str) -> str:
+    if name.startswith(_REGISTRY):
+        return _read(f"{name}.lua")
+    return _read("common.lua") + _read(f"{name}.lua")
 
 
-def _text(path: str) -> str:
-    folder: Any = files(__package__)
-    for part in path.split("/"):
-        folder = folder / part
-    return str(folder.read_text("utf-8"))
+def _read(path: str) -> str:
+    return files(__package__).joinpath("lua", *path.split("/")).read_text("utf-8")
+
+
+@lru_cache(maxsize=1 << 16)
+def _part_keys(prefix: str, lane: Lane) -> tuple[str, ...]:
+    return tuple(lane.key(prefix, part) for part in LANE_PARTS)

@@ -1,8 +1,12 @@
-"""The life of a context, as a table.
+"""The life of a context, as a table: its states in Redis, and the scripts that change them.
 
-Rules for editors: every state in which a context can be found in Redis is here, with the keys
-that hold it; every script changes states only along this table. A transition that is absent is
-not an error of the caller: the script answers that nothing changed, and it is counted.
+Each event is one Lua script of the same name. A script changes a context's state only as the table
+says. For a pair of state and event that is not in the table the script changes nothing and says so
+in its reply; the caller counts that, and it is not an error.
+
+``tests/integration/lanes/test_states.py`` runs every script on a context in every state, and
+``test_machine.py`` checks each step of random runs against the table. Whoever adds a state or a
+script changes the table first.
 """
 
 from __future__ import annotations
@@ -13,22 +17,22 @@ __all__ = ["TRANSITIONS", "Event", "State"]
 
 
 class State(Enum):
-    """Where a context stands."""
+    """Where a context stands, by the keys of the lane that hold it."""
 
-    ABSENT = "absent"  #: in no key: never put, or finished
-    PENDING = "pending"  #: in ``contexts``, ``deadlines`` and (its messages) ``log``
-    DUE = "due"  #: in ``contexts``, ``outcomes`` and ``due``: settled, effects not done
+    ABSENT = "absent"  #: in none: never put, or finished
+    PENDING = "pending"  #: in ``contexts`` and ``deadlines``, its messages in ``log``
+    DUE = "due"  #: in ``contexts``, ``outcomes`` and ``due``: settled, its effects are not done
 
 
 class Event(Enum):
-    """What happens to a context; each is one script."""
+    """What happens to a context; the value is the name of the script."""
 
     PUT = "put"  #: the caller records it
-    PUT_MANY = "put_many"  #: the caller records it, together with others
-    RECEIPT = "settle"  #: its last receipt came, or it was refused
-    COMPLETION = "complete"  #: its receipt came, and nothing follows it but a result, stored here
+    PUT_MANY = "put_many"  #: the caller records it together with others
+    RECEIPT = "settle"  #: its last outcome came
+    COMPLETION = "complete"  #: its receipt came, and at most a result row follows, stored here
     DEADLINE = "expire"  #: its deadline passed
-    EFFECTS = "finish"  #: its result is stored and its callbacks are published
+    EFFECTS = "finish"  #: its result is stored, its callbacks are published, its caller is notified
 
 
 TRANSITIONS: dict[State, dict[Event, State]] = {

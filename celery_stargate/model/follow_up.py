@@ -1,4 +1,8 @@
-"""What follows a message's receipt, as the lane's log tells it without the message's record."""
+"""What must happen after a receipt.
+
+:class:`FollowUp` is encoded in the log entry, so that the owner need not load the record.
+:data:`Decision` is what a worker makes of it: it also knows the tasks, settings and signals.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +12,56 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["PRODUCE", "FollowUp", "Request", "ResultRow", "is_plain_id", "read_request"]
+__all__ = [
+    "PRODUCE",
+    "Decision",
+    "FollowUp",
+    "Remaining",
+    "Request",
+    "ResultRow",
+    "is_plain_id",
+    "read_request",
+]
 
-#: The name of the produce task that every app has: a mark without a name means this one.
+#: The name of the produce task that every app has; a follow-up code without a name means this one.
 PRODUCE = "celery_stargate.produce"
 
-#: An id that JSON writes as it stands.
+#: An id that JSON writes without escapes.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:@#-]+")
 
 
 class FollowUp(Enum):
-    """What follows a receipt; by its mark in the lane's log (``common.lua``)."""
+    """What follows a receipt; the value is its code in the log entry (``common.lua``)."""
 
-    NOTHING = "q"  #: no result, no callback, and nobody waits
-    IGNORED = "i"  #: a task is done whose result nobody wants, and nothing goes on from it
+    NOTHING = "q"  #: no result, no callback, and no waiting call
+    IGNORED = "i"  #: a task ends whose result is ignored, and nothing goes on from it
     RESULT = "r"  #: a task's result is stored, and nothing goes on from it
-    MORE = "f"  #: anything: its record tells
+    MORE = "f"  #: anything else: the record tells
 
 
 class ResultRow(NamedTuple):
-    """A result as Celery's Redis backend stores it; it publishes the value under the key, too."""
+    """A result as Celery's Redis backend stores it; the value is also published under the key."""
 
     key: str
-    value: str
-    #: Seconds; 0 for ever.
+    #: JSON text; bytes for the serializers of Celery that write bytes.
+    value: str | bytes
+    #: Seconds; 0 for never.
     expires: int
 
 
+class Remaining(Enum):
+    """What is left to do for an outcome, if it is not just a row to be stored."""
+
+    NOTHING = "nothing"  #: the context can be forgotten
+    FULL = "full"  #: all effects: the context is settled first, then ``Effects.run`` does them
+
+
+#: What is left to do for an outcome: a row is to be stored, and that is all; or the rest.
+Decision = ResultRow | Remaining
+
+
 class Request(msgspec.Struct):
-    """What of a task's request decides about its result, or stands beside it."""
+    """The fields of a task's request that decide about its result, or are stored with it."""
 
     ignore_result: bool | None = None
     callbacks: list[Any] | None = None
@@ -52,11 +77,11 @@ class Request(msgspec.Struct):
 
     @property
     def follow_up(self) -> FollowUp:
-        """What follows, where there is no callback of ours."""
-        # Group and parent stand beside a result. Without a word whether it is wanted, the task
-        # decides, which only a worker knows for sure.
-        beside = self.group is not None or self.parent_id is not None
-        if self.goes_on or beside or self.ignore_result is None:
+        """What follows a receipt, if the call has no ``on_ack`` and nobody waits."""
+        # Group and parent are stored with the result. If the request does not say whether the
+        # result is ignored, the task does, and only a worker knows that for sure.
+        stored_with_it = self.group is not None or self.parent_id is not None
+        if self.goes_on or stored_with_it or self.ignore_result is None:
             return FollowUp.MORE
         return FollowUp.IGNORED if self.ignore_result else FollowUp.RESULT
 
@@ -65,10 +90,10 @@ _decode = msgspec.json.Decoder(Request).decode
 
 
 def read_request(packed: str | None) -> Request | None:
-    """Read a packed request; None where something in it is of another type.
+    """Read a task's request; None if a field of it has another type than expected.
 
     Arguments:
-        packed: as a record has it; None for a task without one.
+        packed: JSON, as a record has it; None for a task without a request.
     """
     if packed is None:
         return Request()
@@ -79,5 +104,5 @@ def read_request(packed: str | None) -> Request | None:
 
 
 def is_plain_id(context: str) -> bool:
-    """Whether JSON writes an id as it stands."""
+    """Whether JSON writes an id without escapes."""
     return _PLAIN_ID.fullmatch(context) is not None

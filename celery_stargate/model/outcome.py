@@ -8,7 +8,7 @@ import msgspec
 
 from celery_stargate.errors import ProduceError, ProduceTimeout
 
-__all__ = ["Failure", "Outcome", "Receipt", "error_of"]
+__all__ = ["Failure", "Outcome", "Receipt", "error_of", "failure_status"]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag="receipt", omit_defaults=True):
@@ -62,6 +62,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure", omit_def
 
 
 Outcome = Receipt | Failure
+
+
+def failure_status(number: int, sent: int) -> Literal["refused", "unknown"]:
+    """Return the status of a failure of a message (promise P3): ``refused`` only if it is certain.
+
+    Arguments:
+        number: of the message, in its lane or call.
+        sent: the highest number that may have been sent before: such a message may be stored.
+    """
+    return "unknown" if number <= sent else "refused"
 
 
 def error_of(failure: Failure) -> ProduceError:

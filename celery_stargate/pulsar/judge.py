@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.link import LinkBroken
 from celery_stargate.pulsar.message_id import MessageId
@@ -47,7 +47,7 @@ def judge(
         return Failure(
             context=entry.context,
             topic=str(topic),
-            status="unknown" if entry.number <= sent_before else "refused",
+            status=failure_status(entry.number, sent_before),
             reason=plain(reply.error or reply.result),
             code=plain(reply.result),
         )
@@ -75,7 +75,7 @@ def judge(
         return Failure(
             context=entry.context,
             topic=str(topic),
-            status="unknown" if entry.number <= sent_before else "refused",
+            status=failure_status(entry.number, sent_before),
             reason="Pulsar dropped it: the non-persistent topic has too many messages in flight",
             code="dropped",
         )

@@ -1,9 +1,9 @@
-"""Numbers: how a lane's messages stand once in the topic, where the broker deduplicates.
+"""Sequence ids: with a broker that deduplicates, each message of a lane is stored once.
 
-The lane's numbers are Pulsar's sequence ids, under a producer name that is the lane's for as long
+The lane's numbers are Pulsar's sequence ids, under a producer name that belongs to the lane as long
 as its generation lasts. The WebSocket service counts by itself from ``initialSequenceId``, so one
-connection sends only messages whose numbers follow one another. What was stored before is then
-answered ``ok`` with ledger -1, by whichever owner it is sent again.
+connection sends only messages whose numbers follow one another. A message that was stored before is
+then answered ``ok`` with ledger -1, whichever owner sends it again.
 
 Source: Pulsar's "Message deduplication" page, and ``MessageDeduplication`` in pulsar-broker 4.0.
 """
@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
-from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.topic import Topic
 
@@ -29,21 +28,21 @@ __all__ = [
 
 
 class SequenceMismatch(Exception):
-    """Pulsar's numbers are the lane's no more: the connection is to be made anew."""
+    """Pulsar's sequence ids may not be the lane's numbers any more: connect again."""
 
     def __init__(self, reason: str, *, regenerate: bool) -> None:
         super().__init__(reason)
-        #: Whether a message is to be sent again that Pulsar, under the present name, may take for
-        #: one that it has.
+        #: Whether the lane needs a new generation first: under the present name Pulsar may treat a
+        #: message to resend as a duplicate of another one.
         self.regenerate = regenerate
 
 
 class Alignment:
-    """Whether Pulsar's numbers are the lane's, on one connection.
+    """Tracks whether Pulsar's sequence ids are still the lane's numbers on one connection.
 
-    An error receipt may have taken no number: then what was sent behind its message has another's.
-    From then on nothing more is sent there, and when all in flight has been heard of, it is
-    known whether the number of a message that must go again was used for another.
+    A message with an error receipt may have taken no sequence id: then later messages have ids that
+    belong to others. After an error nothing more is sent on this connection. When nothing is in
+    flight any more, it is known whether the id of a message to resend was used for another one.
     """
 
     def __init__(self) -> None:
@@ -57,7 +56,7 @@ class Alignment:
 
     @property
     def lost(self) -> bool:
-        """Whether the numbers may not fit any more."""
+        """Whether the sequence ids may not be the lane's numbers any more."""
         return self._reason is not None
 
     def stored(self, number: int) -> None:
@@ -69,33 +68,40 @@ class Alignment:
         self._reason = reason
 
     def failed(self, number: int, reason: str, *, over: bool) -> None:
-        """Note that a message must be sent again; ``over``: nothing behind it was stored."""
+        """Note that a message must be sent again.
+
+        Arguments:
+            number: of the message.
+            reason: Pulsar's.
+            over: whether the error ended the producer, so that no later message was stored.
+        """
         self._reason = reason
         self._again = number if self._again is None else min(number, self._again)
         self._over = self._over or over
 
     def false_ok(self, number: int) -> None:
-        """Note that Pulsar takes a message for one that it has, which it cannot have."""
+        """Note that Pulsar treats a message as a duplicate that was never sent before."""
         self._reason = (
-            f"Pulsar takes message {number}, which was never sent before, for one that it has"
+            f"Pulsar treats message {number} as a duplicate, but it was never sent before"
         )
         self._false_ok = True
 
     def unheard(self, number: int) -> None:
-        """Note that nobody will hear what became of a message that was sent."""
+        """Note that a message was sent and its receipt is not waited for any more."""
         self._last_unheard = max(self._last_unheard, number)
 
     def verdict(self) -> SequenceMismatch:
-        """Return what ends the connection."""
+        """Return the exception that ends the session."""
         used = self._again is not None and (
-            # Behind one that must go again: stored, or perhaps stored, under its number.
+            # A later message was, or may have been, stored under the sequence id of the one to
+            # resend.
             self._last_stored > self._again or (self._last_unheard > self._again and not self._over)
         )
         return SequenceMismatch(self._reason or "", regenerate=self._false_ok or used)
 
 
 class DeduplicationUnavailable(Exception):
-    """The broker or the topic cannot keep what effectively once promises.
+    """The broker or the topic cannot do what ``effectively_once`` needs.
 
     Arguments:
         sentence: what is wrong, and what to do.
@@ -112,7 +118,7 @@ class DeduplicationUnavailable(Exception):
 
     @classmethod
     def not_deduplicated(cls, topic: Topic) -> DeduplicationUnavailable:
-        """The broker stores a message again that is sent again."""
+        """Return the error for a broker that does not deduplicate a topic."""
         return cls(
             f"the broker does not deduplicate {topic}, which stargate_delivery='effectively_once' "
             "needs: set brokerDeduplicationEnabled=true, or enable deduplication for its namespace "
@@ -122,7 +128,7 @@ class DeduplicationUnavailable(Exception):
 
     @classmethod
     def partitioned(cls, topic: Topic) -> DeduplicationUnavailable:
-        """Each partition has numbers of its own."""
+        """Return the error for a topic with partitions that have no lanes of their own."""
         return cls(
             f"{topic} has partitions, and stargate_delivery='effectively_once' has one lane for "
             "each: set partitions to their number in its options",
@@ -132,22 +138,27 @@ class DeduplicationUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """What a session has to know to judge by numbers."""
+    """What a session needs to judge replies where Pulsar's sequence ids are the lane's numbers."""
 
-    #: The last number that may have been sent before under this name: only up to there can an
-    #: ``ok`` that stored nothing mean that the message stands in the topic already.
+    #: The last number that may have been sent before under this producer name: only up to there can
+    #: an ``ok`` that stored nothing mean that the topic has the message already.
     tried: int
     #: The partition whose lane it is; -1 where the topic has none.
     partition: int = -1
 
 
-def producer_query(lane: Lane, generation: str, first: int) -> dict[str, str]:
-    """Return the producer's query parameters for a connection whose first message is ``first``.
+def producer_query(index: int, generation: str, first: int) -> dict[str, str]:
+    """Return the producer's query parameters for a connection of a lane.
 
-    The service must not give up on what it may have stored: ``sendTimeoutMillis`` is 0.
+    ``sendTimeoutMillis`` is 0, or the service gives up on messages that it may have stored.
+
+    Arguments:
+        index: of the lane among its topic's lanes.
+        generation: of the lane's numbers.
+        first: the number of the first message to send.
     """
     return {
-        "producerName": f"stargate-{lane.index}-{generation}",
+        "producerName": f"stargate-{index}-{generation}",
         "initialSequenceId": str(first - 1),
         "sendTimeoutMillis": "0",
     }

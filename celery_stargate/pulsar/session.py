@@ -1,4 +1,4 @@
-"""A session: one connection's life. Messages go out in order, replies are matched and classed."""
+"""A session: what happens on one connection. Messages go out in order, replies are matched."""
 
 from __future__ import annotations
 
@@ -24,60 +24,79 @@ from celery_stargate.pulsar.sequence import (
 from celery_stargate.pulsar.verdicts import ends_producer
 from celery_stargate.pulsar.window import Window
 from celery_stargate.support.cancel import cancel_all
+from celery_stargate.support.changes import Changes
 from celery_stargate.support.log import logger
 
-__all__ = ["Counters", "Session"]
+__all__ = ["Counters", "Session", "SessionRules", "Source"]
 
 
 #: How many messages, and bytes of them, one write takes; one message always.
 _WRITE_COUNT = 256
 _WRITE_BYTES = 128 * 1024
 
-#: With so many messages in flight replies are left to gather for so many seconds: each comes by
-#: itself, and to wake for each would cost as much as all the rest.
+#: With so many messages in flight, replies are collected this many seconds before they are read:
+#: they arrive one by one, and to wake for each costs as much as all other work.
 _COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.002
 
 
 @dataclass(slots=True)
 class Counters:
-    """What was counted, of a lane or a call."""
+    """What was counted, for a lane or a call."""
 
     sent: int = 0
     receipts: int = 0
-    #: Replies that match nothing in flight: a second one, a late one, or one of nobody's.
+    #: Replies and outcomes that match nothing in flight: a second one, or one that came too late.
     unmatched: int = 0
-    #: Replies that are no JSON of the right form.
+    #: Replies that are not JSON of the right form.
     malformed: int = 0
 
 
 class Source(Protocol):
     """Where a session gets what it sends."""
 
-    def __call__(self, count: int, size: int, /) -> Awaitable[Sequence[Entry]]:
-        """Return the next messages in order, when there are any; none to end the session."""
+    def next(self, count: int, size: int, /) -> Awaitable[Sequence[Entry]]:
+        """Return the next messages in order, as soon as there are any; none to end the session.
+
+        It is called again when all that it returned is in flight.
+
+        Arguments:
+            count: how many at most.
+            size: bytes of frames at most; one message always.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """What a session needs to decide whether to send, and what a reply means."""
+
+    #: Seconds after which a message without a receipt means that the connection is broken.
+    receipt_timeout: float = 60.0
+    #: The number of the last message that an earlier session may have sent: if Pulsar refuses one
+    #: up to there, an earlier send of it may be stored all the same.
+    sent_before: int = 0
+    #: Whether messages may be sent now. A process that was paused finds that another may have its
+    #: messages. It is asked again after :meth:`Session.recheck`.
+    may_send: Callable[[], bool] = lambda: True
+    #: Where Pulsar is to know the lane's numbers. The source then gives only messages whose numbers
+    #: follow one another.
+    numbered: Numbered | None = None
 
 
 class Session:
-    """Send what a source gives and hand over each message's outcome.
+    """Sends what a source gives, and hands over each message's outcome.
 
     It ends when the source gives nothing more and every message has its outcome. Each connection
-    has a session of its own: receipts die with their socket, so what has none is sent again, by
-    another session over the same source.
+    has its own session: receipts are lost with their socket, so the next session sends what has
+    none again.
 
     Arguments:
-        producer: open.
+        producer: an open one.
         topic: for the receipts.
         source: gives messages in the lane's order.
-        settle: is called with a message and its outcome.
+        settle: called with each message and its outcome.
         window: bounds what is in flight.
-        receipt_timeout: seconds after which a message without a receipt means that the connection
-            is to be made anew.
-        sent_before: the number of the last message that an earlier session may have sent: if Pulsar
-            refuses one up to there, an earlier send of it may be stored all the same.
-        may_send: whether a message may be sent just now. A process that was paused finds by it that
-            its messages may be another's by now. It is asked again after :meth:`look_again`.
-        numbered: where Pulsar is to know the lane's numbers. The source then gives only messages
-            whose numbers follow one another.
+        rules: by default those of a first session without numbers.
+        counters: count what it does; by default its own.
     """
 
     def __init__(
@@ -87,11 +106,7 @@ class Session:
         source: Source,
         settle: Callable[[Entry, Outcome], None],
         window: Window,
-        *,
-        receipt_timeout: float = 60.0,
-        sent_before: int = 0,
-        may_send: Callable[[], bool] = lambda: True,
-        numbered: Numbered | None = None,
+        rules: SessionRules | None = None,
         counters: Counters | None = None,
     ) -> None:
         self._producer = producer
@@ -99,12 +114,10 @@ class Session:
         self._source = source
         self._settle = settle
         self._window = window
-        self._receipt_timeout = receipt_timeout
-        self._sent_before = sent_before
-        self._may_send = may_send
-        self._numbered = numbered
+        self._rules = rules or SessionRules()
+        self._numbered = self._rules.numbered
         self._alignment = Alignment()
-        self._changed = asyncio.Event()
+        self._changes = Changes()
         self._misaligned = asyncio.Event()
         self.counters = counters or Counters()
 
@@ -112,9 +125,10 @@ class Session:
         """Run to the end.
 
         Raises:
-            LinkBroken: the connection broke, or must be given up; what has no outcome is open.
-            SequenceMismatch: the numbers do not fit any more; what has no outcome is open.
-            DeduplicationUnavailable: the topic has partitions, and so not the lane's numbers.
+            LinkBroken: the connection broke; what has no outcome is to be sent again.
+            SequenceMismatch: Pulsar's sequence ids are not the lane's numbers any more; what has no
+                outcome is to be sent again.
+            DeduplicationUnavailable: the topic has partitions without lanes of their own.
             Whatever the source raises.
         """
         receiving = asyncio.ensure_future(self._receive())
@@ -140,64 +154,56 @@ class Session:
 
     @property
     def misaligned(self) -> bool:
-        """Whether the numbers may not fit any more, so that :meth:`run` is about to say so."""
+        """Whether the sequence ids may be wrong, so that :meth:`run` is about to raise."""
         return self._alignment.lost
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Ask again whether messages may be sent."""
-        self._changed.set()
+        self._changes.notify()
 
     def forget(self, labels: Iterable[str]) -> None:
-        """Wait no more for messages that got their outcomes elsewhere."""
+        """Stop waiting for the receipts of messages that have their outcomes otherwise."""
         for label in labels:
             if (entry := self._window.remove(label)) is not None:
                 self._alignment.unheard(entry.number)
-        self._changed.set()
+        self._changes.notify()
 
     async def _send(self) -> None:
-        window, send = self._window, self._producer.send
+        window, send, may_send = self._window, self._producer.send, self._rules.may_send
         while True:
             count, size = window.room
             if not count:
-                await self._wait_for_change()
+                await self._changes.wait()
                 continue
-            entries = await self._source(count, size)
+            entries = await self._source.next(count, size)
             if not entries:
                 break
             for some in _writes(entries):
                 if self._alignment.lost:
-                    # They would get others' numbers. When all has its outcome, _align() ends this.
-                    await self._for_ever()
-                while not self._may_send():
-                    await self._wait_for_change()
+                    # They would get other messages' numbers. _align() ends this when nothing is in
+                    # flight any more.
+                    await asyncio.get_running_loop().create_future()
+                if not may_send():
+                    await self._changes.until(may_send)
                 frames = [entry.frame for entry in some if window.add(entry)]
                 self.counters.sent += len(frames)
                 await send(*frames)
-        while len(window):
-            await self._wait_for_change()
+        await self._changes.until(lambda: not len(window))
 
     async def _watch(self) -> None:
         """Find a receipt that is missing while the connection looks alive."""
+        timeout = self._rules.receipt_timeout
         while True:
             oldest = self._window.oldest
-            await asyncio.sleep(self._receipt_timeout)
+            await asyncio.sleep(timeout)
             if oldest is not None and oldest in self._window:
-                raise LinkBroken(f"no receipt for a message in {self._receipt_timeout:g} s")
+                raise LinkBroken(f"no receipt for a message in {timeout:g} s")
 
     async def _align(self) -> None:
-        """End the session when the numbers do not fit and nothing is in flight any more."""
+        """End the session when the sequence ids may be wrong and nothing is in flight any more."""
         await self._misaligned.wait()
-        while len(self._window):
-            await self._wait_for_change()
+        await self._changes.until(lambda: not len(self._window))
         raise self._alignment.verdict()
-
-    async def _for_ever(self) -> None:
-        while True:
-            await self._wait_for_change()
-
-    async def _wait_for_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
 
     async def _receive(self) -> None:
         async for frames in self._producer.replies():
@@ -206,19 +212,19 @@ class Session:
                     reply = decode_reply(frame)
                 except ValueError as error:
                     self.counters.malformed += 1
-                    raise self._unreadable(f"Pulsar sent what is {error}") from None
+                    raise self._unreadable(f"Pulsar's reply cannot be read: {error}") from None
                 self._take(reply)
             if self._alignment.lost:
                 self._misaligned.set()
-                self._changed.set()
+                self._changes.notify()
             elif self._window.room[0]:
-                self._changed.set()
+                self._changes.notify()
             if len(self._window) >= _COALESCE_ABOVE:
                 self._producer.rest(_COALESCE_DELAY)
 
     def _take(self, reply: Reply) -> None:
         if reply.context is None:
-            # Bad JSON, says Pulsar, and not of which message: all in flight here is unknown.
+            # Pulsar could not read a frame and does not say which: any message in flight may be it.
             raise self._unreadable(f"{plain(reply.result)} without a context: {plain(reply.error)}")
         entry = self._window.remove(reply.context)
         if entry is None:
@@ -226,7 +232,7 @@ class Session:
             logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
             return
         try:
-            outcome = judge(reply, entry, self._topic, self._sent_before, self._numbered)
+            outcome = judge(reply, entry, self._topic, self._rules.sent_before, self._numbered)
         except SendAgain as error:
             if self._numbered is None:
                 raise
@@ -242,25 +248,25 @@ class Session:
                 raise DeduplicationUnavailable.partitioned(self._topic)
 
     def _fits(self, entry: Entry, outcome: Outcome, numbered: Numbered) -> bool:
-        """Whether an outcome can be believed, as far as the numbers go."""
+        """Note an outcome, and return whether the sequence ids allow to believe it."""
         if isinstance(outcome, Failure):
             self._alignment.refused(outcome.reason)
         elif outcome.status == "stored":
             self._alignment.stored(entry.number)
         else:
-            # With another's number it may have been taken for that other.
+            # With a wrong sequence id it may be a duplicate of another message.
             return not self._alignment.lost
         return True
 
     def _unreadable(self, reason: str) -> Exception:
-        """Return what ends the session where nobody knows which message a reply was for."""
+        """Return the error for a reply whose message is not known."""
         if self._numbered is None:
             return LinkBroken(reason)
         return SequenceMismatch(reason, regenerate=True)
 
 
 def _writes(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Split messages into what one write takes: enough to pay, and not much for the socket."""
+    """Split messages into writes: large enough to be cheap, small enough for the socket."""
     begin = size = 0
     for place, entry in enumerate(entries):
         if place - begin >= _WRITE_COUNT or (size and size + len(entry.frame) > _WRITE_BYTES):
@@ -271,5 +277,5 @@ def _writes(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 
 def _undeclared(outcome: Outcome, numbered: Numbered) -> bool:
-    """Whether a receipt names a partition that has no lane of its own."""
+    """Whether a receipt names a partition without a lane of its own."""
     return isinstance(outcome, Receipt) and outcome.partition != numbered.partition

@@ -1,4 +1,4 @@
-"""What of one lane is in flight: order, matching by context, replay. No I/O."""
+"""The messages in flight of one lane or call: order and matching by label. No I/O."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Window"]
 class Window:
     """The messages that were read from the lane and have no receipt yet, in the lane's order.
 
-    Receipts are matched by label and never by order: errors found before sending overtake, and
-    partitions answer for themselves.
+    Receipts are matched by label and never by order: an error found before the broker overtakes
+    receipts, and each partition answers in its own order.
 
     Arguments:
         max_count: how many messages may be in flight.
@@ -31,7 +31,7 @@ class Window:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield what has no receipt, in the lane's order: what a new connection sends first."""
+        """Yield what has no receipt, in the lane's order."""
         return iter(list(self._entries.values()))
 
     def __contains__(self, label: str) -> bool:
@@ -39,15 +39,15 @@ class Window:
 
     @property
     def oldest(self) -> str | None:
-        """The label of the message that has waited longest; None where none waits."""
+        """The label of the message that has waited longest; None if none is in flight."""
         return next(iter(self._entries), None)
 
     @property
     def room(self) -> tuple[int, int]:
         """How many messages, and how many bytes, may be added now.
 
-        (0, 0) where that is less than a quarter of all: what is in flight lasts meanwhile, and to
-        look into the lane for each few would cost more than to send them.
+        (0, 0) where that is less than a quarter of the window: enough is in flight to keep Pulsar
+        busy, and a read of the lane for a few messages costs more than sending them.
         """
         count = self._max_count - len(self._entries)
         size = self._max_bytes - self._bytes
@@ -55,7 +55,7 @@ class Window:
         return (count, size) if enough else (0, 0)
 
     def add(self, entry: Entry) -> bool:
-        """Take a message in; return whether it is new here.
+        """Add a message; return False if its label is in flight already.
 
         Raises:
             ValueError: its number is not above the last one's: the lane's order would be lost.
@@ -71,7 +71,7 @@ class Window:
         return True
 
     def remove(self, label: str) -> Entry | None:
-        """Take a message out, because it has its outcome; None where it is not in flight."""
+        """Remove and return a message that has its outcome; None if it is not in flight."""
         entry = self._entries.pop(label, None)
         if entry is not None:
             self._bytes -= len(entry.frame)

@@ -1,1 +1,1 @@
-"""Small tools that know nothing of Pulsar, Redis or Celery."""
+"""Small tools that do not know Pulsar, Redis or Celery."""

@@ -9,12 +9,12 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Double the wait at each try, up to a bound, with jitter so that many do not come at once.
+    """Double the wait with each try up to a bound, with jitter so that many do not retry at once.
 
     Arguments:
-        first: seconds before the second try.
-        longest: seconds at most.
-        uniform: draws a number between two.
+        first: seconds to wait after the first try, at most.
+        longest: seconds to wait after any try, at most.
+        uniform: draws a random number between two.
     """
 
     def __init__(
@@ -35,5 +35,5 @@ class Backoff:
         return self._uniform(ceiling / 2, ceiling)
 
     def reset(self) -> None:
-        """Begin anew, after a success."""
+        """Start again with the shortest wait, after a success."""
         self._tries = 0

@@ -1,4 +1,4 @@
-"""End asyncio tasks, for sure."""
+"""Cancel asyncio tasks and wait until they have ended."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ __all__ = ["cancel_all"]
 
 
 async def cancel_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks until they have ended; what they raised is dropped.
+    """Cancel tasks until they have ended; their errors are dropped.
 
-    Once is not enough: a client library that is just connecting may swallow a cancellation.
+    They are cancelled repeatedly: a client library that is connecting may swallow a cancellation.
     """
     pending = set(tasks)
     for task in pending:
-        # Also where this is cancelled itself: asyncio would complain of what nobody looked at.
-        task.add_done_callback(_look_at)
+        # asyncio warns about an error that nobody retrieved; this function may be cancelled itself.
+        task.add_done_callback(_retrieve)
     while pending := {task for task in pending if not task.done()}:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=0.2)
 
 
-def _look_at(task: asyncio.Future[Any]) -> None:
+def _retrieve(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""The loggers. No token, key or payload reaches them."""
+"""The loggers; they never get a token, key or payload."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ logger = logging.getLogger("celery_stargate")
 
 
 class _NoDebug(logging.LoggerAdapter[logging.Logger]):
-    """Keep ``websockets`` from its DEBUG lines: they hold the token and the payloads."""
+    """Drop the DEBUG records of ``websockets``: they contain the token and the payloads."""
 
     def isEnabledFor(self, level: int) -> bool:
         return level > logging.DEBUG and super().isEnabledFor(level)
 
     def debug(self, msg: object, *args: Any, **kwargs: Any) -> None:
-        """Say nothing."""
+        """Drop the record."""
 
 
 websocket_logger = _NoDebug(logging.getLogger("celery_stargate.websocket"), {})

@@ -9,7 +9,7 @@ from celery.worker import state
 from click import Option
 
 from celery_stargate.acknowledger import Acknowledger
-from celery_stargate.app import Stargate
+from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.record import Settled
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class StargateStep(bootsteps.StartStopStep):
         super().__init__(parent, **kwargs)
         self._worker = parent
         self._acknowledger: Acknowledger | None = None
-        self.enabled = not without_stargate and Stargate.of(parent.app).settings.worker
+        self.enabled = not without_stargate and Runtime.of(parent.app).settings.worker
 
     def start(self, parent: Any) -> None:
         """Start owning lanes.
@@ -59,7 +59,7 @@ class StargateStep(bootsteps.StartStopStep):
         Raises:
             ConfigurationError: a setting is wrong or missing; the worker does not start.
         """
-        Stargate.of(parent.app).settings.require_url()
+        Runtime.of(parent.app).settings.require_url()
         self._acknowledger = Acknowledger(
             parent.app,
             hostname=parent.hostname,

@@ -14,11 +14,11 @@ from celery.worker.strategy import default
 from kombu.exceptions import KombuError
 from kombu.serialization import loads, prepare_accept_content
 
-from celery_stargate.app import Stargate
+from celery_stargate.calls.arguments import Arguments
+from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
 from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
-from celery_stargate.model.durations import read_timeout, until
 from celery_stargate.model.outcome import Failure
 from celery_stargate.support.log import logger
 
@@ -113,21 +113,13 @@ class _LanePool:
         try:
             args, kwargs, embed = self._decode(body, content_type, encoding)
             packed = pack("the task's request", _plain({**request, **(embed or {})}))
-            stargate = Stargate.of(self._app)
-            given = task.arguments(args, kwargs)
-            call = task.prepare(stargate, given, task_id)
-            callbacks = Callbacks.freeze(given.get("on_ack"), given.get("on_error"), self._app)
-            timeout = given.get("delivery_timeout")
-            seconds = call.options.delivery_timeout if timeout is None else read_timeout(timeout)
-            if request.get("expires") is not None:
-                seconds = min(seconds, until(request["expires"], self._app))
-            stargate.put(
+            runtime = Runtime.of(self._app)
+            call, asked = task.checked(runtime, Arguments.read(args, kwargs), task_id)
+            runtime.recorder.put(
                 call,
-                seconds,
-                task=name,
-                request=packed,
+                call.record(asked.callbacks, task=name, request=packed),
+                timeout=asked.seconds_of_task(call, request.get("expires"), self._app),
                 tombstone=self._visibility_timeout(),
-                callbacks=callbacks,
             )
         except StoreUnavailable:
             raise

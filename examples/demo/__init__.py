@@ -1,1 +1,1 @@
-"""The main job before one's eyes: ``python -m examples.demo``."""
+"""Show the main job: ``python -m examples.demo``."""

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Set everything up, tell the story, take everything down."""
+    """Start everything, run the story, end everything."""
     options = _parser().parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows no check mark shows a question mark.
+        # A terminal without a check mark shows a question mark.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     screen = Screen(stderr=options.json)
@@ -61,7 +61,7 @@ def _run(
     screen.fact("Pulsar", pulsar.what)
     prefix = choose_prefix()
     os.environ.update(DEMO_REDIS=redis.url, DEMO_PULSAR=pulsar.url, DEMO_PREFIX=prefix)
-    # Imported only now: the app reads the environment, as it does in its workers.
+    # Imported here, because the app reads the environment, as it does in its workers.
     from .story import Story
 
     try:
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo",
         description="Publish to Pulsar through Celery, kill a worker, and count what is lost. "
-        "STARGATE_URL and REDIS_URL name real servers; else it brings its own.",
+        "STARGATE_URL and REDIS_URL name real servers; without them it starts its own.",
     )
     parser.add_argument("--messages", type=_many, default=3000, help="of the stream (3000)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

@@ -1,7 +1,7 @@
-"""The Celery project of the demo: what one would write oneself, and where it runs.
+"""The Celery project of the demo, as you would write it.
 
-The environment says where Redis and Pulsar are, and under which names this run keeps apart from
-whatever else is there.
+The environment says where Redis and Pulsar are, and which prefix keeps this run apart from
+everything else there.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from celery_stargate import Stargate
 PREFIX = os.environ.get("DEMO_PREFIX", "demo")
 REDIS = os.environ.get("DEMO_REDIS", "redis://localhost")
 
-#: For how long a lane belongs to a worker that gives no sign of life; the default is 10 s.
+#: Seconds until the lanes of a killed worker are free; the default is 10.
 LEASE = 3.0
-#: The orders' lanes: both workers have a share of them.
+#: How many lanes the topic has; both workers own some of them.
 LANES = 4
 
 #: The queue of the tasks.
@@ -38,13 +38,13 @@ app.conf.update(
 )
 stargate = Stargate(app)
 
-#: Redis hashes: how often each context triggered a callback.
+#: Redis hashes: how often each context triggered its callback.
 PAID = f"{PREFIX}:paid"
 FAILED = f"{PREFIX}:failed"
 
 
 def notes() -> redis.Redis:
-    """Return the client with which callbacks leave a note: the result backend's."""
+    """Return the Redis client that callbacks use for notes: the result backend's."""
     backend: Any = app.backend
     client: redis.Redis = backend.client
     return client
@@ -52,41 +52,41 @@ def notes() -> redis.Redis:
 
 @app.task
 def ready() -> bool:
-    """Say that the worker runs tasks."""
+    """Show that the worker runs tasks."""
     return True
 
 
 @app.task
 def build_message(order_id: str) -> dict[str, Any]:
-    """Make an order's message; the first link of the chain."""
+    """Make the message of an order: the first task of the chain."""
     return {"payload": order_id, "key": order_id, "properties": {"made-by": "build_message"}}
 
 
 @app.task
 def invoice(receipt: dict[str, Any]) -> str:
-    """Go on after the receipt; the last link of the chain."""
+    """Go on after the receipt: the last task of the chain."""
     return f"invoiced at {receipt['ledger_id']}:{receipt['entry_id']}"
 
 
 @app.task
 def count(receipts: list[dict[str, Any]]) -> int:
-    """Count receipts; the body of the chord."""
+    """Count receipts: the body of the chord."""
     return len(receipts)
 
 
 @app.task(ignore_result=True)
 def paid(receipt: dict[str, Any]) -> None:
-    """Note that a receipt triggered ``on_ack``."""
+    """Note that the receipt of a message triggered ``on_ack``."""
     notes().hincrby(PAID, receipt["context"], 1)
 
 
 @app.task(ignore_result=True)
 def all_paid(receipts: list[dict[str, Any]]) -> None:
-    """Note that a list's receipts triggered ``on_ack``; they share the list's context."""
+    """Note that the receipts of a list triggered ``on_ack``; all have the list's context."""
     notes().hincrby(PAID, receipts[0]["context"], 1)
 
 
 @app.task(ignore_result=True)
 def failed(failure: dict[str, Any]) -> None:
-    """Note that a failure triggered ``on_error``, and Pulsar's sentence."""
+    """Note that a failure triggered ``on_error``, with Pulsar's sentence."""
     notes().hset(FAILED, failure["context"], failure["reason"])

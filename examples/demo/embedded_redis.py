@@ -1,6 +1,6 @@
-"""An embedded Redis, in a process of its own: ``python -m examples.demo.embedded_redis``.
+"""An embedded Redis in its own process: ``python -m examples.demo.embedded_redis``.
 
-For machines without a ``redis-server``. It is fakeredis, in memory and slow: enough for a demo.
+For machines without ``redis-server``. It is fakeredis: in memory, slow, enough for a demo.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from redis.exceptions import ResponseError
 
 
 def _mended(handler: Any) -> Any:
-    """Return fakeredis' handler of a connection, as Redis behaves."""
+    """Return fakeredis' connection handler, changed to behave as Redis does."""
 
     class Handler(handler):  # type: ignore[misc]
-        # Nagle's algorithm would hold a pipeline's second answer back for 40 ms.
+        # Nagle's algorithm would delay the second answer of a pipeline by 40 ms.
         disable_nagle_algorithm = True
 
         def setup(self) -> None:
@@ -26,7 +26,7 @@ def _mended(handler: Any) -> Any:
             read = self.current_client.read_response
 
             def read_response() -> Any:
-                # An error is an answer: raised, it would end the connection.
+                # An error is an answer too; raised here, it would end the connection.
                 try:
                     return read()
                 except ResponseError as error:
@@ -46,7 +46,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     server = TcpFakeServer(("127.0.0.1", 0))
     server.RequestHandlerClass = _mended(server.RequestHandlerClass)
-    # Its threads would keep the process alive for as long as a client is connected.
+    # Otherwise its threads keep the process alive while a client is connected.
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"redis://127.0.0.1:{server.server_address[1]}/0", flush=True)

@@ -1,4 +1,4 @@
-"""A look into the lanes in Redis, from outside: who owns them, what is pending in them."""
+"""Look into the lanes in Redis from outside: who owns them, and what is pending."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any, Self
 
 from celery_stargate.lanes.lane import Lane
 
-from .app import LANES, notes, stargate
+from .app import LANES, app, notes
 from .processes import Child
 from .servers import wait_until
 
-_LANES = [Lane(stargate.settings.topic or "", index) for index in range(LANES)]
+_LANES = [Lane(app.conf.stargate_topic, index) for index in range(LANES)]
 
 
 @dataclass(frozen=True)
 class Look:
-    """The orders' lanes at one moment."""
+    """The lanes at one moment."""
 
-    #: The process id of each lane's owner; 0 where it has none.
+    #: The process id of each lane's owner; 0 if it has none.
     owners: tuple[int, ...]
-    #: How many contexts are not finished in each lane.
+    #: How many unfinished contexts each lane holds.
     pending: tuple[int, ...]
 
 
 def look() -> Look:
-    """Look once."""
+    """Look at all lanes once."""
     with notes().pipeline(transaction=False) as pipeline:
         for lane in _LANES:
             pipeline.get(_key(lane, "lease"))
@@ -38,25 +38,32 @@ def look() -> Look:
     return Look(tuple(_owner(lease) for lease in found[:LANES]), tuple(found[LANES:]))
 
 
+def workers() -> int:
+    """Return how many workers are alive."""
+    client: Any = notes()
+    return int(client.zcard(f"{app.conf.stargate_prefix}:{{registry}}:workers"))
+
+
 def unfinished(indexes: set[int]) -> tuple[set[str], int]:
-    """Return the contexts that some lanes hold, and how many messages of theirs have no receipt."""
+    """Return the contexts in some lanes, and how many of their messages have no receipt."""
     contexts: set[str] = set()
     messages = 0
+    client: Any = notes()
     for index in sorted(indexes):
         lane = _LANES[index]
-        names: Any = notes().hkeys(_key(lane, "contexts"))
+        names: Any = client.hkeys(_key(lane, "contexts"))
         contexts |= {name.decode() for name in names}
-        messages += stargate.lanes.backlog(lane)
+        messages += int(client.xlen(_key(lane, "log")))
     return contexts, messages
 
 
 class Watch:
-    """Watch some lanes from the death of their owner until what waited in them is finished.
+    """Watch some lanes from the death of their owner until their contexts are finished.
 
     Args:
         indexes: the lanes.
-        dead: the process id of the owner that was just killed.
-        survivor: the worker that must live for all this.
+        dead: the process id of the killed owner.
+        survivor: the worker that must take over.
     """
 
     def __init__(self, indexes: set[int], dead: int, survivor: Child) -> None:
@@ -72,18 +79,18 @@ class Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def wait_for_takeover(self, timeout: float) -> None:
-        """Wait until all these lanes have another owner.
+        """Wait until all these lanes have a new owner.
 
         Raises:
-            DemoError: they have not in time.
+            DemoError: it took longer than ``timeout`` seconds.
         """
-        wait_until(self._taken.is_set, timeout, "nobody took over", self._survivor)
+        wait_until(self._taken.is_set, timeout, "no worker took over", self._survivor)
 
     def wait_for_rest(self, timeout: float) -> None:
-        """Wait until what waited at the take-over is finished, and all else in any lane.
+        """Wait until every context in every lane is finished.
 
         Raises:
-            DemoError: it is not in time.
+            DemoError: it took longer than ``timeout`` seconds.
         """
         problem = "the lanes were not empty"
         wait_until(self._drained.is_set, timeout, problem, self._survivor)
@@ -121,10 +128,10 @@ class Watch:
 
 
 def _key(lane: Lane, part: str) -> str:
-    # The client of the result backend puts no prefix before a key.
-    return lane.key(stargate.settings.prefix, part)
+    # The result backend's client adds no prefix to a key.
+    return lane.key(app.conf.stargate_prefix, part)
 
 
 def _owner(lease: bytes | None) -> int:
-    """Read the process id out of ``HOST-PID-RANDOM:EPOCH``."""
+    """Read the process id out of ``HOST-PID-RANDOM:FENCING_TOKEN``."""
     return int(lease.decode().rpartition(":")[0].split("-")[-2]) if lease else 0

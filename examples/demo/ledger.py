@@ -1,4 +1,4 @@
-"""The caller's own ledger, and its comparison with what the topic holds."""
+"""What the caller knows, compared with what the topic holds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from websockets.sync.client import connect
 
 @dataclass
 class Ledger:
-    """What the caller knows: each message whose ``delay()`` returned, and its receipt."""
+    """Each message whose ``delay()`` returned, and its receipt."""
 
-    #: Payload -> key (empty for none), in the order of the calls.
+    #: Payload -> key (empty if none), in the order of the calls.
     accepted: dict[str, str] = field(default_factory=dict)
-    #: Payload -> the receipt that its result released.
+    #: Payload -> the receipt that its result returned.
     receipts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -35,21 +35,21 @@ class Stored:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How ledger and topic differ."""
+    """The differences between ledger and topic."""
 
     stored: int
     lost: int
     duplicates: int
     #: Messages in the topic that the caller never sent.
     strange: int
-    #: Receipts that name a message id which the topic does not hold for that message.
+    #: Receipts whose message id is not that of the message in the topic.
     false_receipts: int
-    #: Keys whose messages stand in another order than they were sent in.
+    #: Keys whose messages are not in the order of the calls.
     disordered: int
 
 
 def compare(ledger: Ledger, topic: Sequence[Stored]) -> Comparison:
-    """Hold the ledger against the topic."""
+    """Compare the ledger with the topic."""
     copies = Counter(message.payload for message in topic)
     ids = {(message.payload, message.message_id) for message in topic}
     false = [
@@ -69,7 +69,7 @@ def compare(ledger: Ledger, topic: Sequence[Stored]) -> Comparison:
 
 
 def _disordered(ledger: Ledger, topic: Sequence[Stored]) -> int:
-    """Count the keys whose messages came in another order; a copy counts where it first stands."""
+    """Count the keys whose messages are out of order; of copies the first one counts."""
     sent: dict[str, list[str]] = {}
     for payload, key in ledger.accepted.items():
         sent.setdefault(key, []).append(payload)
@@ -79,13 +79,13 @@ def _disordered(ledger: Ledger, topic: Sequence[Stored]) -> int:
     wrong = 0
     for key, came in found.items():
         expected = [payload for payload in sent.get(key, ()) if payload in came]
-        # Without a key a message may take any lane: only lanes are ordered.
+        # A message without a key may take any lane, and only lanes are ordered.
         wrong += bool(key) and expected != list(came)
     return wrong
 
 
 def read_topic(url: str, topic: str) -> list[Stored]:
-    """Read a whole topic with a plain WebSocket reader, no code of celery_stargate's lanes in it.
+    """Read a whole topic with a plain WebSocket reader, without code of the lanes.
 
     A last message marks the end; it is published over a socket of its own.
     """

@@ -22,7 +22,7 @@ class DemoError(RuntimeError):
 
 
 class Child:
-    """A process in a group of its own, so that Ctrl-C reaches the demo and not it."""
+    """A process in its own group, so that Ctrl-C reaches only the demo."""
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its group's too."""
+        """Its process id, which is also the id of its group."""
         return self._popen.pid
 
     def require_alive(self) -> None:
@@ -53,7 +53,7 @@ class Child:
         """Wait for the first line of its log.
 
         Raises:
-            DemoError: there is none in time.
+            DemoError: there is none within ``timeout`` seconds.
         """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -65,7 +65,7 @@ class Child:
         raise DemoError(f"{self.name} said nothing in {timeout:g} s")
 
     def end(self, timeout: float = 8.0) -> None:
-        """Ask it to end, then make it. Harmless when it has ended."""
+        """Terminate it, and kill it if that does not help. Does nothing if it has ended."""
         self.signal(signal.SIGTERM)
         self._wait(timeout)
         self.signal(signal.SIGKILL)
@@ -79,7 +79,7 @@ class Child:
 class Processes:
     """All children of the demo; a context manager that ends them.
 
-    Should the demo itself be killed with -9, a tiny guard sees its pipe close and kills them.
+    If the demo itself is killed with -9, a small guard process sees its pipe close and kills them.
 
     Args:
         folder: for their logs.
@@ -99,7 +99,7 @@ class Processes:
     def start(
         self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
     ) -> Child:
-        """Start a command, its output in a log of its own."""
+        """Start a command with its own log file."""
         log = self._folder / f"{name}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
@@ -125,7 +125,7 @@ class Processes:
         return self.start(name, [sys.executable, "-u", "-m", module, *arguments], env)
 
     def end(self, *names: str) -> None:
-        """End some children, those that were started."""
+        """End the children with these names, if they were started."""
         for name in names:
             for child in self._children:
                 if child.name == name:
@@ -140,7 +140,7 @@ class Processes:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # The last one started leaves first: workers say goodbye to servers that still run.
+        # In reverse order, so that workers stop while their servers still run.
         for child in reversed(self._children):
             child.end()
         self._guard.kill()

@@ -1,4 +1,4 @@
-"""What the demo says: in colour on a terminal, in plain lines elsewhere."""
+"""What the demo prints: in colour on a terminal, in plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _WIDTH = 34
 
 
 class Screen:
-    """Where the demo speaks.
+    """Prints what the demo does.
 
     Args:
-        stderr: leave stdout to the figures.
+        stderr: print to stderr, and leave stdout to the figures.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
@@ -30,31 +30,31 @@ class Screen:
             self._console.width = 100
 
     def title(self, text: str) -> None:
-        """Say what this is."""
+        """Print what the demo is."""
         self._console.print()
         self._console.print(Text(f"  {text}", style="bold"))
         self._console.print()
 
     def fact(self, name: str, text: str) -> None:
-        """Say what it runs on."""
+        """Print what it runs on."""
         self._console.print(Text(f"  {name:<10}", style="dim") + Text(text))
 
     def step(self, what: str, text: str) -> None:
-        """Say what was done, and what came of it."""
+        """Print a step and its result."""
         mark = Text("  ✓ ", style="green")
         self._console.print(mark + Text(f"{what:<{_WIDTH}}", style="cyan") + Text(text))
 
     def note(self, text: str) -> None:
-        """Say what happens in the midst of a step."""
+        """Print what happens during a step."""
         self._console.print(Text("  ! ", style="yellow") + Text(text))
 
     def gap(self) -> None:
-        """Leave a line."""
+        """Print an empty line."""
         self._console.print()
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show how far something is; the function that is given takes the next steps."""
+        """Show a progress bar; yield the function that advances it."""
         bar = Progress(
             TextColumn("    {task.description:<10}", style="cyan"),
             BarColumn(bar_width=40),
@@ -76,7 +76,7 @@ class Screen:
             self._console.print(f"    {what}: {done} of {max(total, done)}")
 
     def summary(self, figures: Figures) -> None:
-        """Show the table, and the last word."""
+        """Print the table of figures and the verdict."""
         table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
         table.add_column(width=26, style="cyan", no_wrap=True)
         table.add_column(width=9, justify="right", no_wrap=True)
@@ -97,7 +97,7 @@ class Screen:
         self._console.print()
 
     def failed(self, text: str) -> None:
-        """Say why the demo cannot go on."""
+        """Print why the demo cannot go on."""
         self._console.print(Text(f"  ✗ {text}", style="bold red"))
 
 
@@ -111,11 +111,11 @@ def _rows(f: Figures) -> list[tuple[str, str, str]]:
         ("released results", f"{f.released:,}", "each receipt found in the topic"),
         ("triggered callbacks", f"{f.callbacks:,}", callbacks),
         ("recovered after the kill", f"{f.recovered:,}", recovered),
-        ("lost", f"{f.lost:,}", "by the caller's own ledger"),
+        ("lost", f"{f.lost:,}", "accepted by delay(), not in the topic"),
         ("duplicates", f"{f.duplicates:,}", "sent again after the kill: at least once"),
         ("", "", ""),
         ("put", f"{f.put_per_second:,.0f} /s", "delay() calls of one caller"),
-        ("drained", f"{f.drain_per_second:,.0f} /s", "of what waited at the take-over"),
+        ("drained", f"{f.drain_per_second:,.0f} /s", "the contexts that waited at the take-over"),
         ("get()", f"{f.get_median_ms:.1f} ms", f"median, one at a time; p99 {p99}"),
         ("take-over", f"{f.takeover_seconds:.1f} s", f"after the kill; a lease is {lease}"),
     ]

@@ -1,4 +1,4 @@
-"""Redis, Pulsar and the two workers: found, or started."""
+"""Find or start Redis, Pulsar and the two workers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .processes import Child, DemoError, Processes
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is, and what it is, for people."""
+    """Where a server is, and a description of it."""
 
     url: str
     what: str
 
 
 def find_redis(processes: Processes, folder: Path, *, embedded: bool) -> Place:
-    """Take ``REDIS_URL`` (beside ``STARGATE_URL``), else ``redis-server``, else an embedded one."""
+    """Use ``REDIS_URL`` (with ``STARGATE_URL``), ``redis-server``, or an embedded Redis."""
     url = os.environ.get("REDIS_URL")
     if url and os.environ.get("STARGATE_URL") and not embedded:
         return Place(url, f"Redis {_version(url)} at {_address(url)}")
@@ -46,7 +46,7 @@ def find_redis(processes: Processes, folder: Path, *, embedded: bool) -> Place:
 
 
 def find_pulsar(processes: Processes) -> Place:
-    """Take ``STARGATE_URL``, else start LocalPulsar."""
+    """Use ``STARGATE_URL``, or start LocalPulsar."""
     url = os.environ.get("STARGATE_URL")
     if url:
         return Place(url.rstrip("/"), f"Pulsar at {_address(url)}")
@@ -55,22 +55,23 @@ def find_pulsar(processes: Processes) -> Place:
 
 
 def choose_prefix() -> str:
-    """Return a name that keeps this run apart from everything else on shared servers."""
+    """Return a prefix that keeps this run apart on shared servers."""
     return f"demo-{secrets.token_hex(4)}"
 
 
 def start_workers(processes: Processes) -> tuple[Child, Child]:
     """Start two Celery workers that share the lanes, and wait until both are there.
 
-    The first one serves a queue in which there is nothing: it is going to be killed, and Celery
-    over Redis can lose the tasks that a killed worker has taken. Outbox lose nothing.
+    The first one serves an empty queue: it will be killed, and Celery over Redis can lose the tasks
+    of a killed worker. Lanes lose nothing.
     """
-    from .app import TASKS, ready, stargate
+    from . import lanes
+    from .app import TASKS, ready
 
     publisher = _start_worker(processes, "publisher", "nothing")
     worker = _start_worker(processes, "worker", TASKS)
     wait_until(
-        lambda: stargate.lanes.survey()[0] == 2,
+        lambda: lanes.workers() == 2,
         60,
         "the workers did not come up",
         publisher,
@@ -97,18 +98,18 @@ def _start_worker(processes: Processes, name: str, queue: str) -> Child:
 
 
 def forget(url: str, prefix: str) -> None:
-    """Delete this run's keys, and no others."""
-    # A Redis that is away holds nothing of ours that we could still delete.
+    """Delete the keys of this run, and no others."""
+    # If Redis is away, nothing can be deleted.
     with redis.Redis.from_url(url) as client, suppress(redis.RedisError):
         for key in client.scan_iter(f"{prefix}*", count=1000):
             client.delete(key)
 
 
 def wait_until(done: Callable[[], bool], timeout: float, problem: str, *alive: Child) -> None:
-    """Wait for something, while the given processes live.
+    """Wait until something is true, while the given processes live.
 
     Raises:
-        DemoError: it did not come in time, or a process ended.
+        DemoError: it took longer than ``timeout`` seconds, or a process ended.
     """
     end = time.monotonic() + timeout
     while not done():
@@ -133,6 +134,6 @@ def _version(url: str) -> str:
 
 
 def _address(url: str) -> str:
-    """Return host and port, without a password that the URL may hold."""
+    """Return host and port, without the password of the URL."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)

@@ -1,4 +1,4 @@
-"""The story: what is published, what is killed, and what is measured on the way."""
+"""The story: what the demo publishes, kills and measures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .processes import Child, DemoError
 from .report import Screen
 from .servers import wait_until
 
-#: How long anything may take before the demo gives up.
+#: Seconds that any step may take.
 PATIENCE = 60.0
-#: How many calls are timed one by one.
+#: How many calls are timed, one after the other.
 TIMED = 100
-#: How many messages a list of the burst holds.
+#: How many messages each list of the burst has.
 LIST = 20
-#: Every which message of the stream triggers a callback.
+#: One message in so many of the stream triggers a callback.
 EVERY = 10
 
 
 @dataclass
 class Figures:
-    """What the summary shows; everything in it was counted or measured."""
+    """What the summary shows; all of it is counted or measured."""
 
     messages: int = 0
     stored: int = 0
@@ -60,18 +60,18 @@ class Figures:
     problems: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return them for JSON."""
+        """Return the figures for JSON."""
         return asdict(self)
 
 
 class Story:
-    """Tell it once.
+    """Runs the whole demo once.
 
     Args:
-        screen: where to.
-        messages: how many the stream has.
-        victim: the worker that is killed; it runs no tasks, for Celery over Redis can lose those.
-        survivor: the one that takes over.
+        screen: where progress is printed.
+        messages: how many messages the stream has.
+        victim: the worker that is killed; it runs no tasks, as Celery over Redis can lose them.
+        survivor: the worker that takes over.
     """
 
     def __init__(self, screen: Screen, messages: int, victim: Child, survivor: Child) -> None:
@@ -86,7 +86,7 @@ class Story:
         self._numbers = iter(range(1, 10**9))
 
     def tell(self, pulsar: str) -> Figures:
-        """Tell the whole story, and return what came out."""
+        """Run all chapters; return the figures."""
         began = time.monotonic()
         self._one_by_one()
         self._canvas()
@@ -148,7 +148,7 @@ class Story:
         self._screen.step("a refused one", f"on_error got: {self.figures.refused}")
 
     def _stream(self) -> set[str]:
-        """Publish the stream, kill a worker half-way; return the messages it had not finished."""
+        """Publish the stream and kill a worker half-way; return its unfinished messages."""
         wait_until(
             lambda: {self._victim.pid, self._survivor.pid} == set(lanes.look().owners),
             PATIENCE,
@@ -186,7 +186,7 @@ class Story:
                 try:
                     got = result.get(timeout=max(0.1, end - time.monotonic()))
                 except (ProduceError, TimeoutError):
-                    # The summary says that it is missing.
+                    # The summary shows that it is missing.
                     continue
                 receipts = got if isinstance(got, list) else [got]
                 self._ledger.receipts.update(zip(payloads, receipts, strict=True))
@@ -200,8 +200,8 @@ class Story:
         figures.pending_at_kill = len(pending)
 
     def _compare(self, pulsar: str, pending: set[str]) -> None:
-        """Read the topic back, and hold the ledger against it."""
-        topic = read_topic(pulsar, demo.stargate.settings.topic or "")
+        """Read the topic and compare it with the ledger."""
+        topic = read_topic(pulsar, demo.app.conf.stargate_topic)
         found = compare(self._ledger, topic)
         figures = self.figures
         figures.messages = len(self._ledger.accepted)
@@ -215,13 +215,13 @@ class Story:
         figures.recovered = len(pending & held & self._ledger.receipts.keys())
 
     def _problems(self) -> list[str]:
-        """Say what is not as promised."""
+        """Return every promise that was broken."""
         figures = self.figures
         promises = {
             f"{figures.lost} messages are lost": figures.lost == 0,
             "results are missing": figures.released == figures.messages,
             "callbacks are missing": figures.callbacks == figures.callbacks_expected,
-            "on_error was not told": figures.errors_told == 1 and bool(figures.refused),
+            "on_error was not called": figures.errors_told == 1 and bool(figures.refused),
             "not all that was pending at the kill was recovered": (
                 figures.recovered == figures.pending_at_kill
             ),
@@ -232,7 +232,7 @@ class Story:
         }
         return [problem for problem, kept in promises.items() if not kept]
 
-    # What the chapters are made of.
+    # Parts of the chapters.
 
     def _new(self) -> str:
         return f"order-{next(self._numbers):06d}"
@@ -258,14 +258,14 @@ class Story:
         advance(1)
 
     def _told(self, name: str, expected: set[str]) -> dict[str, str]:
-        """Wait until each of these contexts triggered its callback; return what was noted."""
+        """Wait until each context triggered its callback; return the notes."""
 
         def noted() -> dict[str, str]:
             found: Any = demo.notes().hgetall(name)
             return {context.decode(): value.decode() for context, value in found.items()}
 
         end = time.monotonic() + PATIENCE
-        # What is missing in the end is a figure of the summary, and no reason to stop here.
+        # A missing callback is a figure of the summary, and does not stop the demo.
         while not expected <= noted().keys() and time.monotonic() < end:
             self._survivor.require_alive()
             time.sleep(0.05)
@@ -274,7 +274,7 @@ class Story:
     def _burst_and_kill(
         self, burst: int, advance: Callable[[int], None]
     ) -> tuple[int, set[str], lanes.Watch]:
-        """Publish lists, faster than they drain, and kill the victim with some in its hands.
+        """Publish lists faster than they drain, and kill the victim while some are pending.
 
         Returns:
             How many messages were published, the contexts pending in the victim's lanes at the
@@ -291,7 +291,7 @@ class Story:
                 self._results.append((payloads, result))
                 published += LIST
                 advance(LIST)
-            # Frozen, so that what is counted is what it has in its hands when it dies.
+            # Stopped first, so that the count is what it holds when it is killed.
             self._victim.signal(signal.SIGSTOP)
             owners = lanes.look().owners
             mine = {index for index, pid in enumerate(owners) if pid == self._victim.pid}

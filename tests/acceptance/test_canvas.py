@@ -49,7 +49,7 @@ def test_fifty_numbers_come_in_order(rig: Rig) -> None:
     ],
     ids=["text", "bytes", "pair", "mapping"],
 )
-def test_every_form_of_a_message(rig: Rig, message: object, payload: str, key: str | None) -> None:
+def test_every_form_of_a_message(rig: Rig, message: Any, payload: str, key: str | None) -> None:
     """Each of the four forms arrives with its payload and key."""
     topic = rig.topic()
     rig.produce.delay(message, topic=topic).get(timeout=WAIT)
@@ -268,7 +268,7 @@ def test_bad_message_in_a_chain_is_told(rig: Rig) -> None:
     assert rig.recorded(key)[0]["type"] == "InvalidMessage"
 
 
-def callback(rig: Rig, form: str, key: str) -> tuple[object, int]:
+def callback(rig: Rig, form: str, key: str) -> tuple[Any, int]:
     """A callback in one of the canvas' forms, and how many entries it leaves."""
     record = rig.record(key)
     match form:

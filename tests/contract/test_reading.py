@@ -12,6 +12,8 @@ from tests.contract.wire import (
     ids,
     new_topic,
     payload,
+    receive_from,
+    wait_until,
 )
 
 
@@ -81,10 +83,11 @@ def test_a_consumer_acknowledges(broker: Broker) -> None:
 
 def wait_for_backlog(broker: Broker, topic: str, count: int) -> None:
     """Until a subscription has that many messages left."""
-    end = time.monotonic() + 20
-    while broker.admin.stats(topic)["subscriptions"]["s"]["msgBacklog"] != count:
-        assert time.monotonic() < end, "the backlog did not shrink"
-        time.sleep(0.02)
+
+    def reached() -> bool:
+        return bool(broker.admin.stats(topic)["subscriptions"]["s"]["msgBacklog"] == count)
+
+    wait_until(reached, f"a backlog of {count}")
 
 
 def test_a_negative_acknowledgement_brings_it_again(broker: Broker) -> None:
@@ -106,17 +109,22 @@ def test_a_negative_acknowledgement_brings_it_again(broker: Broker) -> None:
 
 
 def test_shared_consumers_share(broker: Broker) -> None:
-    """Each message goes to one of them."""
+    """Each message goes to one of them; how many each gets is not promised."""
     topic = new_topic()
-    query = {"subscriptionType": "Shared", "receiverQueueSize": 5}
+    query = {"subscriptionType": "Shared", "receiverQueueSize": 2}
     with (
         broker.consumer(topic, **query) as one,
         broker.consumer(topic, **query) as two,
         broker.producer(topic) as producer,
     ):
-        ids(producer.ask(*(frame(b"%d" % n) for n in range(10))))
-        got = Counter(payload(message) for message in one.receive_many(5) + two.receive_many(5))
-        assert got == Counter(b"%d" % n for n in range(10))
+        ids(producer.ask(*(frame(b"%d" % n) for n in range(20))))
+        # One that acknowledges nothing gets no more than its window: the other gets some, too.
+        held = [one.receive(), two.receive()]
+        for socket, message in zip((one, two), held, strict=True):
+            socket.acknowledge(message)
+        first, second = receive_from((one, two), 18)
+        got = Counter(payload(message) for message in held + first + second)
+        assert got == Counter(b"%d" % n for n in range(20))
 
 
 def test_key_shared_consumers_share_by_key(broker: Broker) -> None:
@@ -129,15 +137,13 @@ def test_key_shared_consumers_share_by_key(broker: Broker) -> None:
         broker.producer(topic) as producer,
     ):
         ids(producer.ask(*(frame(b"%d" % n, key=f"key-{n % 8}") for n in range(40))))
+        got = receive_from((one, two), 40)
+        keys = [{message["key"] for message in mine} for mine in got]
+        assert keys[0].isdisjoint(keys[1])
         seen: dict[str, list[int]] = {}
-        holders: dict[str, set[str]] = {}
-        for name, consumer in (("one", one), ("two", two)):
-            while message := consumer.receive_or_none():
-                seen.setdefault(message["key"], []).append(int(payload(message)))
-                holders.setdefault(message["key"], set()).add(name)
-        assert sum(map(len, seen.values())) == 40
-        assert all(numbers == sorted(numbers) for numbers in seen.values())
-        assert all(len(names) == 1 for names in holders.values())
+        for message in got[0] + got[1]:
+            seen.setdefault(message["key"], []).append(int(payload(message)))
+        assert seen == {f"key-{n}": list(range(n, 40, 8)) for n in range(8)}
 
 
 def test_an_exclusive_subscription_has_one_consumer(broker: Broker) -> None:
@@ -210,7 +216,7 @@ def test_the_end_of_a_topic(broker: Broker) -> None:
 
 def test_delayed_delivery(broker: Broker) -> None:
     """For shared subscriptions only; `deliverAfterMs` wins over `deliverAt`, and neither counts
-    when it is not positive."""
+    when it is not positive. The broker may be a tick, a second, too early."""
     topic = new_topic()
     now = int(time.time() * 1000)
     with (
@@ -220,17 +226,21 @@ def test_delayed_delivery(broker: Broker) -> None:
     ):
         ids(
             producer.ask(
-                frame(b"late", deliverAfterMs=1_500, deliverAt=1),
+                frame(b"late", deliverAfterMs=2_500, deliverAt=1),
                 frame(b"now", deliverAt=-1, deliverAfterMs=-1),
                 frame(b"later", deliverAt=now + 3_000_000),
             )
         )
-        assert payload(shared.receive()) == b"now"
+        arrived: dict[bytes, float] = {}
+        while len(arrived) < 2:
+            message = payload(shared.receive())
+            arrived[message] = time.time() * 1000 - now
+        # A broker that is held up for longer than the delay has both to deliver at once.
+        assert arrived.keys() == {b"now", b"late"}
+        assert arrived[b"late"] >= 2_500 - 1_000
         assert [payload(message) for message in exclusive.receive_many(3)] == [
             b"late",
             b"now",
             b"later",
         ]
-        assert payload(shared.receive()) == b"late"
-        assert time.time() * 1000 >= now + 1_000
         assert shared.silent()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contract.wire import Broker, frame, ids, new_topic
+from tests.contract.wire import Broker, frame, ids, new_topic, wait_until
 
 
 def test_killed_and_started_again(guarded: Broker) -> None:
@@ -25,5 +25,5 @@ def test_killed_and_started_again(guarded: Broker) -> None:
         second = ids(producer.ask(*frames))
     assert {found.ledger for found in second[:50]} == {-1}
     assert -1 not in {found.ledger for found in second[50:]}
-    assert guarded.admin.stats(topic)["publishers"] == []
+    wait_until(lambda: guarded.admin.stats(topic)["publishers"] == [], "the end of the producer")
     assert first == sorted(first)

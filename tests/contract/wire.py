@@ -7,10 +7,12 @@ import html
 import json
 import re
 import ssl
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Protocol, Self
 from urllib.parse import quote, urlencode
 
@@ -27,6 +29,20 @@ TOKEN_SECRET = b"a secret of at least thirty-two bytes"
 WAIT = 20.0
 #: How long silence is listened to, where the fact is that nothing comes.
 SILENCE = 0.3
+#: How long one of several sockets is listened to before the next one's turn.
+_TURN = 0.02
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a state that no frame tells of.
+
+    Raises:
+        AssertionError: it did not come in time; ``what`` says what was expected.
+    """
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end, f"not within {WAIT:g} s: {what}"
+        time.sleep(_TURN)
 
 
 def new_topic(domain: str = "persistent") -> str:
@@ -105,10 +121,10 @@ class Socket:
             self.send(text)
         return self.receive_many(len(frames))
 
-    def receive_or_none(self) -> dict[str, Any] | None:
+    def receive_or_none(self, timeout: float = SILENCE) -> dict[str, Any] | None:
         """The next frame, or None when nothing comes for a moment."""
         try:
-            return dict(json.loads(self._connection.recv(timeout=SILENCE)))
+            return dict(json.loads(self._connection.recv(timeout=timeout)))
         except TimeoutError:
             return None
 
@@ -162,7 +178,24 @@ class Broker:
         return PulsarAdmin(self.http_url, token=self.token)
 
     def open_path(self, path: str, token: str | None = None) -> Socket:
-        """A socket for a path and query."""
+        """A socket for a path and query.
+
+        The broker frees a name, or an exclusive subscription, a moment after its socket's close
+        handshake: until then it answers 409.
+
+        Raises:
+            InvalidStatus: the handshake is refused; with a 409, for longer than that.
+        """
+        end = time.monotonic() + WAIT
+        while True:
+            try:
+                return self._open(path, token)
+            except InvalidStatus as error:
+                if error.response.status_code != HTTPStatus.CONFLICT or time.monotonic() > end:
+                    raise
+            time.sleep(_TURN)
+
+    def _open(self, path: str, token: str | None) -> Socket:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return Socket(self.url + path, headers)
 
@@ -173,7 +206,7 @@ class Broker:
             AssertionError: it is not.
         """
         try:
-            self.open_path(path, token).close()
+            self._open(path, token).close()
         except InvalidStatus as error:
             response = error.response
             body = bytes(response.body or b"").decode("latin-1")
@@ -204,6 +237,24 @@ class Broker:
                 out.append(message)
             assert reader.silent(), "the topic holds more"
         return out
+
+
+def receive_from(sockets: Sequence[Socket], count: int) -> list[list[dict[str, Any]]]:
+    """Receive and acknowledge `count` deliveries, however they are shared; a list for each socket.
+
+    Raises:
+        AssertionError: fewer came in time, or more.
+    """
+    found: list[list[dict[str, Any]]] = [[] for _ in sockets]
+    end = time.monotonic() + WAIT
+    while (got := sum(map(len, found))) < count:
+        assert time.monotonic() < end, f"{got} of {count} deliveries came in {WAIT:g} s"
+        for socket, mine in zip(sockets, found, strict=True):
+            while (message := socket.receive_or_none(_TURN)) is not None:
+                socket.acknowledge(message)
+                mine.append(message)
+    assert all(socket.silent() for socket in sockets), "more came"
+    return found
 
 
 def producer_path(topic: str, **query: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from celery_stargate import Stargate
 from celery_stargate.testing import LocalPulsar
 from tests.integration.rig import Triggered
 from tests.servers.fixtures import PulsarAddress, ServerAddress
+from tests.servers.process import free_ports
 
 _HERE = Path(__file__).parent
 
@@ -72,6 +74,14 @@ def prefix(redis_server: ServerAddress) -> Iterator[str]:
 def topic() -> str:
     """The full name of a topic that nobody used."""
     return f"persistent://public/default/integration-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses connections, and that nobody else gets meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", *free_ports(1)))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture

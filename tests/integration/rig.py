@@ -18,6 +18,8 @@ from urllib.parse import quote
 from celery import Celery
 from websockets.sync.client import connect
 
+from tests.servers.process import free_ports
+
 #: The bound on every wait; nothing should come near it.
 WAIT = 20.0
 
@@ -134,16 +136,20 @@ class Triggered:
 class Proxy:
     """A TCP proxy on a port of its own that can lose what the server says, or be away.
 
+    Each socket is closed by the thread that uses it; others only shut it down, which wakes that
+    thread. A number that is closed while it is used may name another socket a moment later.
+
     Arguments:
         port: of the server on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._listener: socket.socket | None = None
+        #: Guards what follows: a connection is either seen by ``cut``, or made after it.
         self._lock = threading.Lock()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._threads: list[threading.Thread] = []
+        self._listener: socket.socket | None = None
+        self._acceptor: threading.Thread | None = None
+        self._connections: dict[_Connection, threading.Thread] = {}
         self._lose: tuple[Callable[[bytes], bool], Callable[[], object]] | None = None
         #: How many answers were lost so far.
         self.lost = 0
@@ -163,29 +169,45 @@ class Proxy:
 
     def open(self) -> None:
         """Listen; again on the same port after ``close``."""
-        listener = socket.create_server(("127.0.0.1", self.port))
+        listener = socket.create_server(("127.0.0.1", self.port or free_ports(1)[0]))
+        # ``cut`` accepts, too: neither may wait for a connection that the other has taken.
+        listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self._listener = listener
-        self._start(self._accept, listener)
+        self._acceptor = threading.Thread(target=self._accept, args=(listener,), daemon=True)
+        self._acceptor.start()
 
     def close(self) -> None:
-        """Refuse connections, and cut those there are."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            # A close alone leaves the thread in accept().
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
+        """Refuse connections, cut those there are, and wait until nothing is left of them.
+
+        Raises:
+            AssertionError: a thread has not ended in time.
+        """
+        with self._lock:
+            listener, self._listener = self._listener, None
+            acceptor, self._acceptor = self._acceptor, None
+            if listener is not None:
+                # Wakes its thread, and resets what waits to be accepted.
+                listener.shutdown(socket.SHUT_RDWR)
+        if acceptor is not None:
+            _join(acceptor)
+        # From here on no connection can come.
         self.cut()
-        for thread in self._threads:
-            thread.join(WAIT)
-        self._threads.clear()
 
     def cut(self) -> None:
-        """Cut all connections."""
+        """Cut all connections, and wait until they are closed.
+
+        Raises:
+            AssertionError: a thread has not ended in time.
+        """
         with self._lock:
-            pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            _end(pair)
+            # A client may have its connection before it is accepted here.
+            self._take()
+            cut, self._connections = self._connections, {}
+            for connection in cut:
+                connection.shut_down()
+        for thread in cut.values():
+            _join(thread)
 
     def lose_answer_to(
         self, request: Callable[[bytes], bool], then: Callable[[], object] = lambda: None
@@ -198,62 +220,110 @@ class Proxy:
         """
         self._lose = request, then
 
-    def _start(self, work: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=work, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
     def _accept(self, listener: socket.socket) -> None:
-        while True:
+        with listener:
+            while True:
+                select.select([listener], [], [])
+                with self._lock:
+                    if self._listener is not listener:
+                        return
+                    self._take()
+
+    def _take(self) -> None:
+        """Accept all connections that wait; the lock is held."""
+        while self._listener is not None:
             try:
-                client, _ = listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target), timeout=WAIT)
-            except OSError:
-                client.close()
-                continue
-            pair = client, server
-            with self._lock:
-                self._pairs.append(pair)
-            self._start(self._pump, pair)
+            client.setblocking(True)
+            connection = _Connection(client)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._connections[connection] = thread
+            thread.start()
 
-    def _pump(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        client, server = pair
-        then: Callable[[], object] | None = None
+    def _serve(self, connection: _Connection) -> None:
         try:
-            while True:
-                ready, _, _ = select.select([client, server], [], [], WAIT)
-                if client in ready:
-                    data = client.recv(1 << 20)
-                    lose = self._lose
-                    if lose is not None and lose[0](data):
-                        self._lose = None
-                        then = lose[1]
-                    server.sendall(data)
-                    if not data:
-                        return
-                if server in ready:
-                    data = server.recv(1 << 20)
-                    if not data:
-                        return
-                    if then is not None:
-                        self.lost += 1
-                        then()
-                        return
-                    client.sendall(data)
-        except (OSError, ValueError):
-            return
+            with suppress(OSError), connection:
+                if connection.connect(self._target):
+                    self._pump(connection.client, connection.server)
         finally:
-            _end(pair)
+            with self._lock:
+                self._connections.pop(connection, None)
+
+    def _pump(self, client: socket.socket, server: socket.socket) -> None:
+        then: Callable[[], object] | None = None
+        while True:
+            ready, _, _ = select.select([client, server], [], [])
+            if client in ready:
+                data = client.recv(1 << 20)
+                lose = self._lose
+                if lose is not None and lose[0](data):
+                    self._lose = None
+                    then = lose[1]
+                server.sendall(data)
+                if not data:
+                    return
+            if server in ready:
+                data = server.recv(1 << 20)
+                if not data:
+                    return
+                if then is not None:
+                    self.lost += 1
+                    then()
+                    return
+                client.sendall(data)
 
 
-def _end(pair: tuple[socket.socket, socket.socket]) -> None:
-    for each in pair:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-        each.close()
+class _Connection:
+    """A client's socket, and the one to the server; closed by the thread that uses them."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.client = client
+        self.server = socket.socket()
+        self._cut = False
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shut_down()
+        with self._lock:
+            self._closed = True
+            self.client.close()
+            self.server.close()
+
+    def connect(self, port: int) -> bool:
+        """Connect to the server; False where ``shut_down`` came first.
+
+        Raises:
+            OSError: nothing listens there, or ``shut_down`` came in between.
+        """
+        self.server.connect(("127.0.0.1", port))
+        with self._lock:
+            return not self._cut
+
+    def shut_down(self) -> None:
+        """End both ways of both, which wakes the thread that waits for them."""
+        with self._lock:
+            self._cut = True
+            if self._closed:
+                return
+            for each in self.client, self.server:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+
+def _join(thread: threading.Thread) -> None:
+    thread.join(WAIT)
+    assert not thread.is_alive(), f"a thread of the proxy has not ended in {WAIT:g} s"
 
 
 @contextmanager

@@ -28,10 +28,13 @@ from celery_stargate import (
     StoreUnavailable,
 )
 from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.effects import callbacks
+from celery_stargate.effects import run as run_module
 from celery_stargate.effects.run import callback_id
 from celery_stargate.lanes import leased as owner_module
 from celery_stargate.lanes import outbox as caller_module
 from celery_stargate.lanes.lane import CONTEXTS, Lane
+from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import Proxy, Triggered, elapsed, read_back, wait_for
@@ -126,7 +129,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
         acknowledger = Acknowledger(app)
         with pytest.raises(InvalidMessage, match="context"):
             acknowledger.produce(context)
-        assert Stargate.of(app).lanes.survey() == (0, [])
+        assert Stargate.of(app).lanes.registry.survey() == (0, [])
 
     @pytest.mark.parametrize("context", ["order 17", "ü", "a:b{c}#0", "x" * 1000])
     def test_any_printable_text_is_a_context(self, app: Celery, context: str) -> None:
@@ -144,7 +147,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             # An owner that takes the lane over just now would do the effects as well.
             with pytest.raises(ProduceTimeout):
                 acknowledger.produce("warm up", timeout=0.05).result(timeout=10)
-            both = {"on_ack": app.signature("yes"), "on_error": app.signature("no")}
+            both: Any = {"on_ack": app.signature("yes"), "on_error": app.signature("no")}
             good = acknowledger.produce("good", **both)
             acknowledger.ack(Receipt(context="good", value=7))
             assert good.result(timeout=5).value == 7
@@ -165,13 +168,12 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
         """And nothing is recorded."""
         acknowledger = Acknowledger(app)
         with pytest.raises(InvalidMessage, match="on_ack must be a signature"):
-            acknowledger.produce("ctx", on_ack=print)
-        assert Stargate.of(app).lanes.survey() == (0, [])
+            acknowledger.produce("ctx", on_ack=print)  # type: ignore[arg-type]
+        assert Stargate.of(app).lanes.registry.survey() == (0, [])
 
-    def test_redis_away(self, make_app: MakeApp) -> None:
+    def test_redis_away(self, make_app: MakeApp, refusing_port: int) -> None:
         """Bounded, for both."""
-        with Proxy(1) as proxy:
-            url = f"redis://127.0.0.1:{proxy.port}/0"
+        url = f"redis://127.0.0.1:{refusing_port}/0"
         acknowledger = Acknowledger(make_app("ws://127.0.0.1:1", redis_url=url))
         with elapsed() as seconds:
             with pytest.raises(StoreUnavailable):
@@ -206,15 +208,15 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
     def test_a_repeated_outcome_is_not_that_of_a_second_life(self, app: Celery) -> None:
         """Effects may be done twice; a context that is used again waits for its own."""
         acknowledger = Acknowledger(app)
-        lanes = Stargate.of(app).lanes
-        told: list[tuple[str, bytes]] = []
-        notify = lanes.notify
+        inboxes = Stargate.of(app).lanes.inboxes
+        told: list[tuple[str, CallOutcomes]] = []
+        notify = inboxes.notify
 
-        def noting(address: str, outcome: bytes) -> None:
-            told.append((address, outcome))
-            notify(address, outcome)
+        def noting(address: str, call: CallOutcomes) -> None:
+            told.append((address, call))
+            notify(address, call)
 
-        vars(lanes)["notify"] = noting
+        vars(inboxes)["notify"] = noting
         first = acknowledger.produce("ctx")
         acknowledger.ack(Receipt(context="ctx", value=1))
         assert first.result(timeout=5).value == 1
@@ -282,12 +284,12 @@ class TestLife:
         for _ in range(2):
             acknowledger.start()
             acknowledger.start()
-            wait_for(lambda: lanes.survey()[0] == 1, 5.0)
+            wait_for(lambda: lanes.registry.survey()[0] == 1, 5.0)
             assert sum(each.name == "stargate" for each in threading.enumerate()) == 1
             assert acknowledger.running
             acknowledger.stop()
             assert not acknowledger.running
-            assert lanes.survey()[0] == 0
+            assert lanes.registry.survey()[0] == 0
         acknowledger.stop()
 
     def test_stopped_at_once_after_the_start(self, app: Celery) -> None:
@@ -359,7 +361,7 @@ class TestLife:
         self, app: Celery, prefix: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """What another version, or a hand, wrote into the list of lanes."""
-        client = Stargate.of(app).lanes._redis.get()  # noqa: SLF001
+        client = Stargate.of(app).runtime.connections.sync()
         bad = [b"no lane", b"x#y", b"ftp://a/b/c#0", b"persistent://only/two#0", b"\xff#0"]
         client.zadd(f"{prefix}:{{registry}}:lanes", dict.fromkeys(bad, 0))
         with Acknowledger(app):
@@ -379,17 +381,15 @@ class TestLife:
         monkeypatch.setattr(owner_module, "GRACE_MS", 300)
         monkeypatch.setattr(caller_module, "GRACE_MS", 300)
         broken = [True, True]
-        from celery_stargate.effects.run import Effects
+        trigger = callbacks.trigger
 
-        trigger = Effects.trigger
-
-        def fail_twice(self: Effects, settled: Any) -> None:
+        def fail_twice(*args: Any) -> None:
             if broken:
                 broken.pop()
                 raise OSError("the broker is away")
-            trigger(self, settled)
+            trigger(*args)
 
-        monkeypatch.setattr(Effects, "trigger", fail_twice)
+        monkeypatch.setattr(run_module, "trigger", fail_twice)
         with Acknowledger(app):
             task = app.tasks["celery_stargate.produce"]
             result = task.delay("x", on_ack=app.signature("yes"))
@@ -409,7 +409,7 @@ class TestSharing:
     def owners(self, app: Celery, topic: str, lanes: int) -> list[str | None]:
         """Who holds the lease of each lane of a topic."""
         stargate = Stargate.of(app)
-        client = stargate.lanes._redis.get()  # noqa: SLF001
+        client = stargate.runtime.connections.sync()
         found: list[Any] = [
             client.get(Lane(topic, index).key(stargate.settings.prefix, "lease"))
             for index in range(lanes)
@@ -457,7 +457,7 @@ class TestSharing:
         task = one.tasks["celery_stargate.produce"]
         task.delay("a").get(timeout=10)
         second.start()
-        wait_for(lambda: Stargate.of(two).lanes.survey()[0] == 2, 5.0)
+        wait_for(lambda: Stargate.of(two).lanes.registry.survey()[0] == 2, 5.0)
         first.stop()
         with elapsed() as seconds:
             assert task.delay("b").get(timeout=10)["status"] == "stored"
@@ -478,7 +478,7 @@ class TestSharing:
         with Acknowledger(one) as frozen:
             task.delay("0").get(timeout=10)
             with Acknowledger(two):
-                loop = frozen._loop  # noqa: SLF001
+                loop = frozen._delivery.loop  # noqa: SLF001
                 assert loop is not None
                 thawed = threading.Event()
                 loop.call_soon_threadsafe(thawed.wait, 15)
@@ -508,9 +508,9 @@ class TestSharing:
             local.faults.hold_receipts()
             results = [task.delay(str(number)) for number in range(1, 101)]
             local.wait_for_messages(topic, 101)
-            loop = dying._loop  # noqa: SLF001
+            loop = dying._delivery.loop  # noqa: SLF001
             assert loop is not None
-            dying._stop.set()  # noqa: SLF001  # or its thread would start again
+            dying._delivery._stop.set()  # noqa: SLF001  # or its thread would start again
             hanging = threading.Event()
             loop.call_soon_threadsafe(hanging.wait, 30)
             died = time.monotonic()

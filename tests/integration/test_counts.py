@@ -22,6 +22,7 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import Acknowledger, Receipt, Stargate, produce_task
+from celery_stargate.calls.prepare import prepare
 from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
@@ -38,6 +39,8 @@ from tests.servers.redis import RedisServer
 PAYLOAD = "0123456789" * 10
 COUNT = 1000
 IDLE_LANES = 150
+#: Seconds: no lease is renewed while messages drain, however slow the machine is.
+LONG_LEASE = 120.0
 
 
 @pytest.fixture
@@ -190,7 +193,7 @@ def test_produce_many_is_a_round_trip_for_hundreds(
 ) -> None:
     """A pipeline of 500 puts at most, 100 in each script."""
     stargate = Stargate.of(app)
-    monkeypatch.setattr(stargate, "_require_owner", lambda: None)
+    monkeypatch.setattr(stargate.runtime, "require_owner", lambda: None)
     alert = app.signature("count.alert")
     stargate.produce_many([PAYLOAD], on_error=alert)
     with counted(client, monkeypatch) as counts:
@@ -219,7 +222,7 @@ def test_a_drain(
     first batch waits here until all receipts have come: those after it are full. And it waits until
     the owner has looked for what an earlier one left, which would find what is settled by then.
     """
-    app = make_app(local.url, **on(server, results=1))
+    app = make_app(local.url, lease=LONG_LEASE, **on(server, results=1))
     stargate = Stargate.of(app)
     task: Any = app.tasks[produce_task.name]
     for _ in range(COUNT):
@@ -233,18 +236,18 @@ def test_a_drain(
         return await tick(self, store)
 
     async def settle_when_all_are_here(self: LeasedLane, *args: Any, **options: Any) -> Any:
-        crew: Any = acknowledger._crew  # noqa: SLF001
-        owner, _ = crew._owners[self.lane]  # noqa: SLF001
+        supervisor: Any = acknowledger._delivery.supervisor  # noqa: SLF001
+        owner, _ = supervisor._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT or self.lane not in taken_over:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
         return await settle(self, *args, **options)
 
     monkeypatch.setattr(LeasedLane, "settle", settle_when_all_are_here)
     monkeypatch.setattr(Renewals, "tick", tick_after_taking_over)
-    lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
+    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
-        wait_for(lambda: not client.exists(contexts))
+        wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
     assert result.get(timeout=20)["topic"] == topic
     scripts, commands = counts.scripts, counts.commands
@@ -291,9 +294,9 @@ def test_a_drain_of_what_is_done_at_once(
 
     The first batch waits for all receipts, as above.
     """
-    app = make_app(local.url, **on(server))
+    app = make_app(local.url, lease=LONG_LEASE, **on(server))
     stargate = Stargate.of(app)
-    monkeypatch.setattr(stargate, "_require_owner", lambda: None)
+    monkeypatch.setattr(stargate.runtime, "require_owner", lambda: None)
     task: Any = app.tasks[produce_task.name]
     result: Any = None
     if follow_up is FollowUp.NOTHING:
@@ -306,17 +309,17 @@ def test_a_drain_of_what_is_done_at_once(
     complete = LeasedLane.complete
 
     async def complete_when_all_are_here(self: LeasedLane, *args: Any) -> Any:
-        crew: Any = acknowledger._crew  # noqa: SLF001
-        owner, _ = crew._owners[self.lane]  # noqa: SLF001
+        supervisor: Any = acknowledger._delivery.supervisor  # noqa: SLF001
+        owner, _ = supervisor._owners[self.lane]  # noqa: SLF001
         while owner.counters.receipts < COUNT:  # noqa: ASYNC110  # a counter tells no event
             await asyncio.sleep(0)
         return await complete(self, *args)
 
     monkeypatch.setattr(LeasedLane, "complete", complete_when_all_are_here)
-    lane = stargate.prepare(PAYLOAD, "c", None).parts[0].lane
+    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
     contexts = lane.key(stargate.settings.prefix, "contexts")
     with counted(client, monkeypatch) as counts, acknowledger:
-        wait_for(lambda: not client.exists(contexts))
+        wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
     scripts, commands = counts.scripts, counts.commands
     assert scripts["complete"] <= COUNT // 200 + 1

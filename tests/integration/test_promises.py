@@ -91,7 +91,7 @@ class TestTable:
 
     def test_all_message_forms(self, app: Celery, topic: str, pulsar: PulsarAddress) -> None:
         """Raw payload, ``(key, payload)``, a mapping, a Message, and a list of these."""
-        forms = [
+        forms: list[Any] = [
             "text",
             b"\x00\xff",
             ("k", "keyed"),
@@ -125,9 +125,9 @@ class TestTable:
     def test_a_script_needs_no_worker(self, app: Celery, topic: str, pulsar: PulsarAddress) -> None:
         """``stargate.produce`` starts the acknowledger itself where no worker is alive."""
         stargate = Stargate.of(app)
-        assert stargate.lanes.survey()[0] == 0
+        assert stargate.lanes.registry.survey()[0] == 0
         assert stargate.produce("x").status == "stored"
-        assert stargate.lanes.survey()[0] == 1
+        assert stargate.lanes.registry.survey()[0] == 1
         assert read_back(pulsar.url, topic, 1) == [b"x"]
 
     def test_a_topics_name_in_the_settings(

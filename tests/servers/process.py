@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 #: Where a server that must be found from one process after another keeps its files.
 CACHE_VARIABLE = "STARGATE_TEST_CACHE"
+#: Where servers listen: below what Linux gives to outgoing connections (32768 and up).
+_PORTS = range(20_000, 32_000)
 
 
 class ServerError(RuntimeError):
@@ -29,15 +32,26 @@ def cache_folder() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports of 127.0.0.1 that nothing listens on just now."""
-    # All are held open together, or the kernel could hand out one of them twice.
+    """`count` different ports of 127.0.0.1 that nothing has just now, and no connection gets.
+
+    The kernel takes the ports of outgoing connections, and those of `bind` to port 0, from another
+    range. A port of that range may be gone when its server restarts, and a client that tries it
+    meanwhile may even connect to itself.
+
+    Raises:
+        ServerError: there are not so many.
+    """
+    # All are held open together, or one could be chosen twice.
     with ExitStack() as held:
-        ports = []
-        for _ in range(count):
+        ports: list[int] = []
+        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+            if len(ports) == count:
+                return ports
             sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            sock.bind(("127.0.0.1", 0))
-            ports.append(int(sock.getsockname()[1]))
-        return ports
+            with suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                ports.append(port)
+        raise ServerError(f"fewer than {count} ports are free from {_PORTS[0]} to {_PORTS[-1]}")
 
 
 def listening(port: int) -> bool:

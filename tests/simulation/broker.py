@@ -159,7 +159,7 @@ class _Link:
         self.name = name
         self.number = number
         self._open = True
-        #: Nothing gets through any more, and nobody knows.
+        #: Nothing gets through any more, and neither side was told.
         self._silent = False
         #: Every message is answered with an error.
         self._failing = False
@@ -319,7 +319,7 @@ class _Link:
         return msgspec.json.encode(said)
 
     def _pass_on(self, label: str) -> str:
-        """Hand a message of a non-persistent topic to whoever reads, unless too many wait."""
+        """Hand a message of a non-persistent topic to its readers, unless too many wait."""
         if self._world.faults.pick("not persistent"):
             self._broker.ledger.refused.add(label)
             return _NOT_STORED
@@ -431,7 +431,7 @@ class SimulatedProducer:
             return
         world.note(f"{self._process.name}: {link.name} is open at {link.number}")
         if not self._process.alive:
-            # It has died on the way; nobody else will let go of the producer.
+            # Its process died meanwhile: nothing else closes the producer.
             link.let_go(word=True)
         took = world.latency()
         if hangs:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
 from celery_stargate.lanes.record import Record, decode_triples, encode_outcome, encode_record
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.follow_up import FollowUp
@@ -49,7 +49,7 @@ class Caller:
         self._random = world.faults.random
         self._redis = SimulatedRedis(world, server, process, retries=2)
         self._effects = SimulatedEffects(world, ledger, process)
-        self._registry = Registry(plan.settings.prefix)
+        self._registry = RegistryKeys(plan.settings.prefix)
         self._announced: dict[Lane, float] = {}
         self._tokens = itertools.count(1)
 
@@ -84,7 +84,7 @@ class Caller:
         context = Context(name, lane.name, str(place), labels, timeout)
         self._ledger.attempted(context)
         again = drawn() < 0.5
-        # Of some nobody wants to hear but that they failed, and of some the result alone.
+        # For some only failures matter, for some only the result.
         chance = zlib.crc32(name.encode()) % 4
         quiet = count == 1 and not again and chance in (0, 2)
         mark = FollowUp.RESULT if count == 1 and chance == 1 else FollowUp.MORE
@@ -186,7 +186,7 @@ class Caller:
             await self._do_effects(lane, [context.name.encode(), answer[1], answer[2]])
 
     async def _see_to_deadline(self, lane: Lane, context: Context) -> None:
-        """Settle it when it is overdue: nobody else may be there to do it."""
+        """Settle it when it is overdue: there may be no owner that does it."""
         if context.timeout > 60.0:
             return
         await asyncio.sleep(context.timeout)

@@ -59,7 +59,9 @@ def check(world: World, settled: bool, bound: float) -> list[str]:
         wrong += _without_faults(world, copies)
     if settled:
         wrong += _left(world)
-    wrong += [f"nobody looked at {error!r}" for error in world.loop.exceptions()]
+    wrong += [
+        f"an exception that was never retrieved: {error!r}" for error in world.loop.exceptions()
+    ]
     return wrong
 
 
@@ -76,7 +78,7 @@ def _lost(context: Context, copies: Counter[str]) -> Iterator[str]:
         if not all(copies[label] for label in context.labels):
             yield f"P1: {name} was completed, and is not in the topic"
     elif context.settled is not None and not context.told:
-        yield f"P1: {name} has an outcome, and nobody was told"
+        yield f"P1: {name} has an outcome, and no callback for it came"
 
 
 def _late(world: World, context: Context) -> Iterator[str]:
@@ -118,7 +120,7 @@ def _outcome(world: World, context: Context, copies: Counter[str]) -> Iterator[s
                 yield f"P3: {label!r} is transient in a persistent topic"
         elif outcome.status == "deduplicated":
             if not world.plan.effectively_once:
-                yield f"P6: {label!r} is deduplicated, and nobody asked for that"
+                yield f"P6: {label!r} is deduplicated without effectively once"
         elif topic is not None and topic.messages[outcome.entry_id].label != label:
             yield f"P3: the receipt of {label!r} is that of another message"
 
@@ -148,7 +150,7 @@ def _order(ledger: Ledger, broker: Broker) -> Iterator[str]:
 
 
 def _unknown(context: Context) -> bool:
-    """Whether nobody can know of some message of it."""
+    """Whether some message of it has the status `unknown`."""
     outcomes = context.told[0].outcomes if context.told else ()
     return any(isinstance(each, Failure) and each.status == "unknown" for each in outcomes)
 

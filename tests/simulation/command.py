@@ -64,7 +64,7 @@ def run_seeds(
 ) -> Iterator[Tally]:
     """Run seeds, in some processes; yield what came of each chunk, in order.
 
-    Where ``enough`` of them have failed, the rest is left out.
+    Where ``enough`` of them have failed, no more seeds are run.
     """
     chunks = [
         range(first, min(first + _CHUNK, seeds.stop))

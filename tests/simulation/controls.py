@@ -1,27 +1,31 @@
 """Controls: with one protection switched off, the checker must find something in a few seeds.
 
-This shows that the checker sees, and that the simulated world gets to where the protection is
-needed.
+This shows that the checker sees violations, and that the simulated world gets to where the
+protection is needed. A control replaces functions by name: :func:`replaced` makes sure that each
+name exists there and that the replacement runs, so that a control cannot outlive what it controls.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 from unittest import mock
 
-from celery_stargate.delivery import owner as lane_owner_module
-from celery_stargate.delivery.owner import LaneOwner
+from celery_stargate.delivery import source as source_module
+from celery_stargate.delivery.keeper import Keeper
+from celery_stargate.delivery.source import LaneSource
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.pulsar import judge as judge_module
 from celery_stargate.pulsar import session as session_module
 from tests.simulation import effects as effects_module
 from tests.simulation.plan import Focus
+from tests.simulation.redis_model import _Lane
 
-__all__ = ["CONTROLS", "Control"]
+__all__ = ["CONTROLS", "Control", "replaced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,8 @@ class Control:
     """One protection.
 
     Arguments:
-        off: a context manager in which it is off.
-        promise: what is broken then, as the checker says it.
+        off: returns a context manager in which it is off.
+        promise: which promise is broken then, as the checker's texts begin.
         focus: the faults that it protects from.
         seeds: how many seeds to try, from 0.
     """
@@ -39,6 +43,35 @@ class Control:
     promise: str
     focus: Focus
     seeds: int = 60
+
+
+@contextmanager
+def replaced(target: Any, name: str, new: Callable[..., Any]) -> Iterator[None]:
+    """Replace a function of a module or class while the block runs.
+
+    Arguments:
+        target: the module or class that looks the name up.
+        name: of the function.
+        new: is called in its place, with the same arguments.
+
+    Raises:
+        KeyError: the target has no such name of its own.
+        TypeError: it is called with arguments that the function does not take.
+        AssertionError: the block ended and the replacement was never called.
+    """
+    signature = inspect.signature(vars(target)[name])
+    calls = 0
+
+    @wraps(vars(target)[name])
+    def counting(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        signature.bind(*args, **options)
+        calls += 1
+        return new(*args, **options)
+
+    with mock.patch.object(target, name, counting):
+        yield
+    assert calls, f"{target.__name__}.{name} was replaced and never called"
 
 
 _read = LeasedLane.read
@@ -76,19 +109,19 @@ async def _nothing(*args: Any, **options: Any) -> Any:
 @contextmanager
 def _realigning_off() -> Iterator[None]:
     with (
-        mock.patch.object(LeasedLane, "read", _read_over_gaps),
-        mock.patch.object(LaneOwner, "_gap_after", _nothing),
-        mock.patch.object(lane_owner_module, "leading_run", lambda entries, after: list(entries)),
+        replaced(LeasedLane, "read", _read_over_gaps),
+        replaced(LaneSource, "_gap_after", _nothing),
+        replaced(source_module, "leading_run", lambda entries, after: list(entries)),
     ):
         yield
 
 
 @contextmanager
 def _replay_off() -> Iterator[None]:
-    # Who looks for messages that nobody is about to send finds them, too.
+    # The look for messages that nobody is about to send would find them, too.
     with (
-        mock.patch.object(LeasedLane, "read", _read_on),
-        mock.patch.object(lane_owner_module, "_UNREAD_TICKS", 2**62),
+        replaced(LeasedLane, "read", _read_on),
+        replaced(Keeper, "_require_read", lambda keeper, tick: None),
     ):
         yield
 
@@ -116,12 +149,12 @@ CONTROLS: Mapping[str, Control] = {
         Focus(effectively_once=True, rates={"cut before the receipt": 0.1}, timed=("revoked",)),
     ),
     "generation": Control(
-        partial(mock.patch.object, session_module, "judge", _believe),
+        partial(replaced, session_module, "judge", _believe),
         "P1",
         Focus(effectively_once=True, restored=True),
     ),
     "fencing token check": Control(
-        partial(mock.patch, "tests.simulation.redis_model._Lane._holds", lambda lane, lease: True),
+        partial(replaced, _Lane, "_holds", lambda lane, lease: True),
         "P",
         Focus(
             effectively_once=False,
@@ -131,24 +164,24 @@ CONTROLS: Mapping[str, Control] = {
         seeds=200,
     ),
     "due effects": Control(
-        partial(mock.patch.object, LeasedLane, "due", _nothing),
+        partial(replaced, LeasedLane, "due", _nothing),
         "P1",
         Focus(rates={"crash at a step": 0.02}),
     ),
     "deadline": Control(
-        partial(mock.patch.object, LeasedLane, "expire", _nothing),
+        partial(replaced, LeasedLane, "expire", _nothing),
         "P2",
         Focus(timed=("broker restart", "caller dies")),
         seeds=200,
     ),
     "the mark of what may have been sent": Control(
-        partial(mock.patch.object, LeasedLane, "read", _read_without_mark),
+        partial(replaced, LeasedLane, "read", _read_without_mark),
         "P3",
         Focus(rates={"receipt lost": 0.3, "receipt late": 0.2}),
         seeds=200,
     ),
     "callbacks by one id": Control(
-        lambda: mock.patch.object(effects_module, "callback_id", _Counting()),
+        lambda: replaced(effects_module, "callback_id", _Counting()),
         "P4",
         Focus(rates={"crash at a step": 0.02}),
     ),

@@ -10,7 +10,7 @@ from typing import Any
 from celery_stargate.effects.run import callback_id
 from celery_stargate.lanes.record import Settled, encode_outcome
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.follow_up import FollowUp, ResultRow
+from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
 from celery_stargate.model.outcome import Outcome, Receipt
 from tests.simulation.ledger import Ledger, Told
 from tests.simulation.loop import Process, VirtualLoop
@@ -27,13 +27,13 @@ class SimulatedEffects:
         self._ledger = ledger
         self._process = process
 
-    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[ResultRow | bool]:
+    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Decision]:
         """As Celery's backend would store it; the world tells what is stored."""
-        found: list[ResultRow | bool] = []
+        found: list[Decision] = []
         for entry, outcome in given:
-            how: ResultRow | bool = False
+            how: Decision = Remaining.FULL
             if isinstance(outcome, Receipt) and entry.follow_up is FollowUp.NOTHING:
-                how = True
+                how = Remaining.NOTHING
             elif isinstance(outcome, Receipt) and entry.follow_up is FollowUp.RESULT:
                 value = encode_outcome(outcome).decode()
                 how = ResultRow(f"result:{entry.context}", value, 0)

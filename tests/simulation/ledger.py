@@ -70,8 +70,8 @@ class Ledger:
         self.contexts: dict[str, Context] = {}
         #: Labels that Pulsar answered with an error, of one message alone.
         self.refused: set[str] = set()
-        #: Topics where a reply came that nobody can read: which message it was for, and whether
-        #: it was an error, nobody knows.
+        #: Topics with a reply that could not be read: its message, and whether it was an error, are
+        #: unknown.
         self.unreadable: set[str] = set()
         #: What no fault explains, found while it ran.
         self.wrong: list[str] = []

@@ -166,7 +166,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def outside(self, delay: float, callback: Callable[..., object], *args: Any) -> _Handle:
-        """As `call_later`, in no process: it happens whoever is paused or dead."""
+        """As `call_later`, in no process: it happens even if processes are paused or dead."""
         when = self.now + delay
         handle = _Handle(when, callback, args, self._outside)
         self._timer_number += 1
@@ -240,7 +240,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise RuntimeError(f"not cancelled: {stuck}")
 
     def exceptions(self) -> Generator[BaseException, None, None]:
-        """Yield what tasks of the living raised and nobody looked at."""
+        """Yield the exceptions of live processes' tasks that were never retrieved."""
         for task in self.tasks:
             if task.process is not None and not task.process.alive:
                 continue

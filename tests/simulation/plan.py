@@ -40,7 +40,7 @@ _SLOW = ("command late", "pause", "pause at a step", "Redis away", "clock jump")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Focus:
-    """What all seeds of a case have in common; the rest is drawn as ever."""
+    """What all seeds of a case have in common; everything else is drawn as usual."""
 
     #: None where it is drawn.
     effectively_once: bool | None = None
@@ -185,7 +185,7 @@ class Plan:
         self.settings = replace(self.settings, drain_timeout=60.0)
 
     def _exclude(self, rng: random.Random) -> None:
-        """Keep apart what nobody could tell apart, as docs/simulation.md explains."""
+        """Drop faults that cannot be told apart together; docs/simulation.md explains them."""
         out: tuple[str, ...] = _SINGLE
         if rng.random() < 0.3:
             out = _DEAFENING

@@ -316,5 +316,5 @@ def _answer(future: asyncio.Future[Any], result: Any) -> None:
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-        # Whoever asked may be dead, and then nobody looks at it.
+        # The process that asked may be dead: its exception is never retrieved.
         future.exception()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from tests.simulation import controls as controls_module
 from tests.simulation.cases import CASES
 from tests.simulation.command import Tally, run_seeds
-from tests.simulation.controls import CONTROLS
+from tests.simulation.controls import CONTROLS, replaced
 from tests.simulation.plan import Plan
 from tests.simulation.world import run
 
-#: At home a minute is enough; `python -m tests.simulation --million` runs more.
-_SEEDS = 20_000 if os.environ.get("CI") else 2_000
+#: Of every commit; `make simulate` runs a million.
+_SEEDS = 2_000
 _JOBS = 2
 
 
@@ -27,7 +26,7 @@ def tally_of(seeds: range, *, jobs: int = 1, **options: object) -> Tally:
 
 @pytest.mark.timeout(1200)
 def test_every_seed_keeps_every_promise() -> None:
-    """P1 to P6, and all is settled once the faults are healed."""
+    """P1 to P6 hold, and all is settled once the faults are healed."""
     tally = tally_of(range(_SEEDS), jobs=_JOBS)
     assert tally.failed == []
     assert tally.seeds == _SEEDS
@@ -44,7 +43,7 @@ def test_what_was_found_stays_away(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_without_a_protection_the_checker_finds_something(name: str) -> None:
-    """And with it, the same seeds are good."""
+    """With the protection, the same seeds keep every promise."""
     control = CONTROLS[name]
     good = tally_of(range(control.seeds), focus=control.focus)
     assert good.failed == []
@@ -52,6 +51,16 @@ def test_without_a_protection_the_checker_finds_something(name: str) -> None:
         bad = tally_of(range(control.seeds), focus=control.focus, enough=2)
     found = [text for _, violations in bad.failed for text in violations]
     assert any(text.startswith(control.promise) for text in found), found[:5]
+
+
+def test_a_control_that_controls_nothing_fails() -> None:
+    """A name that is not there, other arguments, or a replacement that nothing calls."""
+    with pytest.raises(KeyError), replaced(controls_module, "no such name", print):
+        pass
+    with pytest.raises(AssertionError, match="never called"), replaced(Plan, "_follow", print):
+        pass
+    with pytest.raises(TypeError), replaced(Plan, "_follow", print):
+        Plan._follow()  # type: ignore[call-arg]  # noqa: SLF001
 
 
 @pytest.mark.parametrize("seed", [3, 17, 42])

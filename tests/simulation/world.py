@@ -16,12 +16,12 @@ from unittest import mock
 
 import msgspec
 
-from celery_stargate.delivery import owner as lane_owner_module
-from celery_stargate.delivery import supervisor as supervisor_module
-from celery_stargate.delivery.owner import Tools
+from celery_stargate.delivery import keeper as keeper_module
+from celery_stargate.delivery import settler as settler_module
+from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.effects.run import callback_id
-from celery_stargate.lanes import leased as owner_module
+from celery_stargate.lanes import leased as leased_module
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Receipt
@@ -42,20 +42,20 @@ __all__ = ["Result", "World", "run"]
 
 _decode_receipt = msgspec.json.Decoder(Receipt).decode
 
-#: How long everything is watched after all is done, in seconds: what comes late shows itself. What
-#: an idle owner overlooked he finds within a third of a lease and three looks.
+#: Seconds for which everything is watched after all is done, so that late effects show. An idle
+#: owner finds an unread backlog within three renewals, each a third of a lease apart.
 _AFTERWARDS = 8.0
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of one seed."""
+    """The result of one seed."""
 
     plan: Plan
-    #: What must not be; none where all promises were kept.
+    #: The broken promises; none where all were kept.
     violations: list[str]
     trace: list[str]
-    #: What struck, how often.
+    #: How often each fault struck.
     struck: Counter[str]
     #: When it ended, in virtual seconds.
     ended: float
@@ -96,7 +96,7 @@ class World:
     # What the servers and clients ask.
 
     def latency(self) -> float:
-        """Draw how long something takes on its way, in seconds."""
+        """Draw a latency, in seconds."""
         return self._draw() * self._latency
 
     def strike(self, process: Process, where: str) -> bool:
@@ -117,7 +117,7 @@ class World:
             self.trace.append(f"{self.loop.now:10.4f} {text}")
 
     def uuid4(self) -> Any:
-        """Stand where `uuid.uuid4` does."""
+        """Replace `uuid.uuid4` by a counter."""
         self._uuids += 1
         return SimpleNamespace(hex=f"{self._uuids:032x}")
 
@@ -148,7 +148,7 @@ class World:
                 loop.advance(lambda: False, loop.now + _AFTERWARDS)
                 if self._settled():
                     break
-                # Something came late, and is to be done as well.
+                # Something came late, and has to be settled, too.
                 settled = loop.advance(self._settled, end)
             violations = [*ledger.wrong, *check(self, settled, bound)]
             ended, handled = loop.now, loop.handled
@@ -158,7 +158,7 @@ class World:
         )
 
     def heal(self) -> None:
-        """Switch all faults off, and let everybody go on."""
+        """Switch all faults off, and resume all processes."""
         self.healed_at = self.loop.now
         self.faults.heal()
         self.redis.away = None
@@ -179,8 +179,8 @@ class World:
         """Seconds in which everything must be settled and told once all is healed."""
         settings, plan = self.plan.settings, self.plan
         silent = max(plan.idle, plan.ping + settings.receipt_timeout)
-        # A lease runs out, a name becomes free, the longest backoff, effects that were left over.
-        # Or a deadline comes, where nobody is left who would acknowledge.
+        # A lease expires, a producer name becomes free, the longest backoff, effects that were left
+        # over. Or a deadline passes, where no acknowledger is left.
         return settings.lease + silent + settings.open_timeout + 10.0 + 20.0 + 15.0 + 15.0
 
     def _messages(self) -> int:
@@ -276,7 +276,9 @@ class World:
             case "pause":
                 self._pause(worker.process)
             case "stop":
-                worker.process.call(partial(worker.crew.stop, self.plan.settings.drain_timeout))
+                worker.process.call(
+                    partial(worker.supervisor.stop, self.plan.settings.drain_timeout)
+                )
             case "links cut":
                 for link in self.broker.links_of(worker.process):
                     link.cut()
@@ -327,13 +329,41 @@ class World:
             self.note(f"redis: {name} {_lane_of(keys[0])} {_short(args)} -> {reply}")
 
     def _tell(self, receipt: Receipt) -> None:
-        """A result was stored in the step that settled: it is told."""
+        """Note a result that was stored in the step that settled."""
         callback = callback_id(receipt.context, "on_ack")
         self.ledger.notify(receipt.context, Told(self.loop.now, "worker", callback, (receipt,)))
 
 
+class SimulatedProducers:
+    """Make producers over the simulated broker.
+
+    Arguments:
+        world: has the broker.
+        process: whose producers they are.
+        open_timeout: seconds for opening one.
+    """
+
+    def __init__(self, world: World, process: Process, open_timeout: float) -> None:
+        self._world = world
+        self._process = process
+        self._open_timeout = open_timeout
+
+    def make(
+        self, topic: Topic, options: ProducerOptions, query: Mapping[str, str]
+    ) -> SimulatedProducer:
+        """Return a producer that is not open yet."""
+        broker, timeout = self._world.broker, self._open_timeout
+        return SimulatedProducer(broker, self._process, topic, options, query, timeout)
+
+    async def require_deduplication(self, topic: Topic, options: ProducerOptions) -> None:
+        """Answer after a while, or not."""
+        await asyncio.sleep(self._world.latency())
+        if self._world.over or self._world.faults.pick("open"):
+            raise LinkBroken("nobody answers")
+
+
 class _Worker:
-    """A producer worker: a process with a crew."""
+    """A producer worker: a process with a supervisor."""
 
     def __init__(self, world: World, name: str) -> None:
         plan = world.plan
@@ -341,50 +371,34 @@ class _Worker:
         effects = SimulatedEffects(world, world.ledger, process)
         thread = EffectsThread(world.latency)
 
-        def producer(topic: Topic, options: ProducerOptions, query: Mapping[str, str]) -> Any:
-            return SimulatedProducer(
-                world.broker, process, topic, options, query, plan.settings.open_timeout
-            )
-
-        async def deduplicates(topic: Topic, options: ProducerOptions) -> None:
-            await asyncio.sleep(world.latency())
-            if world.over or world.faults.pick("open"):
-                raise LinkBroken("nobody answers")
-
         clients = [SimulatedRedis(world, world.redis, process) for _ in range(2)]
-        make_tools = partial(
-            Tools,
-            producer=producer,
-            deduplicates=deduplicates,
+        services = Services(
+            producers=cast("Any", SimulatedProducers(world, process, plan.settings.open_timeout)),
             effects=cast("Any", effects),
             executor=thread,
-            lease=plan.settings.lease,
-            receipt_timeout=plan.settings.receipt_timeout,
-            idle_timeout=plan.settings.idle_timeout,
             revoked=world.revoked,
-            uniform=world.random.uniform,
         )
 
         async def run() -> None:
-            self.crew = Supervisor(
+            self.supervisor = Supervisor(
                 plan.settings,
                 cast("Any", clients[0]),
                 cast("Any", clients[1]),
-                make_tools,
+                services,
                 name=name,
-                shuffle=world.random.shuffle,
+                rng=world.random,
                 monotonic=world.loop.time,
             )
             try:
-                await self.crew.run()
+                await self.supervisor.run()
             except Exception as error:  # noqa: BLE001
-                world.ledger.wrong.append(f"{name}: its crew failed: {error!r}")
+                world.ledger.wrong.append(f"{name}: its supervisor failed: {error!r}")
 
         self.task = process.start(run())
 
 
 class _Errors(logging.Handler):
-    """Takes note of what the package logs as an exception: nothing here explains one."""
+    """Notes each exception that the package logs: none is expected here."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.ERROR)
@@ -418,11 +432,10 @@ def _patched(world: World) -> Iterator[None]:
     for each in handlers:
         logger.addHandler(each)
     with ExitStack() as patches:
-        for module in (lane_owner_module, owner_module):
+        for module in (settler_module, leased_module):
             patches.enter_context(mock.patch.object(module, "uuid", fake))
-        for module in (lane_owner_module, supervisor_module):
-            patched = mock.patch.object(module, "RETIRE_AFTER", world.plan.retire_after)
-            patches.enter_context(patched)
+        patched = mock.patch.object(keeper_module, "RETIRE_AFTER", world.plan.retire_after)
+        patches.enter_context(patched)
         yield
     for each in handlers:
         logger.removeHandler(each)

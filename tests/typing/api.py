@@ -1,12 +1,14 @@
-"""What a user writes must pass mypy --strict, and have these types."""
+"""What a user writes must pass mypy --strict and pyright, and have these types."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
-from celery import Celery, chain
+from celery import Celery, chain, chord, group
+from celery.canvas import Signature
 
 import celery_stargate
 from celery_stargate import (
@@ -39,14 +41,18 @@ def publish(message: Message) -> None:
     assert_type(produce_task, ProduceTask)
     orders = stargate.task("shop.orders", topic="orders", lanes=4, ignore_result=True)
     assert_type(orders, ProduceTask)
-    produce_task.delay("hello").get(timeout=10)
+    assert_type(produce_task.delay("hello").get(timeout=10), dict[str, Any])
+    assert_type(produce_task.delay(message, topic="t").get(), dict[str, Any])
+    assert_type(produce_task.delay(["a", message]).get(), list[dict[str, Any]])
+    assert_type(produce_task.delay("hello").id, str)
     produce_task.delay(("key", b"payload"), on_ack=orders.s(), on_error=orders.s())
+    produce_task.delay({"payload": "x", "key": "k"}, delivery_timeout=timedelta(hours=1))
     produce_task.apply_async((message,), countdown=5)
     chain(orders.s(), produce_task.s()).delay()
 
 
 def publish_and_wait() -> dict[str, Any]:
-    """Publish from any process."""
+    """Publish from any process: the arguments decide what comes back."""
     message = Message(
         payload=b"",
         key="k",
@@ -54,25 +60,61 @@ def publish_and_wait() -> dict[str, Any]:
         event_time=datetime.now(UTC),
         deliver_after=timedelta(seconds=5),
     )
-    stargate.produce([message, "text"], topic="orders", timeout=timedelta(seconds=30))
-    celery_stargate.produce("ws://host:8080/ws/v2/producer/persistent/a/b/c", "text", token="t")
-    receipt: Receipt = stargate.produce(message)
+    receipt = stargate.produce(message)
+    assert_type(receipt, Receipt)
     assert_type(receipt.context, str)
     assert_type(receipt.message_id, str | None)
     assert_type(receipt.ledger_id, int | None)
+    assert_type(stargate.produce(("k", b"p"), context="c"), Receipt)
+    assert_type(
+        stargate.produce([message, "text"], topic="orders", timeout=timedelta(seconds=30)),
+        list[Receipt],
+    )
     return receipt.to_dict()
+
+
+def publish_with_callbacks(given: Signature[Any] | None) -> None:
+    """With a callback the context comes back at once."""
+    on_ack: Signature[Any] = app.signature("shop.ship")
+    assert_type(stargate.produce("text", on_ack=on_ack), str)
+    assert_type(stargate.produce(["text"], on_error=group([on_ack])), str)
+    assert_type(stargate.produce("text", on_ack=on_ack, on_error=chord([on_ack], on_ack)), str)
+    assert_type(stargate.produce("text", on_ack={"task": "shop.ship"}), str)
+    # Who does not know whether there is one must look.
+    assert_type(stargate.produce("text", on_ack=given), Receipt | str)
+
+
+def publish_many(messages: Iterator[Message]) -> None:
+    """Of each message a receipt, or its context."""
+    on_ack: Signature[Any] = app.signature("shop.ship")
+    assert_type(stargate.produce_many(["a", b"b"]), list[Receipt])
+    assert_type(stargate.produce_many(messages, topic="orders", timeout=5), list[Receipt])
+    assert_type(stargate.produce_many(messages, on_ack=on_ack), list[str])
+    assert_type(stargate.produce_many(messages, on_error=on_ack), list[str])
+
+
+def publish_directly(url: str) -> None:
+    """Without an app."""
+    assert_type(celery_stargate.produce(url, "text", token="t"), Receipt)
+    assert_type(celery_stargate.produce(url, ["text"], timeout=5), list[Receipt])
 
 
 async def publish_without_blocking() -> Receipt:
     """Publish from an event loop."""
-    receipt: Receipt = await stargate.aproduce("text", on_ack=None)
+    on_ack: Signature[Any] = app.signature("shop.ship")
+    assert_type(await stargate.aproduce(["text"]), list[Receipt])
+    assert_type(await stargate.aproduce("text", on_ack=on_ack), str)
+    assert_type(await stargate.aproduce_many(["text"]), list[Receipt])
+    assert_type(await stargate.aproduce_many(["text"], on_error=on_ack), list[str])
+    receipt = await stargate.aproduce("text", on_ack=None)
+    assert_type(receipt, Receipt)
     return receipt
 
 
 def acknowledge() -> None:
     """Settle a context by hand."""
     with Acknowledger(app) as acknowledger:
-        assert_type(acknowledger.produce("context"), Future[Any])
+        assert_type(acknowledger.produce("context"), Future[Receipt])
         assert_type(acknowledger.ack(Receipt(context="context", value=1)), bool)
         assert_type(acknowledger.ack(Failure(context="context", reason="no")), bool)
 

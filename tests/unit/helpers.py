@@ -13,6 +13,7 @@ from kombu.utils import json
 from celery_stargate import Failure, ProduceTask, Receipt, Stargate
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.model.outcomes import CallOutcomes
 
 TOPIC = "persistent://public/default/orders"
 #: Texts that must be found nowhere.
@@ -50,7 +51,7 @@ class NotedLanes:
     """Stand where `Outbox` does, and note what is asked."""
 
     puts: list[Put] = field(default_factory=list)
-    told: list[tuple[str, bytes]] = field(default_factory=list)
+    told: list[tuple[str, CallOutcomes]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     settled: list[tuple[Lane, Any, int]] = field(default_factory=list)
     #: What `settle` answers.
@@ -87,9 +88,19 @@ class NotedLanes:
         found, self.overdue = self.overdue, []
         return found
 
-    def notify(self, address: str, outcome: bytes) -> None:
+    @property
+    def inboxes(self) -> NotedLanes:
+        """Where `notify` is."""
+        return self
+
+    @property
+    def registry(self) -> NotedLanes:
+        """Where `survey` is."""
+        return self
+
+    def notify(self, address: str, call: CallOutcomes) -> None:
         """Note it."""
-        self.told.append((address, outcome))
+        self.told.append((address, call))
 
     def backlog(self, lane: Lane) -> int:
         """Answer what the test prepared."""
@@ -113,7 +124,7 @@ def make_stargate(**conf: Any) -> tuple[Stargate, NotedLanes, ProduceTask]:
     """Return a Stargate over lanes that take notes, these lanes, and the app's produce task."""
     stargate = Stargate(make_app(**conf))
     lanes = NotedLanes()
-    stargate.__dict__["lanes"] = lanes
+    stargate.runtime.__dict__["outbox"] = lanes
     task = stargate.app.tasks[ProduceTask.default_name]
     assert isinstance(task, ProduceTask)
     return stargate, lanes, task

@@ -27,10 +27,12 @@ from celery_stargate import (
     Stargate,
     StoreUnavailable,
 )
+from celery_stargate.calls.prepare import prepare
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.frame import label_in
 from celery_stargate.model.outcome import Outcome
+from celery_stargate.model.outcomes import CallOutcomes
 from tests.unit.helpers import TOPIC, NotedLanes, Put, failure, make_app, make_stargate, receipt
 
 
@@ -47,7 +49,7 @@ class Answering(NotedLanes):
         super().put(*args, **options)
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
-            self.stargate.inbox.deliver(record.inbox, Settled(record, self.outcomes))
+            self.stargate.runtime.inbox.deliver(record.inbox, Settled(record, self.outcomes).call)
 
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
@@ -57,7 +59,9 @@ class Answering(NotedLanes):
             if record.inbox is not None:
                 named = msgspec.structs.replace(outcome, context=record.context)
                 for _ in range(2):  # effects may be done twice
-                    self.stargate.inbox.deliver(record.inbox, Settled(record, (named,)))
+                    self.stargate.runtime.inbox.deliver(
+                        record.inbox, Settled(record, (named,)).call
+                    )
 
     def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
         """Nothing comes by Redis."""
@@ -69,7 +73,7 @@ def answering(*outcomes: Outcome, **conf: Any) -> tuple[Stargate, Answering]:
     """Return a Stargate over such lanes."""
     stargate = Stargate(make_app(**conf))
     lanes = Answering(stargate, *outcomes)
-    stargate.__dict__["lanes"] = lanes
+    stargate.runtime.__dict__["outbox"] = lanes
     return stargate, lanes
 
 
@@ -123,7 +127,7 @@ def test_settings_may_come_after() -> None:
 )
 def test_where_redis_is(conf: dict[str, Any], expected: str) -> None:
     """The setting's, else the result backend's, else the broker's."""
-    assert Stargate(make_app(**conf)).redis_url == expected
+    assert Stargate(make_app(**conf)).runtime.redis_url == expected
 
 
 def test_a_task_of_ones_own() -> None:
@@ -144,7 +148,7 @@ def test_a_receipt() -> None:
     put = the_put(lanes)
     assert (put.record.context, put.record.task) == ("c", None)
     assert put.record.inbox is not None
-    assert put.record.inbox.startswith(f"{stargate.inbox.name}/")
+    assert put.record.inbox.startswith(f"{stargate.runtime.inbox.name}/")
     assert put.options["timeout"] == 5
     assert put.options["exclusive"]
 
@@ -207,8 +211,8 @@ def test_past_the_deadline_the_caller_settles_it() -> None:
     def expire(_lane: Lane, _context: str = "") -> list[Settled]:
         return [Settled(the_put(lanes).record, (late,))]
 
-    def notify(address: str, _wire: bytes) -> None:
-        stargate.inbox.deliver(address, Settled(the_put(lanes).record, (late,)))
+    def notify(address: str, call: CallOutcomes) -> None:
+        stargate.runtime.inbox.deliver(address, call)
 
     vars(lanes).update(expire=expire, notify=notify)
     with pytest.raises(ProduceTimeout) as caught:
@@ -246,8 +250,8 @@ def test_many_are_contexts_of_their_own() -> None:
     assert labels == [put.record.context for put in lanes.puts]
     assert b'"key":"k"' in lanes.puts[1].messages[0][1]
     assert {put.options["timeout"] for put in lanes.puts} == {30}
-    assert not stargate.inbox._waiting  # noqa: SLF001
-    assert not stargate.inbox._gatherings  # noqa: SLF001
+    assert not stargate.runtime.inbox._waiting  # noqa: SLF001
+    assert not stargate.runtime.inbox._gatherings  # noqa: SLF001
 
 
 def test_many_from_a_coroutine() -> None:
@@ -296,9 +300,8 @@ def test_many_past_their_deadline() -> None:
         record = lanes.puts[1].record
         return [Settled(record, (msgspec.structs.replace(late, context=record.context),))]
 
-    def notify(address: str, _wire: bytes) -> None:
-        for settled in expire(lanes.puts[1].lane):
-            stargate.inbox.deliver(address, settled)
+    def notify(address: str, call: CallOutcomes) -> None:
+        stargate.runtime.inbox.deliver(address, call)
 
     vars(lanes).update(expire=expire, notify=notify)
     with pytest.raises(ProduceTimeout) as caught:
@@ -332,7 +335,7 @@ def test_many_with_a_canvas() -> None:
     assert len(set(ids)) == len(ids) == 4
 
 
-FORMS = [
+FORMS: list[Any] = [
     "täxt",
     b"\x00\xff",
     ("key", "payload"),
@@ -386,7 +389,7 @@ def test_many_over_lanes() -> None:
 def test_many_that_lanes_have_no_room_for() -> None:
     """Are refused whole."""
     stargate, lanes = answering(receipt(), receipt(), stargate_max_backlog=5)
-    lane = stargate.prepare("a", "c", None).parts[0].lane
+    lane = prepare(stargate.settings, "a", "c").parts[0].lane
     lanes.backlogs[lane.name] = 4
     with pytest.raises(LaneFull):
         stargate.produce_many(["a", "b"])
@@ -453,40 +456,6 @@ def test_what_the_lane_raises(error: Exception) -> None:
     lanes.error = error
     with pytest.raises(type(error)):
         stargate.produce("a", context="c")
-
-
-# Lists over lanes.
-
-
-def test_a_list_over_lanes() -> None:
-    """One context holds the places; each message is a context of its own that settles one."""
-    _stargate, lanes, task = make_stargate(stargate_lanes=16, stargate_delivery_timeout=60)
-    task.apply_async(([("a", "0"), ("b", "1"), ("a", "2")],), task_id="c")
-    home, *children = lanes.puts
-    assert home.record.context == "c"
-    assert home.messages == [("", b"")] * 3
-    assert home.options["timeout"] > 60
-    assert [(put.record.context, put.record.parent) for put in children] == [
-        (f"c\t{place}", (home.lane.name, "c", place)) for place in range(3)
-    ]
-    assert [put.options["timeout"] for put in children] == [60, 60, 60]
-    assert children[0].lane == children[2].lane != children[1].lane
-    assert all(put.record.task is None for put in children)
-
-
-def test_a_list_over_lanes_that_are_full() -> None:
-    """Is refused whole."""
-    stargate, lanes, task = make_stargate(stargate_lanes=16, stargate_max_backlog=5)
-    messages = [("a", "0"), ("b", "1"), ("a", "2")]
-    second = stargate.prepare(messages, "c", None).parts[0].lane
-    lanes.backlogs[second.name] = 4
-    with pytest.raises(LaneFull) as caught:
-        task.delay(messages)
-    assert caught.value.lane == second.name
-    assert lanes.puts == []
-    lanes.backlogs[second.name] = 3
-    task.delay(messages)
-    assert len(lanes.puts) == 4
 
 
 def test_each_app_has_its_own_tasks() -> None:

@@ -29,7 +29,7 @@ from benchmarks.rivals import GROUPS, RIVALS
 from benchmarks.runner import Rival, TooLong, run_rounds
 from benchmarks.sampler import part_of
 from benchmarks.site import BenchmarkError
-from benchmarks.table import render
+from benchmarks.table import render, render_summary
 from benchmarks.targets import render_targets
 
 
@@ -242,6 +242,16 @@ def test_tables_say_what_they_were_measured_on() -> None:
     assert "Machine: A Processor, 2 cores." in text
     assert "Versions: Pulsar 4.0.7, celery 5.7.0." in text
     assert "Left out: the b: no module b here." in text
+
+
+def test_summary_is_a_few_rivals_beside_the_first_of_their_group() -> None:
+    """The README shows no table of its own: what stands there is of the same run."""
+    given = report(sample("a", 1.0, 1.0), sample("b", 0.5, 0.5), sample("c", 0.1, 0.1))
+    text = render_summary(given, ("b",))
+    assert "| the b | the a | 2.00 (2.00 to 2.00) |" in text
+    assert "the c" not in text
+    assert "Measured 2031-02-03" in text
+    assert "A Processor" in text
 
 
 def test_report_outlives_its_file() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from celery_stargate import Message
-from celery_stargate.calls.prepare import prepare
+from celery_stargate.calls.prepare import Preparation
 from celery_stargate.lanes.record import Record, encode_record
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.frame import encode_frame
@@ -72,7 +72,7 @@ PARTS: list[tuple[str, Callable[[], object], int, int]] = [
     ("encode_frame", lambda: encode_frame(Message(payload=PAYLOAD), CONTEXT, 1 << 20), 6, 10),
     ("decode_reply", lambda: decode_reply(REPLY % CONTEXT.encode()), 1, 2),
     ("judge", lambda: judge(REPLY_OF_ONE, ENTRY, PARSED, 0), 17, 18),
-    ("prepare", lambda: prepare(PAYLOAD, CONTEXT, PARSED, OPTIONS), 17, 18),
+    ("prepare", lambda: Preparation(PARSED, OPTIONS).call(PAYLOAD, CONTEXT), 17, 18),
 ]
 
 

@@ -1,1 +1,6 @@
-"""Results of produce tasks, stored by Celery's backend or in the script that settles."""
+"""Results of produce tasks, as rows ``(key, value, expires)`` of Celery's Redis backend.
+
+Two makers: Celery's backend itself (``write``), or a template of what it wrote once (``template``).
+Two writers: the script that settles the message (``complete.lua``), or a pipeline (``write``).
+``eligible`` tells for which results a row is all that Celery's tracer would do; ``rows`` decides.
+"""

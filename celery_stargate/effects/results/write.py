@@ -1,4 +1,4 @@
-"""Write the results of a whole batch to the Redis result backend in one round trip."""
+"""Celery's Redis backend as a maker of result rows, and the pipeline that writes them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from typing import Any
 
 from celery import signals
 from celery.backends.redis import RedisBackend
+from kombu.utils.encoding import bytes_to_str
 
-__all__ = ["ResultBatch", "heard_of", "may_batch"]
+from celery_stargate.model.follow_up import ResultRow
+
+__all__ = ["ResultBatch", "has_receivers", "may_batch"]
 
 
 class _Keeping:
-    """Stand before a key-value backend, and keep what it is to store.
+    """Stand before a key-value backend, and keep the rows that it is to store.
 
     ``get`` and ``set`` are the hooks of such a backend
     (``celery.backends.base.KeyValueStoreBackend``); everything else is Celery's.
     """
 
     def get(self, _key: Any) -> None:
-        # Asked whether a success is stored already: the same receipt again changes nothing.
+        # Celery asks whether a success is stored already. The same receipt again changes nothing.
         return None
 
     def set(self, key: Any, value: Any, expires: Any = None, **_policy: Any) -> None:
         state: Any = self
-        state.kept.append((key, value, state.expires if expires is None else expires))
+        seconds = state.expires if expires is None else expires
+        state.kept.append(ResultRow(bytes_to_str(key), value, int(seconds or 0)))
 
 
 class ResultBatch:
-    """A Redis result backend that keeps what it is to store until it is flushed.
+    """Result rows of one thread, and a backend that adds what it is to store to them.
 
     Arguments:
         backend: the app's backend, for this thread.
@@ -36,45 +40,41 @@ class ResultBatch:
 
     def __init__(self, backend: Any) -> None:
         base = type(backend)
-        self._pending: list[tuple[Any, Any, Any]] = []
-        #: The backend for a task's tracer.
+        self._rows: list[ResultRow] = []
+        #: For a task's tracer: Celery's backend, but what it stores is kept here.
         self.backend: Any = object.__new__(type(f"Batched{base.__name__}", (_Keeping, base), {}))
-        self.backend.__dict__.update(backend.__dict__, kept=self._pending)
+        self.backend.__dict__.update(backend.__dict__, kept=self._rows)
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self._rows)
 
-    def keep(self, key: Any, value: Any, expires: Any) -> None:
-        """Keep a result, as the backend would write it.
+    def keep(self, row: ResultRow) -> None:
+        """Keep a row until the batch is flushed."""
+        self._rows.append(row)
 
-        Arguments:
-            expires: seconds; None for ever.
-        """
-        self._pending.append((key, value, expires))
-
-    def take_last(self) -> tuple[Any, Any, Any]:
-        """Take out what was kept last: key, value, and seconds until it expires."""
-        return self._pending.pop()
+    def take_last(self) -> ResultRow:
+        """Take the row that was kept last out of the batch."""
+        return self._rows.pop()
 
     def flush(self) -> None:
-        """Store what was kept, and tell those who wait.
+        """Store and publish the rows, in one round trip.
 
         Raises:
-            What the backend raises when its retries are used up; then all is kept.
+            What the backend raises when its retries are used up; the rows are kept then.
         """
-        if self._pending:
+        if self._rows:
             self.backend.ensure(self._write, ())
-            self._pending.clear()
+            self._rows.clear()
 
     def drop(self) -> None:
-        """Forget what was kept."""
-        self._pending.clear()
+        """Forget the rows."""
+        self._rows.clear()
 
     def _write(self) -> None:
         with self.backend.client.pipeline(transaction=False) as pipeline:
-            # Its methods for these two commands would take as long again as all the rest of this.
+            # The pipeline's own methods for these two commands would double the cost.
             run = pipeline.execute_command
-            for key, value, expires in self._pending:
+            for key, value, expires in self._rows:
                 run("SET", key, value, *(("EX", expires) if expires else ()))
                 run("PUBLISH", key, value)
             pipeline.execute()
@@ -83,17 +83,17 @@ class ResultBatch:
 def may_batch(backend: Any, request: dict[str, Any]) -> bool:
     """Whether the result of a receipt may be stored a moment later than Celery would.
 
-    It may where nobody could look at it before: nothing goes on from it (a link, a chain, a
-    chord), and no signal's receiver hears of it, but for Celery's own.
+    It may if nobody could look at it before: nothing goes on from it (a link, a chain, a chord),
+    and no signal has a receiver, other than Celery's own.
     """
     return (
         isinstance(backend, RedisBackend)
         and not (request.get("callbacks") or request.get("chain") or request.get("chord"))
-        and not heard_of(signals.task_success, signals.task_postrun)
+        and not has_receivers(signals.task_success, signals.task_postrun)
     )
 
 
-def heard_of(*given: Any) -> bool:
+def has_receivers(*given: Any) -> bool:
     """Whether any of some signals has a receiver that is not Celery's own."""
     for signal in given:
         for _, receiver in signal.receivers or ():

@@ -1,24 +1,29 @@
--- What stands before every lane script.
+-- The common part of all lane scripts; it is put before each of them.
 --
--- Keys, these nine, all of one lane and so of one slot, and behind them those of results:
---   1 log         stream: the messages that have no receipt; entry n-0 is the lane's message n;
---                 fields: its mark = frame; t = task, where the mark means one that has another
---                 name than all apps' own; l = label (what Pulsar echoes) where it is to be known
---                 without the frame; p = place in its list. The mark says what follows its receipt:
---                 q = nothing, r = a task's result, i = a task's end without one, f = anything
+-- Keys: these nine, all of one lane and so in one slot of a cluster. The keys of result rows, which
+-- only complete.lua gets, come after them.
+--   1 log         stream: the messages without a receipt; entry n-0 is the lane's message n.
+--                 Fields: the code of its follow-up (the name) = its frame (the value); then, where
+--                 they are needed, t = the task whose result is stored, if it is not the produce
+--                 task of every app; l = the label that Pulsar echoes, if the frame does not tell
+--                 it; p = the message's place in its list.
+--                 Codes: q = nothing follows the receipt; r = a task's result; i = a task ends
+--                 without a result; f = anything, which only the record tells (FollowUp)
 --   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>";
---                 first number 0: its messages, if any, are in other lanes
+--                 first number 0: its messages, if it has any, are in other lanes
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms
---   4 outcomes    hash: settled context -> "<token>\n<json list>"; of a list in part settled also
---                 "<context>\n<i>" -> json, and "<context>\nleft" -> how many are missing
---   5 due         sorted set: settled context -> when to do its effects if nobody has, epoch ms
---   6 lease       string: "<owner>:<fencing token>", with the lease's time to live
---   7 meta        hash: last = last number given, sent = last number that may have been sent,
---                 tried = the same under the present generation, fencing_token, generation, options,
---                 completed = "<token> <answer>" of the last call of complete
---   8 tombstones  sorted set: finished context -> until when its put is known, epoch ms
---   9 answers     string: "<token>\n<answer>" of this caller's last put, with a time to live
--- Time is the server's. A number that a caller sends is an integer.
+--   4 outcomes    hash: settled context -> "<token>\n<JSON list>"; for a list of which some
+--                 messages are settled "<context>\n<i>" -> JSON, and "<context>\nleft" -> how many
+--                 are not
+--   5 due         sorted set: settled context -> when another process does its effects, epoch ms
+--   6 lease       string: "<owner>:<fencing token>"; its time to live is the lease's
+--   7 meta        hash: last = last number given; sent = last number that may have been sent;
+--                 tried = the same under the present generation; fencing_token; generation;
+--                 options = producer options left by a caller; completed = "<token> <reply>" of the
+--                 last call of complete
+--   8 tombstones  sorted set: finished context -> until when a put of it does nothing, epoch ms
+--   9 answers     string: "<token>\n<reply>" of this caller's last put, with a time to live
+-- Times are the server's. All numbers that a caller sends are integers.
 local LOG, CONTEXTS, DEADLINES, OUTCOMES, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local LEASE, META, TOMBSTONES, ANSWERS = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 
@@ -27,24 +32,25 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- The record's head: first number, count of messages (0: none), tombstone ms; nil if unknown.
+-- The head of a record: first number, count of messages (0: none), tombstone ms. All are nil for a
+-- record of another version.
 local function head(record)
   local first, count, tombstone = string.match(record, '^1 (%d+) (%d+) (%d+)\n')
   return tonumber(first), tonumber(count), tonumber(tombstone)
 end
 
--- A full Redis refuses a script whose first write needs memory. This write needs none: what follows
--- it passes, for a full lane could not be drained otherwise.
+-- A full Redis refuses a script if its first write needs memory. This write needs none, so all
+-- later writes are accepted. Without it a lane in a full Redis could not be drained.
 local function pass_when_full()
   redis.call('HDEL', META, '')
 end
 
--- Whether Redis knows less than the owner does: it came back with an older state.
-local function receded(known)
+-- Whether Redis came back with an older state: it knows of fewer sent messages than the owner does.
+local function rolled_back(known)
   return tonumber(redis.call('HGET', META, 'sent') or '0') < tonumber(known)
 end
 
--- The field of a list's part; a context is printable and holds no line break.
+-- The field in outcomes for one message of a list; a context has no line break.
 local function part(context, i)
   return context .. '\n' .. i
 end
@@ -61,15 +67,15 @@ local function forget_entries(first, count)
   for n = first, first + count - 1 do redis.call('XDEL', LOG, string.format('%.0f-0', n)) end
 end
 
--- The key of the i-th result that a call stores.
+-- The key of the i-th result row that a call stores.
 local function result_key(i)
   return KEYS[9 + i]
 end
 
--- The fields of a message in the log; the mark has the task's name behind it, where there is one.
-local function entry(mark, frame)
-  if #mark == 1 then return { mark, frame } end
-  return { string.sub(mark, 1, 1), frame, 't', string.sub(mark, 2) }
+-- The first fields of a message in the log. The code may have a task's name after it.
+local function entry(code, frame)
+  if #code == 1 then return { code, frame } end
+  return { string.sub(code, 1, 1), frame, 't', string.sub(code, 2) }
 end
 
 -- PENDING -> DUE.

@@ -1,11 +1,12 @@
--- Settle contexts by a receipt that nothing follows but a result, and forget them: PENDING -> ABSENT.
+-- Settle contexts by a receipt, store their result rows if any, and forget them: PENDING -> ABSENT.
 --
--- ARGV: lease, token, count of contexts, context, ... of one message each; as in settle, a receipt
---       counts from anyone; then value, seconds until it expires (0: never), ...
--- KEYS: beyond the lane's nine those of the results, of the last of the contexts. A result is stored
---       and published with its context's outcome, or not at all.
--- Returns {fenced, late}: how many of them were settled or finished already, or were never there.
--- A repeat with the same token gets the same answer.
+-- ARGV: lease, token, count of contexts, context, ... (of one message each; a receipt counts from
+--       any caller, as in settle); then value, seconds until it expires (0: never) of each row
+-- KEYS: after the lane's nine those of the rows. The rows belong to the last of the contexts, in
+--       order. A row is stored and published if its context is settled by this call, else not.
+-- Returns {fenced, late}: 1 if another process has the lease, and how many contexts were settled or
+--       finished before, or never were there.
+-- A repeat with the same token gets the same reply.
 local fenced = redis.call('GET', LEASE) == ARGV[1] and 0 or 1
 local answered = redis.call('HGET', META, 'completed')
 if answered then
@@ -49,7 +50,7 @@ end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
   redis.call('ZREM', DEADLINES, unpack(done))
-  -- Mostly they are the log's beginning, which goes at once; XDEL looks for each from its node's start.
+  -- Mostly they are the beginning of the log, which XTRIM removes at once; XDEL searches for each.
   local begin = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
   if begin and begin[1] == string.format('%.0f-0', lowest) and highest - lowest + 1 == #done then
     redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))

@@ -1,8 +1,8 @@
--- Find settled contexts whose effects nobody has done, and claim them for a while.
+-- Find settled contexts whose effects are not done, and claim them for a while.
 --
--- ARGV: lease, grace ms (the claim), max count, offset (-1: only those whose time has come;
---       0 and up: all of them from there, for an owner that has just taken the lane over)
--- Returns {fenced, context, record, json list, ...}.
+-- ARGV: lease, grace ms (how long the claim lasts), max count, offset (-1: only contexts that are
+--       due now; 0 and up: all of them from that place on, for an owner that has just taken over)
+-- Returns {0, context, record, JSON list, ...}, or {1} if another process has the lease.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 local now, count, offset = now_ms(), tonumber(ARGV[3]), tonumber(ARGV[4])
 local contexts

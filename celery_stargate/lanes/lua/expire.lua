@@ -1,8 +1,8 @@
--- Settle the contexts whose deadline has passed: PENDING -> DUE. Anyone alive may call it.
+-- Settle the contexts whose deadline has passed: PENDING -> DUE. Any process may call it.
 --
 -- ARGV: grace ms (as in settle), max count, context ("" for all that are overdue)
--- Returns {context, record, json list, ...}. In the list a message without an outcome of its own
--- stands as 1 where it may have been sent, here or in another lane, and as 0 where it was not.
+-- Returns {context, record, JSON list, ...}. In the list, a message without an outcome is 1 if it
+--       may have been sent, from here or from another lane, and 0 if it was not.
 local now = now_ms()
 local at = now + tonumber(ARGV[1])
 local overdue
@@ -22,7 +22,7 @@ for _, context in ipairs(overdue) do
   if not record then
     redis.call('ZREM', DEADLINES, context)
   elseif not first then
-    -- A record of another version: left alone, out of the way, for those who can read it.
+    -- A record of another version: look at it again later; processes that can read it settle it.
     redis.call('ZADD', DEADLINES, now + 60000, context)
   else
     local parts = {}

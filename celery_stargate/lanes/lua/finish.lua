@@ -1,5 +1,6 @@
 -- Forget contexts whose effects are done: DUE -> ABSENT. Idempotent.
--- ARGV: context, ... Returns how many were finished by this call.
+--
+-- ARGV: context, ... Returns how many contexts this call finished.
 local now, finished = now_ms(), 0
 for _, context in ipairs(ARGV) do
   local record = redis.call('HGET', CONTEXTS, context)

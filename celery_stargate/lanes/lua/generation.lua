@@ -1,7 +1,7 @@
--- Begin a new generation of the lane: its producer's next name, under which nothing was sent.
+-- Begin a new generation of the lane: a new name for its producer, under which nothing was sent.
 --
--- ARGV: lease, the generation that ends ("": whichever there is), the one that begins
--- Returns {fenced, generation}: the one that the lane has now.
+-- ARGV: lease, the generation that ends ("": any), the generation that begins
+-- Returns {0, the lane's generation now}, or {1} if another process has the lease.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 if ARGV[2] == '' or redis.call('HGET', META, 'generation') == ARGV[2] then
   redis.call('HDEL', META, 'tried')

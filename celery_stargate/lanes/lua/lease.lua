@@ -1,8 +1,9 @@
 -- Take the lane's lease, or renew it.
 --
 -- ARGV: owner, time to live ms, generation (for a lane without one)
--- Returns {1, fencing token, generation, sent} where the caller holds it now, {0, ms left} where another
--- does. A new hold has a new fencing token, which fences every earlier one.
+-- Returns {1, fencing token, generation, sent} if the caller holds the lease now, or {0, ms left}
+--       if another process does. Every new hold has a new fencing token, which fences off all
+--       earlier holders.
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 pass_when_full()
 local held = redis.call('GET', LEASE)

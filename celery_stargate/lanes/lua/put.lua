@@ -1,16 +1,16 @@
 -- Record a context with its messages: ABSENT -> PENDING. Idempotent by context, and by token.
 --
--- ARGV: token, context, body, deadline after ms, max backlog (0: none), tombstone ms,
---       answer ms (how long a repeat of this call gets its answer), mark (see common.lua, with
---       the task's name behind it), then label, frame, ...
---       an empty label is not kept, and stands in the frame;
---       an empty frame stands for a message in another lane, and then all of them are
--- Returns {what, number}: what = "new" (first number, or 0), "known" (the context is there
---       already), or "full" (length of the backlog; nothing was recorded).
+-- ARGV: token, context, body, deadline after ms, max backlog (0: no limit), tombstone ms,
+--       answer ms (how long a repeat of this call gets the same reply), code of the follow-up (see
+--       common.lua; a task's name may come after it), then label and frame of each message.
+--       An empty label: it is in the frame. An empty frame: the message is in another lane; then
+--       all messages of the call are.
+-- Returns {word, number}: "new" and the first number (0: none here); "known" and 0: the context is
+--       there, or was until recently; "full" and the length of the backlog: nothing was recorded.
 local token, context, body = ARGV[1], ARGV[2], ARGV[3]
 local timeout, max_backlog = tonumber(ARGV[4]), tonumber(ARGV[5])
 local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
-local mark, count = ARGV[8], (#ARGV - 8) / 2
+local code, count = ARGV[8], (#ARGV - 8) / 2
 
 local answered = redis.call('GET', ANSWERS)
 if answered then
@@ -28,15 +28,15 @@ if max_backlog > 0 then
   if backlog + count > max_backlog then return { 'full', backlog } end
 end
 
--- The first write needs memory: a full Redis refuses it, and nothing is half recorded.
--- A list whose messages are all in other lanes has no numbers here: they would be gaps.
+-- The first write needs memory: a full Redis refuses the whole call, and nothing is half recorded.
+-- A list whose messages are in other lanes gets no numbers here, because they would be gaps.
 local first = 0
 if count > 0 and ARGV[10] ~= '' then first = redis.call('HINCRBY', META, 'last', count) - count + 1 end
 redis.call('HSET', CONTEXTS, context,
   string.format('1 %.0f %d %.0f\n', first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
 for i = 0, first > 0 and count - 1 or -1 do
-  local fields = entry(mark, ARGV[10 + 2 * i])
+  local fields = entry(code, ARGV[10 + 2 * i])
   if ARGV[9 + 2 * i] ~= '' then
     fields[#fields + 1] = 'l'
     fields[#fields + 1] = ARGV[9 + 2 * i]

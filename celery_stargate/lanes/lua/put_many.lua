@@ -1,8 +1,8 @@
--- Record many contexts, each with one message, in their order: ABSENT -> PENDING. Idempotent by token.
+-- Record many contexts, each with one message, in order: ABSENT -> PENDING. Idempotent by token.
 --
--- ARGV: token, deadline after ms, answer ms (as in put), then context, body, mark, frame, ...
---       mark: as in put
--- Returns {"new", first number}. Their ids are new: a context that is there already stays as it is.
+-- ARGV: token, deadline after ms, answer ms (as in put), then context, body, code, frame of each;
+--       code: as in put
+-- Returns {"new", first number}. The contexts should be new; one that is pending stays as it is.
 local token, timeout, remember = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local answered = redis.call('GET', ANSWERS)
@@ -15,7 +15,7 @@ local new = {}
 for i = 4, #ARGV, 4 do
   if redis.call('HEXISTS', CONTEXTS, ARGV[i]) == 0 then new[#new + 1] = i end
 end
--- The first write needs memory: a full Redis refuses it, and nothing is half recorded.
+-- The first write needs memory: a full Redis refuses the whole call, and nothing is half recorded.
 local first = redis.call('HINCRBY', META, 'last', #new) - #new + 1
 local records, deadlines, deadline = {}, {}, now_ms() + timeout
 for place, i in ipairs(new) do

@@ -1,13 +1,13 @@
--- Read messages after a number, in order; mark them as perhaps sent.
+-- Read messages after a number, in order; note in meta that they may be sent from now on.
 --
--- ARGV: lease, after (number), max count, max bytes (one message always), mark (1 or 0),
---       gapless (1: stop before a number that does not follow the last one, or 0),
---       known (the highest number that the caller has marked)
--- Returns {0, number, label, frame, place, mark, ...}, {1} where the caller holds the lease no more,
--- or {2} where less is marked than the caller knows. label "": it stands in the frame alone; place -1:
--- in no list; mark: as in put.
+-- ARGV: lease, after (number), max count, max bytes of frames (the first may be larger), note (1,
+--       or 0 to note nothing), gapless (1: stop before a number that is not the one before plus 1,
+--       or 0), known (the highest number that the caller knows to be noted)
+-- Returns {0, number, label, frame, place, code, ...}, {1} if another process has the lease, or
+--       {2} if less is noted than the caller knows. label "": it is in the frame; place -1: in no list;
+--       code: as in put
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
-if receded(ARGV[7]) then return { 2 } end
+if rolled_back(ARGV[7]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local reply, last = { 0 }, after
 while count > 0 and bytes > 0 do
@@ -16,13 +16,13 @@ while count > 0 and bytes > 0 do
     string.format('(%.0f-0', last), '+', 'COUNT', step)
   for _, entry in ipairs(entries) do
     local number, fields = tonumber(string.match(entry[1], '^(%d+)-')), entry[2]
-    local mark, frame, label, place = fields[1], fields[2], '', '-1'
+    local code, frame, label, place = fields[1], fields[2], '', '-1'
     for i = 3, #fields, 2 do
       local name, value = fields[i], fields[i + 1]
       if name == 'l' then
         label = value
       elseif name == 't' then
-        mark = mark .. value
+        code = code .. value
       elseif name == 'p' then
         place = value
       end
@@ -38,7 +38,7 @@ while count > 0 and bytes > 0 do
     reply[#reply + 1] = label
     reply[#reply + 1] = frame
     reply[#reply + 1] = tonumber(place)
-    reply[#reply + 1] = mark
+    reply[#reply + 1] = code
   end
   if #entries < step then break end
 end

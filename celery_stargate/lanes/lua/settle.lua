@@ -1,15 +1,17 @@
 -- Give contexts their outcomes, each once: PENDING -> DUE.
 --
--- ARGV: lease ("" for a caller that owns nothing), token, grace ms (how long the caller has for
---       the effects before another does them), then context, place in the list, json, kind, ...
---       kind = "ok" (counts from anyone), "error" (counts from the owner), or "foreign" (an error
---       of somebody else: counts for a context without messages)
--- Returns {fenced, answer, answer, ...}, in the order of the arguments:
---       {"due", record, json list}  every message of it has an outcome now, and this call did it
---       {"part"}                    some message of it has none yet
---       {"late"}                    it is settled or finished already, or was never there
---       {"ignored"}                 an error that does not count from this caller
--- A repeat with the same token gets the same answer for what it settled.
+-- ARGV: lease ("" for a caller that does not own the lane), token, grace ms (how long the caller
+--       has for the effects before another process does them), then context, place in its list (-1: the
+--       whole context), JSON, kind of each outcome.
+--       kind: "ok" counts from any caller; "error" counts from the owner; "foreign" is a failure
+--       from a caller that is not the owner, and counts for a context without messages
+-- Returns {fenced, answer, answer, ...}, in the order of the arguments; fenced is 1 if the lease
+--       was given and another process has it. Answers:
+--       {"due", record, JSON list}  this call settled the context: all its messages have outcomes
+--       {"part"}                    other messages of the context have no outcome yet
+--       {"late"}                    the context was settled or finished before, or never was there
+--       {"ignored"}                 a failure that does not count from this caller
+-- A repeat with the same token gets the same answer for each context that it settled.
 local owner = ARGV[1] ~= '' and redis.call('GET', LEASE) == ARGV[1]
 local token, at = ARGV[2], now_ms() + tonumber(ARGV[3])
 local reply = { (ARGV[1] ~= '' and not owner) and 1 or 0 }
@@ -49,11 +51,11 @@ local function settle(context, place, json, kind)
   return { 'due', record, list }
 end
 
--- How many fields one command takes here at most: Lua's stack is bounded.
+-- How many fields one command gets at most, because Lua's stack is bounded.
 local FIELDS = 1000
 
--- Messages of one list, from ARGV[from] up to before ARGV[to], all at once, with the answers that
--- settle() gives. False where one of them has to be looked at by itself; then nothing was done.
+-- Settle messages of one list, ARGV[from] up to ARGV[to - 1], with few commands; the answers are
+-- those of settle(). Returns false, having done nothing, if settle() must look at each of them.
 local function settle_parts(context, from, to)
   local record = redis.call('HGET', CONTEXTS, context)
   local first, count

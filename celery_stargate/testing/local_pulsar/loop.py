@@ -15,6 +15,8 @@ from celery_stargate.testing.local_pulsar.service import Service
 T = TypeVar("T")
 
 _START_TIMEOUT = 10.0
+#: How long the TLS handshakes under way may take when it stops, in seconds.
+_ACCEPT_TIMEOUT = 1.0
 
 
 class LoopThread:
@@ -103,6 +105,13 @@ class LoopThread:
             await self._end.wait()
         finally:
             self._loop = None
+            # Accept no more connections, and let the TLS handshakes under way end: a client whose
+            # connection was just accepted would otherwise wait for an answer.
+            for listener in server.sockets:
+                loop.remove_reader(listener.fileno())
+            accepting = asyncio.all_tasks() - {asyncio.current_task()}
+            if accepting:
+                await asyncio.wait(accepting, timeout=_ACCEPT_TIMEOUT)
             server.close()
             for connection in tuple(self._service.connections):
                 connection.close(None)

@@ -1,4 +1,4 @@
-"""What an order is to the rest of the company: a message in the topic ``orders``."""
+"""The message that an order becomes in the topic ``orders``."""
 
 import json
 
@@ -6,7 +6,7 @@ import json
 def order_placed(order):
     return {
         "payload": json.dumps({"id": order.pk, "item": order.item, "quantity": order.quantity}),
-        # Messages with the same key keep their order.
+        # Messages with the same key stay in order.
         "key": f"order-{order.pk}",
         "properties": {"type": "order-placed"},
     }

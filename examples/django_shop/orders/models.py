@@ -4,9 +4,9 @@ from django.db import models
 class Order(models.Model):
     class Status(models.TextChoices):
         NEW = "new"
-        #: Pulsar has it.
+        #: Pulsar has stored it.
         PUBLISHED = "published"
-        #: Pulsar refused it, or nobody can know; ``reason`` says why.
+        #: Pulsar refused it, or the outcome is unknown; see ``reason``.
         FAILED = "failed"
 
     item = models.CharField(max_length=200)

@@ -1,4 +1,4 @@
-"""Tasks. A callback may run twice, so both of them bear it."""
+"""The produce task and its callbacks; a callback may run twice, so both are idempotent."""
 
 from celery import shared_task
 
@@ -6,13 +6,13 @@ from shop.celery import stargate
 
 from .models import Order
 
-#: ``publish_order.delay(message)``: surely to the topic ``orders``.
+#: ``publish_order.delay(message)`` publishes to the topic ``orders``.
 publish_order = stargate.task("orders.publish_order", topic="orders", ignore_result=True)
 
 
 @shared_task(ignore_result=True)
 def mark_published(receipt, order_id):
-    """Go on: Pulsar has the order."""
+    """Record that Pulsar has the order."""
     Order.objects.filter(pk=order_id).update(
         status=Order.Status.PUBLISHED, message_id=receipt["message_id"]
     )
@@ -20,5 +20,5 @@ def mark_published(receipt, order_id):
 
 @shared_task(ignore_result=True)
 def mark_failed(failure, order_id):
-    """Say why Pulsar has not got it."""
+    """Record why Pulsar does not have the order."""
     Order.objects.filter(pk=order_id).update(status=Order.Status.FAILED, reason=failure["reason"])

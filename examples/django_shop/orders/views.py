@@ -17,17 +17,17 @@ from .tasks import mark_failed, mark_published, publish_order
 
 @require_POST
 def orders(request):
-    """Take an order; what comes next is up to the receipt, and the request does not wait for it."""
+    """Take an order and answer at once; the receipt triggers what comes next."""
     form = OrderForm(request.POST)
     if not form.is_valid():
         return JsonResponse({"errors": form.errors}, status=400)
     try:
         with transaction.atomic():
             order = form.save()
-            # Only once the order is committed: its callback may run before this view returns.
+            # After the commit, because the callback may run before this view returns.
             transaction.on_commit(partial(publish, order))
     except StoreUnavailable:
-        # The order is kept as new; it can be published later.
+        # The order stays new and can be published later.
         return JsonResponse(order.to_dict(), status=503)
     location = reverse("order", args=[order.pk])
     return JsonResponse(order.to_dict(), status=202, headers={"Location": location})
@@ -49,7 +49,7 @@ def order(request, order_id):
 
 @require_POST
 async def order_and_wait(request):
-    """Take an order, and answer when Pulsar has it; meanwhile others are served."""
+    """Take an order and answer when Pulsar has it, without blocking other requests."""
     form = OrderForm(request.POST)
     if not form.is_valid():
         return JsonResponse({"errors": form.errors}, status=400)

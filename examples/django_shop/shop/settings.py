@@ -1,4 +1,4 @@
-"""Settings of the example; a real project has more of them."""
+"""The settings of the example; a real project has more."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
 INSTALLED_APPS = ["orders"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    # No sessions and no cookies here, so nothing for CsrfViewMiddleware to guard.
+    # There are no sessions and no cookies, so CsrfViewMiddleware has nothing to protect.
     "django.middleware.common.CommonMiddleware",
 ]
 ROOT_URLCONF = "shop.urls"

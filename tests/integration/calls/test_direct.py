@@ -19,7 +19,7 @@ from celery_stargate import (
     Receipt,
 )
 from celery_stargate.testing import LocalPulsar
-from tests.integration.rig import Proxy, Reader, elapsed, read_back, topic_path
+from tests.integration.rig import Reader, elapsed, read_back, topic_path
 from tests.servers import credentials
 from tests.servers.fixtures import PulsarAddress, require
 
@@ -135,10 +135,9 @@ class TestErrors:
             celery_stargate.produce(url, "x", timeout=0)
         assert local.counters.handshakes == 0
 
-    def test_nobody_listens(self, topic: str) -> None:
+    def test_nobody_listens(self, topic: str, refusing_port: int) -> None:
         """Refused, within the time given."""
-        with Proxy(1) as proxy:
-            url = url_of(f"ws://127.0.0.1:{proxy.port}", topic)
+        url = url_of(f"ws://127.0.0.1:{refusing_port}", topic)
         with elapsed() as seconds, pytest.raises(ProduceTimeout) as caught:
             celery_stargate.produce(url, "x", timeout=timedelta(seconds=0.5))
         assert 0.4 < seconds() < 3
@@ -187,12 +186,12 @@ class TestErrors:
         tls = credentials.make_tls(tmp_path, require_client=True)
         with LocalPulsar(ssl_context=tls.server_context()) as local:
             url = url_of(local.url, topic)
-            files = {
+            files: Any = {
                 "tls_ca": str(tls.ca),
                 "tls_certificate": str(tls.client_certificate),
                 "tls_key": str(tls.client_key),
             }
-            assert celery_stargate.produce(url, "x", **files).status == "stored"  # type: ignore[arg-type]
+            assert celery_stargate.produce(url, "x", **files).status == "stored"
             with pytest.raises(ConfigurationError, match="tls_ca"):
                 celery_stargate.produce(url, "x", tls_ca=str(tmp_path / "nowhere"))
             with pytest.raises(ConfigurationError, match="tls_key"):

@@ -1,4 +1,5 @@
-"""``lane_owner.py``: all is stored and told whatever Pulsar, the network and Redis do meanwhile."""
+"""``delivery/owner.py``: every message is stored and settled whatever Pulsar, Redis and the network
+do."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ PERMANENT = "org.apache.pulsar.client.api.PulsarClientException$NotAllowedExcept
 
 @pytest.fixture
 def app(make_app: MakeApp, local: LocalPulsar) -> Celery:
-    """An app on LocalPulsar, which soon tries again when no receipt comes."""
+    """An app on LocalPulsar with a short receipt timeout."""
     return make_app(local.url, receipt_timeout=1.0)
 
 
@@ -60,7 +61,7 @@ def all_stored(results: list[Any], timeout: float = 30.0) -> None:
 def held(app: Celery, topic: str) -> int:
     """How many contexts the topic's lane holds."""
     stargate = Stargate.of(app)
-    with redis.Redis.from_url(stargate.redis_url) as client:
+    with redis.Redis.from_url(stargate.runtime.redis_url) as client:
         return int(client.hlen(Lane(topic).key(stargate.settings.prefix, "contexts")))
 
 
@@ -137,7 +138,7 @@ class TestFaults:
     def test_what_nothing_follows_is_stored_and_forgotten(
         self, app: Celery, local: LocalPulsar, topic: str, fault: Fault
     ) -> None:
-        """Nobody is told of a receipt; and of a failure there is none."""
+        """No callback for receipts; and there are no failures."""
         stargate = Stargate.of(app)
         alert = app.signature("no")
         # An owner of their own would begin to send before the fault is there.
@@ -163,16 +164,16 @@ class TestFaults:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """As where its user may not, or where their keys are elsewhere: nothing is sent again."""
+        """As without permission, or where their keys are in another slot: nothing is sent again."""
         complete = LeasedLane.complete
         refused = 0
 
-        async def refuse(self: LeasedLane, quiet: Any, results: Any, token: str) -> Any:
+        async def refuse(self: LeasedLane, ignored: Any, results: Any, token: str) -> Any:
             nonlocal refused
             if results:
                 refused += 1
                 raise redis.exceptions.ResponseError("NOPERM")
-            return await complete(self, quiet, results, token)
+            return await complete(self, ignored, results, token)
 
         monkeypatch.setattr(LeasedLane, "complete", refuse)
         with Acknowledger(app):
@@ -185,7 +186,7 @@ class TestFaults:
     def test_what_nothing_follows_is_told_where_it_failed(
         self, app: Celery, local: LocalPulsar, topic: str
     ) -> None:
-        """Each failure by itself, among receipts of which nobody hears."""
+        """Each failure has its callback, among receipts that have none."""
         local.faults.fail_sends(PERMANENT, when=lambda frame: int(frame.payload) % 10 == 3)
         with Acknowledger(app):
             contexts = Stargate.of(app).produce_many(numbers(50), on_error=app.signature("no"))
@@ -198,7 +199,7 @@ class TestFaults:
     def test_receipts_twice_store_nothing_twice(
         self, app: Celery, running: Acknowledger, local: LocalPulsar, topic: str
     ) -> None:
-        """Nor trigger anything twice."""
+        """And no callback is published twice."""
         local.faults.duplicate_receipts(None)
         results = send(app, numbers(50), on_ack=app.signature("yes"))
         all_stored(results)
@@ -209,7 +210,7 @@ class TestFaults:
         assert [each.decode() for each in local.payloads(topic)] == numbers(50)
 
     def test_a_cut_in_full_flight(self, app: Celery, local: LocalPulsar, topic: str) -> None:
-        """Two thousand on their way, and the socket goes without a word, three times."""
+        """Two thousand messages, and three times the socket is dropped without a close frame."""
         results = send(app, numbers(2000))
         with Acknowledger(app):
             for stored in (300, 900, 1500):
@@ -245,7 +246,7 @@ class TestFaults:
     def test_a_permanent_error_of_what_may_have_been_stored_before_is_unknown(
         self, app: Celery, running: Acknowledger, local: LocalPulsar, topic: str
     ) -> None:
-        """Its first send is stored and the receipt lost; refused would be a lie."""
+        """Its first send is stored and the receipt lost: refused would be wrong (P3)."""
         local.faults.close_after_frames(1)
         (result,) = send(app, ["x"])
         local.wait_for_messages(topic, 1)
@@ -295,7 +296,7 @@ class TestFaults:
 class TestWindow:
     """What is in flight is bounded, and nothing stays in it for ever."""
 
-    def test_no_more_than_max_pending_are_in_flight(
+    def test_no_more_than_max_in_flight_are_in_flight(
         self, make_app: MakeApp, local: LocalPulsar, topic: str
     ) -> None:
         """By count, and one large message always goes."""
@@ -311,7 +312,7 @@ class TestWindow:
             all_stored(results)
         assert first_occurrences(local, topic) == numbers(50)
 
-    def test_no_more_than_max_pending_bytes_are_in_flight(
+    def test_no_more_than_max_in_flight_bytes_are_in_flight(
         self, make_app: MakeApp, local: LocalPulsar, topic: str
     ) -> None:
         """A message that is larger than all of it goes alone."""
@@ -431,7 +432,7 @@ class TestRedis:
     def test_its_connections_are_cut_again_and_again(
         self, make_app: MakeApp, local: LocalPulsar, topic: str, redis_server: ServerAddress
     ) -> None:
-        """The owner's and the callers'; nothing is lost, and nothing told twice."""
+        """Those of the owner and the callers; nothing is lost or stored twice."""
         parts = urlsplit(redis_server.url)
         assert parts.port is not None
         with Proxy(parts.port) as proxy:
@@ -449,7 +450,7 @@ class TestRedis:
     def test_away_for_longer_than_the_lease(
         self, make_app: MakeApp, local: LocalPulsar, topic: str, redis_server: ServerAddress
     ) -> None:
-        """The owner joins again when it is back."""
+        """The lane has an owner again when Redis is back."""
         parts = urlsplit(redis_server.url)
         assert parts.port is not None
         with Proxy(parts.port) as proxy:
@@ -460,7 +461,7 @@ class TestRedis:
                 results = send(app, numbers(20))
                 local.wait_for_messages(topic, 20)
                 proxy.close()
-                client = Stargate.of(make_app(local.url)).lanes._redis.get()  # noqa: SLF001
+                client = Stargate.of(make_app(local.url)).runtime.connections.sync()
                 key = Lane(topic).key(Stargate.of(app).settings.prefix, "lease")
                 wait_for(lambda: not client.exists(key), 5.0, "the end of the lease")
                 local.faults.clear()
@@ -469,14 +470,14 @@ class TestRedis:
             Stargate.of(app).close()
         assert first_occurrences(local, topic) == numbers(20)
 
-    def test_what_comes_back_with_an_older_state_is_not_overlooked(
+    def test_an_unread_backlog_after_a_failover_is_found(
         self, make_app: MakeApp, local: LocalPulsar, topic: str
     ) -> None:
         """Settled contexts that stand there again after a failover, behind the owner's back: it
         reads the lane anew, though nothing else is put, and they end."""
         app = make_app(local.url, lease=0.5)
         stargate = Stargate.of(app)
-        client = stargate.lanes._redis.get()  # noqa: SLF001
+        client = stargate.runtime.connections.sync()
         parts = ("log", "contexts", "deadlines")
         keys = [Lane(topic).key(stargate.settings.prefix, part) for part in parts]
         with Acknowledger(app):
@@ -502,7 +503,7 @@ class TestRedis:
             app = make_app(local.url, redis_url=server.url, lease=1.0)
             results = send(app, numbers(50))
             lanes = Stargate.of(app).lanes
-            client = lanes._redis.get()  # noqa: SLF001
+            client = Stargate.of(app).runtime.connections.sync()
             client.config_set("maxmemory", 1)
             with Acknowledger(app):
                 local.wait_for_messages(topic, 50, 10)
@@ -513,11 +514,9 @@ class TestRedis:
             Stargate.of(app).close()
 
 
-def test_deadlines_are_seen_to_while_pulsar_is_away(make_app: MakeApp) -> None:
+def test_deadlines_are_seen_to_while_pulsar_is_away(make_app: MakeApp, refusing_port: int) -> None:
     """By the owner; those with more time stay."""
-    with Proxy(1) as proxy:
-        url = f"ws://127.0.0.1:{proxy.port}"
-    app = make_app(url)
+    app = make_app(f"ws://127.0.0.1:{refusing_port}")
     task = app.tasks["celery_stargate.produce"]
     with Acknowledger(app):
         long = task.delay("long")

@@ -1,4 +1,4 @@
-"""``watcher.py``: one blocking read that tells the owners of idle lanes of new messages."""
+"""``delivery/watcher.py``: one blocking read wakes the owners of idle lanes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from celery_stargate.delivery.watcher import Watcher
-from celery_stargate.lanes.connections import connect_async
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.support.cancel import cancel_all
 from tests.integration.rig import WAIT, Proxy, elapsed, wait_for
 from tests.servers.fixtures import ServerAddress
@@ -24,7 +24,7 @@ from tests.servers.fixtures import ServerAddress
 
 @dataclass
 class Rig:
-    """A watcher that runs, and what it told."""
+    """A watcher that runs, and the events that it reported."""
 
     watcher: Watcher
     lanes: Outbox
@@ -46,11 +46,12 @@ class Rig:
 @asynccontextmanager
 async def watching(url: str, prefix: str, callers: str) -> AsyncIterator[Rig]:
     """A watcher over one Redis, callers over another URL of the same."""
-    redis, blocking = connect_async(url), connect_async(url)
+    connections = Connections(url)
+    redis, blocking = connections.asyncio(), connections.blocking()
     events: list[None] = []
-    watcher = Watcher(redis, blocking, Registry(prefix), "me", lambda: events.append(None))
+    watcher = Watcher(redis, blocking, RegistryKeys(prefix), "me", lambda: events.append(None))
     running = asyncio.ensure_future(watcher.run())
-    lanes = Outbox(callers, prefix)
+    lanes = Outbox(Connections(callers), prefix)
     try:
         yield Rig(watcher, lanes, prefix, events)
     finally:
@@ -82,7 +83,7 @@ def play(redis_server: ServerAddress, prefix: str) -> Play:
 
 
 def test_a_put_wakes_the_lane_that_waits_and_no_other(play: Play) -> None:
-    """Though one read blocks for both."""
+    """One read blocks for both."""
 
     async def work(rig: Rig) -> None:
         one, two = Lane("one"), Lane("two")
@@ -113,7 +114,7 @@ def test_what_is_there_already_wakes_at_once(play: Play) -> None:
 
 
 def test_lanes_may_join_while_it_blocks(play: Play) -> None:
-    """The read that blocks knows nothing of them: it is woken, not waited for."""
+    """The read that blocks does not include them: it is woken, so that the next one does."""
 
     async def work(rig: Rig) -> None:
         for number in range(20):
@@ -128,7 +129,7 @@ def test_lanes_may_join_while_it_blocks(play: Play) -> None:
 
 
 def test_a_wait_ends_by_its_time(play: Play) -> None:
-    """And leaves nothing behind."""
+    """It leaves nothing behind."""
 
     async def work(rig: Rig) -> None:
         assert not await rig.wait(Lane("one"), timeout=0.1)
@@ -138,7 +139,7 @@ def test_a_wait_ends_by_its_time(play: Play) -> None:
 
 
 def test_a_new_lane_is_an_event(play: Play) -> None:
-    """So that somebody takes it at once."""
+    """So that a worker takes it at once."""
 
     async def work(rig: Rig) -> None:
         # The first one says that it watches from now on.
@@ -151,7 +152,7 @@ def test_a_new_lane_is_an_event(play: Play) -> None:
 
 
 def test_after_redis_was_away_it_goes_on(redis_server: ServerAddress, prefix: str) -> None:
-    """Those who wait are told to look for themselves, and wait again."""
+    """Waiting lanes are woken to look by themselves, and wait again."""
     parts = urlsplit(redis_server.url)
     assert parts.port is not None
     with Proxy(parts.port) as proxy:

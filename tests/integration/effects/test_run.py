@@ -23,12 +23,12 @@ from kombu.exceptions import KombuError
 
 from celery_stargate import Failure, ProduceTask, Receipt, Stargate
 from celery_stargate.effects.callbacks import trigger_together
-from celery_stargate.effects.results.eligible import ResultOnly
+from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.run import Effects
-from celery_stargate.effects.tracer import run
+from celery_stargate.effects.tracer import OutcomeTracer, run
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.follow_up import PRODUCE, FollowUp, ResultRow
+from celery_stargate.model.follow_up import PRODUCE, Decision, FollowUp, Remaining, ResultRow
 from tests.integration.conftest import MakeApp
 from tests.servers.fixtures import ServerAddress
 from tests.unit.helpers import TOPIC, NotedLanes
@@ -37,6 +37,7 @@ Call = Callable[[Celery, ProduceTask], object]
 Outcomes = Callable[[str], Sequence[Receipt | Failure]]
 
 EFFECTS = Effects.__module__
+TRACER = OutcomeTracer.__module__
 
 SIGNALS = (
     "task_prerun",
@@ -287,8 +288,8 @@ AT_ONCE = {
 def entry_of(settled: Settled) -> Entry:
     """Return a context's message as its lane's log has it."""
     record = settled.record
-    mark = record.mark if len(settled.outcomes) == 1 else FollowUp.MORE.value
-    return Entry(1, record.context, b"", -1, FollowUp(mark[0]), mark[1:] or PRODUCE)
+    code = record.follow_up_code if len(settled.outcomes) == 1 else FollowUp.MORE.value
+    return Entry(1, record.context, b"", -1, FollowUp(code[0]), code[1:] or PRODUCE)
 
 
 class Outbox(NotedLanes):
@@ -304,7 +305,7 @@ class World:
     def __init__(self, app: Celery, client: redis.Redis, prefix: str) -> None:
         self.app = app
         self.lanes = Outbox()
-        Stargate.of(app).__dict__["lanes"] = self.lanes
+        Stargate.of(app).runtime.__dict__["outbox"] = self.lanes
         self._client = client
         self._prefix = prefix
         self._saved: dict[bytes, tuple[Any, Any]] = {}
@@ -407,8 +408,8 @@ def watching(active: bool) -> Iterator[list[Any]]:
 
 def general(patch: pytest.MonkeyPatch) -> None:
     """Leave only the general ways."""
-    patch.setattr(ResultOnly, "store", lambda *_: False)
-    patch.setattr(f"{EFFECTS}.may_batch", lambda *_: False)
+    patch.setattr(ResultRows, "decide", lambda *_: Remaining.FULL)
+    patch.setattr(f"{TRACER}.may_batch", lambda *_: False)
     patch.setattr(f"{EFFECTS}.trigger_together", lambda *_: set())
 
 
@@ -454,7 +455,7 @@ def test_the_fast_ways_do_what_the_general_ones_do(
                 if isinstance(way, ResultRow):
                     client.set(way.key, way.value, ex=way.expires or None)
                     client.publish(way.key, way.value)
-            return [each for each, way in zip(contexts, ways, strict=True) if way is False]
+            return [each for each, way in zip(contexts, ways, strict=True) if way is Remaining.FULL]
 
         def observe(*, at_once: bool = False) -> dict[str, Any]:
             world.restore()
@@ -482,11 +483,11 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             return found
 
         ways = {"plain": 0, "together": 0, "at once": 0}
-        store = ResultOnly.store
+        decide = ResultRows.decide
 
-        def count_plain(self: ResultOnly, *given: Any) -> bool:
-            found = store(self, *given)
-            ways["plain"] += found
+        def count_plain(self: ResultRows, *given: Any) -> Decision:
+            found = decide(self, *given)
+            ways["plain"] += found is not Remaining.FULL
             return found
 
         def count_together(*given: Any) -> set[str]:
@@ -495,7 +496,7 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             return found
 
         with monkeypatch.context() as patch:
-            patch.setattr(ResultOnly, "store", count_plain)
+            patch.setattr(ResultRows, "decide", count_plain)
             patch.setattr(f"{EFFECTS}.trigger_together", count_together)
             fast = observe()
             assert ways.pop("at once") == 0

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from tests.integration.lanes.rig import MakeOwner, Owner
@@ -23,7 +24,7 @@ def client(redis_server: ServerAddress) -> Iterator[redis.Redis]:
 @pytest.fixture
 def lanes(redis_server: ServerAddress, prefix: str) -> Outbox:
     """The callers' side."""
-    return Outbox(redis_server.url, prefix)
+    return Outbox(Connections(redis_server.url), prefix)
 
 
 @pytest.fixture

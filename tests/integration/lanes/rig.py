@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from celery_stargate import Failure, Receipt
-from celery_stargate.lanes.connections import connect_async
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.outbox import Outbox
@@ -21,7 +21,7 @@ class Owner:
 
     def __init__(self, url: str, prefix: str, lane: Lane, name: str, lease: float) -> None:
         self._runner = asyncio.Runner()
-        self._redis = connect_async(url)
+        self._redis = Connections(url).asyncio()
         self.store = LeasedLane(self._redis, prefix, lane, name, lease)
 
     def do(self, call: Coroutine[Any, Any, _T]) -> _T:

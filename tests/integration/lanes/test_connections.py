@@ -1,4 +1,4 @@
-"""``lanes/store.py``: clients of Redis whose every call ends."""
+"""``lanes/connections.py``: clients of Redis whose every call ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from celery_stargate.lanes import connections as store
-from celery_stargate.lanes.connections import UNAVAILABLE, connect, connect_async
+from celery_stargate.lanes.connections import UNAVAILABLE, Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from tests.integration.lanes.rig import put
@@ -23,7 +23,7 @@ from tests.servers.redis import RedisServer
 
 def test_a_client_is_shared_among_threads(redis_server: ServerAddress, prefix: str) -> None:
     """Answers are not mixed."""
-    client = connect(redis_server.url)
+    client = Connections(redis_server.url).sync()
     wrong: list[object] = []
 
     def work(name: str) -> None:
@@ -45,20 +45,20 @@ def test_a_cut_connection_is_made_anew_unseen(redis_server: ServerAddress, prefi
     """A restarted proxy or load balancer between is no reason for an error."""
     port = redis.Redis.from_url(redis_server.url).connection_pool.connection_kwargs["port"]
     with Proxy(port) as proxy:
-        client = connect(f"redis://127.0.0.1:{proxy.port}/0")
+        client = Connections(f"redis://127.0.0.1:{proxy.port}/0").sync()
         client.set(f"{prefix}:a", 1)
         proxy.cut()
         assert client.get(f"{prefix}:a") == b"1"
         client.close()
 
 
-def test_the_loops_client_raises_what_is_known_as_unavailable(prefix: str) -> None:
+def test_the_loops_client_raises_what_is_known_as_unavailable(
+    prefix: str, refusing_port: int
+) -> None:
     """So that an owner waits and tries again, and does not fail."""
-    with Proxy(1) as proxy:
-        port = proxy.port
 
     async def ask() -> None:
-        client = connect_async(f"redis://127.0.0.1:{port}/0")
+        client = Connections(f"redis://127.0.0.1:{refusing_port}/0").asyncio()
         try:
             await client.get(prefix)
         finally:
@@ -74,10 +74,10 @@ def test_a_call_of_the_loops_client_ends_though_redis_is_silent(
     redis_server: ServerAddress, prefix: str, monkeypatch: pytest.MonkeyPatch, pipelined: bool
 ) -> None:
     """It is unavailable then; and the answer, should it come late, is nobody else's."""
-    monkeypatch.setattr(store, "_LOOPS_TIMEOUT", 0.2)
+    monkeypatch.setattr(store, "_ASYNC_CALL_TIMEOUT", 0.2)
 
     async def ask() -> object:
-        client = connect_async(redis_server.url)
+        client = Connections(redis_server.url).asyncio()
         try:
             await client.set(f"{prefix}:a", 1)
             with pytest.raises(UNAVAILABLE, match=r"no answer within 0\.2 s"):
@@ -103,10 +103,10 @@ def test_a_redis_that_loads_its_file_is_unavailable_and_no_error(
     """After a restart Redis answers -LOADING for a while: callers and owners wait."""
     require(redis_module.missing_reason())
     with RedisServer(tmp_path / "redis", appendonly=True) as server:
-        put(Outbox(server.url, prefix), lane, "a")
+        put(Outbox(Connections(server.url), prefix), lane, "a")
         server.kill()
         server.start()
-        assert Outbox(server.url, prefix).backlog(lane) == 1
+        assert Outbox(Connections(server.url), prefix).backlog(lane) == 1
 
 
 def test_a_forked_child_has_a_connection_of_its_own(

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from celery_stargate.lanes import scripts
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import Fenced, StoreRolledBack
 from celery_stargate.lanes.outbox import Outbox
@@ -479,7 +480,7 @@ def worlds(
     def make(name: str) -> World:
         lane = Lane(f"{topic}-{name}")
         # What reads the scripts keeps them.
-        lanes = Outbox(redis_server.url, prefix)
+        lanes = Outbox(Connections(redis_server.url), prefix)
 
         def own(*args: Any, **options: Any) -> Owner:
             return make_owner(*args, **{"lane": lane, **options})
@@ -494,21 +495,21 @@ def change_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, st
     """Change a script's text, until the test is over."""
 
     def change(name: str, text: str, other: str) -> None:
-        read = scripts._text  # noqa: SLF001
+        read = scripts._read  # noqa: SLF001
 
         def changed(path: str) -> str:
             whole = read(path)
-            if path != f"lua/{name}.lua":
+            if path != f"{name}.lua":
                 return whole
             assert text in whole, f"{name}.lua holds this protection no more"
             return whole.replace(text, other)
 
-        monkeypatch.setattr(scripts, "_text", changed)
-        scripts.lane_script.cache_clear()
+        monkeypatch.setattr(scripts, "_read", changed)
+        scripts._text.cache_clear()  # noqa: SLF001
 
     yield change
     monkeypatch.undo()
-    scripts.lane_script.cache_clear()
+    scripts._text.cache_clear()  # noqa: SLF001
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from celery_stargate import StoreUnavailable
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.model.follow_up import ResultRow
@@ -39,7 +40,7 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
 @pytest.fixture
 def lanes(server: RedisServer) -> Outbox:
     """The callers' side."""
-    return Outbox(server.url, PREFIX)
+    return Outbox(Connections(server.url), PREFIX)
 
 
 @pytest.fixture

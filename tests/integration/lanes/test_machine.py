@@ -567,11 +567,13 @@ def _run(machine: type[LaneMachine], server: RedisServer, chosen: settings) -> N
     run_state_machine_as_test(make, settings=chosen)
 
 
+@pytest.mark.timeout(600)
 def test_the_scripts_do_what_the_model_says(server: RedisServer) -> None:
     """Whatever is called, in whatever order."""
     _run(LaneMachine, server, chosen_settings(120, 40))
 
 
+@pytest.mark.timeout(600)
 def test_a_redis_that_was_killed_has_it_all(server: RedisServer) -> None:
     """And goes on with it."""
     _run(DurableMachine, server, chosen_settings(8, 40))

@@ -14,11 +14,14 @@ import pytest
 import redis
 
 from celery_stargate import ContextInUse, LaneFull, Receipt, StoreUnavailable
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.follow_up import PRODUCE, FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.model.outcomes import CallOutcomes
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
 from tests.integration.rig import Proxy, elapsed, wait_for
 from tests.servers import redis as redis_module
@@ -145,7 +148,7 @@ def test_many_go_to_a_redis_that_does_not_know_the_script(tmp_path: Path, lane: 
         RedisServer(tmp_path / "redis") as server,
         redis.Redis.from_url(server.url) as client,
     ):
-        lanes = Outbox(server.url, "p")
+        lanes = Outbox(Connections(server.url), "p")
         put_many(lanes, lane, 3)
         client.script_flush()
         put_many(lanes, lane, 3)
@@ -158,9 +161,9 @@ def test_many_in_a_new_life_of_a_lane_announce_it(
     """Redis lost the lane, and with it the word that there is one."""
     put_many(lanes, lane, 2)
     client.delete(*client.scan_iter(f"{prefix}*"))
-    assert lanes.survey()[1] == []
+    assert lanes.registry.survey()[1] == []
     put_many(lanes, lane, 2)
-    assert lanes.survey()[1] == [lane]
+    assert lanes.registry.survey()[1] == [lane]
 
 
 def test_a_second_put_of_a_context_records_nothing(lanes: Outbox, lane: Lane, owner: Owner) -> None:
@@ -259,6 +262,7 @@ def test_a_receipt_counts_from_anyone_once(lanes: Outbox, lane: Lane) -> None:
     put(lanes, lane, "a")
     word, settled = lanes.settle(lane, receipt("a", 7))
     assert word == "due"
+    assert settled is not None
     assert settled.result["entry_id"] == 7
     assert lanes.settle(lane, receipt("a", 8)) == ("late", None)
     lanes.finish(lane, ["a"])
@@ -278,6 +282,7 @@ def test_a_failure_counts_for_a_context_without_a_message(lanes: Outbox) -> None
     lanes.put(CONTEXTS_LANE, Record("x"), (), timeout=60)
     word, settled = lanes.settle(CONTEXTS_LANE, failure("x"))
     assert word == "due"
+    assert settled is not None
     assert settled.failure == failure("x")
 
 
@@ -290,6 +295,7 @@ def test_a_list_is_settled_when_its_last_place_is(lanes: Outbox, lane: Lane) -> 
     assert lanes.settle(lane, receipt("a", 0), place=0)[0] == "part"
     word, settled = lanes.settle(lane, receipt("a", 1), place=1)
     assert word == "due"
+    assert settled is not None
     assert [each["entry_id"] for each in settled.result] == [0, 1, 2]
 
 
@@ -300,7 +306,9 @@ def test_one_message_of_a_list_that_failed_fails_the_list_with_all_outcomes(
     put(lanes, lane, "a", 2)
     lanes.settle(lane, failure("a"), place=1, anyone=True)
     _, settled = lanes.settle(lane, receipt("a", 5), place=0, anyone=True)
+    assert settled is not None
     assert settled.failed
+    assert settled.failure.outcomes is not None
     assert [each.get("entry_id") for each in settled.failure.outcomes] == [5, None]
     assert settled.failure.status == "refused"
     assert settled.failure.reason.startswith("1 of 2 messages failed")
@@ -474,7 +482,9 @@ class TestLostAnswers:
     @pytest.fixture
     def through(self, proxy: Proxy, redis_server: ServerAddress, prefix: str) -> Outbox:
         """Callers who reach Redis through the proxy."""
-        return Outbox(f"redis://127.0.0.1:{proxy.port}{urlsplit(redis_server.url).path}", prefix)
+        return Outbox(
+            Connections(f"redis://127.0.0.1:{proxy.port}{urlsplit(redis_server.url).path}"), prefix
+        )
 
     def test_a_put_that_is_repeated_records_once(
         self, proxy: Proxy, through: Outbox, lane: Lane, owner: Owner
@@ -530,17 +540,18 @@ class TestLostAnswers:
         word, settled = through.settle(lane, receipt("a", 3))
         assert proxy.lost == 1
         assert word == "due"
+        assert settled is not None
         assert settled.result["entry_id"] == 3
 
 
 class TestAway:
     """A Redis that is away, slow or full."""
 
-    def test_a_put_to_a_redis_that_is_away_fails_at_once(self, lane: Lane, prefix: str) -> None:
+    def test_a_put_to_a_redis_that_is_away_fails_at_once(
+        self, lane: Lane, prefix: str, refusing_port: int
+    ) -> None:
         """Nobody listens there: bounded, and an error that says so."""
-        with Proxy(1) as proxy:
-            port = proxy.port
-        nobody = Outbox(f"redis://127.0.0.1:{port}/0", prefix)
+        nobody = Outbox(Connections(f"redis://127.0.0.1:{refusing_port}/0"), prefix)
         with elapsed() as seconds, pytest.raises(StoreUnavailable, match="does not answer"):
             put(nobody, lane, "a")
         assert seconds() < 5
@@ -552,7 +563,7 @@ class TestAway:
             RedisServer(tmp_path / "redis") as server,
             redis.Redis.from_url(server.url) as client,
         ):
-            lanes = Outbox(server.url, prefix)
+            lanes = Outbox(Connections(server.url), prefix)
             put(lanes, lane, "before")
             client.config_set("maxmemory", client.info("memory")["used_memory"] + (16 << 20))
             with pytest.raises(StoreUnavailable) as caught:
@@ -560,7 +571,7 @@ class TestAway:
             client.config_set("maxmemory", 0)
             found = client.xlen(lane.key(prefix, "log")) - 1
         words = str(caught.value)
-        said = re.search(r"the first (\d+) of 20 messages are recorded and go on", words)
+        said = re.search(r"the first (\d+) of 20 messages are recorded and will be sent", words)
         # Four of them make a pipeline; what the last one got in is not told.
         assert said
         assert 4 <= int(said[1]) <= found < 20
@@ -579,7 +590,7 @@ class TestAway:
 
         monkeypatch.setattr(store, "_TIMEOUTS", {**store._TIMEOUTS, "socket_timeout": 0.3})  # noqa: SLF001
         with RedisServer(tmp_path / "redis") as server:
-            lanes = Outbox(server.url, prefix)
+            lanes = Outbox(Connections(server.url), prefix)
             put(lanes, lane, "before")
             server.pause()
             try:
@@ -608,7 +619,7 @@ class TestAway:
             RedisServer(tmp_path / "redis") as server,
             redis.Redis.from_url(server.url) as client,
         ):
-            lanes = Outbox(server.url, prefix)
+            lanes = Outbox(Connections(server.url), prefix)
             put(lanes, lane, "first")
             put(lanes, lane, "list", 3)
             owner = Owner(server.url, prefix, lane, "owner", 10.0)
@@ -653,12 +664,12 @@ def test_survey_tells_the_living_workers_and_all_lanes(
     lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
 ) -> None:
     """A worker whose time is over does not count."""
-    assert lanes.survey() == (0, [])
+    assert lanes.registry.survey() == (0, [])
     put(lanes, lane, "a")
     seconds = client.time()[0]
     client.zadd(f"{prefix}:{{registry}}:workers", {"dead": (seconds - 1) * 1000})
     client.zadd(f"{prefix}:{{registry}}:workers", {"alive": (seconds + 60) * 1000})
-    assert lanes.survey() == (1, [lane])
+    assert lanes.registry.survey() == (1, [lane])
 
 
 def test_survey_leaves_out_what_is_no_lane(
@@ -667,24 +678,26 @@ def test_survey_leaves_out_what_is_no_lane(
     """A name that another version wrote must not stop every caller."""
     put(lanes, lane, "a")
     client.zadd(f"{prefix}:{{registry}}:lanes", {"of another version": 1, "x#y": 1})
-    assert lanes.survey() == (0, [lane])
+    assert lanes.registry.survey() == (0, [lane])
 
 
 def test_the_inbox_brings_outcomes_in_order_and_ends_by_itself(
     lanes: Outbox, client: redis.Redis, prefix: str
 ) -> None:
     """It has a time to live, for nobody may ever read it; what was dealt with is thrown away."""
-    assert lanes.subscribe("box", "0-0", 0.05) == []
-    lanes.notify("box/1", b"one")
-    lanes.notify("box/2", b"two")
+    assert lanes.inboxes.subscribe("box", "0-0", 0.05) == []
+    calls = [CallOutcomes(each, is_list=False, outcomes=(receipt(each),)) for each in ("a", "b")]
+    lanes.inboxes.notify("box/1", calls[0])
+    lanes.inboxes.notify("box/2", calls[1])
     key = f"{prefix}:inbox:box"
     assert 0 < client.ttl(key) <= 3600
-    found = lanes.subscribe("box", "0-0", 1)
-    assert [each[1:] for each in found] == [("box/1", b"one"), ("box/2", b"two")]
+    found = lanes.inboxes.subscribe("box", "0-0", 1)
+    assert [each.address for each in found] == ["box/1", "box/2"]
+    assert [decode_call(each.wire) for each in found] == calls
     # An answer that was lost is given again.
-    assert lanes.subscribe("box", "0-0", 1) == found
-    assert lanes.subscribe("box", found[0][0], 1) == found[1:]
-    assert lanes.subscribe("box", found[1][0], 0.05) == []
+    assert lanes.inboxes.subscribe("box", "0-0", 1) == found
+    assert lanes.inboxes.subscribe("box", found[0][0], 1) == found[1:]
+    assert lanes.inboxes.subscribe("box", found[1][0], 0.05) == []
     assert client.xlen(key) == 1
 
 
@@ -700,7 +713,10 @@ def test_callers_of_two_processes_do_not_share_answers(
     redis_server: ServerAddress, prefix: str, lane: Lane, make_owner: MakeOwner
 ) -> None:
     """Tokens are of one caller: another one's put of a known context is not taken for a repeat."""
-    one, two = Outbox(redis_server.url, prefix), Outbox(redis_server.url, prefix)
+    one, two = (
+        Outbox(Connections(redis_server.url), prefix),
+        Outbox(Connections(redis_server.url), prefix),
+    )
     put(one, lane, "a", exclusive=True)
     with pytest.raises(ContextInUse):
         put(two, lane, "a", exclusive=True)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import pytest
 import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from celery_stargate.lanes.registry import Registry
-from celery_stargate.lanes.scripts import registry_script
+from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.registry import CallerRegistry, Registry, RegistryKeys
+from celery_stargate.lanes.scripts import AsyncScripts, Run, Scripts, registry_script
 from tests.integration.lanes.pair import UNIT
 from tests.integration.lanes.profile import chosen_settings
 from tests.servers.fixtures import ServerAddress
 from tests.simulation.redis_model import RedisModel
 
+#: Runs a call of the registry in an event loop.
+Runner = Callable[[Callable[[Registry], Coroutine[Any, Any, Any]]], Any]
 LANE = st.sampled_from(["a#0", "b#0", "c#1"])
 WORKER = st.sampled_from(["one", "two", "three"])
 
@@ -33,7 +40,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def __init__(self, url: str, prefix: str) -> None:
         super().__init__()
         self.client = redis.Redis.from_url(url)
-        registry = Registry(f"{prefix}-{next(self._examples)}")
+        registry = RegistryKeys(f"{prefix}-{next(self._examples)}")
         self.lanes, self.workers, self.events = map(registry.key, ("lanes", "workers", "events"))
         self.now = 0
         self.model = RedisModel(lambda: self.now)
@@ -171,3 +178,94 @@ def test_a_model_comes_back_with_older_data() -> None:
     now[0] = 101
     assert model.keys() == {"hash": {b"a": b"1"}}
     assert model.get("string") is None
+
+
+@pytest.fixture
+def both(redis_server: ServerAddress, prefix: str) -> Iterator[tuple[Runner, CallerRegistry]]:
+    """The registry as a worker and as a caller use it."""
+    connections = Connections(redis_server.url)
+    with asyncio.Runner() as runner:
+        redis = connections.asyncio()
+        made = Registry(redis, prefix)
+        yield lambda call: runner.run(call(made)), CallerRegistry(connections, prefix)
+        runner.run(redis.aclose())
+    connections.close()
+
+
+ORDERS = Lane("persistent://public/default/orders")
+
+
+def test_workers_and_lanes(both: tuple[Runner, CallerRegistry]) -> None:
+    """A worker counts until it leaves, and a lane is listed until it is deregistered."""
+    worker, caller = both
+    assert caller.survey() == (0, [])
+    assert worker(lambda each: each.heartbeat("one", 60.0)) == (1, [CONTEXTS_LANE])
+    assert worker(lambda each: each.heartbeat("two", 60.0)) == (2, [CONTEXTS_LANE])
+    caller.announce(ORDERS)
+    assert worker(lambda each: each.heartbeat("one", 60.0)) == (2, [CONTEXTS_LANE, ORDERS])
+    worker(lambda each: each.leave("one"))
+    assert caller.survey() == (1, [ORDERS])
+    assert worker(lambda each: each.deregister(ORDERS, 3600.0)) is False
+    assert worker(lambda each: each.deregister(ORDERS, 0.0)) is True
+    assert caller.survey() == (1, [])
+    worker(lambda each: each.register(ORDERS))
+    assert caller.survey() == (1, [ORDERS])
+
+
+def test_a_free_lane_is_told(
+    both: tuple[Runner, CallerRegistry], redis_server: ServerAddress, prefix: str
+) -> None:
+    """On the stream that all workers read."""
+    worker, caller = both
+    caller.announce(ORDERS)
+    worker(lambda each: each.announce_free(ORDERS))
+    with redis.Redis.from_url(redis_server.url) as client:
+        told: Any = client.xrange(RegistryKeys(prefix).key("events"))
+    name = ORDERS.name.encode()
+    assert [fields for _, fields in told] == [{b"lane": name}, {b"free": name}]
+
+
+def test_scripts_that_redis_forgot_are_loaded_again(
+    redis_server: ServerAddress, prefix: str
+) -> None:
+    """One by one and in a pipeline, from threads and from an event loop."""
+    connections = Connections(redis_server.url)
+    keys = [RegistryKeys(prefix).key(part) for part in ("workers", "lanes")]
+    sync = Scripts(connections)
+    runs: list[Run] = [(keys, ["", 0])] * 3
+
+    async def ask() -> list[Any]:
+        client = connections.asyncio()
+        scripts = AsyncScripts(client)
+        found: list[Any] = []
+        for _ in range(2):
+            found.append(await scripts.run("registry/heartbeat", keys, ["", 0]))
+            await client.script_flush()
+            found.append(await scripts.run("registry/heartbeat", keys, ["", 0]))
+            await client.script_flush()
+            found += await scripts.run_many("registry/heartbeat", runs)
+        await client.aclose()
+        return found
+
+    found = []
+    for _ in range(2):
+        found.append(sync.run("registry/heartbeat", keys, ["", 0]))
+        connections.sync().script_flush()
+        found.append(sync.run("registry/heartbeat", keys, ["", 0]))
+        connections.sync().script_flush()
+        found += sync.run_many("registry/heartbeat", runs)
+    assert found == [[0]] * 10
+    assert asyncio.run(ask()) == [[0]] * 10
+    connections.close()
+
+
+def test_one_run_of_many_may_fail(redis_server: ServerAddress, prefix: str) -> None:
+    """Its error is its reply; the others have theirs."""
+    connections = Connections(redis_server.url)
+    keys = [RegistryKeys(prefix).key(part) for part in ("workers", "lanes")]
+    replies = Scripts(connections).run_many(
+        "registry/heartbeat", [(keys, ["", 0]), (keys, ["one", "soon"]), (keys, ["", 0])]
+    )
+    assert replies[::2] == [[0], [0]]
+    assert isinstance(replies[1], redis.ResponseError)
+    connections.close()

@@ -26,7 +26,7 @@ from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
 from celery_stargate.pulsar.producer import Producer
 from celery_stargate.pulsar.replies import decode_reply
 from celery_stargate.testing import LocalPulsar
-from tests.integration.rig import WAIT, Proxy, elapsed, read_back
+from tests.integration.rig import WAIT, elapsed, read_back
 from tests.servers import credentials
 from tests.servers import pulsar as pulsar_module
 from tests.servers.credentials import TLSFiles
@@ -183,9 +183,11 @@ def _http_server(answer: bytes) -> Iterator[_Server]:
     try:
         yield server
     finally:
+        # Wakes the thread; the number stays taken until it has ended.
         listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
         thread.join(WAIT)
+        listener.close()
+    assert not thread.is_alive()
 
 
 ALL_OPTIONS: list[dict[str, Any]] = [
@@ -340,12 +342,11 @@ class TestReplies:
 class TestLost:
     """Connections that cannot be made, break, or are silent: always LinkBroken, in bounded time."""
 
-    def test_nobody_listens(self, topic: str) -> None:
+    def test_nobody_listens(self, topic: str, refusing_port: int) -> None:
         """The text says where."""
-        with Proxy(1) as proxy:
-            port = proxy.port
-        with pytest.raises(LinkBroken, match=f"no connection to ws://127.0.0.1:{port}"):
-            run(publish(Endpoint(f"ws://127.0.0.1:{port}"), topic))
+        url = f"ws://127.0.0.1:{refusing_port}"
+        with pytest.raises(LinkBroken, match=f"no connection to {url}"):
+            run(publish(Endpoint(url), topic))
 
     def test_a_name_that_does_not_resolve(self, topic: str) -> None:
         """It may resolve later."""

@@ -11,13 +11,15 @@ import pytest
 
 from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
 from celery_stargate.calls.inbox import Inbox
-from celery_stargate.lanes.record import Record, Settled, settled_to_wire
+from celery_stargate.calls.waiting import Patience, Waiting
+from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
+from celery_stargate.model.outcomes import CallOutcomes
 from tests.unit.helpers import failure, receipt
 
 
 class Line:
-    """Stand where `Outbox` does: `listen` gives what the test says."""
+    """Stand where `Outbox` does: `subscribe` gives what the test says."""
 
     def __init__(self) -> None:
         self.said: queue.Queue[tuple[str, bytes] | Exception] = queue.Queue()
@@ -56,7 +58,7 @@ def inbox(line: Line) -> Iterator[Inbox]:
 
 def wire(*outcomes: Outcome, is_list: bool = False) -> bytes:
     """Return what a worker pushes."""
-    return settled_to_wire(Settled(Record("c", is_list=is_list), outcomes))
+    return encode_call(CallOutcomes("c", is_list, outcomes))
 
 
 def test_a_receipt(line: Line, inbox: Inbox) -> None:
@@ -123,8 +125,8 @@ def test_a_repeat_for_an_earlier_wait_is_not_taken_for_this_one(line: Line, inbo
 def test_settled_in_this_process(inbox: Inbox) -> None:
     """No way by Redis is needed, and the first outcome stays."""
     ticket = inbox.expect()
-    inbox.deliver(ticket.address, Settled(Record("c"), (receipt("c"),)))
-    inbox.deliver(ticket.address, Settled(Record("c"), (failure("c"),)))
+    inbox.deliver(ticket.address, CallOutcomes("c", False, (receipt("c"),)))
+    inbox.deliver(ticket.address, CallOutcomes("c", False, (failure("c"),)))
     assert ticket.future.result(0) == receipt("c")
 
 
@@ -135,12 +137,12 @@ def test_a_waiter_cannot_take_its_message_back(inbox: Inbox) -> None:
     inbox.forget(ticket)
 
 
-def test_past_its_deadline_the_one_who_waits_sees_to_it(line: Line) -> None:
+def test_past_its_deadline_the_inbox_settles(line: Line, inbox: Inbox) -> None:
     """Not before, and again until there is an outcome."""
     now = 100.0
-    inbox = Inbox(line, monotonic=lambda: now)  # type: ignore[arg-type]
     seen = threading.Semaphore(0)
-    ticket = inbox.expect(overdue=(101.0, seen.release))
+    patience = Patience(settle_every=1.0)
+    ticket = inbox.expect(Waiting(101.0, patience, seen.release, monotonic=lambda: now))
     early = inbox.expect()
     line.said.put((early.address, wire(receipt("c"))))
     early.future.result(5)

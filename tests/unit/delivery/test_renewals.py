@@ -1,4 +1,4 @@
-"""``lanes/renewals.py``: many leases in one round trip, and nobody answers for another."""
+"""``delivery/renewals.py``: many leases in one round trip, and each lane gets its own answer."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Rig:
         self.redis = FakeRedis()
         self.clock = 100.0
         self.renewals = Renewals(cast("Any", self.redis), 0.01, lambda: self.clock)
-        #: Times of the renewals of those who rest, by the number of the lane.
+        #: When each lane was renewed in the background, by its number.
         self.renewed: dict[int, list[float]] = {}
 
     def store(self, number: int) -> LeasedLane:
@@ -113,7 +113,7 @@ class Rig:
     def tick(self, number: int) -> asyncio.Future[LaneTick]:
         return asyncio.ensure_future(self.renewals.tick(self.store(number)))
 
-    def rest(self, number: int, until: float = math.inf) -> asyncio.Future[None]:
+    def idle(self, number: int, until: float = math.inf) -> asyncio.Future[None]:
         noted = self.renewed.setdefault(number, []).append
         return asyncio.ensure_future(
             self.renewals.renew_in_background(self.store(number), until, noted)
@@ -143,7 +143,7 @@ async def outcomes(futures: list[asyncio.Future[Any]]) -> list[Any]:
 
 
 def test_what_is_asked_at_one_moment_goes_together() -> None:
-    """In one round trip; and each gets what its own lane holds."""
+    """All in one round trip; each gets what its own lane holds."""
 
     async def body(rig: Rig) -> None:
         rig.redis.answers[3] = BUSY
@@ -156,7 +156,7 @@ def test_what_is_asked_at_one_moment_goes_together() -> None:
 
 
 def test_pipelines_have_a_bounded_size() -> None:
-    """So that neither the loop nor Redis is held for long; one lane alone is a script's call."""
+    """Neither the loop nor Redis is held for long; a single lane is one script call."""
 
     async def body(rig: Rig) -> None:
         await outcomes([rig.tick(number) for number in range(401)])
@@ -167,7 +167,7 @@ def test_pipelines_have_a_bounded_size() -> None:
 
 
 def test_a_pipeline_that_hangs_holds_up_no_other() -> None:
-    """A lease would run out behind it."""
+    """Or leases would expire behind it."""
 
     async def body(rig: Rig) -> None:
         rig.redis.open.clear()
@@ -181,8 +181,8 @@ def test_a_pipeline_that_hangs_holds_up_no_other() -> None:
     run(body)
 
 
-def test_what_hits_one_lane_hits_no_other() -> None:
-    """Each exception is that lane's."""
+def test_an_error_of_one_lane_is_raised_for_that_lane_alone() -> None:
+    """The other lanes of the pipeline get their answers."""
 
     async def body(rig: Rig) -> None:
         rig.redis.answers = {0: [1], 1: [2], 2: ReadOnlyError("not now"), 3: [7]}
@@ -193,8 +193,8 @@ def test_what_hits_one_lane_hits_no_other() -> None:
     run(body)
 
 
-def test_a_broken_connection_is_everybodys() -> None:
-    """And the next call goes on as if nothing had been."""
+def test_a_broken_connection_is_raised_for_every_lane() -> None:
+    """The next call works again."""
 
     async def body(rig: Rig) -> None:
         for count in (3, 1):
@@ -207,8 +207,8 @@ def test_a_broken_connection_is_everybodys() -> None:
     run(body)
 
 
-def test_one_who_is_cancelled_leaves_the_others_alone() -> None:
-    """Whether the request is on its way or not; before that his lane is not renewed any more."""
+def test_a_cancelled_request_does_not_affect_the_others() -> None:
+    """Before it is sent, its lane is left out; after that, its answer is dropped."""
 
     async def body(rig: Rig) -> None:
         rig.redis.open.clear()
@@ -230,13 +230,13 @@ def test_one_who_is_cancelled_leaves_the_others_alone() -> None:
     run(body)
 
 
-def test_those_who_rest_are_renewed_together() -> None:
-    """Also where they came one after another, and without their owners' doing anything."""
+def test_idle_lanes_are_renewed_together() -> None:
+    """Also those that became idle one after another; their keepers do nothing meanwhile."""
 
     async def body(rig: Rig) -> None:
-        resting = [rig.rest(0)]
+        resting = [rig.idle(0)]
         await asyncio.sleep(0)
-        resting += [rig.rest(1), rig.rest(2)]
+        resting += [rig.idle(1), rig.idle(2)]
         await rig.until(lambda: len(rig.renewed[0]) == 3)
         assert all(trip == [0, 1, 2] for trip in rig.redis.trips)
         assert rig.renewed[0] == rig.renewed[1] == [100.0, 100.0, 100.0]
@@ -245,25 +245,25 @@ def test_those_who_rest_are_renewed_together() -> None:
     run(body)
 
 
-def test_a_rest_begins_no_later_than_it_should() -> None:
-    """Who comes while others are renewed, or hang, is renewed by a pipeline of his own."""
+def test_the_first_renewal_in_the_background_is_in_time() -> None:
+    """A lane that becomes idle while a pipeline hangs is renewed by another one."""
 
     async def body(rig: Rig) -> None:
         rig.redis.open.clear()
-        rig.rest(0)
+        rig.idle(0)
         await rig.until(lambda: rig.redis.trips == [[0]])
-        rig.rest(1)
+        rig.idle(1)
         await rig.until(lambda: rig.redis.trips == [[0], [1]])
 
     run(body)
 
 
 def test_the_clock_is_read_before_redis_is_asked() -> None:
-    """The lease may have been renewed then, and not later."""
+    """Redis may have renewed the lease at that moment, and not later."""
 
     async def body(rig: Rig) -> None:
         rig.redis.open.clear()
-        rig.rest(0), rig.rest(1)
+        rig.idle(0), rig.idle(1)
         await rig.until(lambda: bool(rig.redis.trips))
         rig.clock = 104.0
         rig.redis.open.set()
@@ -276,12 +276,12 @@ def test_the_clock_is_read_before_redis_is_asked() -> None:
 @pytest.mark.parametrize(
     "answer", [BUSY, [0, 0, 1, 0, -1], [0, 0, 0, 1, -1], [0, 0, 0, 0, 0], [1], [2], ReadOnlyError()]
 )
-def test_a_rest_ends_where_a_lane_is_not_idle(answer: Any) -> None:
-    """Or is not known to be; the other lanes rest on, and that lane is left to its owner."""
+def test_background_renewals_end_when_a_lane_is_not_idle(answer: Any) -> None:
+    """Or if that is not known; the other lanes go on, and the keeper of this one asks itself."""
 
     async def body(rig: Rig) -> None:
         rig.redis.answers[1] = answer
-        others, one = [rig.rest(0), rig.rest(2)], rig.rest(1)
+        others, one = [rig.idle(0), rig.idle(2)], rig.idle(1)
         await one
         # It holds something, and its lease is ours all the same.
         held = isinstance(answer, list) and answer[0] == 0
@@ -293,22 +293,22 @@ def test_a_rest_ends_where_a_lane_is_not_idle(answer: Any) -> None:
     run(body)
 
 
-def test_a_rest_ends_where_redis_is_away() -> None:
-    """Each owner asks for himself, and with patience, then."""
+def test_background_renewals_end_when_redis_is_away() -> None:
+    """Each keeper then asks by itself, and retries."""
 
     async def body(rig: Rig) -> None:
         rig.redis.errors = [RedisConnectionError("broke")]
-        await asyncio.gather(rig.rest(0), rig.rest(1))
+        await asyncio.gather(rig.idle(0), rig.idle(1))
         assert rig.renewed == {0: [], 1: []}
 
     run(body)
 
 
-def test_a_rest_ends_when_it_is_time() -> None:
-    """So that a lane that was long idle can retire."""
+def test_background_renewals_end_in_time() -> None:
+    """So that a lane that was idle for long can retire."""
 
     async def body(rig: Rig) -> None:
-        on, until = rig.rest(0), rig.rest(1, until=105.0)
+        on, until = rig.idle(0), rig.idle(1, until=105.0)
         await rig.until(lambda: len(rig.renewed[1]) == 2)
         assert not until.done()
         rig.clock = 105.0
@@ -319,12 +319,12 @@ def test_a_rest_ends_when_it_is_time() -> None:
     run(body)
 
 
-def test_who_rests_and_is_cancelled_is_renewed_no_more() -> None:
-    """His lane may be another's."""
+def test_a_cancelled_lane_is_no_longer_renewed() -> None:
+    """Another owner may have it."""
 
     async def body(rig: Rig) -> None:
-        one = rig.rest(0)
-        rig.rest(1), rig.rest(2)
+        one = rig.idle(0)
+        rig.idle(1), rig.idle(2)
         await rig.until(lambda: bool(rig.renewed[1]))
         one.cancel()
         await rig.until(lambda: len(rig.renewed[1]) == 3)
@@ -334,13 +334,13 @@ def test_who_rests_and_is_cancelled_is_renewed_no_more() -> None:
     run(body)
 
 
-def test_who_is_cancelled_while_he_is_renewed_hears_no_more() -> None:
-    """He may own the lane no more; those who are renewed with him rest on."""
+def test_a_lane_cancelled_during_its_renewal_gets_no_answer() -> None:
+    """Another owner may have it; the other lanes of the pipeline go on."""
 
     async def body(rig: Rig) -> None:
         rig.redis.answers[0] = BUSY
         rig.redis.open.clear()
-        one, other = rig.rest(0), rig.rest(1)
+        one, other = rig.idle(0), rig.idle(1)
         await rig.until(lambda: bool(rig.redis.trips))
         one.cancel()
         rig.redis.open.set()
@@ -351,8 +351,8 @@ def test_who_is_cancelled_while_he_is_renewed_hears_no_more() -> None:
     run(body)
 
 
-def test_closing_cancels_who_waits() -> None:
-    """Nobody is left to wait for a client that is closed."""
+def test_closing_cancels_what_waits() -> None:
+    """Nothing waits for a client that is closed."""
 
     async def body(rig: Rig) -> None:
         rig.redis.open.clear()

@@ -1,19 +1,18 @@
-"""``crew.py``: lanes are shared among the workers, handed over, and given back."""
+"""Lanes are shared among the workers, handed over, and given back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from celery_stargate.delivery.owner import Tools
+from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
-from celery_stargate.lanes.registry import Registry
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.link import LinkBroken
@@ -43,8 +42,22 @@ class _Nowhere:
         pass
 
 
+class _Producers:
+    """Make producers that never open, and note with which options."""
+
+    def __init__(self, options: list[ProducerOptions]) -> None:
+        self._options = options
+
+    def make(self, topic: Any, options: ProducerOptions, query: Any) -> _Nowhere:
+        self._options.append(options)
+        return _Nowhere()
+
+    async def require_deduplication(self, topic: Any, options: ProducerOptions) -> None:
+        pass
+
+
 class Rig:
-    """Crews over one simulated Redis, without faults."""
+    """Supervisors over one simulated Redis, without faults."""
 
     def __init__(self) -> None:
         plan = Plan.draw(0)
@@ -52,7 +65,7 @@ class Rig:
         self.world = World(plan)
         self.loop: VirtualLoop = self.world.loop
         self.settings = Settings(prefix="p", lease=3.0, drain_timeout=1.0)
-        self.registry = Registry("p")
+        self.registry = RegistryKeys("p")
         self.made: dict[str, list[ProducerOptions]] = {}
 
     def announce(self, *lanes: Lane) -> None:
@@ -61,46 +74,33 @@ class Rig:
         for lane in lanes:
             self.world.redis.model.registry("announce", keys, [lane.name])
 
-    def crew(self, name: str, redis: SimulatedRedis | None = None) -> Supervisor:
-        """Start a crew in a process of its own."""
+    def supervisor(self, name: str, redis: SimulatedRedis | None = None) -> Supervisor:
+        """Start a supervisor in a process of its own."""
         process = Process(self.loop, name)
         options = self.made.setdefault(name, [])
 
-        def producer(topic: Any, given: ProducerOptions, query: Any) -> Any:
-            options.append(given)
-            return _Nowhere()
-
-        async def deduplicates(topic: Any, given: ProducerOptions) -> None:
-            pass
-
-        make_tools = partial(
-            Tools,
-            producer=producer,
-            deduplicates=deduplicates,
+        services = Services(
+            producers=cast("Any", _Producers(options)),
             effects=cast("Any", None),
             executor=EffectsThread(lambda: 0.0),
-            lease=self.settings.lease,
-            receipt_timeout=60.0,
-            idle_timeout=60.0,
             revoked=lambda context: False,
-            uniform=self.world.random.uniform,
         )
         made: list[Supervisor] = []
 
         async def run() -> None:
             client = redis or SimulatedRedis(self.world, self.world.redis, process)
             blocking = SimulatedRedis(self.world, self.world.redis, process)
-            crew = Supervisor(
+            supervisor = Supervisor(
                 self.settings,
                 cast("Any", client),
                 cast("Any", blocking),
-                make_tools,
+                services,
                 name=name,
-                shuffle=self.world.random.shuffle,
+                rng=self.world.random,
                 monotonic=self.loop.time,
             )
-            made.append(crew)
-            await crew.run()
+            made.append(supervisor)
+            await supervisor.run()
 
         task = process.start(run())
         self.until(lambda: bool(made) or task.done())
@@ -115,7 +115,7 @@ class Rig:
         self.loop.advance(lambda: False, self.loop.now + seconds)
 
     def owned(self, name: str) -> set[Lane]:
-        """The lanes whose leases a crew holds."""
+        """Return the lanes whose leases a supervisor holds."""
         return {lane for lane in [CONTEXTS_LANE, *LANES] if self.lease(lane) == name}
 
     def lease(self, lane: Lane) -> str | None:
@@ -124,7 +124,7 @@ class Rig:
         return None if held is None else held.decode().rpartition(":")[0]
 
     def workers(self) -> set[bytes]:
-        """Who attends."""
+        """The workers that send heartbeats."""
         return set(self.world.redis.model.sorted_set(self.registry.key("workers")))
 
 
@@ -139,20 +139,20 @@ def rig() -> Any:
 
 
 def test_one_owns_all_and_two_share(rig: Rig) -> None:
-    """Who comes gets a fair share, and every lane has an owner then."""
+    """A second worker gets a fair share, and every lane has an owner then."""
     rig.announce(*LANES)
-    rig.crew("one")
+    rig.supervisor("one")
     rig.until(lambda: len(rig.owned("one")) == 6)
-    rig.crew("two")
+    rig.supervisor("two")
     rig.until(lambda: len(rig.owned("one")) == len(rig.owned("two")) == 3)
     rig.pass_time(20.0)
     assert len(rig.owned("one")) == len(rig.owned("two")) == 3
 
 
-def test_nobody_takes_more_than_his_share(rig: Rig) -> None:
-    """Or a lane would be handed over as soon as it was taken: each has one owner ever."""
-    rig.crew("one")
-    rig.crew("two")
+def test_no_worker_takes_more_than_its_share(rig: Rig) -> None:
+    """A lane taken beyond it would be handed over at once: each has only one owner here."""
+    rig.supervisor("one")
+    rig.supervisor("two")
     rig.until(lambda: len(rig.workers()) == 2)
     rig.announce(*LANES)
     rig.until(lambda: len(rig.owned("one")) == len(rig.owned("two")) == 3)
@@ -161,8 +161,8 @@ def test_nobody_takes_more_than_his_share(rig: Rig) -> None:
 
 
 def test_a_new_lane_is_taken_at_once(rig: Rig) -> None:
-    """Its announcement wakes the crew, long before a third of the lease."""
-    rig.crew("one")
+    """Its announcement wakes the supervisor, long before a third of the lease."""
+    rig.supervisor("one")
     rig.until(lambda: rig.owned("one") == {CONTEXTS_LANE})
     rig.pass_time(0.1)
     rig.announce(LANES[0])
@@ -170,12 +170,12 @@ def test_a_new_lane_is_taken_at_once(rig: Rig) -> None:
     rig.until(lambda: LANES[0] in rig.owned("one"), within=0.2)
 
 
-def test_who_leaves_gives_all_back_at_once(rig: Rig) -> None:
-    """Its leases do not have to run out, and it is counted no more."""
+def test_a_worker_that_leaves_gives_all_lanes_back_at_once(rig: Rig) -> None:
+    """Its leases do not have to expire, and it no longer counts."""
     rig.announce(*LANES)
-    leaver = rig.crew("one")
+    leaver = rig.supervisor("one")
     rig.until(lambda: len(rig.owned("one")) == 6)
-    rig.crew("two")
+    rig.supervisor("two")
     rig.until(lambda: len(rig.owned("two")) == 3)
     leaver.stop(1.0)
     rig.until(lambda: len(rig.owned("two")) == 6, within=2.0)
@@ -183,9 +183,9 @@ def test_who_leaves_gives_all_back_at_once(rig: Rig) -> None:
 
 
 def test_it_waits_for_redis(rig: Rig) -> None:
-    """And takes up its work when Redis is there."""
+    """It owns lanes as soon as Redis is available."""
     rig.world.redis.leave("refuses")
-    rig.crew("one")
+    rig.supervisor("one")
     rig.pass_time(5.0)
     assert rig.owned("one") == set()
     rig.world.redis.away = None
@@ -197,7 +197,7 @@ def test_it_waits_for_redis(rig: Rig) -> None:
     [('{"max_in_flight": 3}', 3), ('{"max_in_flight": "many"}', 1000), ("{", 1000), (None, 1000)],
 )
 def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -> None:
-    """They are used where they are right; else this worker's settings."""
+    """They are used if they are valid; else this worker's settings."""
     lane = LANES[0]
     if left is not None:
         rig.world.redis.model.hset(lane.key("p", "meta"), "options", left)
@@ -205,7 +205,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
     message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "{}"]
     rig.world.redis.model.script("put", keys, message)
     rig.announce(lane)
-    rig.crew("one")
+    rig.supervisor("one")
     rig.until(lambda: bool(rig.made["one"]))
     assert rig.made["one"][0].max_in_flight == expected
 
@@ -228,7 +228,7 @@ _PARTS = (
 def test_a_redis_that_evicts(
     rig: Rig, caplog: pytest.LogCaptureFixture, memory: dict[str, Any] | None, warned: bool
 ) -> None:
-    """It would throw away what is pending; who may not ask goes on all the same."""
+    """It would evict pending messages; where INFO is not allowed, the supervisor goes on."""
     client = SimulatedRedis(rig.world, rig.world.redis, Process(rig.loop, "client"))
 
     async def info(section: str) -> dict[str, Any]:
@@ -238,15 +238,15 @@ def test_a_redis_that_evicts(
 
     client.info = info  # type: ignore[method-assign]
     with caplog.at_level("ERROR", logger.name):
-        rig.crew("one", client)
+        rig.supervisor("one", client)
         rig.until(lambda: rig.owned("one") == {CONTEXTS_LANE})
     assert ("noeviction" in caplog.text) is warned
 
 
-def test_an_owner_that_fails_is_taken_up_again(
+def test_a_lane_whose_owner_failed_is_taken_again(
     rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not at once, which would be a loop."""
+    """After a second: at once would be a busy loop."""
     failures = [ValueError("broken on purpose")]
     run = "celery_stargate.delivery.supervisor.LaneOwner.run"
     began: list[float] = []
@@ -258,21 +258,21 @@ def test_an_owner_that_fails_is_taken_up_again(
         await rig.loop.create_future()
 
     monkeypatch.setattr(run, fail_once)
-    rig.crew("one")
+    rig.supervisor("one")
     rig.until(lambda: len(began) == 2)
     assert began[1] - began[0] >= 1.0
     assert "broken on purpose" in caplog.text
 
 
-def test_a_forked_child_lets_go_of_the_sockets(rig: Rig) -> None:
-    """The number stays taken, by what leads nowhere; an owner without a socket is no matter."""
-    crew = rig.crew("one")
+def test_a_forked_child_closes_the_sockets(rig: Rig) -> None:
+    """The descriptor number then leads to /dev/null; an owner may have no socket."""
+    supervisor = rig.supervisor("one")
     reading, writing = os.pipe()
-    owners = crew._owners  # noqa: SLF001
+    owners = supervisor._owners  # noqa: SLF001
     owners[LANES[0]] = cast("Any", (SimpleNamespace(descriptor=writing), None))
     owners[LANES[1]] = cast("Any", (SimpleNamespace(descriptor=None), None))
     try:
-        crew.close_inherited()
+        supervisor.close_inherited()
         assert os.write(writing, b"x") == 1
         # The pipe's other end is closed: nobody writes there any more.
         assert os.read(reading, 1) == b""

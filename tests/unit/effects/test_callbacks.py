@@ -34,6 +34,11 @@ def calling(app: Celery, context: str, on_ack: Any = None, on_error: Any = None)
     return Settled(record, (receipt(context),))
 
 
+def trigger_one(app: Celery, settled: Settled) -> None:
+    """Publish the callback that a context's outcome calls for."""
+    trigger(app, settled.call, settled.callback)
+
+
 def failed(settled: Settled) -> Settled:
     """Return the context with a failure in the place of its receipt."""
     return Settled(settled.record, (failure(settled.record.context),))
@@ -66,10 +71,10 @@ def test_ids() -> None:
 def test_one(app: Celery, published: list[dict[str, Any]]) -> None:
     """The one that the outcome calls for, with the outcome first; none where there is none."""
     settled = calling(app, "c", app.signature("yes", args=(1,)), app.signature("no"))
-    trigger(app, settled)
-    trigger(app, failed(settled))
-    trigger(app, calling(app, "c", on_error=app.signature("no")))
-    trigger(app, Settled(Record("c"), (receipt("c"),)))
+    trigger_one(app, settled)
+    trigger_one(app, failed(settled))
+    trigger_one(app, calling(app, "c", on_error=app.signature("no")))
+    trigger_one(app, Settled(Record("c"), (receipt("c"),)))
     assert [(each["task"], each["id"]) for each in published] == [
         ("yes", callback_id("c", "on_ack")),
         ("no", callback_id("c", "on_error")),
@@ -80,7 +85,7 @@ def test_one(app: Celery, published: list[dict[str, Any]]) -> None:
 
 def test_an_id_that_the_caller_gave(app: Celery, published: list[dict[str, Any]]) -> None:
     """Stays."""
-    trigger(app, calling(app, "c", app.signature("x", options={"task_id": "mine"})))
+    trigger_one(app, calling(app, "c", app.signature("x", options={"task_id": "mine"})))
     assert [each["id"] for each in published] == ["mine"]
 
 
@@ -101,7 +106,7 @@ def test_one_that_cannot_be_published(app: Celery) -> None:
     given = [calling(app, "a", app.signature("a")), bad, calling(app, "b", app.signature("b"))]
     assert trigger_together(app, given) == {"a", "b"}
     with pytest.raises(Exception, match="nowhere"):
-        trigger(app, bad)
+        trigger_one(app, bad)
 
 
 @pytest.mark.parametrize("made", [group, chain])
@@ -110,7 +115,7 @@ def test_a_canvas_goes_by_itself(app: Celery, made: Any, published: list[dict[st
     canvas = calling(app, "c", made([app.signature("a"), app.signature("b")]))
     assert trigger_together(app, [canvas, calling(app, "d", app.signature("d"))]) == {"d"}
     assert [each["task"] for each in published] == ["d"]
-    trigger(app, canvas)
+    trigger_one(app, canvas)
     assert published[1]["task"] == "a"
     assert published[1]["id"] != callback_id("c", "on_ack")
 
@@ -120,7 +125,7 @@ def test_a_pool_of_one_producer(app: Celery) -> None:
     app.conf.broker_pool_limit = 1
     given = [calling(app, context, app.signature(context)) for context in "ab"]
     assert trigger_together(app, given) == set()
-    trigger(app, given[0])
+    trigger_one(app, given[0])
     assert sent_by_broker(app)[0] == [given[0].result]
     assert sent_by_broker(app) is None
 
@@ -155,7 +160,7 @@ def test_what_events_and_logs_show_of_the_arguments(
     """What they show of any task's."""
 
     def shown(settled: Settled) -> Any:
-        trigger(app, settled)
+        trigger_one(app, settled)
         return published[-1]["argsrepr"]
 
     settled = calling(app, "c", app.signature("x"))

@@ -6,7 +6,6 @@ import threading
 import uuid
 from typing import Any
 
-import msgspec
 import pytest
 from celery import Celery, chain, signals
 from celery.exceptions import TaskRevokedError
@@ -17,10 +16,11 @@ from celery_stargate import ProduceError, ProduceTimeout
 from celery_stargate.effects.run import Effects, callback_id
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.record import Record, Settled, settled_to_wire
+from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.follow_up import FollowUp, ResultRow
-from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.model.follow_up import FollowUp, Remaining, ResultRow
+from celery_stargate.model.outcome import Outcome, Receipt
+from celery_stargate.model.outcomes import CallOutcomes
 from tests.unit.helpers import TOPIC, NotedLanes, failure, make_app, receipt, sent_by_broker
 
 
@@ -168,10 +168,7 @@ def test_one_who_waits_is_told(app: Celery) -> None:
     lanes = NotedLanes()
     settled = one("c", receipt("c"), receipt("c"), inbox="i/1", is_list=True)
     Effects(app, lanes).run([settled])  # type: ignore[arg-type]
-    [(address, wire)] = lanes.told
-    assert (address, wire[:1]) == ("i/1", b"1")
-    assert wire == settled_to_wire(settled)
-    assert msgspec.json.decode(wire[1:], type=list[Receipt | Failure]) == list(settled.outcomes)
+    assert lanes.told == [("i/1", CallOutcomes("c", is_list=True, outcomes=settled.outcomes))]
 
 
 def test_a_part_of_a_list_over_lanes(app: Celery) -> None:
@@ -296,7 +293,7 @@ def test_what_is_done_in_the_step_that_settles(options: Any, done: set[FollowUp]
     effects = Effects(make_app(result_backend=REDIS), None, **options)
     found = effects.at_once([(each, receipt("c")) for each in ALL])
     assert {
-        each.follow_up for each, way in zip(ALL, found, strict=True) if way is not False
+        each.follow_up for each, way in zip(ALL, found, strict=True) if way is not Remaining.FULL
     } == done
     assert all(
         isinstance(found[ALL.index(each)], ResultRow) == (each.follow_up is FollowUp.RESULT)
@@ -308,7 +305,7 @@ def test_what_is_done_in_the_step_that_settles(options: Any, done: set[FollowUp]
 def test_failures_are_done_afterwards() -> None:
     """Somebody may want to hear of them."""
     effects = Effects(make_app(result_backend=REDIS), None, beside_lanes=True)
-    assert effects.at_once([(each, failure("c")) for each in ALL]) == [False] * len(ALL)
+    assert effects.at_once([(each, failure("c")) for each in ALL]) == [Remaining.FULL] * len(ALL)
 
 
 def test_a_result_that_cannot_be_made_is_left_to_the_general_way(
@@ -318,5 +315,5 @@ def test_a_result_that_cannot_be_made_is_left_to_the_general_way(
     effects = Effects(make_app(result_backend=REDIS), None, beside_lanes=True)
     outcomes: list[Outcome] = [Receipt(context="a", value=object()), receipt("b")]
     ways = effects.at_once([(entry(FollowUp.RESULT), each) for each in outcomes])
-    assert [type(each) for each in ways] == [bool, ResultRow]
+    assert [type(each) for each in ways] == [Remaining, ResultRow]
     assert "the result of context a will be stored by itself" in caplog.text

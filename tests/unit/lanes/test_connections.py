@@ -9,10 +9,11 @@ import redis.asyncio
 from celery import Celery
 
 from celery_stargate import ConfigurationError
+from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.connections import (
-    are_results_beside,
-    connect_async,
+    Connections,
     find_redis_url,
+    store_errors,
     stream_entries,
 )
 
@@ -80,14 +81,15 @@ def test_a_setting_that_is_no_redis(setting: str) -> None:
 )
 def test_whether_results_are_stored_beside_the_lanes(backend: object, url: str, same: bool) -> None:
     """In the same database, by the same user; or not at all."""
-    assert are_results_beside(backend, url) is same
+    assert Connections(url).holds_results(backend) is same
 
 
 @pytest.mark.parametrize("url", ["redis://host", "rediss://host", "unix:///run/redis.sock"])
 def test_what_is_packed_by_hiredis(url: str) -> None:
     """Is what redis-py would pack by itself, over each kind of connection."""
     pools: list[Any] = [
-        each.connection_pool for each in (connect_async(url), redis.asyncio.Redis.from_url(url))
+        each.connection_pool
+        for each in (Connections(url).asyncio(), redis.asyncio.Redis.from_url(url))
     ]
     ours, plain = (each.make_connection() for each in pools)
     assert isinstance(ours, type(plain))
@@ -102,7 +104,9 @@ def test_what_is_packed_by_hiredis(url: str) -> None:
 
 def test_only_a_fast_packer_takes_the_place_of_redis_pys() -> None:
     """The class is made once for each kind, whatever the number of clients."""
-    kinds = {connect_async("redis://host").connection_pool.connection_class for _ in range(3)}
+    kinds = {
+        Connections("redis://host").asyncio().connection_pool.connection_class for _ in range(3)
+    }
     assert len(kinds) == 1
     assert kinds != {redis.asyncio.Connection}
 
@@ -114,3 +118,35 @@ def test_streams_of_both_protocols() -> None:
     assert stream_entries({b"log": [entries]}) == [(b"log", entries)]
     assert stream_entries(None) == []
     assert stream_entries({}) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.exceptions.ConnectionError("refused"), "Redis does not answer: refused"),
+        (redis.exceptions.ReadOnlyError("a replica"), "Redis does not answer: a replica"),
+        (OSError("no route"), "Redis does not answer: no route"),
+        (redis.exceptions.ResponseError("WRONGTYPE"), "Redis refused the call: WRONGTYPE"),
+    ],
+)
+def test_errors_of_redis_are_store_errors(error: Exception, words: str) -> None:
+    """Whether it was unavailable or refused the call; the cause is kept."""
+    with pytest.raises(StoreUnavailable) as caught, store_errors():
+        raise error
+    assert str(caught.value) == words
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    """A mistake of ours is not an outage."""
+    with pytest.raises(TypeError), store_errors():
+        raise TypeError("a mistake")
+
+
+def test_clients() -> None:
+    """Callers share one; each event loop, and its blocking read, gets a client of its own."""
+    connections = Connections("redis://host")
+    assert connections.sync() is connections.sync()
+    clients = [connections.asyncio(), connections.asyncio(), connections.blocking()]
+    assert len({id(each.connection_pool) for each in clients}) == 3
+    connections.close()

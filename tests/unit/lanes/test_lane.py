@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_stargate.lanes.lane import CONTEXTS, Lane, lane_for
-from celery_stargate.lanes.registry import Registry, parse_lanes
+from celery_stargate.lanes.registry import RegistryKeys, parse_lanes
 from celery_stargate.model.topic import Topic
 
 TOPIC = Topic.parse("orders")
@@ -52,7 +52,7 @@ def test_names_are_read_back(topic: str, index: int) -> None:
 )
 def test_what_is_no_name(name: str) -> None:
     """Is a `ValueError`: each lane has one name."""
-    with pytest.raises(ValueError, match="is no lane's name|^topic "):
+    with pytest.raises(ValueError, match="is not the name of a lane|^topic "):
         Lane.parse(name)
 
 
@@ -100,11 +100,10 @@ def test_the_lane_of_contexts_has_no_messages() -> None:
 
 
 def test_the_registrys_keys() -> None:
-    """Outbox and workers in one slot; each inbox where it may be."""
-    registry = Registry("mine")
+    """Lanes, workers and events are in one slot."""
+    registry = RegistryKeys("mine")
     assert registry.key("lanes") == "mine:{registry}:lanes"
     assert hash_tag(registry.key("lanes")) == hash_tag(registry.key("workers"))
-    assert registry.inbox("x") == "mine:inbox:x"
 
 
 @given(st.none() | st.text(), st.text())

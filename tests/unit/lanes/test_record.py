@@ -187,7 +187,7 @@ def test_what_follows(record: Record, follow_up: FollowUp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "mark"),
+    ("record", "code"),
     [
         (Record("c"), "q"),
         (called(), "r"),
@@ -197,6 +197,6 @@ def test_what_follows(record: Record, follow_up: FollowUp) -> None:
         (called("shop.orders", group="g"), "f"),
     ],
 )
-def test_the_mark_names_a_task_of_ones_own(record: Record, mark: str) -> None:
-    """Every app's own has no name there: it would be most of what a message costs."""
-    assert record.mark == mark
+def test_the_code_in_the_log_names_a_task_of_the_users_own(record: Record, code: str) -> None:
+    """The produce task of every app is not named: its name would be most of the entry."""
+    assert record.follow_up_code == code

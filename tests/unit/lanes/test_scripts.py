@@ -1,4 +1,4 @@
-"""The Lua files: all are found, each is documented, each gets the keys it names."""
+"""The Lua files (all are found and documented, and get the keys they name) and their callers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
+from celery_stargate.lanes import scripts
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.scripts import (
+    LANE_PARTS,
+    Callers,
+    lane_keys,
+    lane_script,
+    registry_script,
+)
 
 FOLDER = Path(str(files("celery_stargate.lanes"))) / "lua"
 LANE = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "common")
 REGISTRY = sorted(path.stem for path in (FOLDER / "registry").glob("*.lua"))
+
+
+@pytest.fixture(autouse=True)
+def _unread() -> None:
+    """Whatever other tests have read."""
+    scripts._text.cache_clear()  # noqa: SLF001
 
 
 @pytest.mark.parametrize("name", LANE)
@@ -52,3 +66,48 @@ def test_no_script_names_a_key_of_its_own(name: str) -> None:
     """A key that is not declared would break a cluster."""
     text = (FOLDER / f"{name}.lua").read_text("utf-8")
     assert "KEYS[" not in text
+
+
+def test_the_keys_of_a_lane() -> None:
+    """One for each part, in order, and the caller's answers last; all in one slot of a cluster."""
+    lane = Lane("persistent://public/default/t", 3)
+    keys = lane_keys("p", lane, "me")
+    assert [key.rpartition(":")[2] for key in keys[:-1]] == list(LANE_PARTS)
+    assert keys[-1] == lane.key("p", "answers:me")
+    assert {re.search(r"\{(.*)\}", key)[1] for key in keys} == {lane.name}  # type: ignore[index]
+
+
+def test_a_caller_has_one_call_at_a_time() -> None:
+    """A caller that is lent is not lent again until it is back; then it is."""
+    callers = Callers()
+    with callers.lend(2) as [one, two], callers.lend() as [three]:
+        assert len({one.name, two.name, three.name}) == 3
+        assert one.token() != one.token()
+    with callers.lend(3) as again:
+        assert {each.name for each in again} == {one.name, two.name, three.name}
+
+
+def test_a_caller_comes_back_after_an_error() -> None:
+    """Or there would be a key in Redis for every call that failed."""
+    callers = Callers()
+    with pytest.raises(ValueError, match="x"), callers.lend() as [lent]:
+        raise ValueError("x")
+    with callers.lend() as [again]:
+        assert again is lent
+
+
+def test_only_two_modules_make_clients_or_run_scripts() -> None:
+    """So that another topology of Redis changes nothing else."""
+    package = FOLDER.parent.parent
+    found = {
+        (path.relative_to(package).as_posix(), word)
+        for path in package.rglob("*.py")
+        for word in ("register_script", "from_url", "evalsha", "script_load")
+        if f".{word}(" in path.read_text("utf-8")
+    }
+    assert found == {
+        ("lanes/connections.py", "from_url"),
+        ("lanes/scripts.py", "register_script"),
+        ("lanes/scripts.py", "script_load"),
+        ("lanes/scripts.py", "evalsha"),
+    }

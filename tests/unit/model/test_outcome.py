@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from celery_stargate import Failure, Receipt
+from celery_stargate.model.outcome import failure_status
 from tests.unit.helpers import TOPIC, failure, receipt
 
 
@@ -67,3 +68,12 @@ def test_outcomes_do_not_change() -> None:
     """Neither gets another word later."""
     with pytest.raises(AttributeError):
         receipt().status = "transient"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("number", "sent", "status"),
+    [(1, 0, "refused"), (5, 4, "refused"), (5, 5, "unknown"), (4, 5, "unknown")],
+)
+def test_the_status_of_a_failure(number: int, sent: int, status: str) -> None:
+    """Promise P3: refused only where no earlier send can be stored."""
+    assert failure_status(number, sent) == status

@@ -26,7 +26,8 @@ from celery_stargate.pulsar.verdicts import (
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 INT32 = st.integers(-(2**31), 2**31 - 1)
-#: Well above what any of them takes on a busy machine, and far below one that is quadratic.
+#: Seconds of this thread's own time: far above what any of them takes, and far below what one that
+#: is quadratic would.
 QUICK = 0.5
 
 
@@ -245,10 +246,10 @@ HOSTILE: list[bytes | str] = [
 @pytest.mark.parametrize("frame", HOSTILE, ids=lambda frame: repr(frame[:40]))
 def test_hostile_replies(frame: bytes | str) -> None:
     """A `ValueError` in one short printable line, quickly, whatever comes."""
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(ValueError, match="^not a receipt: ") as caught:
         decode_reply(frame)
-    assert time.process_time() - start < QUICK
+    assert time.thread_time() - start < QUICK
     assert len(str(caught.value)) < 200
     assert str(caught.value).isprintable()
 
@@ -430,9 +431,9 @@ def test_the_sentence_of_a_page(page: bytes | None, expected: str) -> None:
 )
 def test_hostile_pages(page: bytes) -> None:
     """Take no time, and end as one short printable line."""
-    start = time.process_time()
+    start = time.thread_time()
     text = handshake_sentence(500, page)
-    assert time.process_time() - start < QUICK
+    assert time.thread_time() - start < QUICK
     assert text.isprintable()
     assert len(text) <= 510
 
@@ -475,7 +476,7 @@ def test_plain_is_printable(text: str) -> None:
 )
 def test_hostile_error_texts(text: str) -> None:
     """As long as a reply may be, classed quickly."""
-    start = time.process_time()
+    start = time.thread_time()
     assert classify_reply(Reply("send-error:8", error=text)) is Verdict.TRANSIENT
     assert plain(text).isprintable()
-    assert time.process_time() - start < QUICK
+    assert time.thread_time() - start < QUICK

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.sequence import (
@@ -50,7 +49,7 @@ def test_a_run_has_no_gap_and_ends_only_at_one(numbers: set[int], after: int) ->
 
 def test_the_producers_query() -> None:
     """The service counts on from the number before the first."""
-    assert producer_query(Lane(str(TOPIC), 3), "abc", 18) == {
+    assert producer_query(3, "abc", 18) == {
         "producerName": "stargate-3-abc",
         "initialSequenceId": "17",
         "sendTimeoutMillis": "0",

@@ -17,7 +17,7 @@ from celery_stargate.pulsar.judge import FalseOk, judge
 from celery_stargate.pulsar.link import LinkBroken
 from celery_stargate.pulsar.replies import Reply
 from celery_stargate.pulsar.sequence import DeduplicationUnavailable, Numbered, SequenceMismatch
-from celery_stargate.pulsar.session import Counters, Session
+from celery_stargate.pulsar.session import Counters, Session, SessionRules
 from celery_stargate.pulsar.window import Window
 from celery_stargate.testing import MessageId
 
@@ -119,13 +119,14 @@ class Rig:
         self.session = Session(
             self.peer,  # type: ignore[arg-type]
             given.pop("topic", TOPIC),
-            self._source,
+            self,
             self._settle,
             self.window,
-            **given,
+            counters=given.pop("counters", None),
+            rules=SessionRules(**given),
         )
 
-    async def _source(self, count: int, size: int) -> Sequence[Entry]:
+    async def next(self, count: int, size: int) -> Sequence[Entry]:
         self.asked.append((count, size))
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
         return taken
@@ -298,8 +299,8 @@ def test_second_late_and_foreign_receipts_are_counted() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (b"garbage", "^Pulsar sent what is not a receipt: "),
-        (b"[" * 100_000, "^Pulsar sent what is not a receipt: "),
+        (b"garbage", "^Pulsar's reply cannot be read: not a receipt: "),
+        (b"[" * 100_000, "^Pulsar's reply cannot be read: not a receipt: "),
         (error(None, 3, "Invalid\x00 json"), r"^send-error:3 without a context: Invalid\? json$"),
         (ok("c1", "@"), "^Pulsar's ok cannot be read: the message id is not base64$"),
         (ok("c1", None), "^Pulsar's ok cannot be read: the message id has no ledger and entry$"),
@@ -324,7 +325,7 @@ def test_what_breaks_the_link(said: bytes | Exception, words: str) -> None:
 
     rig = asyncio.run(main())
     assert rig.outcomes == {}
-    assert rig.session.counters.malformed == (1 if words.startswith("^Pulsar sent") else 0)
+    assert rig.session.counters.malformed == (1 if "cannot be read: not a receipt" in words else 0)
 
 
 def test_a_send_that_fails_breaks_the_link() -> None:
@@ -346,14 +347,15 @@ def test_what_the_source_raises_comes_through() -> None:
         pass
 
     async def main() -> None:
-        async def source(count: int, size: int) -> Sequence[Entry]:
-            raise FencedError
+        class Fenced:
+            async def next(self, count: int, size: int) -> Sequence[Entry]:
+                raise FencedError
 
         rig = Rig([])
         session = Session(
             rig.peer,  # type: ignore[arg-type]
             TOPIC,
-            source,
+            Fenced(),
             lambda *_: None,
             rig.window,
         )
@@ -391,17 +393,18 @@ def test_a_quiet_session_is_no_broken_one() -> None:
                     entered.set()
                 return "settled meanwhile"
 
-        async def source(count: int, size: int) -> Sequence[Entry]:
-            await entered.wait()
-            return ()
+        class Nothing:
+            async def next(self, count: int, size: int) -> Sequence[Entry]:
+                await entered.wait()
+                return ()
 
         session = Session(
             Peer(),  # type: ignore[arg-type]
             TOPIC,
-            source,
+            Nothing(),
             lambda *_: None,
             Ticking(5, 5),
-            receipt_timeout=0.01,
+            SessionRules(receipt_timeout=0.01),
         )
         await asyncio.wait_for(session.run(), 5)
         return entered.is_set()
@@ -505,7 +508,7 @@ def test_what_may_not_be_sent_waits() -> None:
             await asyncio.sleep(0)
         assert rig.peer.sent == []
         ours = True
-        rig.session.look_again()
+        rig.session.recheck()
         await running
         return rig
 

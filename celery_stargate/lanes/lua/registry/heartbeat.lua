@@ -1,12 +1,13 @@
--- Keep a worker in the list of the living, and list lanes and workers.
+-- Keep a worker among the living, and list workers and lanes.
 --
--- KEYS: workers (sorted set: worker -> alive until, epoch ms), lanes (see announce)
+-- KEYS: workers (sorted set: worker -> until when it counts as alive, epoch ms), lanes (as in
+--       announce)
 -- ARGV: worker ("" to look only), time to live ms (0: leave)
--- Returns {workers alive, lane, ...}.
+-- Returns {count of living workers, lane, ...}.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if ARGV[1] ~= '' then
-  -- First what needs no memory: a full Redis lets the rest pass then, and lanes can be drained.
+  -- The first write needs no memory, so a full Redis accepts the others, and lanes can be drained.
   redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
   if tonumber(ARGV[2]) > 0 then
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])

@@ -1,118 +1,40 @@
-"""Plain results: which they are, and that every other goes through Celery's tracer."""
+"""Which results are result-only; every other one goes through Celery's tracer."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from celery import Celery, _state, signals
+from celery import _state, signals
 from celery.app.trace import logger as trace_logger
 from celery.app.trace import reset_worker_optimizations, setup_worker_optimizations
 from celery.backends.redis import RedisBackend
 from celery.loaders.app import AppLoader
 
 from celery_stargate import ProduceTask
-from celery_stargate.effects.results.eligible import ResultOnly
-from celery_stargate.effects.results.template import ResultTemplate
+from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
-from celery_stargate.effects.tracer import run
 from celery_stargate.lanes.record import Record
-from celery_stargate.model.follow_up import FollowUp, ResultRow
-from tests.unit.helpers import make_app, receipt
-
-#: Nothing is written to it: a batch keeps what it gets.
-REDIS = "redis://redis.invalid:6379/0"
-TASK = ProduceTask.default_name
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """The log is at WARNING, as by default; a test elsewhere may have changed that."""
-    before = trace_logger.level
-    trace_logger.setLevel(logging.WARNING)
-    yield
-    trace_logger.setLevel(before)
-
-
-def redis_app(**conf: Any) -> Celery:
-    """Return an app with the Redis backend."""
-    return make_app(**{"result_backend": REDIS, **conf})
-
-
-def store(
-    app: Celery, request: str | None = None, task: str = ProduceTask.default_name
-) -> tuple[bool, int]:
-    """Store one result; return whether it was plain, and how many the batch keeps."""
-    batch = ResultBatch(app.backend)
-    record = Record("c", task=task, request=request)
-    return ResultOnly(app, batch).store(record, receipt().to_dict()), len(batch)
-
-
-def own(app: Celery, base: type = ProduceTask, body: Any = run, **options: Any) -> str:
-    """Give an app a produce task of its own; return its name."""
-    given: dict[str, Any] = {"bind": True, "base": base, "shared": False, **options}
-    make: Any = app.task(name="shop.own", **given)
-    make(body)
-    return "shop.own"
+from celery_stargate.model.follow_up import Remaining, ResultRow
+from tests.unit.effects.results.rig import (
+    IGNORED,
+    NOT_PLAIN,
+    PLAIN,
+    REDIS,
+    TASK,
+    Clock,
+    own,
+    redis_app,
+    store,
+)
+from tests.unit.helpers import make_app
 
 
 def other_body(self: ProduceTask, *_args: Any, **_options: Any) -> Any:
     """Return something else than the receipt."""
     return self.name
-
-
-PLAIN = (True, 1)
-IGNORED = (True, 0)
-NOT_PLAIN = (False, 0)
-
-
-@pytest.mark.parametrize(
-    ("request_", "expected"),
-    [
-        (None, PLAIN),
-        ({}, PLAIN),
-        ({"group": "g", "parent_id": "p", "root_id": "r"}, PLAIN),
-        ({"errbacks": [{"task": "x"}], "callbacks": None, "chain": []}, PLAIN),
-        ({"ignore_result": False}, PLAIN),
-        ({"ignore_result": True}, IGNORED),
-        ({"callbacks": [{"task": "x"}]}, NOT_PLAIN),
-        ({"chain": [{"task": "x"}]}, NOT_PLAIN),
-        ({"chord": {"task": "x"}}, NOT_PLAIN),
-        ({"group": {"__type__": "uuid", "__value__": {"hex": "0"}}}, NOT_PLAIN),
-        ({"later": float("nan")}, NOT_PLAIN),
-        ([], NOT_PLAIN),
-    ],
-)
-def test_requests(request_: Any, expected: tuple[bool, int]) -> None:
-    """Nothing may go on from a plain result; what cannot be read for sure is none."""
-    packed = None if request_ is None else json.dumps(request_)
-    assert store(redis_app(), packed) == expected
-
-
-def test_what_is_stored_is_celerys() -> None:
-    """With the group and the parent beside it."""
-    app = redis_app()
-    backend: Any = app.backend
-    batch = ResultBatch(backend)
-    request = json.dumps({"group": "g", "parent_id": "p"})
-    ResultOnly(app, batch).store(Record("c", task=ProduceTask.default_name, request=request), [1])
-    [(key, value, _)] = batch.backend.kept
-    assert key == backend.get_key_for_task("c")
-    meta = json.loads(value)
-    assert meta.pop("date_done")
-    assert meta == {
-        "status": "SUCCESS",
-        "result": [1],
-        "traceback": None,
-        "children": [],
-        "group_id": "g",
-        "parent_id": "p",
-        "task_id": "c",
-    }
 
 
 def test_a_task_that_ignores_its_results() -> None:
@@ -180,13 +102,9 @@ def test_what_is_no_produce_task() -> None:
 
     assert store(app, task="shop.other") == NOT_PLAIN
     assert store(app, task="shop.gone") == NOT_PLAIN
-    assert not ResultOnly(app, ResultBatch(app.backend)).store(Record("c"), {})
-    batch = ResultBatch(app.backend)
-    plain = ResultOnly(app, batch)
-    record = Record("c", task=ProduceTask.default_name)
-    assert plain.store(record, {})
-    assert plain.store(record, {})
-    assert len(batch) == 2
+    rows = ResultRows(app, ResultBatch(app.backend))
+    assert rows.decide(Record("c"), {}) is Remaining.FULL
+    assert isinstance(rows.decide(Record("c", task=TASK), {}), ResultRow)
 
 
 @pytest.mark.parametrize(
@@ -252,144 +170,30 @@ def test_who_hears_of_a_task(name: str) -> None:
             signal.disconnect(receiver)
 
 
-class Clock:
-    """The time, as a test wants it."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_who_could_hear_is_looked_up_once() -> None:
     """For a batch; the next one sees who came."""
     app = redis_app()
-    plain, record = ResultOnly(app, ResultBatch(app.backend)), Record("c", task=TASK)
+    rows, record = ResultRows(app, ResultBatch(app.backend)), Record("c", task=TASK)
     receiver = hearing("shop")
     signals.task_success.connect(receiver)
     try:
-        assert plain.store(record, {})
-        plain.begin()
-        assert not plain.store(record, {})
+        assert isinstance(rows.decide(record, {}), ResultRow)
+        rows.begin()
+        assert rows.decide(record, {}) is Remaining.FULL
     finally:
         signals.task_success.disconnect(receiver)
-    plain.begin()
-    assert plain.store(record, {})
+    rows.begin()
+    assert isinstance(rows.decide(record, {}), ResultRow)
 
 
 def test_settings_are_looked_at_again_after_a_second() -> None:
     """For each message that comes alone they would cost more than all else."""
     app, clock = redis_app(), Clock()
-    plain, record = ResultOnly(app, ResultBatch(app.backend), clock), Record("c", task=TASK)
+    rows, record = ResultRows(app, ResultBatch(app.backend), clock), Record("c", task=TASK)
     app.conf.result_extended = True
     clock.now = 0.9
-    plain.begin()
-    assert plain.store(record, {})
+    rows.begin()
+    assert isinstance(rows.decide(record, {}), ResultRow)
     clock.now = 1.0
-    plain.begin()
-    assert not plain.store(record, {})
-
-
-def test_each_batch_has_its_own_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is that of the app; the form, which is Celery's, is made once."""
-    app, clock = redis_app(), Clock()
-    batch = ResultBatch(app.backend)
-    plain, record = ResultOnly(app, batch, clock), Record("c", task=TASK)
-    made = []
-    mark = batch.backend.mark_as_done
-
-    def mark_as_done(*args: Any) -> None:
-        made.append(args)
-        mark(*args)
-
-    monkeypatch.setattr(batch.backend, "mark_as_done", mark_as_done)
-    dates = []
-    for _ in range(3):
-        plain.begin()
-        before = app.now()
-        assert plain.store(record, {})
-        _, value, _ = batch.take_last()
-        done = datetime.fromisoformat(json.loads(value)["date_done"])
-        assert before <= done <= app.now()
-        dates.append(done)
-    assert len(set(dates)) == 3
-    assert len(made) == 1
-
-
-def test_a_form_that_does_not_last_is_made_for_each_batch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Should Celery write its date otherwise one day."""
-    app = redis_app()
-    batch = ResultBatch(app.backend)
-    plain, record = ResultOnly(app, batch, Clock()), Record("c", task=TASK)
-    monkeypatch.setattr(ResultTemplate, "lasts", False)
-    made = []
-    make = ResultTemplate.of
-
-    def of(batch: ResultBatch) -> ResultTemplate | None:
-        made.append(batch)
-        return make(batch)
-
-    monkeypatch.setattr(ResultTemplate, "of", of)
-    for _ in range(2):
-        plain.begin()
-        assert plain.store(record, {})
-        assert plain.store(record, {})
-    assert len(made) == 2
-
-
-def at_once(
-    app: Celery, follow_up: FollowUp = FollowUp.RESULT, task: str = TASK
-) -> ResultRow | bool:
-    """Ask for the result of one receipt."""
-    return ResultOnly(app, ResultBatch(app.backend)).at_once(task, follow_up, receipt("c"))
-
-
-def test_a_result_at_once_is_what_is_stored_else() -> None:
-    """The same key, value and end; and nothing is kept."""
-    app = redis_app(result_expires=60)
-    batch = ResultBatch(app.backend)
-    plain = ResultOnly(app, batch)
-    found = plain.at_once(TASK, FollowUp.RESULT, receipt("c"))
-    assert len(batch) == 0
-    assert plain.store(Record("c", task=TASK), receipt("c").to_dict())
-    assert found == batch.take_last()
-
-
-def test_what_is_ignored_is_done_at_once() -> None:
-    """Wherever results are stored."""
-    for app in (redis_app(), make_app(), make_app(result_backend=None)):
-        assert at_once(app, FollowUp.IGNORED) is True
-    assert at_once(make_app(result_backend=None)) is True
-
-
-@pytest.mark.parametrize(
-    "app",
-    [
-        lambda: redis_app(result_extended=True),
-        lambda: redis_app(result_serializer="pickle", accept_content=["json", "pickle"]),
-        lambda: redis_app(task_ignore_result=True),
-        make_app,
-        lambda: redis_app(result_backend="sentinel://host:1"),
-    ],
-    ids=["extended", "pickle", "ignored by the task", "memory", "sentinel"],
-)
-def test_what_cannot_be_done_at_once(app: Callable[[], Celery]) -> None:
-    """Is left to the general ways."""
-    assert at_once(app()) is False
-
-
-def test_tasks_at_once() -> None:
-    """One without work of its own, known here by that name."""
-    app = redis_app()
-    assert isinstance(at_once(app, task=own(app)), ResultRow)
-    assert at_once(app, task="shop.gone") is False
-    for each in (app, make_app(result_backend=None)):
-        assert at_once(each, FollowUp.MORE) is False
-    app = redis_app()
-    hooked = type("Hooked", (ProduceTask,), {"on_success": lambda *_args, **_options: None})
-    assert at_once(app, task=own(app, hooked)) is False
-    app = redis_app()
-    batch = ResultBatch(app.backend)
-    assert ResultOnly(app, batch).at_once(TASK, FollowUp.RESULT, receipt('a"b')) is False
+    rows.begin()
+    assert rows.decide(record, {}) is Remaining.FULL

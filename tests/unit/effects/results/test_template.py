@@ -9,6 +9,7 @@ import pytest
 
 from celery_stargate.effects.results.template import ResultTemplate, request_of
 from celery_stargate.effects.results.write import ResultBatch
+from celery_stargate.model.follow_up import ResultRow
 from tests.unit.helpers import make_app, receipt
 
 #: Nothing is written to it: a batch keeps what it gets.
@@ -73,11 +74,11 @@ class Foreign(ResultBatch):
         super().__init__(make_app(result_backend=REDIS).backend)
         self._written = key, value
 
-    def take_last(self) -> tuple[Any, Any, Any]:
+    def take_last(self) -> ResultRow:
         """Give another key and value, made of what Celery gave."""
         key, value, expires = super().take_last()
         make_key, make_value = self._written
-        return make_key(key), make_value(value), expires
+        return ResultRow(make_key(key), make_value(value), expires)
 
 
 @pytest.mark.parametrize(

@@ -357,3 +357,30 @@ def test_tls_closes_politely(tmp_path: Path) -> None:
             producer.ask(frame())
             pulsar.drop_connections(1011)
             assert producer.closed_with() == (1011, "")
+
+
+def test_a_stop_ends_connections_that_are_being_made() -> None:
+    """A client that was accepted in the last moment is not left waiting for an answer."""
+    for _ in range(20):
+        pulsar = LocalPulsar()
+        pulsar.start()
+        with contextlib.ExitStack() as clients:
+            made: list[socket.socket] = []
+            threads = [
+                threading.Thread(target=_connect, args=(pulsar.port, made)) for _ in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            pulsar.stop()
+            for thread in threads:
+                thread.join()
+            for client in made:
+                clients.enter_context(client)
+            for client in made:
+                with contextlib.suppress(ConnectionError):
+                    assert client.recv(1) == b""
+
+
+def _connect(port: int, made: list[socket.socket]) -> None:
+    with contextlib.suppress(ConnectionError):
+        made.append(socket.create_connection(("127.0.0.1", port), timeout=5))

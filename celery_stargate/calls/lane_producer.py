@@ -1,0 +1,93 @@
+"""The producer by which Celery puts a task's message into its lane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery_stargate.calls.prepare import Call
+from celery_stargate.calls.runtime import Runtime
+from celery_stargate.effects.signatures import Callbacks, pack
+
+__all__ = ["LaneProducer"]
+
+
+class LaneProducer:
+    """Stands where Celery expects a kombu producer, and records the task's message in its lane.
+
+    ``Task.apply_async(producer=…)`` needs ``publish``, and a ``connection`` that translates
+    errors; the RPC result backend asks for a ``channel`` (``celery.app.base``,
+    ``celery.backends.rpc``). What else Celery publishes by it goes to the broker.
+
+    Arguments:
+        runtime: of the app.
+        call: what the task's message records.
+        callbacks: what its outcome triggers.
+        timeout: seconds until its deadline.
+    """
+
+    serializer = None
+
+    def __init__(self, runtime: Runtime, call: Call, callbacks: Callbacks, timeout: float) -> None:
+        self._runtime = runtime
+        self._call = call
+        self._callbacks = callbacks
+        self._timeout = timeout
+        self._acquired: Any = None
+
+    @property
+    def connection(self) -> LaneProducer:
+        """What Celery asks to translate errors: this object itself."""
+        return self
+
+    # StoreUnavailable is an OperationalError already: there is nothing to translate, or to add.
+    recoverable_connection_errors = ()
+
+    @contextmanager
+    def _reraise_as_library_errors(self) -> Iterator[None]:
+        yield
+
+    def revive(self, connection: object) -> None:
+        """Do nothing: redis-py connects again by itself."""
+
+    @property
+    def channel(self) -> Any:
+        """A channel to the broker."""
+        return self._producer.channel
+
+    @property
+    def _producer(self) -> Any:
+        if self._acquired is None:
+            pool = self._runtime.app.producer_pool
+            self._acquired = pool.acquire(block=True, timeout=10.0)
+        return self._acquired
+
+    def publish(self, body: Any, headers: Any = None, **properties: Any) -> None:
+        """Record the task's message; publish anything else, such as a ``task-sent`` event.
+
+        Raises:
+            InvalidMessage: JSON cannot carry the task's request.
+            LaneFull, StoreUnavailable: the message was not recorded.
+        """
+        if not headers or headers.get("id") != self._call.context:
+            self._producer.publish(body, headers=headers, **properties)
+            return
+        embed = body[2] if len(body) > 2 else {}
+        request = {
+            **{name: value for name, value in headers.items() if value is not None},
+            **{name: value for name, value in embed.items() if value is not None},
+            "correlation_id": properties.get("correlation_id"),
+            "reply_to": properties.get("reply_to"),
+        }
+        if properties.get("priority") is not None:
+            request["delivery_info"] = {"priority": properties["priority"], "redelivered": False}
+        packed = pack("a link, chain, chord or header of the call", request)
+        record = self._call.record(self._callbacks, task=headers["task"], request=packed)
+        self._runtime.recorder.put(self._call, record, timeout=self._timeout)
+
+    def close(self) -> None:
+        """Give the broker's producer back, if one was needed."""
+        if self._acquired is not None:
+            self._acquired.release()
+            self._acquired = None

@@ -1,0 +1,120 @@
+"""Record calls in their lanes. From then on each gets its outcome, whichever process dies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from celery_stargate.calls.prepare import Call
+from celery_stargate.errors import LaneFull
+from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.record import Record
+from celery_stargate.model.options import ProducerOptions
+
+__all__ = ["Recorder"]
+
+#: How much longer the context of a list lives than its messages in other lanes, in seconds: it
+#: collects their outcomes.
+_COLLECTING = 5.0
+
+
+class Recorder:
+    """Records calls in the lanes of one app.
+
+    Arguments:
+        outbox: where they are put.
+        usual: the options of a topic that has none of its own.
+    """
+
+    def __init__(self, outbox: Outbox, usual: ProducerOptions) -> None:
+        self._outbox = outbox
+        self._usual = usual
+
+    def put(
+        self,
+        call: Call,
+        record: Record,
+        *,
+        timeout: float,
+        tombstone: float = 0.0,
+        exclusive: bool = False,
+    ) -> None:
+        """Record a call.
+
+        Arguments:
+            record: of the call, made by :meth:`Call.record`.
+            timeout: seconds until its deadline.
+            tombstone: seconds for which a repeat is recognized after the call has ended.
+            exclusive: refuse a context that is pending already.
+
+        Raises:
+            LaneFull: a lane holds as many messages as it may.
+            ContextInUse: the context is pending, and ``exclusive`` was asked for.
+            StoreUnavailable: Redis did not answer in bounded time.
+        """
+        home, *others = call.lanes
+        common: dict[str, Any] = {"tombstone": tombstone, "options": self._differing(call)}
+        if not others:
+            self._outbox.put(
+                home,
+                record,
+                [("", part.frame) for part in call.parts],
+                timeout=timeout,
+                max_backlog=call.options.max_backlog,
+                exclusive=exclusive,
+                **common,
+            )
+            return
+        # The list spans lanes. Its context holds a place for each message; each message is a
+        # context of its own, whose outcome settles one place.
+        self.require_room(call)
+        self._outbox.put(
+            home,
+            record,
+            [("", b"")] * len(call.parts),
+            timeout=timeout + _COLLECTING,
+            exclusive=exclusive,
+            **common,
+        )
+        for place, part in enumerate(call.parts):
+            child = Record(part.label, parent=(home.name, call.context, place))
+            self._outbox.put(part.lane, child, [("", part.frame)], timeout=timeout, **common)
+
+    def put_many(self, calls: Sequence[Call], records: Iterable[Record], timeout: float) -> None:
+        """Record calls of one message each, in their order.
+
+        Arguments:
+            calls: to one topic.
+            records: one for each call.
+            timeout: seconds until the deadline of each.
+
+        Raises:
+            StoreUnavailable: Redis did not answer in bounded time; the text says how many are
+                recorded.
+        """
+        puts = [
+            (call.parts[0].lane, record, call.parts[0].frame)
+            for call, record in zip(calls, records, strict=True)
+        ]
+        self._outbox.put_many(puts, timeout=timeout, options=self._differing(calls[0]))
+
+    def require_room(self, *calls: Call) -> None:
+        """Check that the lanes have room for all messages of calls to one topic.
+
+        Raises:
+            LaneFull: a lane would hold more messages than it may.
+            StoreUnavailable: Redis did not answer in bounded time.
+        """
+        limit = calls[0].options.max_backlog
+        if not limit:
+            return
+        counts = Counter(part.lane for call in calls for part in call.parts)
+        for lane, count in counts.items():
+            backlog = self._outbox.backlog(lane)
+            if backlog + count > limit:
+                raise LaneFull(lane.name, backlog, limit)
+
+    def _differing(self, call: Call) -> dict[str, Any]:
+        """Return the options that a worker which does not know the topic must be told."""
+        return {} if call.options is self._usual else call.options.differing(self._usual)

@@ -1,0 +1,156 @@
+"""Publish one call, a message or a list, and wait for its outcome or not."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+from celery_stargate.calls.direct import publish
+from celery_stargate.calls.inbox import Ticket
+from celery_stargate.calls.prepare import Call, CallOptions, prepare
+from celery_stargate.calls.runtime import Runtime
+from celery_stargate.calls.waiting import is_done
+from celery_stargate.effects.callbacks import trigger
+from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
+from celery_stargate.errors import ConfigurationError
+from celery_stargate.model.deadline import deadline_failure
+from celery_stargate.model.outcome import error_of
+from celery_stargate.model.outcomes import CallOutcomes, Receipts
+from celery_stargate.pulsar.endpoint import Endpoint
+
+__all__ = ["aproduce", "check", "produce", "produce_in_process"]
+
+
+def check(
+    runtime: Runtime,
+    message: object,
+    context: str | None,
+    topic: str | None,
+    on_ack: object,
+    on_error: object,
+    timeout: object,
+) -> tuple[Call, CallOptions]:
+    """Check a call whole, and return what it records and what it asks for.
+
+    Raises:
+        InvalidMessage, ConfigurationError: the call, or the settings.
+    """
+    call = prepare(runtime.settings, message, context or str(uuid.uuid4()), topic)
+    return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
+
+
+def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
+    """Record a call; with a callback return its context, else wait for its receipts.
+
+    Raises:
+        LaneFull, ContextInUse, StoreUnavailable: nothing was recorded.
+        ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
+    """
+    if options.callbacks:
+        _record(runtime, call, options)
+        return call.context
+    seconds = options.seconds(runtime.settings.produce_timeout)
+    return _wait(runtime, call, seconds, _submit(runtime, call, seconds))
+
+
+async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
+    """Do as :func:`produce` does, without holding the event loop.
+
+    Raises:
+        As :func:`produce`. If it is cancelled, a recorded message still goes on.
+    """
+    if options.callbacks:
+        await asyncio.to_thread(_record, runtime, call, options)
+        return call.context
+    seconds = options.seconds(runtime.settings.produce_timeout)
+    ticket = await asyncio.to_thread(_submit, runtime, call, seconds)
+    try:
+        future = asyncio.wrap_future(ticket.future)
+        await runtime.waiting(seconds, call.lanes).until_async(future)
+        return _outcome(ticket, call)
+    finally:
+        runtime.inbox.forget(ticket)
+
+
+def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Any:
+    """Publish, wait and trigger the callbacks in this process, as a direct call of a task does.
+
+    Without a Redis the message goes over a socket of this call's own, and nothing is durable.
+
+    Returns:
+        What the task's result is: the receipt as a dict, or the list of such dicts.
+
+    Raises:
+        As :func:`produce`.
+        ConfigurationError: the delivery needs a Redis, and there is none.
+    """
+    seconds = options.seconds(runtime.settings.produce_timeout)
+    if _has_redis(runtime):
+        ticket = _submit(runtime, call, seconds, options.callbacks)
+        found = _wait(runtime, call, seconds, ticket)
+    else:
+        found = _publish_directly(runtime, call, seconds, options.callbacks)
+    return [each.to_dict() for each in found] if isinstance(found, list) else found.to_dict()
+
+
+def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
+    runtime.require_owner()
+    runtime.recorder.put(
+        call,
+        call.record(options.callbacks),
+        timeout=options.seconds(call.options.delivery_timeout),
+        exclusive=True,
+    )
+
+
+def _submit(
+    runtime: Runtime, call: Call, seconds: float, callbacks: Callbacks = NO_CALLBACKS
+) -> Ticket:
+    runtime.require_owner()
+    ticket = runtime.inbox.expect()
+    try:
+        record = call.record(callbacks, inbox=ticket.address)
+        runtime.recorder.put(call, record, timeout=seconds, exclusive=True)
+    except BaseException:
+        runtime.inbox.forget(ticket)
+        raise
+    return ticket
+
+
+def _wait(runtime: Runtime, call: Call, seconds: float, ticket: Ticket) -> Receipts:
+    try:
+        waiting = runtime.waiting(seconds, call.lanes)
+        waiting.until(lambda pause: is_done(ticket.future, pause))
+        return _outcome(ticket, call)
+    finally:
+        runtime.inbox.forget(ticket)
+
+
+def _outcome(ticket: Ticket, call: Call) -> Receipts:
+    if not ticket.future.done():
+        raise error_of(deadline_failure(call.context, str(call.topic), sent=None))
+    found: Receipts = ticket.future.result()
+    return found
+
+
+def _has_redis(runtime: Runtime) -> bool:
+    try:
+        return bool(runtime.redis_url)
+    except ConfigurationError:
+        return False
+
+
+def _publish_directly(
+    runtime: Runtime, call: Call, seconds: float, callbacks: Callbacks
+) -> Receipts:
+    if call.options.delivery == "effectively_once":
+        raise ConfigurationError(
+            "stargate_delivery='effectively_once' needs a Redis for its lanes; set "
+            "stargate_redis_url"
+        )
+    endpoint = Endpoint.of(runtime.settings)
+    outcomes = CallOutcomes(call.context, call.is_list, publish(endpoint, call, seconds))
+    callback = callbacks.on_error if outcomes.failed else callbacks.on_ack
+    trigger(runtime.app, outcomes, callback)
+    return outcomes.answer()

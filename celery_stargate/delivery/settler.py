@@ -1,0 +1,168 @@
+"""Settle messages: tell Redis their outcomes, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
+
+from celery_stargate.delivery.effects_queue import EffectsQueue
+from celery_stargate.delivery.in_flight import InFlight
+from celery_stargate.delivery.owned import OwnedLane
+from celery_stargate.lanes.connections import UNAVAILABLE
+from celery_stargate.lanes.leased import Fenced
+from celery_stargate.lanes.record import Settled
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.follow_up import Decision, Remaining, ResultRow
+from celery_stargate.model.outcome import Outcome
+from celery_stargate.support.log import logger
+
+__all__ = ["Settler"]
+
+#: How many outcomes one script settles at most: a script must not hold Redis for long.
+_BATCH = 200
+#: With so many messages in flight more receipts are about to come: one script waits for them this
+#: many seconds, because a script for a few costs as much as one for many.
+_COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class _Settlement:
+    """What Redis answered to a batch."""
+
+    #: Contexts that have all their outcomes, and wait for their effects.
+    settled: Sequence[Settled] = ()
+    #: How many outcomes came too late and changed nothing.
+    late: int = 0
+    #: Whether another owner has the lane.
+    fenced: bool = False
+
+
+class Settler:
+    """The outcomes of one lane that Redis does not know yet.
+
+    Arguments:
+        lane: whose they are.
+        in_flight: whether more outcomes are about to come.
+        effects: gets the contexts that have all their outcomes.
+    """
+
+    def __init__(self, lane: OwnedLane, in_flight: InFlight, effects: EffectsQueue) -> None:
+        self._lane = lane
+        self._in_flight = in_flight
+        self._effects = effects
+        self._outcomes: list[tuple[Entry, Outcome]] = []
+        self._labels: set[str] = set()
+        self._given = asyncio.Event()
+        #: Whether Redis refused to store results in the step that settles.
+        self._results_later = False
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __contains__(self, label: str) -> bool:
+        return label in self._labels
+
+    def give(self, entry: Entry, outcome: Outcome) -> None:
+        """Take the outcome of a message."""
+        self._outcomes.append((entry, outcome))
+        self._labels.add(entry.label)
+        self._given.set()
+
+    async def until_at_most(self, count: int) -> None:
+        """Wait until Redis knows all outcomes but so many."""
+        await self._lane.changes.until(lambda: len(self._labels) <= count)
+
+    async def run(self) -> None:
+        """Settle what is given, until cancelled.
+
+        Raises:
+            Fenced: another owner has the lane.
+            Whatever redis-py raises, except that Redis is not available.
+        """
+        while True:
+            await self._given.wait()
+            self._given.clear()
+            while self._outcomes:
+                if len(self._outcomes) < _BATCH and len(self._in_flight) >= _COALESCE_ABOVE:
+                    await asyncio.sleep(_COALESCE_DELAY)
+                batch = self._outcomes[:_BATCH]
+                answer = await self._settle(batch)
+                del self._outcomes[: len(batch)]
+                self._labels.difference_update([entry.label for entry, _ in batch])
+                self._count_late(answer.late)
+                self._effects.add(answer.settled)
+                self._lane.changes.notify()
+                if answer.fenced:
+                    raise Fenced
+
+    async def hand_in(self) -> None:
+        """Settle what is here without the lease: a receipt counts whoever brings it."""
+        triples = [(entry.context, entry.place, outcome) for entry, outcome in self._outcomes]
+        store = self._lane.store
+        try:
+            settled, _, _ = await store.settle(triples, uuid.uuid4().hex)
+            await store.finish(await self._effects.perform(settled))
+        except UNAVAILABLE as error:
+            logger.warning(
+                "lane %s: its next owner has to get %d outcomes again: %s",
+                self._lane.name,
+                len(triples),
+                error,
+            )
+
+    def _count_late(self, late: int) -> None:
+        if late:
+            self._lane.counters.unmatched += late
+            logger.info(
+                "lane %s: %d outcomes came too late and changed nothing", self._lane.name, late
+            )
+
+    async def _settle(self, batch: Sequence[tuple[Entry, Outcome]]) -> _Settlement:
+        """Settle some outcomes; store results in the same step where that is possible."""
+        ways = self._lane.shared.services.effects.at_once(batch)
+        later = [Remaining.FULL if isinstance(way, ResultRow) else way for way in ways]
+        if self._results_later or later == ways:
+            return await self._settle_by(later, batch)
+        try:
+            return await self._settle_by(ways, batch)
+        except UNAVAILABLE:
+            raise
+        except ResponseError:
+            # Redis would refuse it each time, and the messages would be sent again and again.
+            self._results_later = True
+            logger.error(
+                "lane %s: Redis refuses to settle messages and store their results in one step; "
+                "results are stored after it. Let its user SET and PUBLISH the keys of results",
+                self._lane.name,
+            )
+            return await self._settle_by(later, batch)
+
+    async def _settle_by(
+        self, ways: Sequence[Decision], batch: Sequence[tuple[Entry, Outcome]]
+    ) -> _Settlement:
+        """Settle some outcomes, each in the way that :meth:`Effects.at_once` says."""
+        fire_and_forget, results, triples = [], [], []
+        for (entry, outcome), way in zip(batch, ways, strict=True):
+            if way is Remaining.FULL:
+                triples.append((entry.context, entry.place, outcome))
+            elif way is Remaining.NOTHING:
+                fire_and_forget.append(entry.label)
+            else:
+                results.append((entry.label, way))
+        settled: Sequence[Settled] = ()
+        late, fenced = 0, False
+        store, retry = self._lane.store, self._lane.retry
+        if fire_and_forget or results:
+            token = uuid.uuid4().hex
+            late, fenced = await retry.until_available(
+                store.complete, fire_and_forget, results, token
+            )
+        if triples:
+            token = uuid.uuid4().hex
+            settled, more, lost = await retry.until_available(store.settle, triples, token)
+            late, fenced = late + more, fenced or lost
+        return _Settlement(settled, late, fenced)

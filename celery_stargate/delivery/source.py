@@ -1,0 +1,163 @@
+"""Read a lane's log for a session: the messages in their order, as far as they may be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from celery_stargate.delivery.effects_queue import EffectsQueue
+from celery_stargate.delivery.owned import OwnedLane
+from celery_stargate.delivery.settler import Settler
+from celery_stargate.delivery.states import Event, State
+from celery_stargate.lanes.leased import Progress
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.outcome import Failure
+from celery_stargate.pulsar.sequence import leading_run
+
+__all__ = ["LaneSource"]
+
+
+class LaneSource:
+    """Gives one session the messages of a lane's log.
+
+    Arguments:
+        lane: to read.
+        settler: gets the failures of revoked messages.
+        effects: while they cannot keep up, nothing is read.
+        progress: how far the lane's messages had come before this session.
+        first: the number of the first message to send.
+    """
+
+    def __init__(
+        self,
+        lane: OwnedLane,
+        settler: Settler,
+        effects: EffectsQueue,
+        progress: Progress,
+        first: int,
+    ) -> None:
+        self._lane = lane
+        self._settler = settler
+        self._effects = effects
+        self.progress = progress
+        self.first = first
+        #: The highest number that may have been sent, by this session or before it.
+        self.sent = progress.sent
+        self._after = first - 1
+        #: Whether the log may hold more than was read.
+        self._more = True
+        #: Whether Pulsar is to know the lane's numbers: then the session ends at a gap.
+        self._gapless = lane.options.delivery == "effectively_once"
+
+    async def next(self, count: int, size: int) -> Sequence[Entry]:
+        """Return the next messages; none when the session is to end.
+
+        Arguments:
+            count: how many at most.
+            size: bytes of frames at most; one message always.
+
+        Raises:
+            Fenced: another owner has the lane.
+        """
+        machine, changes = self._lane.machine, self._lane.changes
+        while True:
+            # All that was given before is in the window now.
+            self._report_sent()
+            if machine.state is not State.READY:
+                # The session stays for the receipts, until the owner stops.
+                await _until_cancelled()
+            await changes.until(self._effects_keep_up)
+            if machine.state is not State.READY:
+                continue
+            if not self._more:
+                if not await self._wait_for_put():
+                    return ()
+                self._more = True
+                continue
+            machine.apply(Event.READ)
+            entries = await self._read(count, size)
+            if not entries:
+                self._report_sent()
+                if self._gapless and await self._gap_after(self._after):
+                    return ()
+                continue
+            wanted = await self._wanted(entries)
+            if self._gapless:
+                # Behind a gap Pulsar's numbers would not be the lane's: that is for the next
+                # session.
+                wanted = leading_run(wanted, self._after)
+                if not wanted:
+                    self._report_sent()
+                    return ()
+                self._after = wanted[-1].number
+            else:
+                self._after = entries[-1].number
+            if wanted:
+                return wanted
+
+    def _report_sent(self) -> None:
+        """Report that nothing is on its way from the log to the window any more."""
+        if self._lane.machine.state in (State.READING, State.LAST_BATCH):
+            self._lane.machine.apply(Event.BATCH_SENT)
+            self._lane.changes.notify()
+
+    def _effects_keep_up(self) -> bool:
+        """Whether more may be read: what waits for slow effects is to stay in Redis."""
+        return len(self._effects) <= 2 * self._lane.options.max_in_flight
+
+    async def _read(self, count: int, size: int) -> list[Entry]:
+        entries = await self._lane.retry.until_available(
+            self._lane.store.read, self._after, count, size, mark=True, gapless=self._gapless
+        )
+        # If there is room left, nothing is behind them. What is put meanwhile ends the wait for
+        # a put at once.
+        self._more = len(entries) == count or 2 * sum(len(each.frame) for each in entries) > size
+        if entries:
+            self.sent = max(self.sent, entries[-1].number)
+        return entries
+
+    async def _wanted(self, entries: list[Entry]) -> list[Entry]:
+        """Return the messages that were not revoked."""
+        wanted = [each for each in entries if not self._revoked(each)]
+        if len(wanted) < len(entries):
+            # Settle the revoked ones before a later message is sent: the next owner would not know
+            # that they were revoked, and send them behind it.
+            await self._settler.until_at_most(0)
+        return wanted
+
+    async def _wait_for_put(self) -> bool:
+        """Wait until the log holds another message; return False after the idle timeout."""
+        machine, shared = self._lane.machine, self._lane.shared
+        machine.apply(Event.END_OF_LOG)
+        found = await shared.watcher.wait(
+            self._lane.store.log_key, self._after, shared.settings.idle_timeout
+        )
+        if found:
+            machine.apply(Event.PUT)
+        return found
+
+    async def _gap_after(self, number: int) -> bool:
+        """Whether the next message's number does not follow this one."""
+        found = await self._lane.retry.until_available(
+            self._lane.store.read, number, 1, 1, mark=False
+        )
+        return bool(found) and found[0].number != number + 1
+
+    def _revoked(self, entry: Entry) -> bool:
+        """Fail a message whose task was revoked, unless it may have been sent already."""
+        revoked = self._lane.shared.services.revoked
+        if entry.number <= self.progress.sent or not revoked(entry.context):
+            return False
+        if entry.label not in self._settler:
+            failure = Failure(
+                context=entry.context,
+                topic=self._lane.store.lane.topic,
+                reason="the task was revoked before it was sent",
+                code="revoked",
+            )
+            self._settler.give(entry, failure)
+        return True
+
+
+async def _until_cancelled() -> None:
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,139 @@
+"""Own lanes in one thread with one event loop, for as long as it is started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from celery_stargate.delivery.producers import PulsarProducers
+from celery_stargate.delivery.shared import Services
+from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.effects.run import Effects
+from celery_stargate.lanes.connections import Connections
+from celery_stargate.model.settings import Settings
+from celery_stargate.support.log import logger
+
+__all__ = ["DeliveryThread"]
+
+#: How long a stop may take beyond the drain, in seconds: to close sockets, to release leases, and
+#: to end the effects under way.
+_CLOSING = 15.0
+
+
+class DeliveryThread:
+    """Runs a :class:`~celery_stargate.delivery.supervisor.Supervisor`, which owns lanes.
+
+    Arguments:
+        settings: of the app.
+        connections: to the Redis that holds the lanes.
+        effects: does the effects of settled contexts.
+        revoked: tells whether a context was revoked.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connections: Connections,
+        effects: Effects,
+        revoked: Callable[[str], bool] = lambda context: False,
+    ) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._effects = effects
+        self._revoked = revoked
+        self._thread: threading.Thread | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.supervisor: Supervisor | None = None
+        self._stop = threading.Event()
+        _alive.add(self)
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is alive in this process."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start owning lanes. A second start changes nothing."""
+        if self.running:
+            return
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._work, name="stargate", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop: send nothing new, wait for what is in flight, and release the lanes.
+
+        Arguments:
+            timeout: seconds to wait for receipts; by default ``stargate_drain_timeout``.
+        """
+        drain = self._settings.drain_timeout if timeout is None else timeout
+        self._stop.set()
+        loop, supervisor, thread = self.loop, self.supervisor, self._thread
+        if loop is not None and supervisor is not None:
+            try:
+                loop.call_soon_threadsafe(supervisor.stop, drain)
+            except RuntimeError:
+                logger.debug("the acknowledger's event loop has ended already")
+        if thread is not None:
+            thread.join(drain + _CLOSING)
+            if thread.is_alive():
+                logger.error("the acknowledger did not stop within %.0f s", drain + _CLOSING)
+        self._thread = None
+
+    def _work(self) -> None:
+        """Run the event loop, and run it again if it fails, until stopped."""
+        wait = 0.5
+        while not self._stop.is_set():
+            try:
+                asyncio.run(self._main())
+            except Exception:
+                logger.exception("the acknowledger failed; it starts again in %.1f s", wait)
+                self._stop.wait(wait)
+                wait = min(wait * 2, 10.0)
+        self.supervisor = self.loop = None
+
+    async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="stargate-effects")
+        try:
+            self.supervisor = self._make_supervisor(executor)
+            if self._stop.is_set():
+                return
+            await self.supervisor.run()
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _make_supervisor(self, executor: ThreadPoolExecutor) -> Supervisor:
+        settings = self._settings
+        return Supervisor(
+            settings,
+            self._connections.asyncio(),
+            self._connections.blocking(),
+            Services(PulsarProducers(settings), self._effects, executor, self._revoked),
+            name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}",
+        )
+
+    def drop_after_fork(self) -> None:
+        """Let go, in a forked child, of what the parent owns; write nothing to its sockets."""
+        supervisor = self.supervisor
+        self.supervisor = self.loop = self._thread = None
+        if supervisor is not None:
+            supervisor.close_inherited()
+
+
+#: All of this process, for its forked children.
+_alive: weakref.WeakSet[DeliveryThread] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for thread in list(_alive):
+        thread.drop_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,256 @@
+"""What goes between processes: what a waiting process gets, and what the scripts answer.
+
+Both ends of an outcome on its way to a waiting process are here. The other end of a reply is the
+Lua script that it is named after; its comment describes the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.record import (
+    Settled,
+    decode_settled,
+    encode_outcome,
+    report_undecodable,
+)
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.follow_up import PRODUCE, FollowUp
+from celery_stargate.model.frame import label_in
+from celery_stargate.model.outcome import Failure, Receipt
+from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.log import logger
+
+__all__ = [
+    "CompleteReply",
+    "Fenced",
+    "LaneTick",
+    "PutReply",
+    "PutWord",
+    "SettleAnswer",
+    "SettleReply",
+    "SettleWord",
+    "StoreRolledBack",
+    "check_lease",
+    "decode_call",
+    "encode_call",
+    "last_number",
+    "read_answer",
+    "read_complete",
+    "read_entries",
+    "read_put",
+    "read_settle",
+    "read_tick",
+]
+
+
+# What a waiting process gets.
+
+_decoder = msgspec.json.Decoder(tuple[Receipt | Failure, ...])
+
+
+def encode_call(call: CallOutcomes) -> bytes:
+    """Return what a waiting process gets: ``1`` for a list, else ``0``, and JSON."""
+    parts = b",".join(map(encode_outcome, call.outcomes))
+    return (b"1" if call.is_list else b"0") + b"[" + parts + b"]"
+
+
+def decode_call(wire: bytes) -> CallOutcomes:
+    """Read what :func:`encode_call` made.
+
+    Raises:
+        ValueError: it is damaged, or of another version.
+    """
+    try:
+        outcomes = _decoder.decode(wire[1:])
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"damaged outcomes: {error}") from None
+    if not outcomes or wire[:1] not in (b"0", b"1"):
+        raise ValueError(f"outcomes of an unknown version: {wire[:20]!r}")
+    return CallOutcomes(outcomes[0].context, wire[:1] == b"1", outcomes)
+
+
+# What the scripts answer.
+
+
+class Fenced(Exception):
+    """Another process has the lease: settle nothing, forget what was read, and take part again."""
+
+
+class StoreRolledBack(Exception):
+    """Redis came back with an older state, as after a failover.
+
+    New messages get numbers that were used before. Pulsar must not treat them as duplicates.
+    """
+
+
+def check_lease(word: int) -> None:
+    """Check the first word of a reply that only the holder of the lease gets.
+
+    Raises:
+        Fenced: another process has the lease.
+        StoreRolledBack: Redis knows of fewer sent messages than the caller does.
+    """
+    if word == 1:
+        raise Fenced
+    if word == 2:
+        raise StoreRolledBack
+
+
+class PutWord(StrEnum):
+    """What ``put`` did."""
+
+    NEW = "new"  #: it recorded the context
+    KNOWN = "known"  #: nothing: the context is there, or was a short time ago
+    FULL = "full"  #: nothing: the lane has as many messages as it may have
+
+
+class PutReply(NamedTuple):
+    """The reply of ``put`` and ``put_many``."""
+
+    word: PutWord
+    #: The first message's number (0: none is in this lane); for ``FULL`` the length of the backlog.
+    number: int
+
+
+def read_put(reply: Sequence[Any]) -> PutReply:
+    """Read the reply of ``put`` or ``put_many``."""
+    word, number = reply
+    return PutReply(PutWord(word.decode()), number)
+
+
+class SettleWord(StrEnum):
+    """What became of one outcome that was given to ``settle``."""
+
+    DUE = "due"  #: the context is settled now, and its effects are due
+    PART = "part"  #: other messages of the context have no outcome yet
+    LATE = "late"  #: the context was settled before, or never was there
+    IGNORED = "ignored"  #: a failure that this caller may not tell
+
+
+class SettleAnswer(NamedTuple):
+    """The answer of ``settle`` for one outcome."""
+
+    word: SettleWord
+    #: What to do the effects for; None for every word but ``DUE``.
+    settled: Settled | None
+
+
+class SettleReply(NamedTuple):
+    """The reply of ``settle`` to the owner of a lane."""
+
+    #: The contexts that are settled now, and whose effects are due.
+    settled: list[Settled]
+    #: How many outcomes changed nothing.
+    late: int
+    #: Whether the lease is lost, so that only receipts counted.
+    fenced: bool
+
+
+def read_answer(answer: Sequence[Any], topic: str | None) -> SettleAnswer:
+    """Read the answer for one outcome.
+
+    Arguments:
+        topic: as in :func:`decode_settled`.
+
+    Raises:
+        ValueError: the context is settled, and its record is of another version or damaged.
+    """
+    word, *rest = answer
+    if word != b"due":
+        return SettleAnswer(SettleWord(word.decode()), None)
+    return SettleAnswer(SettleWord.DUE, decode_settled(rest[0], rest[1], topic))
+
+
+def read_settle(reply: Sequence[Any], lane: Lane) -> SettleReply:
+    """Read the reply of ``settle``; a record that this version cannot read is logged, and left."""
+    fenced, *answers = reply
+    topic = lane.topic if lane.has_messages else None
+    settled: list[Settled] = []
+    late = 0
+    for answer in answers:
+        if answer[0] == b"due":
+            try:
+                settled.append(decode_settled(answer[1], answer[2], topic))
+            except ValueError as error:
+                report_undecodable(lane, error)
+        elif answer[0] in (b"late", b"ignored"):
+            late += 1
+    return SettleReply(settled, late, bool(fenced))
+
+
+class CompleteReply(NamedTuple):
+    """The reply of ``complete``."""
+
+    #: How many contexts were settled before, or never were there.
+    late: int
+    #: Whether the lease is lost; receipts count all the same.
+    fenced: bool
+
+
+def read_complete(reply: Sequence[Any]) -> CompleteReply:
+    """Read the reply of ``complete``."""
+    fenced, late = reply
+    return CompleteReply(late, bool(fenced))
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTick:
+    """What a lane holds, at a renewal of its lease."""
+
+    contexts: int
+    backlog: int
+    due: int
+    #: Seconds to the next deadline; None if no context is pending.
+    next_deadline: float | None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds nothing at all."""
+        return not (self.contexts or self.backlog or self.due) and self.next_deadline is None
+
+
+def read_tick(reply: Sequence[Any]) -> LaneTick:
+    """Read the reply of ``tick``.
+
+    Raises:
+        Fenced, StoreRolledBack: as :func:`check_lease`.
+    """
+    word, *rest = reply
+    check_lease(word)
+    contexts, backlog, due, left = rest
+    return LaneTick(contexts, backlog, due, left / 1000 if left >= 0 else None)
+
+
+_FOLLOW_UPS = {each.value.encode(): each for each in FollowUp}
+#: The fields of a message in the reply of ``read``.
+_ENTRY_FIELDS = 5
+
+
+def read_entries(fields: Sequence[Any], lane: Lane) -> Iterator[Entry]:
+    """Read the messages in the reply of ``read``, all after its first word.
+
+    A message that this version cannot read is logged and left out.
+    """
+    columns = (fields[i::_ENTRY_FIELDS] for i in range(_ENTRY_FIELDS))
+    for number, label, frame, place, code in zip(*columns, strict=True):
+        try:
+            name = label.decode() if label else label_in(frame)
+            task = code[1:].decode() or PRODUCE
+        except ValueError as error:
+            logger.error("lane %s: message %d is %s; left alone", lane.name, number, error)
+        else:
+            # A code of a later version: do whatever the record says.
+            follow_up = _FOLLOW_UPS.get(code[:1], FollowUp.MORE)
+            yield Entry(number, name, frame, place, follow_up, task)
+
+
+def last_number(fields: Sequence[Any]) -> int:
+    """Return the number of the last message in the reply of ``read``."""
+    return int(fields[-_ENTRY_FIELDS])

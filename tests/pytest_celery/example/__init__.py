@@ -1,0 +1,1 @@
+"""The example of docs/testing_with_containers.md."""

@@ -1,0 +1,124 @@
+"""What an app has at run time, over lanes that take notes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from celery_stargate import ConfigurationError, Stargate, StoreUnavailable
+from celery_stargate.calls import runtime as module
+from celery_stargate.calls.runtime import Runtime
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.record import Record, Settled
+from tests.unit.helpers import TOPIC, NotedLanes, failure, make_app, make_stargate
+
+LANE = Lane(TOPIC)
+
+
+class Noted:
+    """Stand where a DeliveryThread does."""
+
+    made: list[Noted]
+
+    def __init__(self, *given: Any) -> None:
+        self.running = False
+        self.made.append(self)
+
+    def start(self) -> None:
+        """Note it."""
+        self.running = True
+
+    def stop(self) -> None:
+        """Note it."""
+        self.running = False
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
+    """The threads that were made."""
+    Noted.made = []
+    monkeypatch.setattr(module, "DeliveryThread", Noted)
+    return Noted.made
+
+
+def runtime_of(workers: int) -> tuple[Runtime, NotedLanes, list[int]]:
+    """Return a runtime beside so many workers, its lanes, and how often it looked for workers."""
+    stargate, lanes, _ = make_stargate()
+    surveys: list[int] = []
+
+    def survey() -> tuple[int, list[Lane]]:
+        surveys.append(workers)
+        return workers, []
+
+    vars(lanes).update(survey=survey, close=lambda: None)
+    return stargate.runtime, lanes, surveys
+
+
+def test_an_app_has_one() -> None:
+    """Its Stargate's; an app without a Stargate says so."""
+    app = make_app()
+    stargate = Stargate(app)
+    assert Runtime.of(app) is stargate.runtime
+    with pytest.raises(ConfigurationError, match=r"has no Stargate; call Stargate\(app\)"):
+        Runtime.of(Celery("bare", set_as_current=False))
+
+
+def test_where_a_worker_is_alive_nothing_starts(threads: list[Noted]) -> None:
+    """And it is not looked for again at once."""
+    runtime, _, surveys = runtime_of(workers=1)
+    runtime.require_owner()
+    runtime.require_owner()
+    assert surveys == [1]
+    assert threads == []
+
+
+def test_where_none_is_alive_this_process_owns_lanes(threads: list[Noted]) -> None:
+    """Once, until it is closed."""
+    runtime, _, surveys = runtime_of(workers=0)
+    runtime.require_owner()
+    runtime.require_owner()
+    assert surveys == [0]
+    [thread] = threads
+    assert thread.running
+    runtime.close()
+    assert not thread.running
+    runtime.require_owner()
+    assert len(threads) == 2
+    runtime.close()
+
+
+def test_redis_may_be_away_while_a_call_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged: the message is recorded, and its outcome may come later."""
+    runtime, lanes, _ = runtime_of(workers=1)
+
+    def away(*given: Any) -> Any:
+        raise StoreUnavailable("Redis is away")
+
+    vars(lanes).update(survey=away, expire=away)
+    runtime.look_for_owner()
+    runtime.settle_overdue([LANE])
+    assert [record.getMessage() for record in caplog.records] == [
+        "Redis is away; the call waits on",
+        "Redis is away; what is overdue is settled later",
+    ]
+    with pytest.raises(StoreUnavailable):
+        runtime.require_owner()
+
+
+def test_what_is_overdue_is_settled_with_its_effects() -> None:
+    """The waiting process is told, and the context is finished."""
+    runtime, lanes, _ = runtime_of(workers=1)
+    record = Record("c", inbox="inbox/1")
+    lanes.overdue = [Settled(record, (failure("c", code="deadline"),))]
+    runtime.settle_overdue([LANE])
+    assert [address for address, _ in lanes.told] == ["inbox/1"]
+    assert lanes.finished == ["c"]
+
+
+def test_nothing_is_made_to_be_closed() -> None:
+    """A runtime that was not used has no connection."""
+    runtime = Stargate(make_app()).runtime
+    runtime.close()
+    assert "outbox" not in vars(runtime)

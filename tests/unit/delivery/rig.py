@@ -1,0 +1,188 @@
+"""What the tests of a lane's parts share: a lane whose Redis and services are scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from celery_stargate.delivery.effects_queue import EffectsQueue
+from celery_stargate.delivery.in_flight import InFlight
+from celery_stargate.delivery.owned import OwnedLane
+from celery_stargate.delivery.retry import Retry
+from celery_stargate.delivery.settler import Settler
+from celery_stargate.delivery.shared import Services, Shared
+from celery_stargate.delivery.states import Event, State, lane_machine
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.leased import LaneTick, Progress
+from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.outcome import Outcome, Receipt
+from celery_stargate.model.settings import Settings
+from celery_stargate.pulsar.window import Window
+from tests.unit.helpers import TOPIC
+
+IDLE = LaneTick(0, 0, 0, None)
+
+
+def entry(number: int, follow_up: FollowUp = FollowUp.MORE) -> Entry:
+    """Return a message of that number."""
+    return Entry(number, f"c{number}", b"frame", follow_up=follow_up)
+
+
+def receipt(number: int) -> Receipt:
+    """Return the receipt of the message of that number."""
+    return Receipt(context=f"c{number}", topic=TOPIC)
+
+
+def settled(number: int) -> Settled:
+    """Return the settled context of that number."""
+    return Settled(Record(f"c{number}"), (receipt(number),))
+
+
+class FakeStore:
+    """A lane in Redis: its log is a list, and it notes what it is told."""
+
+    log_key = "log"
+
+    def __init__(self, lane: Lane, *numbers: int) -> None:
+        self.lane = lane
+        self.log = [entry(number) for number in numbers]
+        #: Whether each read marked what it returned, and after which number it was.
+        self.reads: list[tuple[int, bool]] = []
+        self.settled: list[tuple[str, int, Outcome]] = []
+        self.completed: list[str] = []
+        self.rows: list[tuple[str, ResultRow]] = []
+        self.finished: list[str] = []
+        #: What a settle answers beside the settled contexts.
+        self.late, self.fenced = 0, False
+        #: Raised by the next calls of the method of that name.
+        self.errors: dict[str, list[Exception]] = {}
+
+    def _raise(self, name: str) -> None:
+        if self.errors.get(name):
+            raise self.errors[name].pop(0)
+
+    async def read(
+        self, after: int, count: int, size: int, *, mark: bool, gapless: bool = False
+    ) -> list[Entry]:
+        self._raise("read")
+        self.reads.append((after, mark))
+        found = [each for each in self.log if each.number > after][:count]
+        if gapless:
+            return [each for place, each in enumerate(found, after + 1) if each.number == place]
+        return found
+
+    async def settle(
+        self, outcomes: Sequence[tuple[str, int, Outcome]], token: str
+    ) -> tuple[list[Settled], int, bool]:
+        self._raise("settle")
+        self.settled += outcomes
+        found = [Settled(Record(context), (outcome,)) for context, _, outcome in outcomes]
+        return found, self.late, self.fenced
+
+    async def complete(
+        self, contexts: Sequence[str], rows: Sequence[tuple[str, ResultRow]], token: str
+    ) -> tuple[int, bool]:
+        self._raise("complete")
+        self.completed += contexts
+        self.rows += rows
+        return self.late, self.fenced
+
+    async def finish(self, contexts: Sequence[str]) -> None:
+        self.finished += contexts
+
+
+class FakeEffects:
+    """Does effects by noting them; leaves out those that are to fail."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[str]] = []
+        self.failing: set[str] = set()
+        #: The way of each entry, by its label; by default its effects are done afterwards.
+        self.ways: dict[str, Decision] = {}
+
+    def run(self, given: Sequence[Settled]) -> list[str]:
+        contexts = [each.record.context for each in given]
+        self.runs.append(contexts)
+        return [each for each in contexts if each not in self.failing]
+
+    def at_once(self, given: Sequence[tuple[Entry, Outcome]]) -> list[Decision]:
+        return [self.ways.get(each.label, Remaining.FULL) for each, _ in given]
+
+
+class FakeWatcher:
+    """Says that something was put as soon as the test does."""
+
+    def __init__(self) -> None:
+        self.waits: asyncio.Queue[int] = asyncio.Queue()
+        self.answers: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def wait(self, log_key: str, after: int, timeout: float) -> bool:
+        self.waits.put_nowait(after)
+        return await self.answers.get()
+
+
+class PartsRig:
+    """The parts of a lane with the given messages in its log; to be made in a loop."""
+
+    def __init__(self, *numbers: int, lane: Lane | None = None, **options: Any) -> None:
+        self.store = FakeStore(lane or Lane(TOPIC), *numbers)
+        self.effects = FakeEffects()
+        self.watcher = FakeWatcher()
+        self.revoked: set[str] = set()
+        self.clock = 100.0
+        self.executor = ThreadPoolExecutor(1)
+        services = Services(
+            producers=cast("Any", None),
+            effects=cast("Any", self.effects),
+            executor=self.executor,
+            revoked=self.revoked.__contains__,
+        )
+        self.shared = Shared(
+            settings=Settings(lease=3.0),
+            services=services,
+            watcher=cast("Any", self.watcher),
+            renewals=cast("Any", None),
+            registry=cast("Any", None),
+            rng=random.Random(1),
+            monotonic=lambda: self.clock,
+        )
+        name = self.store.lane.name
+        self.lane = OwnedLane(
+            cast("Any", self.store),
+            ProducerOptions(**options),
+            self.shared,
+            lane_machine(name),
+            Retry(name, lambda low, high: 0.0),
+        )
+        self.in_flight = InFlight(Window(1000, 1 << 20))
+        self.queue = EffectsQueue(self.lane, self.in_flight)
+        self.settler = Settler(self.lane, self.in_flight, self.queue)
+
+    def go_to(self, *events: Event) -> State:
+        """Apply events to the lane's state."""
+        for event in events:
+            self.lane.machine.apply(event)
+        return self.lane.machine.state
+
+    @property
+    def state(self) -> State:
+        """The lane's state."""
+        return self.lane.machine.state
+
+    @staticmethod
+    def progress(sent: int = 0) -> Progress:
+        """Return how far the lane has come."""
+        return Progress(sent, sent, "generation")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until something is so, in bounded time."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # what is waited for tells no event
+            await asyncio.sleep(0)

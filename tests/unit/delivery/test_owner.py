@@ -1,0 +1,168 @@
+"""``delivery/owner.py``: how an ownership ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from celery_stargate.delivery.owner import LaneOwner
+from celery_stargate.delivery.states import Event, State
+from celery_stargate.lanes.leased import Fenced, StoreRolledBack
+from celery_stargate.support.log import logger
+from tests.unit.delivery.rig import PartsRig, entry, receipt, until
+
+
+class Rig(PartsRig):
+    """An owner whose parts wait for ever, but for what the test puts in their place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owner: Any = LaneOwner(self.lane.store, self.lane.options, self.shared)
+        for part in ("_keeper", "_settler", "_effects", "_sender"):
+            getattr(self.owner, part).run = self._wait
+        self.generations: list[str] = []
+        cast("Any", self.store).begin_generation = self._begin_generation
+
+    async def _wait(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def _begin_generation(self, ended: str) -> str:
+        self.generations.append(ended)
+        return "new"
+
+    @property
+    def machine(self) -> Any:
+        """The owner's state machine."""
+        return self.owner._lane.machine  # noqa: SLF001
+
+    def give(self, number: int) -> None:
+        """Give the settler an outcome."""
+        self.owner._settler.give(entry(number), receipt(number))  # noqa: SLF001
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run it, in bounded time."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await main()
+
+    asyncio.run(bounded())
+
+
+def test_drained_with_nothing_in_flight() -> None:
+    """It ends at once."""
+
+    async def main() -> None:
+        rig = Rig()
+        running = asyncio.ensure_future(rig.owner.run())
+        await rig.owner.drain(5.0)
+        assert rig.machine.state is State.STOPPED
+        await running
+
+    run(main)
+
+
+def test_drained_with_an_outcome_that_redis_does_not_know() -> None:
+    """It waits for that."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.give(1)
+        running = asyncio.ensure_future(rig.owner.run())
+        draining = asyncio.ensure_future(rig.owner.drain(5.0))
+        await until(lambda: rig.machine.state is State.DRAINING)
+        assert not draining.done()
+        rig.owner._settler._labels.clear()  # noqa: SLF001
+        rig.owner._lane.changes.notify()  # noqa: SLF001
+        await draining
+        await running
+
+    run(main)
+
+
+def test_drained_while_a_batch_is_on_its_way(caplog: pytest.LogCaptureFixture) -> None:
+    """It waits until that is sent, or the time is over."""
+
+    async def main() -> None:
+        rig = Rig()
+        for event in (Event.FOUND, Event.OPENED, Event.READ):
+            rig.machine.apply(event)
+        await rig.owner.drain(0.01)
+        assert rig.machine.state is State.STOPPED
+
+    with caplog.at_level("WARNING", logger.name):
+        run(main)
+    assert "left to the next owner" in caplog.text
+
+
+def test_drained_twice() -> None:
+    """As when a worker stops while it hands a lane over."""
+
+    async def main() -> None:
+        rig = Rig()
+        running = asyncio.ensure_future(rig.owner.run())
+        await asyncio.gather(rig.owner.drain(5.0), rig.owner.drain(5.0))
+        await running
+        await rig.owner.drain(5.0)
+
+    run(main)
+
+
+@pytest.mark.parametrize("part", ["_keeper", "_settler", "_effects", "_sender"])
+def test_the_lease_is_lost(part: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever part finds it: the receipts that are here still count, and a drain ends."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.give(1)
+
+        async def fenced() -> None:
+            raise Fenced
+
+        getattr(rig.owner, part).run = fenced
+        await rig.owner.run()
+        assert [context for context, _, _ in rig.store.settled] == ["c1"]
+        assert rig.generations == []
+        await rig.owner.drain(5.0)
+
+    with caplog.at_level("WARNING", logger.name):
+        run(main)
+    assert "another owner has it now" in caplog.text
+
+
+def test_redis_came_back_with_an_older_state(caplog: pytest.LogCaptureFixture) -> None:
+    """The lane gets a new generation: its numbers were used."""
+
+    async def main() -> None:
+        rig = Rig()
+
+        async def rolled_back() -> None:
+            raise StoreRolledBack
+
+        rig.owner._keeper.run = rolled_back  # noqa: SLF001
+        await rig.owner.run()
+        assert rig.generations == [""]
+
+    run(main)
+    assert "an older state" in caplog.text
+
+
+def test_a_part_that_fails() -> None:
+    """Its error is the owner's, and the lane is released."""
+
+    async def main() -> None:
+        rig = Rig()
+
+        async def fail() -> None:
+            raise ValueError("broken on purpose")
+
+        rig.owner._settler.run = fail  # noqa: SLF001
+        with pytest.raises(ValueError, match="broken on purpose"):
+            await rig.owner.run()
+        assert rig.machine.state is State.STOPPED
+
+    run(main)

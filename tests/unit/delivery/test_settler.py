@@ -1,0 +1,143 @@
+"""``delivery/settler.py``: each outcome is settled once, in batches, in the way that fits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from celery_stargate.lanes.leased import Fenced
+from celery_stargate.model.follow_up import Remaining, ResultRow
+from tests.unit.delivery.rig import PartsRig, entry, receipt, until
+
+ROW = ResultRow("key", "value", 0)
+
+
+async def settle(rig: PartsRig, *numbers: int) -> None:
+    """Give receipts, and settle until none is left."""
+    for number in numbers:
+        rig.settler.give(entry(number), receipt(number))
+    running = asyncio.ensure_future(rig.settler.run())
+    try:
+        await until(lambda: running.done() or not len(rig.settler))
+        if running.done():
+            await running
+    finally:
+        running.cancel()
+
+
+def test_each_outcome_in_its_way() -> None:
+    """With effects afterwards, with nothing, and with a result in the same step."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.effects.ways = {"c2": Remaining.NOTHING, "c3": ROW}
+        await settle(rig, 1, 2, 3)
+        return rig
+
+    rig = asyncio.run(main())
+    assert [context for context, _, _ in rig.store.settled] == ["c1"]
+    assert rig.store.completed == ["c2"]
+    assert rig.store.rows == [("c3", ROW)]
+    assert len(rig.queue) == 1
+
+
+def test_a_message_is_here_until_redis_knows_its_outcome() -> None:
+    """Whoever waits for that is woken."""
+
+    async def main() -> None:
+        rig = PartsRig()
+        rig.settler.give(entry(1), receipt(1))
+        assert "c1" in rig.settler
+        waiting = asyncio.ensure_future(rig.settler.until_at_most(0))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await settle(rig)
+        await asyncio.wait_for(waiting, 5)
+        assert "c1" not in rig.settler
+        assert len(rig.settler) == 0
+
+    asyncio.run(main())
+
+
+def test_batches_are_bounded() -> None:
+    """A script must not hold Redis for long."""
+
+    async def main() -> list[int]:
+        rig = PartsRig()
+        sizes: list[int] = []
+        plain = rig.effects.at_once
+
+        def note(given: object) -> object:
+            sizes.append(len(given))  # type: ignore[arg-type]
+            return plain(given)  # type: ignore[arg-type]
+
+        rig.effects.at_once = note  # type: ignore[assignment,method-assign]
+        await settle(rig, *range(1, 451))
+        return sizes
+
+    assert asyncio.run(main()) == [200, 200, 50]
+
+
+def test_redis_away_meanwhile() -> None:
+    """The same outcomes go again."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.store.errors["settle"] = [RedisConnectionError("gone")] * 2
+        await settle(rig, 1)
+        return rig
+
+    assert [context for context, _, _ in asyncio.run(main()).store.settled] == ["c1"]
+
+
+def test_a_redis_that_refuses_results_in_the_same_step(caplog: pytest.LogCaptureFixture) -> None:
+    """They are stored afterwards, then and from then on."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.effects.ways = {"c1": ROW, "c2": ROW}
+        rig.store.errors["complete"] = [ResponseError("NOPERM")]
+        await settle(rig, 1)
+        await settle(rig, 2)
+        return rig
+
+    rig = asyncio.run(main())
+    assert [context for context, _, _ in rig.store.settled] == ["c1", "c2"]
+    assert rig.store.rows == []
+    assert caplog.text.count("Let its user SET and PUBLISH") == 1
+
+
+def test_without_the_lease() -> None:
+    """What counted all the same is done, and the owner ends."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.store.fenced, rig.store.late = True, 3
+        with pytest.raises(Fenced):
+            await settle(rig, 1)
+        return rig
+
+    rig = asyncio.run(main())
+    assert len(rig.queue) == 1
+    assert rig.lane.counters.unmatched == 3
+
+
+def test_handing_in() -> None:
+    """What is here when the owner ends: settled once, its effects done; Redis may be away."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.settler.give(entry(1), receipt(1))
+        rig.store.errors["settle"] = [RedisConnectionError("gone")]
+        await rig.settler.hand_in()
+        assert rig.store.settled == []
+        await rig.settler.hand_in()
+        return rig
+
+    rig = asyncio.run(main())
+    assert [context for context, _, _ in rig.store.settled] == ["c1"]
+    assert rig.effects.runs == [["c1"]]
+    assert rig.store.finished == ["c1"]

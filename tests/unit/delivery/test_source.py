@@ -1,0 +1,205 @@
+"""``delivery/source.py``: what a session is given of a lane's log, and the states meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from celery_stargate.delivery.source import LaneSource
+from celery_stargate.delivery.states import Event, State
+from celery_stargate.model.outcome import Failure
+from tests.unit.delivery.rig import PartsRig, entry, settled, until
+
+
+class Rig(PartsRig):
+    """The source of a session that was just opened."""
+
+    def __init__(self, *numbers: int, sent: int = 0, first: int = 1, **options: Any) -> None:
+        super().__init__(*numbers, **options)
+        self.go_to(Event.FOUND, Event.OPENED)
+        self.source = LaneSource(self.lane, self.settler, self.queue, self.progress(sent), first)
+
+    async def next(self, count: int = 100) -> list[int]:
+        """Return the numbers of the next messages."""
+        entries = await asyncio.wait_for(self.source.next(count, 1 << 20), 5)
+        return [each.number for each in entries]
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it, in bounded time."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await main()
+
+    asyncio.run(bounded())
+
+
+def test_the_log_in_order_and_then_what_is_put() -> None:
+    """READING while messages are on their way; CAUGHT_UP at the log's end."""
+
+    async def main() -> None:
+        rig = Rig(1, 2, 3)
+        assert await rig.next(2) == [1, 2]
+        assert rig.state is State.READING
+        assert await rig.next(2) == [3]
+        waiting = asyncio.ensure_future(rig.next())
+        assert await rig.watcher.waits.get() == 3
+        caught_up = rig.state
+        rig.store.log.append(entry(4))
+        rig.watcher.answers.put_nowait(True)
+        assert await waiting == [4]
+        assert [caught_up, rig.state] == [State.CAUGHT_UP, State.READING]
+        assert rig.source.sent == 4
+        assert all(mark for _, mark in rig.store.reads)
+
+    run(main)
+
+
+def test_the_idle_timeout_ends_the_session() -> None:
+    """The lane then has nothing on its way."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        assert await rig.next() == [1]
+        rig.watcher.answers.put_nowait(False)
+        assert await rig.next() == []
+        assert rig.go_to(Event.SESSION_OVER) is State.IDLE
+
+    run(main)
+
+
+def test_a_gap_ends_a_session_with_numbers() -> None:
+    """What stands behind it is for the next one."""
+
+    async def main() -> None:
+        rig = Rig(1, 2, 4, delivery="effectively_once")
+        assert await rig.next(2) == [1, 2]
+        assert await rig.next(2) == []
+        assert rig.go_to(Event.SESSION_OVER) is State.IDLE
+
+    run(main)
+
+
+def test_a_gap_is_nothing_without_numbers() -> None:
+    """All messages are given."""
+
+    async def main() -> None:
+        assert await Rig(1, 2, 4).next() == [1, 2, 4]
+
+    run(main)
+
+
+def test_a_revoked_message_is_failed_before_later_ones_are_sent() -> None:
+    """The next owner must not send it behind them."""
+
+    async def main() -> None:
+        rig = Rig(1, 2, 3)
+        rig.revoked.add("c2")
+        waiting = asyncio.ensure_future(rig.next())
+        await until(lambda: "c2" in rig.settler)
+        assert not waiting.done()
+        settling = asyncio.ensure_future(rig.settler.run())
+        assert await waiting == [1, 3]
+        settling.cancel()
+        ((context, _, outcome),) = rig.store.settled
+        assert context == "c2"
+        assert isinstance(outcome, Failure)
+        assert (outcome.code, outcome.status) == ("revoked", "refused")
+
+    run(main)
+
+
+def test_a_revoked_message_that_may_have_been_sent() -> None:
+    """Is sent again: it may be stored."""
+
+    async def main() -> None:
+        rig = Rig(1, 2, sent=1)
+        rig.revoked |= {"c1"}
+        assert await rig.next() == [1, 2]
+
+    run(main)
+
+
+def test_slow_effects_hold_back_the_log() -> None:
+    """The backlog stays in Redis, and not in this process."""
+
+    async def main() -> None:
+        rig = Rig(1, max_in_flight=1)
+        rig.queue.add(settled(number) for number in range(100, 103))
+        waiting = asyncio.ensure_future(rig.next())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert rig.store.reads == []
+        effects = asyncio.ensure_future(rig.queue.run())
+        assert await waiting == [1]
+        effects.cancel()
+
+    run(main)
+
+
+async def nothing_more(rig: Rig, waiting: asyncio.Task[list[int]]) -> None:
+    """Assert that the source gives nothing, and reads nothing, until it is cancelled."""
+    reads = len(rig.store.reads)
+    await until(lambda: rig.state is State.DRAINING)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    assert len(rig.store.reads) == reads
+    waiting.cancel()
+
+
+def test_given_back_before_anything_was_read() -> None:
+    """The session only stays for the receipts."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        assert rig.go_to(Event.DRAIN) is State.DRAINING
+        await nothing_more(rig, asyncio.ensure_future(rig.next()))
+
+    run(main)
+
+
+def test_given_back_while_messages_are_on_their_way() -> None:
+    """They are sent first: only then the source is asked again."""
+
+    async def main() -> None:
+        rig = Rig(1, 2)
+        assert await rig.next(1) == [1]
+        assert rig.go_to(Event.DRAIN) is State.LAST_BATCH
+        await nothing_more(rig, asyncio.ensure_future(rig.next(1)))
+
+    run(main)
+
+
+def test_given_back_while_it_waits_for_a_put() -> None:
+    """What is put then is the next owner's."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        assert await rig.next() == [1]
+        waiting = asyncio.ensure_future(rig.next())
+        await rig.watcher.waits.get()
+        assert rig.go_to(Event.DRAIN) is State.DRAINING
+        rig.watcher.answers.put_nowait(True)
+        await nothing_more(rig, waiting)
+
+    run(main)
+
+
+def test_given_back_while_effects_are_slow() -> None:
+    """When they are done, nothing is read."""
+
+    async def main() -> None:
+        rig = Rig(1, max_in_flight=1)
+        rig.queue.add(settled(number) for number in range(100, 103))
+        waiting = asyncio.ensure_future(rig.next())
+        await asyncio.sleep(0)
+        assert rig.go_to(Event.DRAIN) is State.DRAINING
+        effects = asyncio.ensure_future(rig.queue.run())
+        await until(lambda: not len(rig.queue))
+        effects.cancel()
+        await nothing_more(rig, waiting)
+
+    run(main)
