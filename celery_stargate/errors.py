@@ -12,7 +12,7 @@ StargateError
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "StoreUnavailable",
     "nearest",
     "shown",
+    "unknown_argument",
 ]
 
 
@@ -142,6 +143,28 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` with the closest known word, or an empty text."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+#: Arguments that one call has under another name than a neighbouring call.
+_OTHER_NAMES = {"timeout": "delivery_timeout", "delivery_timeout": "timeout"}
+
+
+def unknown_argument(what: str, names: Iterable[str], known: Collection[str]) -> TypeError:
+    """Return the error for arguments that a call does not have, with the closest known names.
+
+    Arguments:
+        what: the call, such as ``produce()``.
+        names: the unknown arguments.
+        known: the arguments that it has.
+    """
+    found = []
+    for name in sorted(names):
+        other = _OTHER_NAMES.get(name)
+        close = f"; here it is {other!r}" if other in known else nearest(name, known)
+        found.append(f"{name!r}{close}")
+    return TypeError(
+        f"{what} has no argument {', '.join(found)}. Its arguments are {', '.join(known)}"
+    )
 
 
 def shown(value: object) -> str:

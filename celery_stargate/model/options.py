@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from celery_stargate.errors import ConfigurationError, nearest, shown
 from celery_stargate.model.fields import PREFIX, TABLE, TOPIC_OPTIONS, read_value
 
-__all__ = ["ProducerOptions"]
+__all__ = ["ProducerOptions", "split_task_options"]
 
 
 #: Pulsar reads these only with ``batchingEnabled=true``.
@@ -159,3 +159,53 @@ class ProducerOptions:
 
 
 _OPTION_NAMES = frozenset(each.name for each in fields(ProducerOptions))
+
+
+#: Options that Celery takes, and that are not attributes of ``celery.Task``: those of ``app.task``
+#: and those of a call (``celery.app.task.extract_exec_options``).
+_CELERYS = frozenset(
+    {
+        "autoretry_for",
+        "bind",
+        "compression",
+        "delivery_mode",
+        "dont_autoretry_for",
+        "exchange",
+        "immediate",
+        "lazy",
+        "mandatory",
+        "queue",
+        "retry_backoff",
+        "retry_backoff_max",
+        "retry_jitter",
+        "retry_kwargs",
+        "routing_key",
+        "shared",
+    }
+)
+
+
+def split_task_options(
+    options: Mapping[str, object], attributes: Collection[str], where: str
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the producer options and Celery's options of a produce task.
+
+    Arguments:
+        options: of both kinds, as the task's maker gave them.
+        attributes: the names of the task class's attributes, which Celery takes as options.
+        where: the beginning of the error text.
+
+    Raises:
+        ConfigurationError: an option does not exist, or a producer option has a wrong type. The
+            text names the closest option.
+    """
+    known = {each for each in attributes if not each.startswith("_")} | _CELERYS | _OPTION_NAMES
+    for name in options:
+        if name not in known:
+            raise ConfigurationError(
+                f"{where}: there is no option {shown(name)}{nearest(name, sorted(known))}"
+            )
+    producers = {name: value for name, value in options.items() if name in _OPTION_NAMES}
+    for name, value in producers.items():
+        read_value(name, value, f"{where}: {name}")
+    return producers, {name: value for name, value in options.items() if name not in producers}
