@@ -13,7 +13,16 @@ from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, 
 from celery_stargate.model.hashing import SCHEMES
 from celery_stargate.model.topic import Topic
 
-__all__ = ["PREFIX", "TABLE", "TOPIC_OPTIONS", "Setting", "Token", "read_topic", "read_value"]
+__all__ = [
+    "PREFIX",
+    "TABLE",
+    "TOPIC_OPTIONS",
+    "Setting",
+    "Token",
+    "bearer",
+    "read_topic",
+    "read_value",
+]
 
 #: The prefix of all our names in the Celery configuration.
 PREFIX = "stargate_"
@@ -113,6 +122,14 @@ def _names(name: str, value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+_SCHEME_HINTS = {
+    "http": "; use ws:// with the same host and port",
+    "https": "; use wss:// with the same host and port",
+    "pulsar": "; that is the binary protocol, and this is for Pulsar's WebSocket service",
+    "pulsar+ssl": "; that is the binary protocol, and this is for Pulsar's WebSocket service",
+}
+
+
 def _service_url(name: str, value: object) -> str:
     problem = f"{name} must be of the form ws://HOST:PORT or wss://HOST:PORT"
     text = _text(name, value)
@@ -127,10 +144,17 @@ def _service_url(name: str, value: object) -> str:
     except ValueError:
         raise ConfigurationError(f"{problem}, and its host or port cannot be read") from None
     if parts.scheme not in ("ws", "wss") or not host[0]:
-        raise ConfigurationError(f"{problem}, and its scheme is {shown(parts.scheme)}")
+        hint = _SCHEME_HINTS.get(parts.scheme, "")
+        raise ConfigurationError(f"{problem}, and its scheme is {shown(parts.scheme)}{hint}")
     if "@" in parts.netloc or "?" in text or "#" in text:
         raise ConfigurationError(
             f"{name} contains a user, a query or a fragment; use stargate_token for a token"
+        )
+    # A path may stand before this one, if the service is behind a proxy.
+    if "/ws/v2" in parts.path or parts.path.rstrip("/").endswith("/ws"):
+        raise ConfigurationError(
+            f"{name} has the path of a producer or consumer; give the service's URL, such as "
+            "ws://HOST:PORT, and the topic by stargate_topic or topic=…"
         )
     return text.rstrip("/")
 
@@ -150,10 +174,38 @@ def read_topic(name: str, value: object) -> str:
         raise ConfigurationError(f"{name}: {error.problem}") from None
 
 
+def bearer(name: str, token: object) -> str:
+    """Return a token without ``Bearer``, checked for the header of a handshake.
+
+    Arguments:
+        name: where the token is from, for the error text.
+
+    Raises:
+        ConfigurationError: it is not text, is empty, or contains white space or characters that a
+            header cannot have. The text does not contain the token.
+    """
+    if not isinstance(token, str) or not token:
+        raise _wrong_type(name, "text that is not empty", token)
+    found = token.removeprefix("Bearer ")
+    if found != found.strip():
+        raise ConfigurationError(
+            f"{name} begins or ends with white space, as the text of a file often does; use "
+            "token.strip()"
+        )
+    if not found or not found.isascii() or not found.isprintable() or " " in found:
+        raise ConfigurationError(
+            f"{name} is not a token: it contains white space, or a character that is not "
+            "printable ASCII"
+        )
+    return found
+
+
 def _token(name: str, value: object) -> Token:
-    if callable(value) or (isinstance(value, str) and value):
+    if callable(value):
         return value
-    raise _wrong_type(name, "text, or a callable that returns text", value)
+    if not isinstance(value, str) or not value:
+        raise _wrong_type(name, "text, or a callable that returns text", value)
+    return bearer(name, value)
 
 
 def _file(name: str, value: object) -> str:

@@ -6,6 +6,7 @@ In the Celery configuration each name begins with ``stargate_``; in Django's set
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from celery_stargate.model.fields import PREFIX, TABLE, Token, read_topic, read_
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.topic import Topic
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "named"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Settings:
     via: Literal["lane", "broker"] = "lane"
     worker: bool = True
     prefix: str = "stargate"
+    #: What the names in the configuration begin with, such as ``CELERY``; for the texts of errors.
+    namespace: str | None = field(default=None, compare=False)
 
     @classmethod
     def read(cls, conf: Mapping[str, Any], namespace: str | None = None) -> Settings:
@@ -61,44 +64,14 @@ class Settings:
             ConfigurationError: a setting does not exist or has a wrong type. The text names the
                 setting, what was found, and the closest known name.
         """
-        given: dict[str, Any] = {}
-        lead = f"{namespace.lower()}_{PREFIX}" if namespace else PREFIX
-        for key in list(conf):
-            name = str(key).lower()
-            if name.startswith(lead):
-                name = name[len(lead) :]
-            elif str(key).startswith(PREFIX):
-                # Set on app.conf. In Django's settings STARGATE_… belongs to neither Celery nor us.
-                name = name[len(PREFIX) :]
-            else:
-                continue
-            if name not in TABLE:
-                known = [PREFIX + each for each in TABLE]
-                raise ConfigurationError(
-                    f"there is no setting {PREFIX}{name}{nearest(PREFIX + name, known)}"
-                )
-            value = conf[key]
-            if value is not None:
-                given[name] = read_value(name, value, PREFIX + name)
-        own = {name: value for name, value in given.items() if name not in _OPTION_NAMES}
-        options = ProducerOptions(**{k: v for k, v in given.items() if k in _OPTION_NAMES})
-        own["topics"] = _topics(own.get("topics", {}), options)
-        if "topic" in own and own["topic"] not in own["topics"]:
-            if not own.get("allow_unlisted_topics"):
-                try:
-                    _require_listed(own["topic"], own["topics"])
-                except InvalidMessage as error:
-                    raise ConfigurationError(f"{PREFIX}topic: {error.problem}") from None
-            own["topic"] = read_topic(f"{PREFIX}topic", own["topic"])
-        if (own.get("tls_key") is None) != (own.get("tls_certificate") is None):
-            raise ConfigurationError(
-                f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
-            )
-        if "{" in own.get("prefix", "") or "}" in own.get("prefix", ""):
-            raise ConfigurationError(
-                f"{PREFIX}prefix must not contain a brace: Redis Cluster gives braces a meaning"
-            )
-        return cls(options=options, **own)
+        try:
+            return cls(**_read(conf, namespace), namespace=namespace)
+        except ConfigurationError as error:
+            raise ConfigurationError(named(str(error), namespace)) from None
+
+    def error(self, text: str) -> ConfigurationError:
+        """Return an error whose text names settings as this configuration does."""
+        return ConfigurationError(named(text, self.namespace))
 
     def require_url(self) -> str:
         """Return Pulsar's service URL.
@@ -107,7 +80,7 @@ class Settings:
             ConfigurationError: ``stargate_url`` is not set.
         """
         if self.url is None:
-            raise ConfigurationError(
+            raise self.error(
                 f"{PREFIX}url is not set; give Pulsar's service URL, such as ws://localhost:8080"
             )
         return self.url
@@ -127,28 +100,90 @@ class Settings:
         if topic is None:
             topic = self.topic
         if topic is None:
-            raise ConfigurationError(
-                f"no topic: give topic=…, or set {PREFIX}topic to the default one"
-            )
+            raise self.error(f"no topic: give topic=…, or set {PREFIX}topic to the default one")
         if isinstance(topic, str) and topic in self.topics:
             name, options = self.topics[topic]
             return Topic.parse(name), options
         parsed = Topic.parse(topic)
         if not self.allow_unlisted_topics:
-            _require_listed(topic, self.topics)
+            _require_listed(topic, self.topics, self.namespace)
         for name, options in self.topics.values():
             if name == str(parsed):
                 return parsed, options
         return parsed, self.options
 
 
-def _require_listed(topic: str, listed: Collection[str]) -> None:
+def named(text: str, namespace: str | None) -> str:
+    """Return a text with the names of settings as they are in a namespace.
+
+    With the namespace ``CELERY``, as in Django's settings, ``stargate_url`` becomes
+    ``CELERY_STARGATE_URL``.
+    """
+    if not namespace:
+        return text
+    return _NAME.sub(lambda found: _in_namespace(found[1], namespace), text)
+
+
+_NAME = re.compile(rf"\b{PREFIX}({'|'.join(sorted(TABLE, key=len, reverse=True))})\b")
+
+
+def _in_namespace(name: str, namespace: str | None) -> str:
+    return f"{namespace}_{PREFIX}{name}".upper() if namespace else f"{PREFIX}{name}"
+
+
+def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
+    """Return the fields of the settings that a configuration gives."""
+    given: dict[str, Any] = {}
+    lead = f"{namespace.lower()}_{PREFIX}" if namespace else PREFIX
+    for key in list(conf):
+        name = str(key).lower()
+        if name.startswith(lead):
+            name = name[len(lead) :]
+        elif str(key).startswith(PREFIX):
+            # Set on app.conf. In Django's settings STARGATE_… belongs to neither Celery nor us.
+            name = name[len(PREFIX) :]
+        else:
+            continue
+        if name not in TABLE:
+            known = [named(PREFIX + each, namespace) for each in TABLE]
+            shown_name = _in_namespace(name, namespace)
+            raise ConfigurationError(
+                f"there is no setting {shown_name}{nearest(shown_name, known)}"
+            )
+        value = conf[key]
+        if value is not None:
+            given[name] = read_value(name, value, PREFIX + name)
+    own: dict[str, Any] = {
+        name: value for name, value in given.items() if name not in _OPTION_NAMES
+    }
+    options = ProducerOptions(**{k: v for k, v in given.items() if k in _OPTION_NAMES})
+    own["topics"] = _topics(own.get("topics", {}), options)
+    if "topic" in own and own["topic"] not in own["topics"]:
+        if not own.get("allow_unlisted_topics"):
+            try:
+                _require_listed(own["topic"], own["topics"], namespace)
+            except InvalidMessage as error:
+                raise ConfigurationError(f"{PREFIX}topic: {error.problem}") from None
+        own["topic"] = read_topic(f"{PREFIX}topic", own["topic"])
+    if (own.get("tls_key") is None) != (own.get("tls_certificate") is None):
+        raise ConfigurationError(
+            f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
+        )
+    if "{" in own.get("prefix", "") or "}" in own.get("prefix", ""):
+        raise ConfigurationError(
+            f"{PREFIX}prefix must not contain a brace: Redis Cluster gives braces a meaning"
+        )
+    return {"options": options, **own}
+
+
+def _require_listed(topic: str, listed: Collection[str], namespace: str | None) -> None:
     """Raise if there is a list of topics, and a short name is not in it: it may be misspelled."""
     if listed and "/" not in topic:
-        raise InvalidMessage(
+        text = (
             f"topic {topic!r} is not in {PREFIX}topics; use a name from there or a full name, or "
             f"set {PREFIX}allow_unlisted_topics=True{nearest(topic, listed)}"
         )
+        raise InvalidMessage(named(text, namespace))
 
 
 def _topics(

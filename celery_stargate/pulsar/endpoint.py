@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.model.fields import Token
+from celery_stargate.model.fields import Token, bearer
 from celery_stargate.model.settings import Settings
 
 __all__ = ["Endpoint"]
@@ -54,17 +54,16 @@ class Endpoint:
         """
         if self.token is None:
             return {}
-        token: object = self.token
+        name, token = "stargate_token", self.token
         if callable(token):
+            name = "what the callable in stargate_token returned"
             try:
                 token = token()
             except Exception as error:
                 raise ConfigurationError(
                     f"the callable in stargate_token failed with {type(error).__name__}"
                 ) from error
-        if not isinstance(token, str) or not token or not token.isprintable():
-            raise ConfigurationError("the callable in stargate_token returned no usable text")
-        return {"Authorization": f"Bearer {token.removeprefix('Bearer ')}"}
+        return {"Authorization": f"Bearer {bearer(name, token)}"}
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context for ``wss``, None for ``ws``.

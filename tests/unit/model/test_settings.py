@@ -29,7 +29,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "open_timeout": (10, 10.0),
     "ping_interval": (10, 10.0),
     "ping_timeout": (10.5, 10.5),
-    "token": ("t", "t"),
+    "token": ("Bearer a.b-c_d=", "a.b-c_d="),
     "tls_server_name": ("host", "host"),
     "via": ("broker", "broker"),
     "worker": (False, False),
@@ -125,6 +125,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("url", "ws://h:port", "its host or port cannot be read"),
     ("url", "ws://h:99999", "its host or port cannot be read"),
     ("url", "ws://[h", "its host or port cannot be read"),
+    ("url", "http://h", "and its scheme is 'http'; use ws:// with the same host and port"),
+    ("url", "https://h", "and its scheme is 'https'; use wss:// with the same host and port"),
+    ("url", "pulsar://h:6650", "and its scheme is 'pulsar'; that is the binary protocol"),
+    ("url", "ws://h/ws/v2/producer/persistent/a/b/c", "has the path of a producer or consumer"),
+    ("url", "ws://h/pulsar/ws/v2/", "has the path of a producer or consumer; give the service's"),
+    ("url", "ws://h/ws", "has the path of a producer or consumer"),
     ("url", "ws://h\r\nX: y", "white space or an unprintable character"),
     ("url", "ws://h h", "white space or an unprintable character"),
     ("url", "ws://h?", "a user, a query or a fragment; use stargate_token"),
@@ -178,6 +184,13 @@ BAD: list[tuple[str, Any, str]] = [
     ("worker", "yes", "stargate_worker must be True or False, not str"),
     ("worker", 1, "stargate_worker must be True or False, not int"),
     ("token", 5, "stargate_token must be text, or a callable that returns text, not int"),
+    ("token", "a.b.c\n", "begins or ends with white space, as the text of a file often does; use "),
+    ("token", " a.b.c", "stargate_token begins or ends with white space"),
+    ("token", "a.b c", "stargate_token is not a token: it contains white space"),
+    ("token", "a.b\x00c", "stargate_token is not a token"),
+    ("token", "a.b.ć", "a character that is not printable ASCII"),
+    ("token", "Bearer ", "stargate_token is not a token"),
+    ("token", "Bearer  a", "begins or ends with white space"),
     ("token", "", "stargate_token must be text, or a callable"),
     ("token", b"t", "not bytes"),
     ("tls_ca", 5, "stargate_tls_ca must be a file's path, not int"),
@@ -283,8 +296,45 @@ def test_an_app_with_a_namespace() -> None:
     assert (settings.url, settings.options.max_in_flight) == ("ws://h:1", 7)
     found["CELERY_STARGATE_URLL"] = "x"
     app.config_from_object(_Module(found), namespace="CELERY")
-    with pytest.raises(ConfigurationError, match="did you mean 'stargate_url'"):
+    with pytest.raises(ConfigurationError) as caught:
         Settings.read(app.conf, app.namespace)  # type: ignore[attr-defined]
+
+    assert str(caught.value) == (
+        "there is no setting CELERY_STARGATE_URLL; did you mean 'CELERY_STARGATE_URL'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LANES", "4", "CELERY_STARGATE_LANES must be a whole number, not str"),
+        ("TOPIC", "a/b", "CELERY_STARGATE_TOPIC: topic 'a/b' is not of the form"),
+        ("TOPICS", {"o": {}}, "CELERY_STARGATE_TOPICS['o'] must be"),
+        (
+            "BATCHING_MAX_MESSAGES",
+            5,
+            "CELERY_STARGATE_BATCHING_MAX_MESSAGES needs CELERY_STARGATE_",
+        ),
+        ("URL", "ws://h?token=a", "use CELERY_STARGATE_TOKEN for a token"),
+    ],
+)
+def test_errors_name_settings_as_a_namespace_does(name: str, value: Any, words: str) -> None:
+    """So that they are found in Django's settings."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.read({f"CELERY_STARGATE_{name}": value}, "CELERY")
+    assert words in str(caught.value)
+    assert "stargate_" not in str(caught.value)
+
+
+def test_later_errors_name_settings_as_a_namespace_does() -> None:
+    """What is missing is told when it is needed."""
+    settings = Settings.read({"CELERY_STARGATE_TOPICS": {"o": "a/b/c"}}, "CELERY")
+    with pytest.raises(ConfigurationError, match="^CELERY_STARGATE_URL is not set"):
+        settings.require_url()
+    with pytest.raises(ConfigurationError, match="set CELERY_STARGATE_TOPIC to the default one"):
+        settings.resolve(None)
+    with pytest.raises(InvalidMessage, match="'p' is not in CELERY_STARGATE_TOPICS; .* or set CEL"):
+        settings.resolve("p")
 
 
 class _Module:
