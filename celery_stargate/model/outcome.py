@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from celery_stargate.errors import ProduceError, ProduceTimeout
 
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
 __all__ = ["Failure", "Outcome", "Receipt", "error_of", "failure_status"]
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag="receipt", omit_defaults=True):
-    """Pulsar has the message."""
+class _Fields(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What receipts and failures share: they can be used and returned like mappings.
+
+    ``dict(receipt)`` and ``receipt["topic"]`` work; kombu's JSON (a task's result), pydantic and
+    FastAPI encode them. For ``json.dumps`` and ``JsonResponse`` use :meth:`to_dict`.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields that have a meaning, as a dict of JSON types."""
+        return msgspec.structs.asdict(self)
+
+    def keys(self) -> list[str]:
+        """Return the names in :meth:`to_dict`."""
+        return list(self.to_dict())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, name: str) -> Any:
+        return self.to_dict()[name]
+
+    def __json__(self) -> dict[str, Any]:
+        """Return the fields: kombu's JSON calls this."""
+        return self.to_dict()
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Return the schema for pydantic, which calls this: fields as in :meth:`to_dict`."""
+        from pydantic_core import core_schema  # noqa: PLC0415  # optional; pydantic has loaded it
+
+        fields = core_schema.typed_dict_schema(
+            {
+                each.name: core_schema.typed_dict_field(
+                    handler.generate_schema(each.type), required=each.required
+                )
+                for each in msgspec.structs.fields(cls)
+            }
+        )
+        made = core_schema.no_info_after_validator_function(lambda given: cls(**given), fields)
+        return core_schema.json_or_python_schema(
+            json_schema=made,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), made]),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda outcome: outcome.to_dict(), return_schema=fields
+            ),
+        )
+
+
+class Receipt(_Fields, frozen=True, kw_only=True, tag="receipt", omit_defaults=True):
+    """Pulsar has the message.
+
+    ``str(receipt)`` is a line for people, with the message's place as ``ledger:entry``.
+    """
 
     context: str
     #: The topic's full name; None for a context without a message.
@@ -38,8 +96,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag="receipt", omit_def
             del fields["value"]
         return fields
 
+    def __str__(self) -> str:
+        topic = "" if self.topic is None else f" in {self.topic}"
+        place = "" if self.ledger_id is None else f" at {self.ledger_id}:{self.entry_id}"
+        return f"{self.status}{topic}{place} (context {self.context})"
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure", omit_defaults=True):
+
+class Failure(_Fields, frozen=True, kw_only=True, tag="failure", omit_defaults=True):
     """The message was refused, or its outcome is unknown."""
 
     context: str
@@ -59,6 +122,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure", omit_def
         if fields["outcomes"] is None:
             del fields["outcomes"]
         return fields
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason} (context {self.context}, {self.topic or 'no topic'})"
 
 
 Outcome = Receipt | Failure
