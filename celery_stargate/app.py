@@ -16,6 +16,7 @@ from celery_stargate.errors import ConfigurationError, unknown_argument
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.model.options import split_task_options
 from celery_stargate.model.outcome import Receipt
+from celery_stargate.model.secrets import hide_secrets
 from celery_stargate.model.settings import Settings
 from celery_stargate.task import ProduceTask
 from celery_stargate.worker.bootstep import install
@@ -76,6 +77,7 @@ class Stargate:
         if default is None or default.main == "default":
             app.set_default()
         install(app)
+        hide_secrets()
 
     @classmethod
     def of(cls, app: Celery) -> Stargate:
