@@ -35,8 +35,9 @@ _HEAD = """\
 # Coverage of each module by its own tests
 
 The share of each module's branches that the tests in its own test files reach. Other modules' tests
-do not count. `tox -e full,coverage -- --write` measures and writes this page. The floors are in
-`tools/coverage_floors.toml`: {floor:g} % for every module, {pure:g} % for the pure core.
+do not count. `tox -e full` measures them, and `tox -e coverage -- --write` writes this page. The
+floors are in `tools/coverage_floors.toml`: {floor:g} % for every module, {pure:g} % for the pure
+core.
 
 """
 
