@@ -24,7 +24,8 @@ from typing import Any
 
 from benchmarks.pages import blocks
 from benchmarks.readme import block_of
-from celery_stargate.model.fields import _TABLE, PREFIX
+from celery_stargate.model.fields import PREFIX
+from celery_stargate.model.fields import TABLE as _TABLE
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from tools import generated

@@ -86,7 +86,10 @@ class Runtime:
         Raises:
             ConfigurationError: no Redis is configured.
         """
-        return find_redis_url(self.settings.redis_url, self.app)
+        try:
+            return find_redis_url(self.settings.redis_url, self.app)
+        except ConfigurationError as error:
+            raise self.settings.error(str(error)) from None
 
     @cached_property
     def connections(self) -> Connections:

@@ -1,4 +1,4 @@
-"""The outcome that a reply means for a message."""
+"""Which outcome a reply means for its message."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["FalseOk", "SendAgain", "judge"]
 
 
 class SendAgain(LinkBroken):
-    """Pulsar refuses a message for now: to keep the order, all that came after it goes again."""
+    """Pulsar refused a message temporarily: it and all later messages are sent again, in order."""
 
 
 class FalseOk(LinkBroken):
-    """Pulsar says that it has a message which it cannot have."""
+    """Pulsar answered ``ok`` to a message that it cannot have stored."""
 
 
 def judge(
@@ -28,9 +28,17 @@ def judge(
 ) -> Outcome:
     """Return the outcome that a reply means for a message.
 
+    Arguments:
+        entry: the message.
+        topic: where it was sent.
+        sent_before: the number of the last message that an earlier connection may have sent.
+        numbered: the lane's sequence ids, with effectively once delivery.
+
     Raises:
-        LinkBroken: it means none, and the message is to be sent again: as :class:`SendAgain` where
-            Pulsar refuses it for now, as :class:`FalseOk` where it cannot be believed by numbers.
+        SendAgain: Pulsar refused it temporarily.
+        FalseOk: the sequence ids show that the ``ok`` cannot be true.
+        LinkBroken: the reply gives no outcome for another reason. In all three cases the message
+            must be sent again.
     """
     verdict = classify_reply(reply)
     if verdict is Verdict.TRANSIENT:
@@ -46,10 +54,10 @@ def judge(
     try:
         place = MessageId.decode(reply.message_id or "")
     except ValueError as error:
-        raise LinkBroken(f"an ok that cannot be read: {error}") from None
+        raise LinkBroken(f"Pulsar's ok cannot be read: {error}") from None
     partition = place.partition
     if numbered is not None and partition < 0:
-        # Who opened the partition itself is not told which it is.
+        # A producer of one partition gets ids without the partition.
         partition = numbered.partition
     if place.ledger < 0:
         if numbered is not None:
@@ -62,7 +70,7 @@ def judge(
                 partition=partition,
             )
         if topic.persistent:
-            # Nothing was stored by this send, and no deduplication was asked for.
+            # This send stored nothing, although deduplication is not in use.
             raise LinkBroken("Pulsar answered ok and stored nothing")
         return Failure(
             context=entry.context,

@@ -1,4 +1,4 @@
-"""Why a connection to Pulsar ended, or did not begin."""
+"""Errors of a connection to Pulsar."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ __all__ = ["HandshakeRefused", "LinkBroken"]
 
 
 class LinkBroken(Exception):
-    """The connection could not be made, or broke: what has no receipt is sent again."""
+    """There is no connection, or it broke. Messages without a receipt are sent again."""
 
 
 class HandshakeRefused(Exception):
-    """Pulsar refused the producer."""
+    """Pulsar refused the handshake of a producer.
+
+    Arguments:
+        status: the HTTP status.
+        sentence: the reason from Pulsar's error page.
+    """
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(status, sentence)
@@ -27,7 +32,7 @@ class HandshakeRefused(Exception):
 
     @property
     def permanent(self) -> bool:
-        """Whether trying again would not help."""
+        """Whether a retry cannot succeed."""
         return classify_handshake(self.status, self.sentence) is Verdict.PERMANENT
 
 

@@ -171,7 +171,7 @@ def test_a_second_put_of_a_context_records_nothing(lanes: Outbox, lane: Lane, ow
     put(lanes, lane, "a")
     put(lanes, lane, "a")
     assert contexts_of(owner) == ["a"]
-    with pytest.raises(ContextInUse, match="'a' is pending already"):
+    with pytest.raises(ContextInUse, match="'a' is already pending"):
         put(lanes, lane, "a", exclusive=True)
     assert contexts_of(owner) == ["a"]
 
