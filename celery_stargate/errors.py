@@ -123,6 +123,11 @@ class ProduceError(StargateError):
         return str(self.failure.get("status", "unknown"))
 
     @property
+    def outcome(self) -> str:
+        """The earlier name of :attr:`status`, kept for code that was written for 0.1."""
+        return self.status
+
+    @property
     def reason(self) -> str:
         """Why it failed: Pulsar's own message if there is one."""
         return str(self.failure.get("reason", "no reason was given"))

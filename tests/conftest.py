@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
 
 # It runs in an environment of its own: `tox -e pytest-celery`.
 collect_ignore = ["pytest_celery"]
+
+# A slow machine must not fail an example: pytest-timeout bounds each test as a whole.
+settings.register_profile("stargate", deadline=None)
+settings.load_profile("stargate")
 
 _HERE = Path(__file__).parent
 _FOLDERS = ("unit", "simulation", "contract", "integration", "acceptance")

@@ -31,6 +31,9 @@ from tests.servers import redis as redis_module
 from tests.servers.fixtures import require
 from tests.servers.redis import RedisServer
 
+# The scripts are tested here, not a module: and tracing makes it ten times as long.
+pytestmark = pytest.mark.no_cover
+
 CONTEXTS = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"]
 #: Which context: mostly one of those that could be meant, by its number; from 8 on any.
 CONTEXT = st.integers(0, 9)
