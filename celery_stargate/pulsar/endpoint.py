@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.model.fields import Token, bearer
-from celery_stargate.model.settings import Settings
+from celery_stargate.model.settings import Settings, named
 
 __all__ = ["Endpoint"]
 
@@ -26,6 +26,8 @@ class Endpoint:
     open_timeout: float = 45.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
+    #: As in :class:`Settings`, for the texts of errors.
+    namespace: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Endpoint:
@@ -44,6 +46,7 @@ class Endpoint:
             settings.open_timeout,
             settings.ping_interval,
             settings.ping_timeout,
+            settings.namespace,
         )
 
     def headers(self) -> dict[str, str]:
@@ -54,14 +57,15 @@ class Endpoint:
         """
         if self.token is None:
             return {}
-        name, token = "stargate_token", self.token
+        setting = named("stargate_token", self.namespace)
+        name, token = setting, self.token
         if callable(token):
-            name = "what the callable in stargate_token returned"
+            name = f"what the callable in {setting} returned"
             try:
                 token = token()
             except Exception as error:
                 raise ConfigurationError(
-                    f"the callable in stargate_token failed with {type(error).__name__}"
+                    f"the callable in {setting} failed with {type(error).__name__}"
                 ) from error
         return {"Authorization": f"Bearer {bearer(name, token)}"}
 
@@ -78,8 +82,8 @@ class Endpoint:
             if self.tls_certificate is not None:
                 context.load_cert_chain(self.tls_certificate, self.tls_key)
         except (OSError, ssl.SSLError) as error:
+            files = "stargate_tls_ca, stargate_tls_certificate or stargate_tls_key"
             raise ConfigurationError(
-                "stargate_tls_ca, stargate_tls_certificate or stargate_tls_key cannot be loaded: "
-                f"{error}"
+                f"{named(files, self.namespace)} cannot be loaded: {error}"
             ) from error
         return context

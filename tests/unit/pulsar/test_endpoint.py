@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from celery_stargate import ConfigurationError
+from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.endpoint import Endpoint
 
 
@@ -39,3 +41,19 @@ def test_a_callable_that_gives_no_token(token: Callable[[], str], words: str) ->
         Endpoint("ws://h", token).headers()
     assert words in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_errors_name_settings_as_a_namespace_does(tmp_path: Path) -> None:
+    """So that they are found in Django's settings."""
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    conf = {
+        "CELERY_STARGATE_URL": "wss://h",
+        "CELERY_STARGATE_TOKEN": lambda: "a\n",
+        "CELERY_STARGATE_TLS_CA": file,
+    }
+    endpoint = Endpoint.of(Settings.read(conf, "CELERY"))
+    with pytest.raises(ConfigurationError, match="the callable in CELERY_STARGATE_TOKEN returned"):
+        endpoint.headers()
+    with pytest.raises(ConfigurationError, match="^CELERY_STARGATE_TLS_CA, CELERY_STARGATE_TLS_C"):
+        endpoint.tls()
