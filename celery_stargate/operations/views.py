@@ -1,0 +1,144 @@
+"""What the questions answer: plain structs, whose fields are the documented JSON form.
+
+A field's name ends in its unit. A field is null where the answer is not known.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "ContextDetail",
+    "ContextState",
+    "ContextView",
+    "LaneView",
+    "Rates",
+    "StatusView",
+    "WorkerView",
+]
+
+
+class ContextState(StrEnum):
+    """Where a context stands, as an operator sees it."""
+
+    UNSENT = "unsent"  #: recorded; no owner has sent it yet
+    SENT = "sent"  #: sent, and its receipt is not here yet
+    OPEN = "open"  #: it has no message in this lane; somebody else settles it
+    SETTLED = "settled"  #: it has its outcome; its result or callbacks are not done yet
+    UNREADABLE = "unreadable"  #: its record is damaged, or of another version of this package
+
+
+class LaneView(msgspec.Struct, frozen=True, kw_only=True):
+    """One lane."""
+
+    lane: str
+    topic: str
+    index: int
+    #: The process that holds the lease; null if nobody does.
+    owner: str | None
+    #: Seconds for which the lease holds without a renewal.
+    lease_seconds: float | None
+    #: Messages without a receipt: ``unsent`` and ``sent``.
+    backlog: int
+    unsent: int
+    sent: int
+    #: Contexts that are not finished.
+    contexts: int
+    #: Contexts with an outcome whose result or callbacks are not done yet.
+    settled: int
+    #: Messages that were recorded since the lane began.
+    recorded_total: int
+    #: How long ago the oldest message without a receipt was recorded.
+    oldest_age_seconds: float | None
+    #: False if the age was computed from the deadline and the configured timeout.
+    oldest_age_exact: bool
+    #: Seconds until the next deadline; negative if it has passed.
+    next_deadline_seconds: float | None
+    #: How long ago a caller announced the lane; null for a lane that is not announced.
+    announced_seconds: float | None
+
+    @property
+    def done_total(self) -> int:
+        """How many messages got an outcome since the lane began."""
+        return self.recorded_total - self.backlog
+
+    @property
+    def needs_owner(self) -> bool:
+        """Whether it holds something and nobody owns it."""
+        return self.owner is None and bool(self.backlog or self.contexts or self.settled)
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One process that owns lanes, or may."""
+
+    worker: str
+    #: Seconds until it counts as dead; negative if it does already.
+    alive_seconds: float | None
+    lanes: int
+    backlog: int
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast messages come and go, measured between two looks."""
+
+    interval_seconds: float
+    recorded_per_second: float
+    done_per_second: float
+
+
+class StatusView(msgspec.Struct, frozen=True, kw_only=True):
+    """The totals of all lanes."""
+
+    workers: int
+    lanes: int
+    lanes_without_owner: int
+    backlog: int
+    unsent: int
+    sent: int
+    contexts: int
+    settled: int
+    recorded_total: int
+    done_total: int
+    oldest_age_seconds: float | None
+    oldest_age_exact: bool
+    next_deadline_seconds: float | None
+    rates: Rates | None = None
+
+
+class ContextView(msgspec.Struct, frozen=True, kw_only=True):
+    """One context that is not finished."""
+
+    context: str
+    lane: str
+    topic: str
+    state: ContextState
+    #: Seconds until its deadline; negative if it has passed; null for one that is settled.
+    deadline_seconds: float | None
+    age_seconds: float | None
+    age_exact: bool
+    #: How many messages it has; 0 for a context that ``acknowledger.produce`` made.
+    messages: int
+    #: The lane's number of its first message; 0 if it has none in this lane.
+    number: int
+    #: The Celery task whose result the outcome is.
+    task: str | None
+    #: The tasks that its outcome triggers.
+    on_ack: str | None
+    on_error: str | None
+    #: Whether a process waits for its outcome.
+    waits: bool
+    #: The list that it is a message of, if that list spans lanes.
+    parent: str | None
+
+
+class ContextDetail(ContextView, frozen=True, kw_only=True):
+    """One context, with all that is known of it but its payload."""
+
+    owner: str | None
+    #: How many messages of its lane are before it, at most.
+    ahead: int | None
+    #: The outcomes that are known: of all its messages if it is settled, else of some of a list.
+    outcomes: list[dict[str, Any]]
