@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from celery_stargate.cli import questions
+from celery_stargate.cli.doctor import doctor
 
 __all__ = ["stargate"]
 
@@ -29,5 +30,6 @@ for _command in (
     questions.pending,
     questions.show,
     questions.workers,
+    doctor,
 ):
     stargate.add_command(_command)
