@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from celery_stargate.cli import questions
+from celery_stargate.cli.describe import describe
 from celery_stargate.cli.doctor import doctor
 
 __all__ = ["stargate"]
@@ -30,6 +31,7 @@ for _command in (
     questions.pending,
     questions.show,
     questions.workers,
+    describe,
     doctor,
 ):
     stargate.add_command(_command)
