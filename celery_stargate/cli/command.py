@@ -11,8 +11,10 @@ from redis.exceptions import RedisError
 from celery_stargate.app import Stargate
 from celery_stargate.cli.output import Output
 from celery_stargate.errors import ConfigurationError, InvalidMessage, StargateError
+from celery_stargate.operations.actions import Actions
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.inspect import LaneInspector
+from celery_stargate.operations.pausing import Pauses
 from celery_stargate.operations.reading import LaneReader, configured_timeout
 
 __all__ = ["Deployment", "StargateCommand", "json_option", "pass_deployment", "topic_option"]
@@ -91,6 +93,26 @@ class Deployment:
     def contexts(self) -> ContextInspector:
         """Answers questions about contexts."""
         return ContextInspector(self.reader)
+
+    @property
+    def actions(self) -> Actions:
+        """Acts on contexts."""
+        stargate = self.stargate
+        return Actions(self.reader, stargate.lanes, stargate.effects, stargate.settings.prefix)
+
+    @property
+    def pauses(self) -> Pauses:
+        """Pauses topics."""
+        return Pauses(self.reader, self.stargate.settings.prefix)
+
+    def topic_lanes(self, name: str) -> tuple[str, int]:
+        """Return a topic's full name, and how many lanes it has by the settings.
+
+        Raises:
+            InvalidMessage: it is malformed.
+        """
+        topic, options = self.stargate.settings.resolve(name)
+        return str(topic), options.lane_count
 
     def topic(self, name: str | None) -> str | None:
         """Return a topic's full name, for one that the user gave.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from celery_stargate.cli import questions
+from celery_stargate.cli import actions, questions
 from celery_stargate.cli.describe import describe
 from celery_stargate.cli.doctor import doctor
 
@@ -31,6 +31,12 @@ for _command in (
     questions.pending,
     questions.show,
     questions.workers,
+    actions.retry,
+    actions.cancel,
+    actions.release,
+    actions.drain,
+    actions.pause,
+    actions.resume,
     describe,
     doctor,
 ):

@@ -123,7 +123,13 @@ def _status_facts(found: StatusView) -> list[tuple[str, str]]:
     oldest = format_age(found.oldest_age_seconds, exact=found.oldest_age_exact)
     facts = [
         ("workers", str(found.workers)),
-        ("lanes", f"{found.lanes} ({found.lanes_without_owner} with work and no owner)"),
+        (
+            "lanes",
+            (
+                f"{found.lanes} ({found.lanes_without_owner} with work and no owner, "
+                f"{found.lanes_paused} paused)"
+            ),
+        ),
         ("backlog", f"{found.backlog} messages ({found.unsent} unsent, {found.sent} sent)"),
         ("oldest message", oldest),
         ("next deadline", format_duration(found.next_deadline_seconds)),

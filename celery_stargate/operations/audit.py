@@ -62,7 +62,7 @@ class Audit:
             details: JSON types only; no payload, no secret.
         """
         who = operator()
-        logger.warning("%s by %s: %s", what, who, details)
+        logger.info("%s by %s: %s", what, who, details)
         self._redis.xadd(
             self._key,
             {"who": who, "what": what, "details": msgspec.json.encode(details)},

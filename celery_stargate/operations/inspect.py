@@ -57,7 +57,7 @@ class LaneInspector:
         owned: Counter[str] = Counter()
         backlog: Counter[str] = Counter()
         for lane in self.lanes() if lanes is None else lanes:
-            if lane.owner is not None:
+            if lane.owner is not None and not lane.paused:
                 owned[lane.owner] += 1
                 backlog[lane.owner] += lane.backlog
         now = self._reader.now()
@@ -154,6 +154,7 @@ def totals(lanes: Iterable[LaneView], workers: int) -> StatusView:
         workers=workers,
         lanes=len(all_lanes),
         lanes_without_owner=sum(1 for lane in all_lanes if lane.needs_owner),
+        lanes_paused=sum(1 for lane in all_lanes if lane.paused),
         backlog=sum(lane.backlog for lane in all_lanes),
         unsent=sum(lane.unsent for lane in all_lanes),
         sent=sum(lane.sent for lane in all_lanes),

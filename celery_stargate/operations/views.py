@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "PAUSED_BY",
     "ContextDetail",
     "ContextState",
     "ContextView",
@@ -19,6 +20,9 @@ __all__ = [
     "StatusView",
     "WorkerView",
 ]
+
+#: What the owner of a paused lane begins with; the operator comes after it.
+PAUSED_BY = "paused by "
 
 
 class ContextState(StrEnum):
@@ -66,6 +70,11 @@ class LaneView(msgspec.Struct, frozen=True, kw_only=True):
         return self.recorded_total - self.backlog
 
     @property
+    def paused(self) -> bool:
+        """Whether an operator paused it."""
+        return self.owner is not None and self.owner.startswith(PAUSED_BY)
+
+    @property
     def needs_owner(self) -> bool:
         """Whether it holds something and nobody owns it."""
         return self.owner is None and bool(self.backlog or self.contexts or self.settled)
@@ -95,6 +104,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     lanes: int
     lanes_without_owner: int
+    lanes_paused: int
     backlog: int
     unsent: int
     sent: int

@@ -80,6 +80,16 @@ def _owners(facts: LanesFacts) -> Iterable[Problem]:
         )
 
 
+def _pauses(facts: LanesFacts) -> Iterable[Problem]:
+    for lane in facts.lanes:
+        if lane.paused:
+            yield warning(
+                f"{lane.lane} is {lane.owner}",
+                "its messages wait, and their deadlines go on",
+                f"celery -A <app> stargate resume {lane.topic}",
+            )
+
+
 def _deadlines(facts: LanesFacts) -> Iterable[Problem]:
     late = [lane.lane for lane in facts.lanes if (lane.next_deadline_seconds or 0.0) < -_PATIENCE]
     if late:
@@ -131,6 +141,7 @@ def _some(names: Iterable[str]) -> str:
 LANE_CHECKS: list[Check[LanesFacts]] = [
     Check("workers", "a worker is alive", _workers),
     Check("lanes-owners", "every lane with messages has an owner", _owners),
+    Check("lanes-paused", "no topic is paused", _pauses),
     Check("lanes-deadlines", "deadlines are enforced", _deadlines),
     Check("lanes-effects", "results and callbacks are done in time", _effects),
     Check("lanes-records", "all records can be read", _records),

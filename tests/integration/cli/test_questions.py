@@ -26,7 +26,7 @@ def test_status_shows_totals_and_rates(run: Run, lane: Lane) -> None:
     ran = run("status", "--interval", "0.05")
     assert ran.code == 0
     assert "backlog         3 messages (3 unsent, 0 sent)" in ran.out
-    assert "lanes           1 (1 with work and no owner)" in ran.out
+    assert "lanes           1 (1 with work and no owner, 0 paused)" in ran.out
     assert "0/s recorded, 0/s done" in ran.out
 
 
