@@ -9,6 +9,7 @@ import click
 from celery_stargate.cli import actions, questions
 from celery_stargate.cli.describe import describe
 from celery_stargate.cli.doctor import doctor
+from celery_stargate.cli.produce import produce
 
 __all__ = ["stargate"]
 
@@ -35,6 +36,7 @@ for _command in (
     actions.cancel,
     actions.release,
     actions.drain,
+    produce,
     actions.pause,
     actions.resume,
     describe,
