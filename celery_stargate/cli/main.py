@@ -10,6 +10,7 @@ from celery_stargate.cli import actions, questions
 from celery_stargate.cli.describe import describe
 from celery_stargate.cli.doctor import doctor
 from celery_stargate.cli.produce import produce
+from celery_stargate.cli.top import top
 
 __all__ = ["stargate"]
 
@@ -41,5 +42,6 @@ for _command in (
     actions.resume,
     describe,
     doctor,
+    top,
 ):
     stargate.add_command(_command)
