@@ -9,6 +9,7 @@ import click
 from celery_stargate.cli import actions, questions
 from celery_stargate.cli.describe import describe
 from celery_stargate.cli.doctor import doctor
+from celery_stargate.cli.exporter import exporter
 from celery_stargate.cli.produce import produce
 from celery_stargate.cli.top import top
 
@@ -43,5 +44,6 @@ for _command in (
     describe,
     doctor,
     top,
+    exporter,
 ):
     stargate.add_command(_command)

@@ -60,10 +60,8 @@ def look(inspector: LaneInspector, topic: str | None, at: float) -> Frame:
     Arguments:
         at: the time, in seconds, by a clock that only goes forward.
     """
-    lanes = list(inspector.lanes(topic))
-    workers = inspector.workers(lanes)
-    alive = sum(1 for worker in workers if (worker.alive_seconds or 0) > 0)
-    return Frame(at, lanes, totals(lanes, alive))
+    lanes, workers = inspector.lanes_and_workers(topic)
+    return Frame(at, lanes, totals(lanes, workers))
 
 
 def render(now: Frame, before: Frame | None, width: int, height: int, output: Output) -> list[str]:

@@ -73,11 +73,19 @@ class LaneInspector:
             for name in sorted({*alive, *owned})
         ]
 
+    def lanes_and_workers(self, topic: str | None = None) -> tuple[list[LaneView], int]:
+        """Return the lanes, and how many workers are alive.
+
+        Arguments:
+            topic: only its lanes; by its full name.
+        """
+        lanes = list(self.lanes(topic))
+        alive = sum(1 for worker in self.workers(lanes) if (worker.alive_seconds or 0) > 0)
+        return lanes, alive
+
     def status(self) -> StatusView:
         """Return the totals of all lanes."""
-        lanes = list(self.lanes())
-        alive = sum(1 for worker in self.workers(lanes) if (worker.alive_seconds or 0) > 0)
-        return totals(lanes, alive)
+        return totals(*self.lanes_and_workers())
 
     def _look_at(self, lanes: Sequence[tuple[Lane, float | None]]) -> Iterator[LaneView]:
         now = self._reader.now()
@@ -111,6 +119,7 @@ class LaneInspector:
                 contexts=contexts,
                 settled=settled,
                 recorded_total=last,
+                sent_total=sent,
                 oldest_age_seconds=age,
                 oldest_age_exact=exact,
                 next_deadline_seconds=first[0][1] / 1000 - now if first else None,

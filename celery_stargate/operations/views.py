@@ -55,6 +55,8 @@ class LaneView(msgspec.Struct, frozen=True, kw_only=True):
     settled: int
     #: Messages that were recorded since the lane began.
     recorded_total: int
+    #: Messages that may have been sent, of these.
+    sent_total: int
     #: How long ago the oldest message without a receipt was recorded.
     oldest_age_seconds: float | None
     #: False if the age was computed from the deadline and the configured timeout.

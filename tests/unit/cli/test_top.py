@@ -26,6 +26,7 @@ def lane(name: str, **fields: Any) -> LaneView:
         "contexts": 0,
         "settled": 0,
         "recorded_total": 0,
+        "sent_total": 0,
         "oldest_age_seconds": None,
         "oldest_age_exact": False,
         "next_deadline_seconds": None,

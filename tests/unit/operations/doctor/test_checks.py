@@ -305,6 +305,7 @@ def lane(**fields: Any) -> LaneView:
         "contexts": 3,
         "settled": 0,
         "recorded_total": 10,
+        "sent_total": 9,
         "oldest_age_seconds": 1.0,
         "oldest_age_exact": True,
         "next_deadline_seconds": 100.0,
