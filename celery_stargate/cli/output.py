@@ -50,7 +50,7 @@ class Output:
 
     def object(self, value: Any) -> None:
         """Print one object as JSON."""
-        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        click.echo(msgspec.json.format(_encoded(value), indent=2).decode())
 
     def rows(self, columns: Sequence[Column[_Row]], rows: Iterable[_Row], empty: str) -> int:
         """Print rows as they come; return how many there were.
@@ -63,7 +63,7 @@ class Output:
         for row in rows:
             count += 1
             if self.as_json:
-                click.echo(msgspec.json.encode(row).decode())
+                click.echo(_encoded(row).decode())
                 continue
             page.append(row)
             if len(page) == _PAGE:
@@ -114,6 +114,22 @@ def _fit(widths: list[int], shrinks: Sequence[bool], columns: int) -> None:
         excess = sum(widths) + 2 * (len(widths) - 1) - columns
         if may and excess > 0:
             widths[place] = max(_NARROWEST, widths[place] - excess)
+
+
+def _encoded(value: Any) -> bytes:
+    """Return JSON; numbers have three decimals, because all of them are seconds or rates."""
+    return msgspec.json.encode(_rounded(msgspec.to_builtins(value)))
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, 3)
+        case dict():
+            return {name: _rounded(each) for name, each in value.items()}
+        case list():
+            return [_rounded(each) for each in value]
+    return value
 
 
 def _aligned(text: str, width: int, right: bool) -> str:

@@ -46,7 +46,9 @@ class Changed(StrEnum):
 class Change(msgspec.Struct, frozen=True):
     """The answer of an action on one context; its fields are the documented JSON form."""
 
+    #: Which context.
     context: str
+    #: ``done``, ``missing``, ``settled``, ``pending``, ``unreadable`` or ``failed``.
     result: Changed
     #: The outcome that it was given: ``stored``, ``refused`` or ``unknown``.
     status: str | None = None

@@ -45,7 +45,9 @@ class Problem(msgspec.Struct, frozen=True):
 class Finding(msgspec.Struct, frozen=True):
     """One answer of ``doctor``; its fields are the documented JSON form."""
 
+    #: The name of the check.
     check: str
+    #: ``ok``, ``note``, ``warning`` or ``error``.
     level: Level
     #: What was found.
     found: str

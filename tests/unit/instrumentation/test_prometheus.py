@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from celery_stargate.instrumentation.prometheus import LaneCollector
 from celery_stargate.operations.views import LaneView
 
-_NAMES = {
+NAMES = {
     "stargate_redis_up",
     "stargate_redis_errors",
     "stargate_workers",
@@ -69,7 +69,7 @@ def scrape(collector: LaneCollector) -> dict[tuple[str, str], float]:
     text = generate_latest(registry).decode()
     found = {}
     for family in text_string_to_metric_families(text):
-        assert family.name in _NAMES
+        assert family.name in NAMES
         for sample in family.samples:
             assert set(sample.labels) <= {"topic"}
             found[sample.name, sample.labels.get("topic", "")] = sample.value
@@ -94,7 +94,7 @@ def test_has_a_figure_for_each_topic() -> None:
     assert found["stargate_lanes_without_owner", ""] == 1
     assert found["stargate_workers", ""] == 2
     assert found["stargate_redis_up", ""] == 1
-    assert {name.removesuffix("_total") for name, _ in found} == _NAMES
+    assert {name.removesuffix("_total") for name, _ in found} == NAMES
 
 
 def test_a_counter_never_falls() -> None:
