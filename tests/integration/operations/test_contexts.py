@@ -88,23 +88,6 @@ def test_lists_each_of_many_once_and_the_first_at_once(
     assert sorted(found) == [f"c{n:06}" for n in range(1, 10_001)]
 
 
-def test_no_step_of_a_hundred_thousand_blocks_redis(
-    contexts: ContextInspector, client: redis.Redis, lane: Lane, prefix: str
-) -> None:
-    fill(client, lane, prefix, 100_000)
-    began = time.perf_counter()
-    next(contexts.pending())
-    first = time.perf_counter() - began
-    client.config_set("slowlog-log-slower-than", 5000)
-    client.slowlog_reset()
-    listed = sum(1 for _ in contexts.pending())
-    slow = [each["command"] for each in client.slowlog_get(128)]
-    client.config_set("slowlog-log-slower-than", 10_000)
-    assert first < 1.0
-    assert listed == 100_000
-    assert slow == []
-
-
 def test_shows_one_context_whole(
     contexts: ContextInspector, outbox: Outbox, lane: Lane, make_owner: MakeOwner
 ) -> None:
