@@ -1,8 +1,8 @@
 """Remote control: the operators' questions, asked of a worker through Celery's broker.
 
-``celery inspect stargate_status`` and ``stargate_lanes``; ``celery control stargate_pause TOPIC``
-and ``stargate_resume TOPIC``. Importing this module registers them, in workers and in the command
-that asks.
+``celery inspect stargate_status``, ``stargate_lanes`` and ``stargate_settings``;
+``celery control stargate_pause TOPIC`` and ``stargate_resume TOPIC``. Importing this module
+registers them, in workers and in the command that asks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.app import Stargate
 from celery_stargate.errors import StargateError
+from celery_stargate.operations.doctor.peers import settings_here
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
 from celery_stargate.operations.reading import LaneReader, configured_timeout
@@ -53,6 +54,16 @@ def stargate_lanes(state: Any) -> list[dict[str, Any]] | dict[str, Any]:
     try:
         found = LaneInspector(_reader(Stargate.of(state.app))).lanes()
         return [_fields(lane) for lane in islice(found, _LANES)]
+    except (StargateError, RedisError, OSError) as error:
+        return _problem(error)
+
+
+@inspect_command()
+def stargate_settings(state: Any) -> dict[str, Any]:
+    """What all processes of a system must agree about; ``doctor`` compares it."""
+    try:
+        stargate = Stargate.of(state.app)
+        return _fields(settings_here(stargate.settings, stargate.connections.sync()))
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)
 

@@ -16,6 +16,11 @@ from celery_stargate.model.topic import Topic
 from celery_stargate.operations.doctor.celery_checks import CELERY_CHECKS, gather_celery
 from celery_stargate.operations.doctor.finding import Finding, Level, examine
 from celery_stargate.operations.doctor.lanes import LANE_CHECKS, gather_lanes
+from celery_stargate.operations.doctor.peers import (
+    PEER_CHECKS,
+    gather_peers,
+    settings_here,
+)
 from celery_stargate.operations.doctor.redis_checks import REDIS_CHECKS, gather_redis
 from celery_stargate.operations.doctor.service import (
     SERVICE_CHECKS,
@@ -78,7 +83,11 @@ class Diagnosis:
             yield from examine(REDIS_CHECKS, facts)
             if facts.holds_data:
                 reader = LaneReader(redis, settings.prefix, configured_timeout(settings))
-                yield from examine(LANE_CHECKS, gather_lanes(reader, settings))
+                lanes = gather_lanes(reader, settings)
+                yield from examine(LANE_CHECKS, lanes)
+                if lanes.alive:
+                    ours = settings_here(settings, redis)
+                    yield from examine(PEER_CHECKS, gather_peers(self.app, ours))
         except (RedisError, OSError) as problem:
             yield Finding(
                 "redis-connection",

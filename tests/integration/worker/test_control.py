@@ -5,12 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from celery import Celery
 from celery.worker.control import Panel
 
 from celery_stargate import Stargate
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.operations.doctor.peers import PeerSettings
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.reading import LaneReader
 from celery_stargate.operations.views import LaneView, StatusView
@@ -38,6 +40,12 @@ def test_status_and_lanes_have_the_fields_of_the_commands(app: Celery, topic: st
     [lane] = ask("stargate_lanes", app)
     assert tuple(lane) == LaneView.__struct_fields__
     assert lane["lane"] == f"{topic}#0"
+
+
+def test_settings_are_those_that_doctor_compares(app: Celery, prefix: str, topic: str) -> None:
+    found = msgspec.convert(ask("stargate_settings", app), PeerSettings)
+    assert (found.prefix, found.lanes) == (prefix, {topic: 1})
+    assert found.redis_id
 
 
 def test_pauses_and_resumes_a_topic(app: Celery, topic: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from celery_stargate.model.options import ProducerOptions
@@ -19,6 +20,7 @@ from celery_stargate.operations.doctor.finding import (
     exit_code,
 )
 from celery_stargate.operations.doctor.lanes import LANE_CHECKS, LanesFacts
+from celery_stargate.operations.doctor.peers import PEER_CHECKS, PeerFacts, PeerSettings
 from celery_stargate.operations.doctor.redis_checks import REDIS_CHECKS, RedisFacts
 from celery_stargate.operations.doctor.service import SERVICE_CHECKS, ServiceFacts
 from celery_stargate.operations.doctor.token import TokenFacts
@@ -343,6 +345,39 @@ def test_each_mistake_of_the_lanes(facts: dict[str, Any], expected: tuple[str, s
     assert names(problems(LANE_CHECKS, lanes_facts(**facts))) == [expected]
 
 
+_OURS = PeerSettings(
+    version="1.0",
+    prefix="stargate",
+    url="ws://pulsar:8080",
+    redis_id="abc",
+    lanes={"orders": 2},
+    delivery={"orders": "at_least_once"},
+)
+
+
+def test_workers_with_our_settings_are_no_problem() -> None:
+    others = msgspec.structs.replace(_OURS, redis_id=None, lanes={"more": 7}, delivery={})
+    facts = PeerFacts(ours=_OURS, theirs={"a": _OURS, "b": others})
+    assert problems(PEER_CHECKS, facts) == []
+    assert problems(PEER_CHECKS, PeerFacts(ours=_OURS, theirs={}, asked=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("differs", "expected"),
+    [
+        ({"prefix": "other"}, ("workers-place", "error")),
+        ({"redis_id": "def"}, ("workers-place", "error")),
+        ({"url": "ws://other:8080"}, ("workers-place", "note")),
+        ({"lanes": {"orders": 3}}, ("workers-topics", "warning")),
+        ({"delivery": {"orders": "effectively_once"}}, ("workers-topics", "warning")),
+        ({"version": "0.9"}, ("workers-version", "warning")),
+    ],
+)
+def test_each_difference_of_a_worker(differs: dict[str, Any], expected: tuple[str, str]) -> None:
+    facts = PeerFacts(ours=_OURS, theirs={"a": msgspec.structs.replace(_OURS, **differs)})
+    assert names(problems(PEER_CHECKS, facts)) == [expected]
+
+
 def test_an_empty_lane_of_other_settings_is_no_mistake() -> None:
     old = lane(index=3, backlog=0, contexts=0)
     assert problems(LANE_CHECKS, lanes_facts(lanes=(old,))) == []
@@ -365,6 +400,7 @@ def test_each_check_has_a_name_of_its_own() -> None:
         TOPIC_CHECKS,
         CELERY_CHECKS,
         LANE_CHECKS,
+        PEER_CHECKS,
     ]
     all_names = [check.name for table in tables for check in table]
     assert len(set(all_names)) == len(all_names)
