@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import click
 import msgspec
 
-__all__ = ["Column", "Output", "clip"]
+__all__ = ["Column", "Output", "clip", "printable"]
 
 _Row = TypeVar("_Row")
 
@@ -80,7 +80,7 @@ class Output:
         known = list(pairs)
         width = max((len(name) for name, _ in known), default=0)
         for name, value in known:
-            click.echo(f"{self.style(name.ljust(width), 'cyan')}  {value}")
+            click.echo(f"{self.style(name.ljust(width), 'cyan')}  {printable(value)}")
 
     def say(self, text: str = "", colour: str | None = None, *, error: bool = False) -> None:
         """Print a line for people."""
@@ -91,7 +91,7 @@ class Output:
         return click.style(text, fg=colour) if colour and self.colour else text
 
     def _table(self, columns: Sequence[Column[_Row]], rows: Sequence[_Row]) -> None:
-        cells = [[column.text(row) for column in columns] for row in rows]
+        cells = [[printable(column.text(row)) for column in columns] for row in rows]
         widths = [
             max(len(column.title), *(len(line[place]) for line in cells))
             for place, column in enumerate(columns)
@@ -106,6 +106,11 @@ class Output:
                 for column, text, width in zip(columns, line, widths, strict=True)
             )
             click.echo("  ".join(parts).rstrip())
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters: an id or a reason may be anybody's."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _fit(widths: list[int], shrinks: Sequence[bool], columns: int) -> None:

@@ -15,7 +15,7 @@ import click
 
 from celery_stargate.cli.command import Deployment, StargateCommand, pass_deployment, topic_option
 from celery_stargate.cli.durations import DURATION, format_age, format_duration
-from celery_stargate.cli.output import Output, clip
+from celery_stargate.cli.output import Output, clip, printable
 from celery_stargate.cli.questions import short_owner
 from celery_stargate.operations.inspect import LaneInspector, totals
 from celery_stargate.operations.views import LaneView, StatusView
@@ -105,7 +105,7 @@ def render(now: Frame, before: Frame | None, width: int, height: int, output: Ou
     room = max(1, height - len(lines) - 1)
     for lane in ordered[:room]:
         cells = _cells(lane, rates.get(lane.lane, (0.0, 0.0)))
-        row = clip(lane.lane, name).ljust(name)
+        row = clip(printable(lane.lane), name).ljust(name)
         if owners:
             row += f" {clip(short_owner(lane.owner), _OWNER_WIDTH):<{_OWNER_WIDTH}}"
         row += "".join(f" {cells[title]:>{size}}" for title, size in columns)

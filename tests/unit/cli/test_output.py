@@ -33,6 +33,13 @@ def test_aligns_columns_of_text_and_numbers(capsys: pytest.CaptureFixture[str]) 
     ]
 
 
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    output.rows(_COLUMNS, [{"name": "a\x1b[2J\nb", "count": 1}], "none")
+    output.facts([("reason", "c\x07d")])
+    assert capsys.readouterr().out.splitlines()[1:] == ["a?[2J?b      1", "reason  c?d"]
+
+
 def test_says_that_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert Output().rows(_COLUMNS, [], "There are no lanes.") == 0
     assert capsys.readouterr().out == "There are no lanes.\n"
