@@ -131,7 +131,7 @@ class LaneCollector(Collector):
         by_topic: dict[str, list[LaneView]] = defaultdict(list)
         for lane in lanes:
             by_topic[self._label(lane)].append(lane)
-        gauges: tuple[tuple[str, str, Callable[[list[LaneView]], float]], ...] = (
+        gauges: tuple[tuple[str, str, Callable[[list[LaneView]], float | None]], ...] = (
             (
                 "stargate_backlog_messages",
                 "Messages without a receipt.",
@@ -150,11 +150,21 @@ class LaneCollector(Collector):
             (
                 "stargate_oldest_message_age_seconds",
                 "How long ago the oldest message without a receipt was recorded.",
-                lambda found: max((lane.oldest_age_seconds or 0.0) for lane in found),
+                _oldest,
             ),
         )
         for name, about, value in gauges:
             family = GaugeMetricFamily(name, about, labels=["topic"])
             for topic, found in sorted(by_topic.items()):
-                family.add_metric([topic], value(found))
+                figure = value(found)
+                if figure is not None:
+                    family.add_metric([topic], figure)
             yield family
+
+
+def _oldest(lanes: Sequence[LaneView]) -> float | None:
+    """Return the age of the oldest message; 0 for none, None if it is not known."""
+    ages = [lane.oldest_age_seconds for lane in lanes if lane.oldest_age_seconds is not None]
+    if ages:
+        return max(ages)
+    return None if any(lane.backlog for lane in lanes) else 0.0

@@ -20,6 +20,8 @@ __all__ = ["LaneInspector", "rates", "totals"]
 
 #: How many lanes one step looks at; for each it reads one message, which may be large.
 _LANES = 20
+#: How often it looks for the oldest message of a lane that is busy.
+_LOOKS = 8
 
 
 class LaneInspector:
@@ -129,19 +131,45 @@ class LaneInspector:
     def _oldest_ages(
         self, oldest: dict[Lane, OldestMessage | None], now: float
     ) -> dict[Lane, tuple[float | None, bool]]:
-        """Return the age of the oldest message of each lane, and whether it is exact."""
+        """Return the age of the oldest message of each lane, and whether it is exact.
+
+        On a busy lane the message may be done before its record is read; then the next one is
+        looked at, a few times.
+        """
         ages: dict[Lane, tuple[float | None, bool]] = defaultdict(lambda: (None, False))
-        known = [(lane, each.context) for lane, each in oldest.items() if each and each.context]
+        for _ in range(_LOOKS):
+            known = [(lane, each.context) for lane, each in oldest.items() if each and each.context]
+            gone = []
+            for lane, stored, deadline in self._records(known):
+                record = read_record(stored) if stored else None
+                if record is not None:
+                    ages[lane] = self._reader.age(lane, record, deadline, now)
+                elif stored is None:
+                    gone.append(lane)
+            if not gone:
+                break
+            oldest = self._oldest_of(gone)
+        return ages
+
+    def _records(
+        self, known: Sequence[tuple[Lane, str | None]]
+    ) -> Iterator[tuple[Lane, bytes | None, float | None]]:
+        """Return record and deadline of a context of each lane."""
         with self._reader.redis.pipeline(transaction=False) as pipeline:
             for lane, context in known:
                 pipeline.hget(self._reader.key(lane, "contexts"), context)
                 pipeline.zscore(self._reader.key(lane, "deadlines"), context)
             found = batches(pipeline.execute(), 2)
         for (lane, _), (stored, deadline) in zip(known, found, strict=True):
-            record = read_record(stored) if stored else None
-            if record is not None:
-                ages[lane] = self._reader.age(lane, record, deadline, now)
-        return ages
+            yield lane, stored, deadline
+
+    def _oldest_of(self, lanes: Sequence[Lane]) -> dict[Lane, OldestMessage | None]:
+        """Read the first message of each lane."""
+        with self._reader.redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                pipeline.xrange(self._reader.key(lane, "log"), count=1)
+            found = pipeline.execute()
+        return {lane: read_oldest(each) for lane, each in zip(lanes, found, strict=True)}
 
 
 def totals(lanes: Iterable[LaneView], workers: int) -> StatusView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.registry import Registry
 from celery_stargate.operations.inspect import LaneInspector, rates
+from celery_stargate.operations.reading import OldestMessage, read_oldest
 from tests.integration.lanes.rig import MakeOwner, put, receipt
 from tests.servers.fixtures import ServerAddress
 
@@ -83,6 +85,29 @@ def test_reads_the_oldest_message_of_a_list(
     put(outbox, lane, "a", count=3, timeout=40.0)
     [view] = lanes.lanes()
     assert view.oldest_age_seconds == pytest.approx(20.0, abs=1.0)
+
+
+def test_looks_again_if_the_oldest_message_is_done_meanwhile(
+    lanes: LaneInspector,
+    outbox: Outbox,
+    lane: Lane,
+    make_owner: MakeOwner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for context in "abc":
+        put(outbox, lane, context, timeout=50.0)
+    owner, left = make_owner(), list("ab")
+
+    def read_late(entries: Any) -> OldestMessage | None:
+        found = read_oldest(entries)
+        if left:
+            owner.do(owner.store.complete([left.pop(0)], [], "t" + "".join(left)))
+        return found
+
+    monkeypatch.setattr("celery_stargate.operations.inspect.read_oldest", read_late)
+    [view] = lanes.lanes()
+    assert left == []
+    assert view.oldest_age_seconds == pytest.approx(10.0, abs=1.0)
 
 
 def test_an_overdue_lane_has_a_negative_deadline(

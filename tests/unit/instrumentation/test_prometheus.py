@@ -81,6 +81,7 @@ def test_has_a_figure_for_each_topic() -> None:
         lane("a", 0, backlog=3, unsent=1, sent=2, recorded_total=10, sent_total=9, contexts=3),
         lane("a", 1, backlog=1, sent=1, recorded_total=5, sent_total=5, oldest_age_seconds=7.0),
         lane("b", 0, owner=None, backlog=4, unsent=4, recorded_total=4, settled=2),
+        lane("empty"),
     )
     found = scrape(LaneCollector(lanes.read))
     assert found["stargate_backlog_messages", "a"] == 4
@@ -89,7 +90,9 @@ def test_has_a_figure_for_each_topic() -> None:
     assert found["stargate_sent_messages_total", "a"] == 14
     assert found["stargate_done_messages_total", "a"] == 11
     assert found["stargate_oldest_message_age_seconds", "a"] == 7.0
-    assert found["stargate_oldest_message_age_seconds", "b"] == 0.0
+    assert found["stargate_oldest_message_age_seconds", "empty"] == 0.0
+    # Not known is not 0.
+    assert ("stargate_oldest_message_age_seconds", "b") not in found
     assert found["stargate_settled_contexts", "b"] == 2
     assert found["stargate_lanes_without_owner", ""] == 1
     assert found["stargate_workers", ""] == 2
