@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -82,6 +83,29 @@ class LaneReader:
                     if lane != CONTEXTS_LANE:
                         yield lane, announced
 
+    def unregistered(self, max_steps: int) -> Iterator[Lane]:
+        """Find lanes that hold contexts and are not in the registry: no worker sees them.
+
+        It looks at the keys of the whole database, but at no more than a number of steps.
+
+        Arguments:
+            max_steps: how many steps of 200 keys it takes at most.
+        """
+        known = {lane for lane, _ in self.names()}
+        start, end = f"{self._prefix}:{{", "}:contexts"
+        # The prefix may hold characters that have a meaning in a pattern.
+        pattern = f"{_escaped(start)}*{_escaped(end)}"
+        cursor = 0
+        for _ in range(max_steps):
+            cursor, keys = self.redis.scan(cursor, match=pattern, count=STEP)
+            for key in keys:
+                name = key.decode()[len(start) : -len(end)]
+                for lane in parse_lanes([name.encode()]):
+                    if lane not in known:
+                        yield lane
+            if cursor == 0:
+                return
+
     def pages(self, key: str) -> Iterator[list[tuple[bytes, float]]]:
         """Return the members of a sorted set with their scores, lowest first, by bounded ranges."""
         lowest: float | str = "-inf"
@@ -106,6 +130,11 @@ class LaneReader:
             return None, False
         assumed = self._assumed_timeout(lane, stored.record.inbox is not None)
         return max(0.0, now - (deadline / 1000 - assumed)), False
+
+
+def _escaped(text: str) -> str:
+    """Return a text as a pattern of Redis that matches just that."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
 
 
 def owner_of(lease: bytes | None) -> str | None:

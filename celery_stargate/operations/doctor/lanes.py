@@ -17,6 +17,8 @@ __all__ = ["LANE_CHECKS", "LanesFacts", "gather_lanes"]
 
 #: Owners look at deadlines and repeat effects within this time, in seconds.
 _PATIENCE = 60.0
+#: How many steps the search for lost lanes takes at most; each looks at 200 keys.
+_STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,10 @@ class LanesFacts:
     workers: tuple[WorkerView, ...]
     #: Contexts whose record cannot be read, of the first ones that were looked at.
     unreadable: tuple[str, ...] = ()
+    #: Lanes that hold contexts and are not in the registry.
+    unregistered: tuple[str, ...] = ()
+    #: The time by Redis' clock, epoch seconds.
+    now: float = 0.0
     #: How many settled contexts have waited long for their effects.
     stuck: int = 0
 
@@ -55,6 +61,8 @@ def gather_lanes(reader: LaneReader, settings: Settings) -> LanesFacts:
         lanes=found,
         workers=tuple(lanes.workers(found)),
         unreadable=tuple(view.context for view in some if view.state is ContextState.UNREADABLE),
+        unregistered=tuple(dict.fromkeys(lane.name for lane in reader.unregistered(_STEPS))),
+        now=reader.now(),
         stuck=stuck,
     )
 
@@ -77,6 +85,16 @@ def _owners(facts: LanesFacts) -> Iterable[Problem]:
             f"{len(lost)} lanes hold messages and have no owner: {_some(lost)}",
             "their messages are not sent",
             "run doctor again in 10 s; if they stay, restart the workers and read their logs",
+        )
+
+
+def _registry(facts: LanesFacts) -> Iterable[Problem]:
+    for lane in facts.unregistered:
+        key = f"'{facts.settings.prefix}:{{registry}}:lanes'"
+        yield error(
+            f"{lane} holds contexts and is not in the registry",
+            "no worker sees it, until somebody puts into it again",
+            f"redis-cli ZADD {key} {facts.now:.0f} '{lane}'",
         )
 
 
@@ -141,6 +159,7 @@ def _some(names: Iterable[str]) -> str:
 LANE_CHECKS: list[Check[LanesFacts]] = [
     Check("workers", "a worker is alive", _workers),
     Check("lanes-owners", "every lane with messages has an owner", _owners),
+    Check("lanes-registry", "all lanes that hold contexts are registered", _registry),
     Check("lanes-paused", "no topic is paused", _pauses),
     Check("lanes-deadlines", "deadlines are enforced", _deadlines),
     Check("lanes-effects", "results and callbacks are done in time", _effects),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from typing import Any
+
 import pytest
 import redis
 
@@ -67,6 +70,25 @@ def test_finds_lanes_of_other_settings(make_app: MakeApp, diagnose: Diagnose, to
     assert "lanes-settings" not in diagnose(app)
     put(Stargate.of(app).lanes, Lane(topic, 2), "b")
     assert f"{topic}#2" in diagnose(app)["lanes-settings"].found
+
+
+@pytest.mark.parametrize("prefix", ["plain-lost", "odd*?[a]^-\\"])
+def test_finds_lanes_that_the_registry_lost(
+    make_app: MakeApp, diagnose: Diagnose, topic: str, prefix: str, client: redis.Redis
+) -> None:
+    app, lane = make_app(_NOWHERE), Lane(topic)
+    put(Stargate.of(app).lanes, lane, "a")
+    put(Stargate.of(app).lanes, Lane(topic, 1), "b")
+    assert "lanes-registry" not in diagnose(app)
+    client.zrem(f"{prefix}:{{registry}}:lanes", lane.name)
+    found = diagnose(app)["lanes-registry"]
+    assert found.found.startswith(f"{lane.name} holds")
+    # The line that mends it does.
+    command = shlex.split(found.mend.removeprefix("redis-cli "))
+    plain: Any = client
+    plain.execute_command(*command)
+    assert "lanes-registry" not in diagnose(app)
+    client.delete(*client.scan_iter(f"*{topic}*"), f"{prefix}:{{registry}}:lanes")
 
 
 def test_finds_lanes_without_an_owner(

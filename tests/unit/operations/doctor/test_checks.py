@@ -336,6 +336,7 @@ def test_sound_lanes_have_no_problem() -> None:
         ({"lanes": (lane(owner=None),)}, ("lanes-owners", "warning")),
         ({"lanes": (lane(next_deadline_seconds=-61.0),)}, ("lanes-deadlines", "error")),
         ({"lanes": (lane(owner="paused by ann@host"),)}, ("lanes-paused", "warning")),
+        ({"unregistered": ("orders#0",)}, ("lanes-registry", "error")),
         ({"stuck": 2}, ("lanes-effects", "error")),
         ({"unreadable": ("a", "b", "c", "d")}, ("lanes-records", "error")),
         ({"lanes": (lane(index=3),)}, ("lanes-settings", "warning")),
