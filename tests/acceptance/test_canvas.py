@@ -273,7 +273,7 @@ def test_two_texts_that_came_by_json_are_refused(rig: Rig) -> None:
     steps = chain(rig.task("pair").s(), rig.task("same").s(), rig.produce.s(topic=topic))
     result = steps.delay()
     with pytest.raises(InvalidMessage, match="a list of two texts came as JSON"):
-        result.parent.get(timeout=WAIT)
+        result.parent.get(timeout=WAIT)  # type: ignore[union-attr]
     sent = rig.app.send_task(rig.produce.name, (("key", "payload"),), {"topic": topic})
     with pytest.raises(ProduceError, match="send {'key': …, 'payload': …}, or for two messages"):
         sent.get(timeout=WAIT)
