@@ -123,9 +123,20 @@ def check_files(page: Path, text: str) -> Iterator[str]:
                 yield f"celery_stargate/{module} does not exist"
 
 
+@cache
+def _other_names() -> frozenset[str]:
+    """Return the names that look like settings: metrics, remote control, outbox, fixtures."""
+    package = ROOT / "celery_stargate"
+    folders = (package / name for name in ("instrumentation", "contrib", "worker", "testing"))
+    texts = (path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py"))
+    commands = (package / "contrib").rglob("management/commands/*.py")
+    found = {name for text in texts for name in re.findall(r"\bstargate_\w+", text)}
+    return frozenset({*found, *(path.stem for path in commands)})
+
+
 def check_setting_names(text: str) -> Iterator[str]:
     """Find names of settings that do not exist."""
-    known = {PREFIX + name for name in _TABLE}
+    known = {PREFIX + name for name in _TABLE} | _other_names()
     for name in sorted(set(_SETTING_NAME.findall(text)) - known):
         yield f"there is no setting {name}"
 

@@ -44,7 +44,7 @@ def test_lines_of_json_are_texts_or_objects() -> None:
         (b"[]", "not list"),
         (b'{"key": "k"}', "file, line 2: "),
         (b'{"payload": "x", "kye": "k"}', "did you mean 'key'"),
-        (b'{"payload": {}}', "json.dumps"),
+        (b'{"payload": {}}', "use Message.json"),
         (b'{"payload": "x", "key": 5}', "file, line 2: key"),
     ],
 )
