@@ -131,7 +131,9 @@ def _other_names() -> frozenset[str]:
     texts = (path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py"))
     commands = (package / "contrib").rglob("management/commands/*.py")
     found = {name for text in texts for name in re.findall(r"\bstargate_\w+", text)}
-    return frozenset({*found, *(path.stem for path in commands)})
+    # prometheus_client adds the suffix of counters.
+    counters = (f"{name}_total" for name in found)
+    return frozenset({*found, *counters, *(path.stem for path in commands)})
 
 
 def check_setting_names(text: str) -> Iterator[str]:
