@@ -109,8 +109,7 @@ class Inbox:
             except StoreUnavailable as error:
                 logger.warning("waiting for outcomes: %s", error)
                 time.sleep(_PAUSE)
-            except Exception:
-                # This thread must not end: every waiting call of the process depends on it.
+            except Exception:  # noqa: BLE001  # every waiting call of the process needs this thread
                 if self._log_failure():
                     logger.exception("waiting for outcomes failed; it is tried again and again")
                 time.sleep(_PAUSE)
@@ -130,8 +129,7 @@ class Inbox:
             ticket.waiting.check()
         except StoreUnavailable:
             raise
-        except Exception:
-            # The others that wait have their own deadlines.
+        except Exception:  # noqa: BLE001  # the others that wait have their own deadlines
             if self._log_failure():
                 logger.exception("the deadline of %s could not be enforced", ticket.address)
 
