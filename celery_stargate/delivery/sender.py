@@ -12,6 +12,7 @@ from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.states import Event, State
+from celery_stargate.delivery.suspicion import Suspicion
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.model.outcome import Failure, failure_status
 from celery_stargate.model.topic import Topic
@@ -74,6 +75,7 @@ class Sender:
         #: Whether the broker was found to deduplicate the topic.
         self._deduplicates = False
         self._backoff = Backoff(uniform=lane.shared.rng.uniform)
+        self._suspicion = Suspicion(lane.name)
         #: What the next connection sends, and why the last one was refused.
         self._source: LaneSource | None = None
         self._refusal: _Refusal | None = None
@@ -172,6 +174,7 @@ class Sender:
             sent_before=source.progress.sent,
             may_send=self._lease.may_send,
             numbered=numbered,
+            limit=lambda: self._suspicion.limit(source.after, self._in_flight.window),
         )
         return Session(
             producer,
@@ -203,6 +206,10 @@ class Sender:
                 return Event.LINK_BROKEN
             case SequenceMismatch():
                 logger.warning("lane %s: connects again with the right number: %s", name, error)
+                self._suspect(error, source)
+            case LinkBroken():
+                logger.warning("lane %s: %s", name, error)
+                self._suspect(error, source)
             case _:
                 logger.warning("lane %s: %s", name, error)
         if producer is not None:
@@ -212,6 +219,24 @@ class Sender:
             generation = source.progress.generation
             await self._lane.retry.until_available(self._lane.store.begin_generation, generation)
         return Event.LINK_BROKEN
+
+    def _suspect(self, error: LinkBroken | SequenceMismatch, source: LaneSource) -> None:
+        """Fail the message that breaks each connection, as soon as it is found."""
+        found = self._suspicion.broke(
+            error,
+            list(self._in_flight.window),
+            sent_before=source.progress.sent,
+            receipts=self._lane.counters.receipts,
+            topic=self._lane.store.lane.topic,
+        )
+        if found is not None:
+            entry, failure = found
+            logger.error(
+                "lane %s: message %d fails as %s, because it breaks each connection: %s",
+                *(self._lane.name, entry.number, failure.status, failure.reason),
+            )
+            self._settler.give(entry, failure)
+            self._backoff.reset()
 
     async def _refuse(self, refusal: _Refusal) -> None:
         """Fail every message in the log."""

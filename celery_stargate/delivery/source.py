@@ -49,6 +49,11 @@ class LaneSource:
         #: Whether Pulsar is to know the lane's numbers: then the session ends at a gap.
         self._gapless = lane.options.delivery == "effectively_once"
 
+    @property
+    def after(self) -> int:
+        """The number of the last message that was given, or passed over."""
+        return self._after
+
     async def next(self, count: int, size: int) -> Sequence[Entry]:
         """Return the next messages; none when the session is to end.
 

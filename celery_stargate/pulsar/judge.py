@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
 from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.pulsar.link import Blame, LinkBroken
 from celery_stargate.pulsar.message_id import MessageId
 from celery_stargate.pulsar.replies import Reply
 from celery_stargate.pulsar.sentences import plain
@@ -34,7 +34,7 @@ def judge(
     """
     verdict = classify_reply(reply)
     if verdict is Verdict.TRANSIENT:
-        raise SendAgain(f"{plain(reply.result)}: {plain(reply.error)}")
+        raise SendAgain(f"{plain(reply.result)}: {plain(reply.error)}", Blame.NONE)
     if verdict is Verdict.PERMANENT:
         return Failure(
             context=entry.context,
@@ -46,7 +46,8 @@ def judge(
     try:
         place = MessageId.decode(reply.message_id or "")
     except ValueError as error:
-        raise LinkBroken(f"an ok that cannot be read: {error}") from None
+        reason = f"an ok that cannot be read: {error}"
+        raise LinkBroken(reason, entry=entry) from None
     partition = place.partition
     if numbered is not None and partition < 0:
         # Who opened the partition itself is not told which it is.
@@ -63,7 +64,7 @@ def judge(
             )
         if topic.persistent:
             # Nothing was stored by this send, and no deduplication was asked for.
-            raise LinkBroken("Pulsar answered ok and stored nothing")
+            raise LinkBroken("Pulsar answered ok and stored nothing", entry=entry)
         return Failure(
             context=entry.context,
             topic=str(topic),
