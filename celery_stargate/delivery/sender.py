@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from celery_stargate.delivery.effects_queue import EffectsQueue
 from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.lease import Lease
+from celery_stargate.delivery.log_reader import LogReader, NewerRecord
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.source import LaneSource
@@ -76,6 +77,7 @@ class Sender:
         self._deduplicates = False
         self._backoff = Backoff(uniform=lane.shared.rng.uniform)
         self._suspicion = Suspicion(lane.name)
+        self._log = LogReader(lane)
         #: What the next connection sends, and why the last one was refused.
         self._source: LaneSource | None = None
         self._refusal: _Refusal | None = None
@@ -86,6 +88,7 @@ class Sender:
         Raises:
             Fenced: another owner has the lane.
             StoreRolledBack: Redis came back with an older state.
+            NewerRecord: the next message waits for a newer worker.
         """
         machine = self._lane.machine
         while True:
@@ -110,13 +113,24 @@ class Sender:
     async def _wait_for_messages(self) -> LaneSource:
         """Return the source of the next session, as soon as the log holds a message."""
         lane = self._lane
-        store, shared, retry = lane.store, lane.shared, lane.retry
+        settings = lane.shared.settings
         # A message that has its outcome must not be read from the log, and sent, again.
         await self._settler.until_at_most(0)
-        while not (found := await retry.until_available(store.read, 0, 1, 1, mark=False)):
-            await shared.watcher.wait(store.log_key, 0, shared.settings.idle_timeout)
-        progress = await retry.until_available(store.progress)
-        return LaneSource(lane, self._settler, self._effects, progress, found[0].number)
+        while not (found := await self._log.read(0, 1, 1, mark=False)):
+            if self._log.newer is not None:
+                await self._leave_to_newer(self._log.newer)
+            else:
+                await self._log.wait(0, settings.idle_timeout)
+        progress = await lane.retry.until_available(lane.store.progress)
+        first = found[0].number
+        return LaneSource(lane, self._settler, self._effects, self._log, progress, first)
+
+    async def _leave_to_newer(self, reason: NewerRecord) -> None:
+        """Raise, when the effects are done and deadlines had their time to be applied."""
+        await asyncio.sleep(self._lane.shared.settings.lease)
+        await self._lane.changes.until(lambda: not len(self._effects))
+        if not await self._log.read(0, 1, 1, mark=False) and self._log.newer is not None:
+            raise reason
 
     async def _connect(self, source: LaneSource) -> None:
         """Open a connection, send over it until it ends, and close it."""
@@ -241,9 +255,7 @@ class Sender:
     async def _refuse(self, refusal: _Refusal) -> None:
         """Fail every message in the log."""
         store, after = self._lane.store, 0
-        while entries := await self._lane.retry.until_available(
-            store.read, after, 100, 2**24, mark=False
-        ):
+        while entries := await self._log.read(after, 100, 2**24, mark=False):
             after = entries[-1].number
             for entry in entries:
                 failure = Failure(

@@ -49,6 +49,8 @@ class Counters:
     unmatched: int = 0
     #: Replies that are not JSON of the right form.
     malformed: int = 0
+    #: Entries of the log that could not be sent and were set aside.
+    set_aside: int = 0
 
 
 class Source(Protocol):

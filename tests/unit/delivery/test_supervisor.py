@@ -212,6 +212,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
 
 _PARTS = (
     *("log", "contexts", "deadlines", "outcomes", "due", "lease", "meta", "tombstones"),
+    "quarantine",
     "answers:t",
 )
 
