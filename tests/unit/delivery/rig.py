@@ -59,6 +59,8 @@ class FakeStore:
         self.aside: list[tuple[int, str]] = []
         #: Whether each read marked what it returned, and after which number it was.
         self.reads: list[tuple[int, bool]] = []
+        #: Whether a message that is settled leaves the log, as in Redis.
+        self.forgets = False
         self.settled: list[tuple[str, int, Outcome]] = []
         self.completed: list[str] = []
         self.rows: list[tuple[str, ResultRow]] = []
@@ -101,8 +103,9 @@ class FakeStore:
     ) -> tuple[list[Settled], int, bool]:
         self._raise("settle")
         self.settled += outcomes
-        gone = {context for context, _, _ in outcomes}
-        self.log = [each for each in self.log if each.context not in gone]
+        if self.forgets:
+            gone = {context for context, _, _ in outcomes}
+            self.log = [each for each in self.log if each.context not in gone]
         found = [Settled(Record(context), (outcome,)) for context, _, outcome in outcomes]
         return found, self.late, self.fenced
 

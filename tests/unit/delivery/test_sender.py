@@ -184,6 +184,7 @@ def test_a_message_that_breaks_each_connection(
 
     async def main() -> None:
         rig = Rig(1)
+        rig.store.forgets = True
         rig.breaks, rig.breaks_when_sent = LinkBroken("it broke", blame), True
         rig.broken.set()
         await send_until(rig, lambda: rig.store.settled)
