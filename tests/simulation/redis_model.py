@@ -580,18 +580,22 @@ class _Registry:
         return int(new)
 
     def heartbeat(self, worker: bytes, ttl: bytes) -> list[Any]:
+        bound = self._now + (max(4 * int(ttl), 300_000) if int(ttl) else 86_400_000)
         if worker:
             for gone in [each for each, until in self._first.items() if until <= self._now]:
+                del self._first[gone]
+            for gone in [each for each, until in self._first.items() if until > bound]:
                 del self._first[gone]
             if int(ttl):
                 self._first[worker] = self._now + int(ttl)
             else:
                 self._first.pop(worker, None)
-        alive = sum(until >= self._now for until in self._first.values())
+        alive = sum(self._now <= until <= bound for until in self._first.values())
         return [alive, *_sorted(self._redis.sorted_set(self._keys[1]))]
 
     def retire(self, lane: bytes, idle: bytes) -> int:
-        if lane in self._first and self._first[lane] > self._now // 1000 - int(idle):
+        now = self._now // 1000
+        if now - int(idle) < self._first.get(lane, 0) < now + 86_400:
             return 0
         self._first.pop(lane, None)
         return 1
