@@ -116,14 +116,24 @@ class CallOptions:
         return seconds if expires is None else min(seconds, until(expires, app))
 
 
+#: Characters of a context at most. Pulsar repeats it in the receipt, which may have 64 KiB; and most
+#: result backends store fewer.
+_LONGEST_CONTEXT = 1000
+
+
 def check_context(context: object) -> None:
     """Check an id that a caller chose.
 
     Raises:
-        InvalidMessage: it is not printable text, or empty.
+        InvalidMessage: it is not printable text, empty, or longer than 1,000 characters.
     """
     if not isinstance(context, str) or not context or not context.isprintable():
         raise InvalidMessage("a context must be printable text that is not empty")
+    if len(context) > _LONGEST_CONTEXT:
+        raise InvalidMessage(
+            f"a context has at most {_LONGEST_CONTEXT} characters, and this one has "
+            f"{len(context)}; use a shorter id"
+        )
 
 
 class Preparation:
