@@ -116,7 +116,7 @@ class CallOptions:
         return seconds if expires is None else min(seconds, until(expires, app))
 
 
-#: Characters of a context at most. Pulsar repeats it in the receipt, which may have 64 KiB; and most
+#: Characters of a context at most. Pulsar repeats it in the receipt, which may have 64 KiB; most
 #: result backends store fewer.
 _LONGEST_CONTEXT = 1000
 
