@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from redis.exceptions import RedisError
+
+from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
@@ -57,7 +60,8 @@ class AilingLanes:
                 "lane %s: its owner failed (%d times by now), and this process sets it aside, for "
                 "%.0f s this time: %s: %s",
                 *(lane.name, pause.times, math.ceil(seconds), type(error).__name__, error),
-                exc_info=error,
+                # What Redis says needs no traceback.
+                exc_info=None if isinstance(error, RedisError | NewerRecord) else error,
             )
         else:
             logger.debug("lane %s: its owner failed: %s", lane.name, error)

@@ -144,6 +144,7 @@ class Supervisor:
         """Send a heartbeat; take free lanes up to a fair share; hand over the excess."""
         self._forget_ended()
         workers, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
+        lanes += await self._register_again(set(lanes))
         self._ailing.keep_only(lanes)
         share = -(-len(lanes) // max(1, workers))
         may_try = self._ailing.may_try
@@ -155,6 +156,17 @@ class Supervisor:
             await self._try(lane)
         for lane in list(self._owners)[share:]:
             self._hand_over(lane)
+
+    async def _register_again(self, listed: set[Lane]) -> list[Lane]:
+        """Register owned lanes that the list has lost; otherwise nobody would own them any more."""
+        lost = [
+            lane
+            for lane, (_, task) in self._owners.items()
+            if lane.has_messages and lane not in listed and not task.done()
+        ]
+        for lane in lost:
+            await self._registry.register(lane)
+        return lost
 
     async def _try(self, lane: Lane) -> None:
         """Take a lane if it is free; a lane that fails is set aside, and no other with it."""

@@ -41,7 +41,7 @@ def small_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulsarSer
         server.kill()
 
 
-def check(app: Celery, count: int, places: list[int]) -> None:
+def check(app: Celery, count: int, places: list[int], *statuses: str) -> None:
     """Publish so many messages, too large ones at some places; each gets its outcome in time."""
     task = app.tasks["celery_stargate.produce"]
     payloads = [str(number) for number in range(count)]
@@ -54,7 +54,8 @@ def check(app: Celery, count: int, places: list[int]) -> None:
                 with pytest.raises(ProduceError) as caught:
                     result.get(timeout=30)
                 assert caught.value.failure["code"] == "frame-too-large"
-                assert caught.value.status == "refused"
+                # The real broker's socket may be gone before its close frame was read.
+                assert caught.value.status in statuses
                 assert "stargate_max_frame_size" in str(caught.value)
             else:
                 assert result.get(timeout=30)["status"] in ("stored", "deduplicated")
@@ -66,7 +67,7 @@ def test_a_frame_that_is_too_large(
 ) -> None:
     """In the middle of a thousand; the order of the others, and the numbers, stay right."""
     with LocalPulsar(max_frame=LIMIT) as local:
-        check(make_app(local.url, delivery=delivery), 1000, [500])
+        check(make_app(local.url, delivery=delivery), 1000, [500], "refused")
         stored = [each.decode() for each in local.payloads(topic)]
     assert breaks() <= BREAKS
     others = [str(number) for number in range(1000) if number != 500]
@@ -84,7 +85,7 @@ def test_a_frame_that_is_too_large_for_the_real_broker(
     breaks: Callable[[], int],
 ) -> None:
     """Two of them, with messages between, before and behind."""
-    check(make_app(small_broker.url, delivery=delivery), 600, [100, 400])
+    check(make_app(small_broker.url, delivery=delivery), 600, [100, 400], "refused", "unknown")
     assert breaks() <= 2 * BREAKS
     stored = [each.decode() for each in read_back(small_broker.url, topic, 598)]
     others = [str(number) for number in range(600) if number not in (100, 400)]

@@ -295,6 +295,19 @@ def test_a_lane_that_cannot_be_taken_is_set_aside(
     rig.until(lambda: LANES[0] in rig.owned("one"), within=130.0)
 
 
+def test_a_list_of_lanes_that_is_lost(rig: Rig) -> None:
+    """The owners register their lanes again, and keep them."""
+    rig.announce(*LANES)
+    rig.supervisor("one")
+    rig.until(lambda: len(rig.owned("one")) == 6)
+    listed = rig.world.redis.model.sorted_set(rig.registry.key("lanes"))
+    listed.clear()
+    rig.until(lambda: len(listed) == 5, within=2.0)
+    meta = [rig.world.redis.model.hash(lane.key("p", "meta")) for lane in LANES]
+    assert [each[b"fencing_token"] for each in meta] == [b"1"] * len(LANES)
+    assert len(rig.owned("one")) == 6
+
+
 def test_a_registry_that_cannot_be_read_takes_no_lane_away(
     rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
