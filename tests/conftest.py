@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from celery_stargate.lanes import record
+
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
 
@@ -31,3 +33,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(folder)
         if folder in _UNMEASURED:
             item.add_marker("no_cover")
+
+
+@pytest.fixture(autouse=True)
+def _log_again() -> None:
+    """Let each test log what is logged seldom."""
+    record._log_now.cache_clear()  # noqa: SLF001

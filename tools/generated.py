@@ -346,6 +346,11 @@ BLOCKS: Sequence[Block] = (
         "lease",
         partial(render_machine, "celery_stargate.delivery.lease", "LEASE_TRANSITIONS"),
     ),
+    Block(
+        "docs/architecture.md",
+        "suspicion",
+        partial(render_machine, "celery_stargate.delivery.suspicion", "SUSPICION_TRANSITIONS"),
+    ),
 )
 
 

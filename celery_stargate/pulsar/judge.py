@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
 from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.pulsar.link import Blame, LinkBroken
 from celery_stargate.pulsar.message_id import MessageId
 from celery_stargate.pulsar.replies import Reply
 from celery_stargate.pulsar.sentences import plain
@@ -42,7 +42,7 @@ def judge(
     """
     verdict = classify_reply(reply)
     if verdict is Verdict.TRANSIENT:
-        raise SendAgain(f"{plain(reply.result)}: {plain(reply.error)}")
+        raise SendAgain(f"{plain(reply.result)}: {plain(reply.error)}", Blame.NONE)
     if verdict is Verdict.PERMANENT:
         return Failure(
             context=entry.context,
@@ -54,7 +54,8 @@ def judge(
     try:
         place = MessageId.decode(reply.message_id or "")
     except ValueError as error:
-        raise LinkBroken(f"Pulsar's ok cannot be read: {error}") from None
+        reason = f"Pulsar's ok cannot be read: {error}"
+        raise LinkBroken(reason, entry=entry) from None
     partition = place.partition
     if numbered is not None and partition < 0:
         # A producer of one partition gets ids without the partition.
@@ -71,7 +72,7 @@ def judge(
             )
         if topic.persistent:
             # This send stored nothing, although deduplication is not in use.
-            raise LinkBroken("Pulsar answered ok and stored nothing")
+            raise LinkBroken("Pulsar answered ok and stored nothing", entry=entry)
         return Failure(
             context=entry.context,
             topic=str(topic),

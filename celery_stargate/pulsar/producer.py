@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.topic import Topic, producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
-from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken, _link_sentence
+from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken, _link_sentence, blame
 from celery_stargate.pulsar.sentences import handshake_sentence
 from celery_stargate.pulsar.socket import _MAX_REPLY_SIZE, _Connect, _Connection
 from celery_stargate.support.log import websocket_logger
@@ -89,7 +89,9 @@ class Producer:
         try:
             await self._connection.send_all(frames)
         except (ConnectionClosed, OSError) as error:
-            raise LinkBroken(f"the connection broke while sending: {error}") from error
+            raise LinkBroken(
+                f"the connection broke while sending: {error}", blame(error)
+            ) from error
 
     async def replies(self) -> AsyncIterator[Sequence[bytes]]:
         """Yield lists of Pulsar's replies as they arrive, until the connection ends.
@@ -102,7 +104,7 @@ class Producer:
             while True:
                 yield await receive()
         except (ConnectionClosed, OSError) as error:
-            raise LinkBroken(f"the connection broke: {error}") from error
+            raise LinkBroken(f"the connection broke: {error}", blame(error)) from error
 
     def rest(self, seconds: float) -> None:
         """Pause reading for some seconds, so that the replies of that time are read together."""

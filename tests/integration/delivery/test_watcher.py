@@ -16,7 +16,7 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
-from celery_stargate.lanes.registry import RegistryKeys
+from celery_stargate.lanes.registry import Registry
 from celery_stargate.support.cancel import cancel_all
 from tests.integration.rig import WAIT, Proxy, elapsed, wait_for
 from tests.servers.fixtures import ServerAddress
@@ -49,7 +49,7 @@ async def watching(url: str, prefix: str, callers: str) -> AsyncIterator[Rig]:
     connections = Connections(url)
     redis, blocking = connections.asyncio(), connections.blocking()
     events: list[None] = []
-    watcher = Watcher(redis, blocking, RegistryKeys(prefix), "me", lambda: events.append(None))
+    watcher = Watcher(redis, blocking, Registry(redis, prefix), "me", lambda: events.append(None))
     running = asyncio.ensure_future(watcher.run())
     lanes = Outbox(Connections(callers), prefix)
     try:
