@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from redis import Redis
 
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
-from celery_stargate.lanes.registry import RegistryKeys, parse_lanes
+from celery_stargate.lanes.registry import LaneNames, RegistryKeys
 from celery_stargate.model.frame import label_in
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.records import StoredRecord
@@ -58,6 +58,7 @@ class LaneReader:
         #: redis-py's types do not tell sync from asyncio.
         self.redis: Any = redis
         self.registry = RegistryKeys(prefix)
+        self._names = LaneNames()
         self._prefix = prefix
         self._assumed_timeout = assumed_timeout
 
@@ -79,7 +80,7 @@ class LaneReader:
         key = self.registry.key("lanes")
         for page in self.pages(key):
             for name, announced in page:
-                for lane in parse_lanes([name]):
+                for lane in self._names.read([name]):
                     if lane != CONTEXTS_LANE:
                         yield lane, announced
 
@@ -100,7 +101,7 @@ class LaneReader:
             cursor, keys = self.redis.scan(cursor, match=pattern, count=STEP)
             for key in keys:
                 name = key.decode()[len(start) : -len(end)]
-                for lane in parse_lanes([name.encode()]):
+                for lane in self._names.read([name.encode()]):
                     if lane not in known:
                         yield lane
             if cursor == 0:
