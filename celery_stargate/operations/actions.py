@@ -14,7 +14,7 @@ from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import GRACE_MS, Outbox
 from celery_stargate.lanes.record import Settled, decode_settled, encode_outcome
-from celery_stargate.lanes.scripts import lane_keys, lane_script
+from celery_stargate.lanes.scripts import lane_keys, script_on
 from celery_stargate.lanes.wire import read_answer
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
@@ -74,7 +74,7 @@ class Actions:
         self._effects = effects
         self._prefix = prefix
         self._audit = Audit(reader.redis, reader.registry)
-        self._settle_script = reader.redis.register_script(lane_script("settle"))
+        self._settle_script = script_on(reader.redis, "settle")
 
     def cancel(self, context: str, reason: str = "") -> Change:
         """Refuse a context: nothing of it is sent any more, and ``on_error`` is told.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.scripts import LANE_PARTS, lane_keys, lane_script
+from celery_stargate.lanes.scripts import LANE_PARTS, lane_keys, script_on
 from celery_stargate.operations.audit import Audit, operator
 from celery_stargate.operations.reading import LaneReader
 from celery_stargate.operations.views import PAUSED_BY
@@ -38,8 +38,8 @@ class Pauses:
         self._reader = reader
         self._prefix = prefix
         self._audit = Audit(reader.redis, reader.registry)
-        self._lease = reader.redis.register_script(lane_script("lease"))
-        self._release = reader.redis.register_script(lane_script("release"))
+        self._lease = script_on(reader.redis, "lease")
+        self._release = script_on(reader.redis, "release")
 
     def pause(self, topic: str, lanes: int, seconds: float) -> list[str]:
         """Stop the sending of a topic; return the names of its lanes.
