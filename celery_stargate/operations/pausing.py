@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.scripts import LANE_PARTS, lane_keys, script_on
+from celery_stargate.lanes.scripts import LANE_PARTS, Argument, lane_keys, script_on
 from celery_stargate.operations.audit import Audit, operator
 from celery_stargate.operations.reading import LaneReader
 from celery_stargate.operations.views import PAUSED_BY
@@ -59,7 +59,7 @@ class Pauses:
             # In one step: between them a worker would take the lane.
             with self._reader.redis.pipeline(transaction=True) as pipeline:
                 pipeline.delete(keys[_LEASE])
-                arguments = [owner, round(seconds * 1000), uuid.uuid4().hex]
+                arguments: list[Argument] = [owner, round(seconds * 1000), uuid.uuid4().hex]
                 self._lease(keys=keys, args=arguments, client=pipeline)
                 pipeline.execute()
             paused.append(lane.name)
