@@ -1,7 +1,7 @@
 """Run environments of tox.ini in an order that fits two cores: `python -m tools.run_tox WHAT`.
 
-- `test` (`make test`): lint, types, docs; every test on this Python with the newest Celery; the
-  floors of the coverage that this run recorded.
+- `test` (`make test`): lint, types, docs; every test on this Python with the newest Celery. The
+  floors of the coverage that this run records are checked by `tox -e coverage`.
 - `rest` (`make rest`): what CI runs besides: the wheel, the pairs of Python and Celery on the
   diagonal (the oldest, the newest, and one between), and the suite in containers.
 - `matrix` (`make matrix`): all pairs.
@@ -99,7 +99,6 @@ def groups(what: str) -> list[Group]:
         "test": [
             Group("quick", ("lint", "types", "docs")),
             Group("full", ("full",)),
-            Group("coverage", ("coverage",)),
         ],
         "rest": [
             Group("wheel", ("wheel",)),
