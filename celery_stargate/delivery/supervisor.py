@@ -248,8 +248,8 @@ class Supervisor:
         try:
             # First, or the others would count a share for us and leave our lanes lying.
             await self._registry.leave(self._name)
-        except UNAVAILABLE as error:
-            logger.warning("Redis does not answer: %s", error)
+        except (RedisError, OSError) as error:
+            logger.warning("this worker could not leave the registry: %s", error)
         await asyncio.gather(
             *(owner.drain(self._drain) for owner, _ in self._owners.values()),
             return_exceptions=True,
@@ -259,8 +259,8 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=10.0)
         try:
             await self._shared.watcher.close()
-        except UNAVAILABLE as error:
-            logger.warning("Redis does not answer: %s", error)
+        except (RedisError, OSError) as error:
+            logger.warning("the stream of this worker could not be deleted: %s", error)
 
     def close_inherited(self) -> None:
         """In a forked child: close the inherited sockets to Pulsar; the parent goes on using them.
