@@ -66,6 +66,8 @@ class Supervisor:
         self._stopped = asyncio.Event()
         self._drain = 0.0
         self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
+        #: The lanes that the last heartbeat listed.
+        self._listed: set[Lane] = set()
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
         self._registry = Registry(redis, settings.prefix)
@@ -158,14 +160,14 @@ class Supervisor:
             self._hand_over(lane)
 
     async def _register_again(self, listed: set[Lane]) -> list[Lane]:
-        """Register owned lanes that the list has lost; otherwise nobody would own them any more."""
-        lost = [
-            lane
-            for lane, (_, task) in self._owners.items()
-            if lane.has_messages and lane not in listed and not task.done()
-        ]
+        """Register lanes that the list has lost; otherwise nobody would own them any more."""
+        gone = (self._listed | self._owners.keys()) - listed
+        lost = [lane for lane in gone if lane.has_messages]
+        # A lane that was retired has nothing left in Redis.
+        lost = await self._registry.still_used(lost) if lost else []
         for lane in lost:
             await self._registry.register(lane)
+        self._listed = listed.union(lost)
         return lost
 
     async def _try(self, lane: Lane) -> None:

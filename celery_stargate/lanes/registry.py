@@ -167,6 +167,14 @@ class Registry:
         """Put a lane into the list of lanes."""
         await self._run("announce", ("lanes", "events"), lane.name)
 
+    async def still_used(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Return those of some lanes that hold anything in Redis; a retired one does not."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                pipeline.exists(lane.key(self.keys.prefix, "meta"))
+            found = await pipeline.execute()
+        return [lane for lane, exists in zip(lanes, found, strict=True) if exists]
+
     async def deregister(self, lane: Lane, idle: float) -> bool:
         """Take a lane out of the list, unless a caller announced it recently.
 
