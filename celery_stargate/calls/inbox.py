@@ -62,7 +62,8 @@ class Inbox:
         #: By address.
         self._waiting: dict[str, Ticket] = {}
         self._thread: threading.Thread | None = None
-        self._read_up_to = "0-0"
+        #: The entries that were handled, and that the next look deletes.
+        self._handled: list[str] = []
         #: How many entries could not be read, and whether to log that now.
         self._unreadable = 0
         self._log_unreadable = Seldom()
@@ -118,8 +119,10 @@ class Inbox:
         """Enforce the deadlines of those who wait, and deliver what has arrived."""
         for ticket in waiting:
             self._enforce(ticket)
-        for entry, address, wire in self._inboxes.subscribe(self.name, self._read_up_to, _LOOK):
-            self._read_up_to = entry
+        found = self._inboxes.subscribe(self.name, self._handled, _LOOK)
+        self._handled = []
+        for entry, address, wire in found:
+            self._handled.append(entry)
             self._open(address, wire)
 
     def _enforce(self, ticket: Ticket) -> None:

@@ -14,6 +14,9 @@ from celery_stargate.support.seldom import Seldom
 
 __all__ = ["LogReader", "NewerRecord"]
 
+#: How many entries one script sets aside at most: a script must not hold Redis for long.
+_BATCH = 200
+
 
 class NewerRecord(Exception):
     """The next message was recorded by a newer version of the package: leave the lane to it."""
@@ -46,12 +49,16 @@ class LogReader:
     ) -> list[Entry]:
         """Read messages as :meth:`LeasedLane.read` does, and set aside what cannot be sent."""
         store, retry = self._lane.store, self._lane.retry
-        entries = await retry.until_available(
-            store.read, after, count, size, mark=mark, gapless=gapless
-        )
-        self.newer = None
-        if store.unreadable:
-            await self._set_aside(store.unreadable)
+        while True:
+            entries = await retry.until_available(
+                store.read, after, count, size, mark=mark, gapless=gapless
+            )
+            self.newer = None
+            if not store.unreadable:
+                break
+            moved = await self._set_aside(store.unreadable)
+            if entries or gapless or self.newer is not None or not moved:
+                break
         if entries:
             self._in_vain = False
             self._backoff.reset()
@@ -75,22 +82,26 @@ class LogReader:
         self._in_vain = await self._lane.shared.watcher.wait(key, after, timeout)
         return self._in_vain
 
-    async def _set_aside(self, unreadable: list[tuple[int, str]]) -> None:
+    async def _set_aside(self, unreadable: list[tuple[int, str]]) -> int:
+        """Set entries aside but one that waits for a newer version; return how many were."""
         store, retry, counters = self._lane.store, self._lane.retry, self._lane.counters
         number, reason = unreadable[-1]
         if reason == Unreadable.NEWER:
             self.newer = NewerRecord(number)
             unreadable = unreadable[:-1]
-        if not unreadable:
-            return
-        counters.set_aside += await retry.until_available(store.set_aside, unreadable)
-        if self._log_now():
+        moved = 0
+        for begin in range(0, len(unreadable), _BATCH):
+            some = unreadable[begin : begin + _BATCH]
+            moved += await retry.until_available(store.set_aside, some)
+        counters.set_aside += moved
+        if moved and self._log_now():
             number, reason = unreadable[0]
             logger.error(
                 "lane %s: %d entries of the log cannot be sent and were set aside; the latest is "
                 "number %d: %s",
                 *(self._lane.name, counters.set_aside, number, _MEANING.get(reason, reason)),
             )
+        return moved
 
 
 _MEANING: Mapping[str, str] = {

@@ -33,6 +33,8 @@ __all__ = ["Sender"]
 
 #: While messages are refused, how many failures may wait to be settled.
 _REFUSALS = 1000
+#: How many entries a look for the next message passes over at most, if they cannot be sent.
+_LOOK = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class Sender:
         settings = lane.shared.settings
         # A message that has its outcome must not be read from the log, and sent, again.
         await self._settler.until_at_most(0)
-        while not (found := await self._log.read(0, 1, 1, mark=False)):
+        while not (found := await self._log.read(0, _LOOK, 1, mark=False)):
             if self._log.newer is not None:
                 await self._leave_to_newer(self._log.newer)
             else:
@@ -129,7 +131,7 @@ class Sender:
         """Raise, when the effects are done and deadlines had their time to be applied."""
         await asyncio.sleep(self._lane.shared.settings.lease)
         await self._lane.changes.until(lambda: not len(self._effects))
-        if not await self._log.read(0, 1, 1, mark=False) and self._log.newer is not None:
+        if not await self._log.read(0, _LOOK, 1, mark=False) and self._log.newer is not None:
             raise reason
 
     async def _connect(self, source: LaneSource) -> None:

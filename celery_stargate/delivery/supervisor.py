@@ -66,6 +66,8 @@ class Supervisor:
         self._stopped = asyncio.Event()
         self._drain = 0.0
         self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
+        #: The lanes that the last heartbeat listed.
+        self._listed: set[Lane] = set()
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
         self._registry = Registry(redis, settings.prefix)
@@ -158,14 +160,14 @@ class Supervisor:
             self._hand_over(lane)
 
     async def _register_again(self, listed: set[Lane]) -> list[Lane]:
-        """Register owned lanes that the list has lost; otherwise nobody would own them any more."""
-        lost = [
-            lane
-            for lane, (_, task) in self._owners.items()
-            if lane.has_messages and lane not in listed and not task.done()
-        ]
+        """Register lanes that the list has lost; otherwise nobody would own them any more."""
+        gone = (self._listed | self._owners.keys()) - listed
+        lost = [lane for lane in gone if lane.has_messages]
+        # A lane that was retired has nothing left in Redis.
+        lost = await self._registry.still_used(lost) if lost else []
         for lane in lost:
             await self._registry.register(lane)
+        self._listed = listed.union(lost)
         return lost
 
     async def _try(self, lane: Lane) -> None:
@@ -248,8 +250,8 @@ class Supervisor:
         try:
             # First, or the others would count a share for us and leave our lanes lying.
             await self._registry.leave(self._name)
-        except UNAVAILABLE as error:
-            logger.warning("Redis does not answer: %s", error)
+        except (RedisError, OSError) as error:
+            logger.warning("this worker could not leave the registry: %s", error)
         await asyncio.gather(
             *(owner.drain(self._drain) for owner, _ in self._owners.values()),
             return_exceptions=True,
@@ -259,8 +261,8 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=10.0)
         try:
             await self._shared.watcher.close()
-        except UNAVAILABLE as error:
-            logger.warning("Redis does not answer: %s", error)
+        except (RedisError, OSError) as error:
+            logger.warning("the stream of this worker could not be deleted: %s", error)
 
     def close_inherited(self) -> None:
         """In a forked child: close the inherited sockets to Pulsar; the parent goes on using them.

@@ -82,9 +82,10 @@ class Suspicion:
         #: The numbers of those that were in flight each time.
         self._suspects: set[int] = set()
         #: The highest number that may have been sent before the first of these breaks, and whether
-        #: each of them says that the culprit is not stored.
+        #: each of them was for the size of a frame. The culprit was too large each time then, and
+        #: is not stored. Any other culprit may have been stored when it was not alone.
         self._sent_before = 0
-        self._not_stored = True
+        self._by_size = True
         #: The message that was in flight alone the last time, and how often in a row.
         self._alone = 0
         self._times = 0
@@ -150,7 +151,7 @@ class Suspicion:
         if not error.blame.certain:
             self._unclear += 1
         self._receipts = receipts
-        failure = self._failure(culprit, error, topic)
+        failure = self._failure(culprit, error, sent_before, topic)
         self._suspects.discard(culprit.number)
         if not self._suspects:
             self._clear()
@@ -163,9 +164,9 @@ class Suspicion:
             # It broke at others: that is another matter.
             self._clear()
         if not common:
-            common, self._sent_before, self._not_stored = numbers, sent_before, True
+            common, self._sent_before, self._by_size = numbers, sent_before, True
         self._suspects = common
-        self._not_stored = self._not_stored and blame.not_stored
+        self._by_size = self._by_size and blame is Blame.FRAME_TOO_LARGE
         by_one = SuspicionEvent.BROKE_BY_ONE
         self._machine.apply(by_one if blame.certain else SuspicionEvent.BROKE)
 
@@ -173,10 +174,14 @@ class Suspicion:
         self._suspects.clear()
         self._machine.apply(SuspicionEvent.CLEARED)
 
-    def _failure(self, entry: Entry, error: LinkBroken | SequenceMismatch, topic: str) -> Failure:
-        sent = self._sent_before if self._not_stored else entry.number
+    def _failure(
+        self, entry: Entry, error: LinkBroken | SequenceMismatch, sent_before: int, topic: str
+    ) -> Failure:
+        sent = entry.number
         match error.blame:
             case Blame.FRAME_TOO_LARGE:
+                if self._by_size:
+                    sent = self._sent_before
                 reason = (
                     f"Pulsar closes the connection at this message: its frame of "
                     f"{len(entry.frame)} bytes is too large. Set stargate_max_frame_size to the "
@@ -190,6 +195,7 @@ class Suspicion:
                 )
                 code = "reply-too-large"
             case Blame.UNREADABLE:
+                sent = sent_before
                 reason, code = f"Pulsar cannot read this message: {error}", "unreadable"
             case _:
                 reason = f"the connection broke each time this message was sent alone: {error}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -55,17 +55,24 @@ class Inboxes:
             StoreUnavailable: Redis did not answer within about 15 s.
         """
         key = self._key(address.partition("/")[0])
-        with store_errors(), self._connections.sync().pipeline(transaction=False) as pipeline:
-            pipeline.xadd(key, {"to": address, "outcome": encode_call(call)})
-            pipeline.expire(key, _KEPT)
-            pipeline.execute()
+        with store_errors():
+            try:
+                self._put(key, address, call)
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                self._replace(key)
+                self._put(key, address, call)
 
-    def subscribe(self, inbox: str, after: str, timeout: float) -> list[InboxEntry]:
+    def subscribe(self, inbox: str, handled: Sequence[str], timeout: float) -> list[InboxEntry]:
         """Wait for outcomes in an inbox.
+
+        It is read from its beginning each time, and not from the last id: an id far ahead, or an
+        inbox that begins anew, would hide all that comes later.
 
         Arguments:
             inbox: its name.
-            after: the id of the last entry that was handled; older ones are deleted.
+            handled: the ids of entries that were handled; they are deleted first.
             timeout: seconds to wait at most.
 
         Returns:
@@ -76,10 +83,11 @@ class Inboxes:
         """
         key = self._key(inbox)
         with store_errors(), self._connections.sync().pipeline(transaction=False) as pipeline:
-            pipeline.xtrim(key, minid=after, approximate=False)
-            pipeline.xread({key: after}, count=_READ_COUNT, block=max(1, round(timeout * 1000)))
+            if handled:
+                pipeline.xdel(key, *handled)
+            pipeline.xread({key: "0-0"}, count=_READ_COUNT, block=max(1, round(timeout * 1000)))
             try:
-                _, streams = pipeline.execute()
+                *_, streams = pipeline.execute()
             except ResponseError as error:
                 if "WRONGTYPE" not in str(error):
                     raise
@@ -91,11 +99,14 @@ class Inboxes:
             for entry, fields in entries
         ]
 
-    def _replace(self, key: str) -> None:
-        """Delete an inbox that is no stream: nothing could be put into it, or read from it.
+    def _put(self, key: str, address: str, call: CallOutcomes) -> None:
+        with self._connections.sync().pipeline(transaction=False) as pipeline:
+            pipeline.xadd(key, {"to": address, "outcome": encode_call(call)})
+            pipeline.expire(key, _KEPT)
+            pipeline.execute()
 
-        Outcomes that could not be put are told again, as their effects are not done.
-        """
+    def _replace(self, key: str) -> None:
+        """Delete an inbox that is no stream: nothing could be put into it, or read from it."""
         logger.error("the inbox %s is no stream in Redis; it is deleted, and begins anew", key)
         self._connections.sync().delete(key)
 

@@ -41,6 +41,8 @@ __all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack", "U
 
 #: How many contexts one call expires, or finds due, at most.
 _CONTEXTS = 100
+#: How many entries that may not be sent one read passes over at most, so that they are set aside.
+_UNREADABLE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class LeasedLane:
             if mark and entries:
                 self._known = max(self._known, entries[-1].number)
             waits = bool(unreadable) and unreadable[-1][1] == Unreadable.NEWER
-            if entries or waits or gapless:
+            if entries or waits or gapless or len(self.unreadable) >= _UNREADABLE:
                 return entries
             after = last_number(fields)
 

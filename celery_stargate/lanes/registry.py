@@ -121,9 +121,9 @@ class CallerRegistry:
             types = self._types
             if not is_wrong_type(error):
                 raise
-            if not self._scripts.run("registry/heal", list(types), list(types.values())):
-                raise
-            logger.error(_HEALED)
+            # Another process may have healed it first.
+            if self._scripts.run("registry/heal", list(types), list(types.values())):
+                logger.error(_HEALED)
             return self._scripts.run(f"registry/{name}", keys, arguments)
 
 
@@ -167,6 +167,14 @@ class Registry:
         """Put a lane into the list of lanes."""
         await self._run("announce", ("lanes", "events"), lane.name)
 
+    async def still_used(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Return those of some lanes that hold anything in Redis; a retired one does not."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                pipeline.exists(lane.key(self.keys.prefix, "meta"))
+            found = await pipeline.execute()
+        return [lane for lane, exists in zip(lanes, found, strict=True) if exists]
+
     async def deregister(self, lane: Lane, idle: float) -> bool:
         """Take a lane out of the list, unless a caller announced it recently.
 
@@ -184,21 +192,20 @@ class Registry:
             self.keys.key("events"), {"free": lane.name}, maxlen=_EVENTS_KEPT, approximate=True
         )
 
-    async def heal(self) -> bool:
-        """Delete keys that are of a wrong type; return whether there were any."""
+    async def heal(self) -> None:
+        """Delete keys that are of a wrong type, if there are any."""
         types = self.keys.types
-        healed = await self._scripts.run("registry/heal", list(types), list(types.values()))
-        if healed:
+        if await self._scripts.run("registry/heal", list(types), list(types.values())):
             logger.error(_HEALED)
-        return bool(healed)
 
     async def _run(self, name: str, parts: Iterable[str], *arguments: Argument) -> Any:
         keys = [self.keys.key(part) for part in parts]
         try:
             return await self._scripts.run(f"registry/{name}", keys, arguments)
         except ResponseError as error:
-            if not is_wrong_type(error) or not await self.heal():
+            if not is_wrong_type(error):
                 raise
+            await self.heal()
             return await self._scripts.run(f"registry/{name}", keys, arguments)
 
 

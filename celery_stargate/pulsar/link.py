@@ -29,11 +29,6 @@ class Blame(Enum):
         """Whether it was surely one of them."""
         return self not in (Blame.NONE, Blame.UNCLEAR)
 
-    @property
-    def not_stored(self) -> bool:
-        """Whether the message that broke it is surely not stored."""
-        return self in (Blame.FRAME_TOO_LARGE, Blame.UNREADABLE)
-
 
 #: Close codes by which a server says that it goes away.
 _GOING = (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)

@@ -367,7 +367,7 @@ class TestLife:
         with Acknowledger(app):
             result = app.tasks["celery_stargate.produce"].delay("x")
             assert result.get(timeout=10)["status"] == "stored"
-        assert "left alone" in caplog.text
+        assert "are ignored" in caplog.text
         assert "it starts again" not in caplog.text
 
     def test_effects_that_fail_are_repeated(

@@ -13,7 +13,7 @@ import msgspec
 
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
+from celery_stargate.pulsar.link import Blame, HandshakeRefused, LinkBroken
 from celery_stargate.testing.local_pulsar.message_id import NOT_STORED, MessageId
 from tests.simulation.faults import Faults
 from tests.simulation.ledger import Ledger
@@ -103,6 +103,14 @@ class Broker:
         self.world = world
         self.ledger = ledger
         self.names = itertools.count()
+        #: What each message does whenever it is sent, where it breaks its connection.
+        self._poisons: dict[str, str | None] = {}
+
+    def poison(self, label: str) -> str | None:
+        """Tell how a message breaks its connections; None for most."""
+        if label not in self._poisons:
+            self._poisons[label] = self.world.faults.pick("poison")
+        return self._poisons[label]
 
     def topic(self, name: str) -> _Topic:
         """A topic, made when missing."""
@@ -153,6 +161,8 @@ class _Link:
         self.inbox: deque[bytes] = deque()
         self.waiter: asyncio.Future[None] | None = None
         self.broken = False
+        #: What the end of the connection says to the client.
+        self.blame = Blame.UNCLEAR
         self._broker = broker
         self._world = broker.world
         self._topic = topic
@@ -255,6 +265,9 @@ class _Link:
         if self._failing:
             self._refuse(label, permanent=False)
             return
+        if (poison := self._broker.poison(label)) is not None:
+            self._spoil(label, poison)
+            return
         fault = world.faults.pick("frame")
         if fault is None:
             self._reply(self._store(label))
@@ -282,6 +295,20 @@ class _Link:
                 self._reply(b'{"result":"send-error:3","errorMsg":"bad JSON","errorCode":0}')
             case _:
                 self._refuse(label, permanent=fault == "error receipt, permanent")
+
+    def _spoil(self, label: str, poison: str) -> None:
+        """Break at a message, which is stored never."""
+        self._world.note(f"{self.name}: {label!r}: {poison}")
+        self._broker.ledger.refused.add(label)
+        if poison == "message unreadable":
+            self._broker.ledger.unreadable.add(self._topic.name)
+            self._reply(b'{"result":"send-error:3","errorMsg":"bad JSON","errorCode":0}')
+            return
+        if poison == "message too large":
+            self.blame = Blame.FRAME_TOO_LARGE
+        self._silent = True
+        self._world.loop.outside(self._world.latency(), self.end_at_broker)
+        self.break_soon()
 
     def _refuse(self, label: str, *, permanent: bool) -> None:
         random = self._world.faults.random
@@ -442,7 +469,7 @@ class SimulatedProducer:
         await self._step("send")
         link = self._require()
         if link.broken:
-            raise LinkBroken("the connection broke while sending")
+            raise LinkBroken("the connection broke while sending", link.blame)
         for frame in frames:
             link.transmit(frame)
         world = self._broker.world
@@ -460,7 +487,7 @@ class SimulatedProducer:
                 link.inbox.clear()
                 yield together
             if link.broken:
-                raise LinkBroken("the connection broke")
+                raise LinkBroken("the connection broke", link.blame)
             link.waiter = self._broker.world.loop.create_future()
             await link.waiter
 

@@ -92,4 +92,13 @@ CASES: Mapping[str, Case] = {
         ),
         seeds=300,
     ),
+    "an unreadable message that was stored before": Case(
+        "Pulsar could not read some frame, and did not say which; a message that had been stored "
+        "was sent again, alone, and met the same error: it was called refused.",
+        Focus(
+            effectively_once=False,
+            rates={"message unreadable": 0.05, "error receipt, no context": 0.2},
+        ),
+        seeds=200,
+    ),
 }

@@ -18,6 +18,7 @@ from unittest import mock
 from celery_stargate.delivery import source as source_module
 from celery_stargate.delivery.keeper import Keeper
 from celery_stargate.delivery.source import LaneSource
+from celery_stargate.delivery.suspicion import Suspicion
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.pulsar import judge as judge_module
 from celery_stargate.pulsar import session as session_module
@@ -179,6 +180,11 @@ CONTROLS: Mapping[str, Control] = {
         "P3",
         Focus(rates={"receipt lost": 0.3, "receipt late": 0.2}),
         seeds=200,
+    ),
+    "the search for a message that breaks each connection": Control(
+        partial(replaced, Suspicion, "broke", lambda *args, **options: None),
+        "P2",
+        Focus(rates={"message too large": 0.1, "message unreadable": 0.1}),
     ),
     "callbacks by one id": Control(
         lambda: replaced(effects_module, "callback_id", _Counting()),

@@ -26,6 +26,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "error receipt, permanent",
         "error receipt, no context",
     ),
+    # One message, whenever it is sent.
+    "poison": ("message too large", "message unreadable", "message breaks its connection"),
     # One receipt on its way.
     "receipt": (
         "receipt lost",

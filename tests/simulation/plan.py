@@ -18,13 +18,17 @@ _RATES: Mapping[str, tuple[float, float]] = {
     "step": (0.001, 0.01),
     "open": (0.1, 0.5),
     "frame": (0.01, 0.1),
+    "poison": (0.005, 0.05),
     "receipt": (0.01, 0.1),
     "close": (0.1, 0.6),
     "effects": (0.02, 0.2),
     "not persistent": (0.1, 0.5),
 }
 #: The errors of one message alone: those behind it are stored.
-_SINGLE = ("error receipt, transient", "error receipt, permanent", "error receipt, no context")
+_SINGLE = (
+    *("error receipt, transient", "error receipt, permanent", "error receipt, no context"),
+    "message unreadable",
+)
 #: What may keep an owner from hearing of such an error, or from acting on it.
 _DEAFENING = (
     *("crash at a step", "pause at a step", "crash", "pause", "Redis away", "clock jump"),

@@ -173,6 +173,10 @@ class RedisModel:
         if px:
             self._expires[_name(key)] = self.now() + px
 
+    def exists(self, key: Argument) -> int:
+        """Whether a key is there."""
+        return int(self._holds(_name(key)))
+
     def delete(self, *keys: Argument) -> int:
         """Delete keys; how many were there."""
         names = {_name(key) for key in keys}

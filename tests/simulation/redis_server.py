@@ -296,6 +296,9 @@ class _Pipeline:
     def expire(self, key: Any, seconds: int) -> None:
         self._commands.append(partial(self._model.expire, key, seconds))
 
+    def exists(self, key: str) -> None:
+        self._commands.append(partial(self._server.model.exists, key))
+
     def script_load(self, script: str) -> None:
         self._loaded[_sha(script)] = script
         self._commands.append(partial(_sha, script))

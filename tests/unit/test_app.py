@@ -63,7 +63,9 @@ class Answering(NotedLanes):
                         record.inbox, Settled(record, (named,)).call
                     )
 
-    def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
+    def subscribe(
+        self, inbox: str, handled: Sequence[str], timeout: float
+    ) -> list[tuple[str, str, bytes]]:
         """Nothing comes by Redis."""
         threading.Event().wait(0.01)
         return []

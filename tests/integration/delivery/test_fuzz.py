@@ -168,6 +168,7 @@ def rig(make_app: MakeApp, redis_server: ServerAddress, prefix: str, topic: str)
             yield rig
 
 
+@pytest.mark.timeout(1800)  # with many examples; by default it takes some ten seconds
 def test_lanes_beside_anything_go_on(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """Each key of the layout holds anything, before its lane is owned and while it is."""
     caplog.set_level("INFO", logger.name)

@@ -18,7 +18,7 @@ def test_entries_of_a_wrong_form(lanes: Outbox, client: redis.Redis, prefix: str
     client.xadd(key, {b"to": b"\xff\xfe", b"outcome": b"\x00"})
     client.xadd(key, {b"to": b"box/1"})
     lanes.inboxes.notify("box/1", call)
-    found = lanes.inboxes.subscribe("box", "0-0", 1.0)
+    found = lanes.inboxes.subscribe("box", [], 1.0)
     assert [(each.address, each.wire) for each in found] == [
         ("", b""),
         ("\ufffd\ufffd", b"\x00"),
@@ -30,8 +30,22 @@ def test_entries_of_a_wrong_form(lanes: Outbox, client: redis.Redis, prefix: str
 def test_an_inbox_that_is_no_stream_begins_anew(
     lanes: Outbox, client: redis.Redis, prefix: str
 ) -> None:
-    """Nothing could be put into it for as long as it is there."""
+    """Whether it is read first or put into."""
     client.set(f"{prefix}:inbox:box", "x")
-    assert lanes.inboxes.subscribe("box", "0-0", 0.05) == []
+    assert lanes.inboxes.subscribe("box", [], 0.05) == []
+    client.set(f"{prefix}:inbox:box", "x")
     lanes.inboxes.notify("box/1", CallOutcomes("c", False, (receipt("c"),)))
-    assert [each.address for each in lanes.inboxes.subscribe("box", "0-0", 1.0)] == ["box/1"]
+    assert [each.address for each in lanes.inboxes.subscribe("box", [], 1.0)] == ["box/1"]
+
+
+def test_an_id_far_ahead_hides_nothing(lanes: Outbox, client: redis.Redis, prefix: str) -> None:
+    """Neither what comes next, nor what comes when the inbox begins anew."""
+    call = CallOutcomes("c", False, (receipt("c"),))
+    client.xadd(f"{prefix}:inbox:box", {"hello": "1"}, id="4611686018427387904-0")
+    (junk,) = lanes.inboxes.subscribe("box", [], 1.0)
+    lanes.inboxes.notify("box/1", call)
+    (first,) = lanes.inboxes.subscribe("box", [junk.entry], 1.0)
+    client.delete(f"{prefix}:inbox:box")
+    lanes.inboxes.notify("box/2", call)
+    (second,) = lanes.inboxes.subscribe("box", [first.entry], 1.0)
+    assert (first.address, second.address) == ("box/1", "box/2")

@@ -687,20 +687,20 @@ def test_the_inbox_brings_outcomes_in_order_and_ends_by_itself(
     lanes: Outbox, client: redis.Redis, prefix: str
 ) -> None:
     """It has a time to live, for nobody may ever read it; what was dealt with is thrown away."""
-    assert lanes.inboxes.subscribe("box", "0-0", 0.05) == []
+    assert lanes.inboxes.subscribe("box", [], 0.05) == []
     calls = [CallOutcomes(each, is_list=False, outcomes=(receipt(each),)) for each in ("a", "b")]
     lanes.inboxes.notify("box/1", calls[0])
     lanes.inboxes.notify("box/2", calls[1])
     key = f"{prefix}:inbox:box"
     assert 0 < client.ttl(key) <= 3600
-    found = lanes.inboxes.subscribe("box", "0-0", 1)
+    found = lanes.inboxes.subscribe("box", [], 1)
     assert [each.address for each in found] == ["box/1", "box/2"]
     assert [decode_call(each.wire) for each in found] == calls
     # An answer that was lost is given again.
-    assert lanes.inboxes.subscribe("box", "0-0", 1) == found
-    assert lanes.inboxes.subscribe("box", found[0][0], 1) == found[1:]
-    assert lanes.inboxes.subscribe("box", found[1][0], 0.05) == []
-    assert client.xlen(key) == 1
+    assert lanes.inboxes.subscribe("box", [], 1) == found
+    assert lanes.inboxes.subscribe("box", [found[0].entry], 1) == found[1:]
+    assert lanes.inboxes.subscribe("box", [each.entry for each in found], 0.05) == []
+    assert client.xlen(key) == 0
 
 
 def test_a_receipt_whose_value_json_cannot_carry_settles_nothing(lanes: Outbox) -> None:

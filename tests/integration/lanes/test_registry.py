@@ -249,6 +249,27 @@ def test_a_key_of_a_wrong_type_begins_anew(
     assert len(caplog.records) == (0 if part == "events" else 2)
 
 
+def test_a_key_that_another_process_healed_first(
+    redis_server: ServerAddress, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call is repeated all the same."""
+    connections = Connections(redis_server.url)
+    key = RegistryKeys(prefix).key("lanes")
+    run = Scripts.run
+
+    def healed(self: Scripts, name: str, *given: Any) -> Any:
+        if name == "registry/heal":
+            connections.sync().delete(key)
+        return run(self, name, *given)
+
+    monkeypatch.setattr(Scripts, "run", healed)
+    connections.sync().set(key, "x")
+    caller = CallerRegistry(connections, prefix)
+    caller.announce(ORDERS)
+    assert caller.survey() == (0, [ORDERS])
+    connections.close()
+
+
 def test_a_free_lane_is_told(
     both: tuple[Runner, CallerRegistry], redis_server: ServerAddress, prefix: str
 ) -> None:

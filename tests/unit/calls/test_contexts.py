@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ class Silent(NotedLanes):
 
     inbox: Any = None
 
-    def subscribe(self, inbox: str, after: str, timeout: float) -> list[Any]:
+    def subscribe(self, inbox: str, handled: Sequence[str], timeout: float) -> list[Any]:
         """Look at once, and find nothing."""
         return []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -46,7 +46,9 @@ def test_the_failure_is_that_of_the_first_of_which_nobody_knows() -> None:
 class Silent:
     """Stand where lanes do: nothing comes by Redis."""
 
-    def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
+    def subscribe(
+        self, inbox: str, handled: Sequence[str], timeout: float
+    ) -> list[tuple[str, str, bytes]]:
         threading.Event().wait(0.01)
         return []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,19 +24,21 @@ class Line:
     def __init__(self) -> None:
         self.said: queue.Queue[tuple[str, bytes] | Exception] = queue.Queue()
         self.names: set[str] = set()
-        self.after: list[str] = []
+        self.handled: list[list[str]] = []
 
-    def subscribe(self, inbox: str, after: str, timeout: float) -> list[tuple[str, str, bytes]]:
+    def subscribe(
+        self, inbox: str, handled: Sequence[str], timeout: float
+    ) -> list[tuple[str, str, bytes]]:
         """Wait for the next word, bounded as the real one is."""
         self.names.add(inbox)
-        self.after.append(after)
+        self.handled.append(list(handled))
         try:
             found = self.said.get(timeout=min(timeout, 0.05))
         except queue.Empty:
             return []
         if isinstance(found, Exception):
             raise found
-        return [(f"{len(self.after)}-0", *found)]
+        return [(f"{len(self.handled)}-0", *found)]
 
 
 @pytest.fixture
@@ -73,13 +75,13 @@ def test_a_receipt(line: Line, inbox: Inbox) -> None:
 
 
 def test_what_was_read_is_not_read_again(line: Line, inbox: Inbox) -> None:
-    """Each look begins after the last entry that was dealt with, and not before."""
+    """Each look deletes what the last one brought, and keeps what it did not."""
     ticket = inbox.expect()
     line.said.put(StoreUnavailable("the answer was lost"))
     line.said.put(("nobody", wire(receipt("x"))))
     line.said.put((ticket.address, wire(receipt("c"))))
     ticket.future.result(5)
-    assert line.after[:4] == ["0-0", "0-0", "2-0", "3-0"][: len(line.after[:4])]
+    assert line.handled[:4] == [[], [], ["2-0"], ["3-0"]][: len(line.handled[:4])]
 
 
 def test_a_list(line: Line, inbox: Inbox) -> None:

@@ -308,6 +308,28 @@ def test_a_list_of_lanes_that_is_lost(rig: Rig) -> None:
     assert len(rig.owned("one")) == 6
 
 
+def test_a_lane_that_is_lost_while_nobody_owns_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is registered again if it holds anything; a retired one does not."""
+    acquire = LeasedLane.acquire
+    free, empty = LANES[0], LANES[1]
+
+    async def refuse(store: LeasedLane) -> bool:
+        return False if store.lane in (free, empty) else await acquire(store)
+
+    monkeypatch.setattr(LeasedLane, "acquire", refuse)
+    rig.world.redis.model.hset(free.key("p", "meta"), "last", 7)
+    rig.announce(*LANES)
+    rig.supervisor("one")
+    rig.until(lambda: len(rig.owned("one")) == 4)
+    listed = rig.world.redis.model.sorted_set(rig.registry.key("lanes"))
+    listed.clear()
+    rig.until(lambda: free.name.encode() in listed, within=3.0)
+    rig.pass_time(5.0)
+    assert set(listed) == {lane.name.encode() for lane in LANES if lane != empty}
+
+
 def test_a_registry_that_cannot_be_read_takes_no_lane_away(
     rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
