@@ -41,6 +41,7 @@ LANE_PARTS = (
     "lease",
     "meta",
     "tombstones",
+    "quarantine",
 )
 
 #: Before the name of a script of the registry.
