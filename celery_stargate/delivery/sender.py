@@ -113,8 +113,13 @@ class Sender:
         await self._settler.until_at_most(0)
         while not (found := await retry.until_available(store.read, 0, 1, 1, mark=False)):
             await shared.watcher.wait(store.log_key, 0, shared.settings.idle_timeout)
-        progress = await retry.until_available(store.progress)
-        return LaneSource(lane, self._settler, self._effects, progress, found[0].number)
+        progress, first = await retry.until_available(store.progress), found[0].number
+        if self._numbers and not progress.own and first > progress.tried:
+            await retry.until_available(store.begin_generation, progress.generation)
+            progress = await retry.until_available(store.progress)
+        # What was sent before this hold is repeated under its own generation, and nothing else.
+        last = progress.tried if self._numbers and not progress.own else None
+        return LaneSource(lane, self._settler, self._effects, progress, first, last)
 
     async def _connect(self, source: LaneSource) -> None:
         """Open a connection, send over it until it ends, and close it."""

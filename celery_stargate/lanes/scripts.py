@@ -42,6 +42,7 @@ LANE_PARTS = (
     "meta",
     "tombstones",
     "quarantine",
+    "reserved",
 )
 
 #: Before the name of a script of the registry.

@@ -87,6 +87,8 @@ class Plan:
     restored: tuple[float, float] | None = None
     #: Whether the workers live on while Redis goes back to its copy.
     owners_survive: bool = False
+    #: Whether callers use contexts again whose calls have ended.
+    reuses: bool = False
 
     @classmethod
     def draw(cls, seed: int, focus: Focus | None = None) -> Plan:
@@ -143,6 +145,8 @@ class Plan:
             plan.owners_survive = rng.random() < 0.5
             return plan
         plan._draw_faults(rng)
+        # A second receipt for one message could be that of the next one with its label.
+        plan.reuses = rng.random() < 0.3 and "receipt twice" not in plan.rates
         return plan
 
     def _follow(self, focus: Focus, rng: random.Random) -> None:

@@ -18,7 +18,7 @@ __all__ = ["UNIT", "Pair", "State"]
 #: moments that a test takes. In ms.
 UNIT = 1_000_000
 
-_HASHES = ("contexts", "outcomes", "meta")
+_HASHES = ("contexts", "outcomes", "meta", "reserved")
 _SORTED_SETS = ("deadlines", "due", "tombstones")
 
 
@@ -31,6 +31,7 @@ class State:
     contexts: dict[bytes, bytes]
     outcomes: dict[bytes, bytes]
     meta: dict[bytes, bytes]
+    reserved: dict[bytes, bytes]
     deadlines: dict[bytes, int]
     due: dict[bytes, int]
     tombstones: dict[bytes, int]

@@ -431,7 +431,8 @@ def test_a_record_of_another_version_is_left_alone(
     deadline = client.zscore(lane.key(prefix, "deadlines"), "new")
     assert deadline is not None
     assert deadline > client.time()[0] * 1000
-    assert contexts_of(owner) == ["new"]
+    assert contexts_of(owner) == []
+    assert owner.store.unreadable == [(1, "newer")]
 
 
 def test_scripts_are_loaded_again_after_they_were_flushed(

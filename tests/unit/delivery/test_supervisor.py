@@ -202,7 +202,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
     if left is not None:
         rig.world.redis.model.hset(lane.key("p", "meta"), "options", left)
     keys = [lane.key("p", part) for part in _PARTS]
-    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "{}"]
+    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "frame"]
     rig.world.redis.model.script("put", keys, message)
     rig.announce(lane)
     rig.supervisor("one")
@@ -211,7 +211,17 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
 
 
 _PARTS = (
-    *("log", "contexts", "deadlines", "outcomes", "due", "lease", "meta", "tombstones"),
+    *(
+        "log",
+        "contexts",
+        "deadlines",
+        "outcomes",
+        "due",
+        "lease",
+        "meta",
+        "tombstones",
+        "quarantine",
+    ),
     "answers:t",
 )
 
