@@ -521,7 +521,8 @@ class _Lane:
             if part in self._outcomes:
                 return [b"part"]
             self._outcomes[part] = json
-            self._log.entries.pop((first + place, 0), None)
+            if first > 0:
+                self._log.entries.pop((first + place, 0), None)
             missing = int(self._outcomes.get(left, count)) - 1
             self._outcomes[left] = b"%d" % missing
             if missing:
@@ -576,7 +577,7 @@ class _Lane:
                 sent = self._number("sent")
                 parts = [
                     self._outcomes.get(_part(context, i) if count > 1 else b"")
-                    or (b"1" if count and first + i <= sent else b"0")
+                    or (b"1" if count and (first < 0 or first + i <= sent) else b"0")
                     for i in range(max(count, 1))
                 ]
                 outcomes = b"[" + b",".join(parts) + b"]"
@@ -594,7 +595,8 @@ class _Lane:
         self._outcomes.pop(_part(context, "left"), None)
         for i in range(count):
             self._outcomes.pop(_part(context, i), None)
-            self._log.entries.pop((first + i, 0), None)
+            if first > 0:
+                self._log.entries.pop((first + i, 0), None)
 
     def due(self, lease: bytes, grace: bytes, count: bytes, offset: bytes) -> list[Any]:
         if not self._holds(lease):

@@ -67,7 +67,7 @@ end
 -- call after another, so a token before its last one is a copy that was held up on its way: what it
 -- recorded may be finished, and nothing is done for it.
 local function answered(token)
-  local by, what, number = string.match(redis.call('GET', ANSWERS) or '', '^([^\n]*)\n(%a+) (%d+)$')
+  local by, what, number = string.match(redis.call('GET', ANSWERS) or '', '^([^\n]*)\n(%a+) (%-?%d+)$')
   if not by then return nil end
   if by == token then return { what, tonumber(number) } end
   local last, call = string.match(by, ':(%d+)$'), string.match(token, ':(%d+)$')

@@ -18,7 +18,7 @@ __all__ = ["UNIT", "Pair", "State"]
 #: moments that a test takes. In ms.
 UNIT = 1_000_000
 
-_HASHES = ("contexts", "outcomes", "meta", "reserved")
+_HASHES = ("contexts", "outcomes", "meta")
 _SORTED_SETS = ("deadlines", "due", "tombstones")
 
 
@@ -110,6 +110,11 @@ class Pair:
             if moved:
                 self._client.zadd(self.key(part), moved)
                 self.model.sorted_set(self.key(part)).update(moved)
+        for room, value in self.state.reserved.items():
+            count, until = value.split()
+            earlier = b"%s %d" % (count, int(until) - ms)
+            self._client.hset(self.key("reserved"), room, earlier)
+            self.model.hset(self.key("reserved"), room, earlier)
         for name, left in self.state.ends.items():
             if left == -1:
                 continue
@@ -143,6 +148,13 @@ class Pair:
             for member, score in scores.items():
                 assert 0 <= score - model[member] <= took, (part, member)
             model.update(scores)
+        reserved = self.model.hash(self.key("reserved"))
+        assert real.reserved.keys() == reserved.keys()
+        for name, value in real.reserved.items():
+            (left, until), (expected, ends) = value.split(), reserved[name].split()
+            assert left == expected
+            assert 0 <= int(until) - int(ends) <= took
+        reserved.update(real.reserved)
         for part in _HASHES:
             assert getattr(real, part) == self.model.hash(self.key(part)), part
         log = self.model.stream(self.key("log"))
@@ -171,6 +183,7 @@ class Pair:
         with self._client.pipeline(transaction=False) as pipeline:
             for part in _HASHES:
                 pipeline.hgetall(self.key(part))
+            pipeline.hgetall(self.key("reserved"))
             for part in _SORTED_SETS:
                 pipeline.zrange(self.key(part), 0, -1, withscores=True)
             pipeline.xrange(self.key("log"))
@@ -183,6 +196,7 @@ class Pair:
                 pipeline.xinfo_stream(self.key("log"))
             found = iter(pipeline.execute())
         hashes: dict[str, Any] = {part: next(found) for part in _HASHES}
+        reserved = next(found)
         sorted_sets: dict[str, Any] = {
             part: {each: int(score) for each, score in next(found)} for part in _SORTED_SETS
         }
@@ -194,6 +208,7 @@ class Pair:
         return State(
             **hashes,
             **sorted_sets,
+            reserved=reserved,
             log=log,
             ends=ends,
             strings=values,
