@@ -199,16 +199,18 @@ class Session:
             if not may_send():
                 await self._changes.until(may_send)
             frames: list[bytes] = []
+            added = 0
             try:
                 for entry in entries:
-                    window.add(entry)
-                    frames.append(entry.frame)
+                    if window.add(entry):
+                        frames.append(entry.frame)
+                    added += 1
             except LabelInFlight:
                 self._barred = True
             self.counters.sent += len(frames)
             if frames:
                 await self._producer.send(*frames)
-            entries = entries[len(frames) :]
+            entries = entries[added:]
             if self._barred:
                 label = entries[0].label
                 await self._changes.until(lambda: label not in window)  # noqa: B023

@@ -66,14 +66,16 @@ class Window:
         enough = count > 0 and 4 * count >= self._max_count and 4 * size >= self._max_bytes
         return (count, size) if enough else (0, 0)
 
-    def add(self, entry: Entry) -> None:
-        """Add a message.
+    def add(self, entry: Entry) -> bool:
+        """Add a message; return False if this very message was added on this connection already.
 
         Raises:
             LabelInFlight: the receipt of another message with its label may still come.
             ValueError: its number is not above the last one's: the lane's order would be lost.
         """
         if entry.label in self._entries or entry.label in self._unheard:
+            if entry.number == self._number_of(entry.label):
+                return False
             raise LabelInFlight(entry.label)
         if self._entries:
             last = self._entries[next(reversed(self._entries))]
@@ -81,6 +83,7 @@ class Window:
                 raise ValueError(f"entry {entry.number} comes after {last.number}")
         self._entries[entry.label] = entry
         self._bytes += len(entry.frame)
+        return True
 
     def remove(self, label: str) -> Entry | None:
         """Remove and return the message whose receipt came; None if none waits for it."""
@@ -108,6 +111,11 @@ class Window:
         self.remove(label)
         self._unheard[label] = number
         return True
+
+    def _number_of(self, label: str) -> int:
+        """Return the number of the message whose receipt may still come under a label."""
+        entry = self._entries.get(label)
+        return self._unheard[label] if entry is None else entry.number
 
     def clear(self) -> None:
         """Forget everything: the connection is over, and no receipt comes any more."""

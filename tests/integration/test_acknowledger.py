@@ -152,7 +152,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             acknowledger.ack(Receipt(context="good", value=7))
             assert good.result(timeout=5).value == 7
             callback = triggered.next()
-            assert (callback["task"], callback["id"]) == ("yes", callback_id("good", "on_ack"))
+            assert (callback["task"], callback["id"]) == ("yes", callback_id("good", "", "on_ack"))
             assert callback["args"][0]["value"] == 7
 
             bad = acknowledger.produce("bad", **both)
@@ -160,7 +160,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             with pytest.raises(ProduceError):
                 bad.result(timeout=5)
             callback = triggered.next()
-            assert (callback["task"], callback["id"]) == ("no", callback_id("bad", "on_error"))
+            assert (callback["task"], callback["id"]) == ("no", callback_id("bad", "", "on_error"))
             assert callback["args"][0]["reason"] == "r"
             assert triggered.none()
 
@@ -394,7 +394,7 @@ class TestLife:
             task = app.tasks["celery_stargate.produce"]
             result = task.delay("x", on_ack=app.signature("yes"))
             callback = triggered.next()
-        assert callback["id"] == callback_id(result.id, "on_ack")
+        assert callback["id"] == callback_id(result.id, "", "on_ack")
         assert broken == []
         assert "will be repeated" in caplog.text
 

@@ -13,6 +13,7 @@ from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.registry import RegistryKeys
+from celery_stargate.lanes.scripts import LANE_PARTS
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.link import LinkBroken
@@ -210,20 +211,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
     assert rig.made["one"][0].max_in_flight == expected
 
 
-_PARTS = (
-    *(
-        "log",
-        "contexts",
-        "deadlines",
-        "outcomes",
-        "due",
-        "lease",
-        "meta",
-        "tombstones",
-        "quarantine",
-    ),
-    "answers:t",
-)
+_PARTS = (*LANE_PARTS, "answers:t")
 
 
 @pytest.mark.parametrize(
