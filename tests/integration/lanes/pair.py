@@ -150,8 +150,8 @@ class Pair:
             model.update(scores)
         reserved = self.model.hash(self.key("reserved"))
         assert real.reserved.keys() == reserved.keys()
-        for name, value in real.reserved.items():
-            (left, until), (expected, ends) = value.split(), reserved[name].split()
+        for room, value in real.reserved.items():
+            (left, until), (expected, ends) = value.split(), reserved[room].split()
             assert left == expected
             assert 0 <= int(until) - int(ends) <= took
         reserved.update(real.reserved)
