@@ -58,7 +58,7 @@ class InvalidMessage(StargateError, ValueError):
 
 
 class LaneFull(StargateError):
-    """The lane's backlog is at ``stargate_max_backlog``: nothing was recorded; try later."""
+    """The lane has no room below ``stargate_max_backlog``: nothing of the call was recorded."""
 
     def __init__(self, lane: str, backlog: int, limit: int) -> None:
         super().__init__(lane, backlog, limit)
@@ -74,20 +74,29 @@ class LaneFull(StargateError):
 
 
 class ContextInUse(StargateError):
-    """The context is pending already: choose another id, or wait for that one."""
+    """The context is pending, or ended a short time ago: choose another id, or wait for that one.
+
+    With ``stargate_delivery="effectively_once"`` it stays in use for ``stargate_once_window`` after
+    its end, so that a repeated call does not send its message again.
+    """
 
     def __init__(self, context: str) -> None:
         super().__init__(context)
         self.context = context
 
     def __str__(self) -> str:
-        return f"context {self.context!r} is pending already; use an id of its own for each context"
+        return (
+            f"context {self.context!r} is pending already, or ended within stargate_once_window; "
+            "use an id of its own for each context"
+        )
 
 
 class StoreUnavailable(StargateError, OperationalError):
     """Redis did not answer in time: it is not known whether the message was recorded.
 
-    A call again with the same ``task_id`` records it once at most.
+    Call again with the same ``task_id``. With ``stargate_delivery="effectively_once"`` the message is
+    recorded once, if you do so within ``stargate_once_window`` after its end. With
+    ``"at_least_once"`` it is recorded again if it has its outcome by then.
     """
 
 

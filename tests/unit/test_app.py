@@ -44,12 +44,13 @@ class Answering(NotedLanes):
         self.stargate = stargate
         self.outcomes = outcomes
 
-    def put(self, *args: Any, **options: Any) -> None:
+    def put(self, *args: Any, **options: Any) -> int:
         """Note it, and release who waits."""
-        super().put(*args, **options)
+        first = super().put(*args, **options)
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
             self.stargate.runtime.inbox.deliver(record.inbox, Settled(record, self.outcomes).call)
+        return first
 
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
@@ -218,7 +219,7 @@ def test_past_the_deadline_the_caller_settles_it() -> None:
     with pytest.raises(ProduceTimeout) as caught:
         stargate.produce("a", context="c", timeout=0.05)
     assert caught.value.status == "unknown"
-    assert lanes.finished == ["c"]
+    assert lanes.finished == [("c", 0)]
 
 
 # Calls that do not wait.
@@ -308,7 +309,7 @@ def test_many_past_their_deadline() -> None:
         stargate.produce_many(["a", "b"], timeout=0.05)
     assert caught.value.context == lanes.puts[1].record.context
     assert [each.get("entry_id") for each in caught.value.failure["outcomes"]] == [7, None]
-    assert lanes.finished[0] == lanes.puts[1].record.context
+    assert lanes.finished[0] == (lanes.puts[1].record.context, 0)
 
 
 def test_many_with_a_callback() -> None:
