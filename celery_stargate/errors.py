@@ -94,8 +94,8 @@ class ContextInUse(StargateError):
 class StoreUnavailable(StargateError, OperationalError):
     """Redis did not answer in time: it is not known whether the message was recorded.
 
-    Call again with the same ``task_id``. With ``stargate_delivery="effectively_once"`` the message is
-    recorded once, if you do so within ``stargate_once_window`` after its end. With
+    Call again with the same ``task_id``. With ``stargate_delivery="effectively_once"`` the message
+    is recorded once, if you do so within ``stargate_once_window`` after its end. With
     ``"at_least_once"`` it is recorded again if it has its outcome by then.
     """
 

@@ -297,7 +297,8 @@ class _Lane:
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
             self._log.add((first + i, 0), *_entry(mark, frame), *named, *place)
         self._use(max_backlog, len(frames))
-        self._prune()
+        if int(tombstone):
+            self._prune()
         return self._answer(token, b"new", first, remember)
 
     def put_many(
@@ -330,7 +331,8 @@ class _Lane:
             self._deadlines[context] = self._now + int(timeout)
             self._log.add((number, 0), *_entry(mark, frame))
         self._use(max_backlog, len(quads))
-        self._prune()
+        if int(tombstone):
+            self._prune()
         return self._answer(token, b"new", first, remember)
 
     def _answered(self, token: bytes) -> list[Any] | None:

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -54,6 +55,8 @@ class Answering(NotedLanes):
 
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
+        if options["max_backlog"]:
+            self.reserve(Counter(lane for lane, *_ in puts), options["max_backlog"])
         for lane, record, frame in puts:
             super().put(lane, record, [("", frame)], **options)
         for (_, record, _), outcome in reversed(list(zip(puts, self.outcomes, strict=False))):
@@ -371,7 +374,10 @@ def test_many_record_what_one_by_one_would(canvas: str) -> None:
         [(label, frame)] = put.messages
         assert label == "", "it stands in the frame"
         lane = put.lane if b'"key":' in frame else None
-        record = msgspec.structs.replace(put.record, context="", inbox=put.record.inbox and "")
+        assert len(put.record.incarnation) == (16 if canvas != "none" else 0)
+        record = msgspec.structs.replace(
+            put.record, context="", inbox=put.record.inbox and "", incarnation=""
+        )
         kept = [_ID.sub("id", str(each)) for each in (record, frame)]
         return lane, *kept, put.options["timeout"], put.options["options"]
 

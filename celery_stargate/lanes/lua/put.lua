@@ -55,5 +55,5 @@ for i = 0, first > 0 and count - 1 or -1 do
   redis.call('XADD', LOG, string.format('%.0f-0', first + i), unpack(fields))
 end
 if not max_backlog then use_reservation(ARGV[5], count) end
-prune_tombstones(now)
+if tombstone > 0 then prune_tombstones(now) end
 return answer(token, 'new', first, remember)

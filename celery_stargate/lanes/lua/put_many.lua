@@ -37,5 +37,5 @@ end
 redis.call('HSET', CONTEXTS, unpack(records))
 redis.call('ZADD', DEADLINES, unpack(deadlines))
 if not max_backlog then use_reservation(ARGV[3], (#ARGV - 5) / 4) end
-prune_tombstones(now)
+if tombstone ~= '0' then prune_tombstones(now) end
 return answer(token, 'new', first, remember)

@@ -111,8 +111,8 @@ class Pair:
                 self._client.zadd(self.key(part), moved)
                 self.model.sorted_set(self.key(part)).update(moved)
         for room, value in self.state.reserved.items():
-            count, until = value.split()
-            earlier = b"%s %d" % (count, int(until) - ms)
+            count, ends = value.split()
+            earlier = b"%s %d" % (count, int(ends) - ms)
             self._client.hset(self.key("reserved"), room, earlier)
             self.model.hset(self.key("reserved"), room, earlier)
         for name, left in self.state.ends.items():
