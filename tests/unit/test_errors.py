@@ -39,8 +39,10 @@ EACH: list[tuple[StargateError, str]] = [
     ),
     (
         ContextInUse("c"),
-        "context 'c' is pending already, or ended within stargate_once_window; use an id of its own "
-        "for each context",
+        (
+            "context 'c' is pending already, or ended within stargate_once_window; "
+            "use an id of its own for each context"
+        ),
     ),
     (StoreUnavailable("Redis does not answer"), "Redis does not answer"),
     (

@@ -170,8 +170,8 @@ class Pair:
         there = self.model.keys()
         assert real.ends.keys() == there.keys()
         assert all(value == there[name] for name, value in real.strings.items())
-        for name, left in real.ends.items():
-            assert abs(left - self.model.pttl(name)) < UNIT // 2, name
+        for key, ms in real.ends.items():
+            assert abs(ms - self.model.pttl(key)) < UNIT // 2, key
 
     def _is_string(self, name: str) -> bool:
         return name == self.key("lease") or ":answers:" in name or ":result:" in name
