@@ -23,7 +23,7 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Record, encode_record
+from celery_stargate.lanes.record import Record, Settled, encode_record
 from celery_stargate.model.frame import encode_frame
 from tests.servers.redis import RedisServer
 
@@ -100,7 +100,7 @@ class _Full:
             raise BenchmarkError("the lane has an owner already")
 
     def _memory(self) -> int:
-        # What a repeated put would need is gone after a minute.
+        # What a repeated put would need is gone after a while.
         for keys in _batches(list(self.client.scan_iter("*:answers:*", count=1000))):
             self.client.delete(*keys)
         return int(self.client.info("memory")["used_memory"])
@@ -113,7 +113,7 @@ class _Full:
             "read", lambda: entries.extend(self.do(self.store.read(0, _SAMPLE, 1 << 30, mark=True)))
         )
         outcomes = [
-            (each.context, -1, Receipt(context=each.context, topic=self.lane.topic, ledger_id=1))
+            (each, Receipt(context=each.context, topic=self.lane.topic, ledger_id=1))
             for each in entries
         ]
 
@@ -123,7 +123,8 @@ class _Full:
 
         def finish() -> None:
             for batch in _batches(entries, 100):
-                self.do(self.store.finish([each.context for each in batch]))
+                done = [Settled(Record(each.context), (), each.first) for each in batch]
+                self.do(self.store.finish(done))
 
         self._timed("settle", settle)
         self._timed("finish", finish)
@@ -181,8 +182,10 @@ def measure_idle(site: Site, config: Config, lanes: int, samples: int) -> Idle:
     for number in range(lanes):
         lane = Lane(config.topic(f"idle-{number}"))
         callers.put(lane, Record("c"), [("c", b"{}")], timeout=60.0)
-        callers.settle(lane, Receipt(context="c", topic=lane.topic))
-        callers.finish(lane, ["c"])
+        _, settled = callers.settle(lane, Receipt(context="c", topic=lane.topic))
+        if settled is None:
+            raise BenchmarkError("a context that was put just now cannot be settled")
+        callers.finish(lane, [settled])
     callers.close()
     worker = site.worker("idle", "-P", "solo", config=config)
     with worker.awake(), Redis.from_url(config.redis_url) as client:

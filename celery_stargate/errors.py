@@ -61,7 +61,7 @@ class InvalidMessage(StargateError, ValueError):
 
 
 class LaneFull(StargateError):
-    """The lane already holds ``stargate_max_backlog`` messages. Nothing was recorded; retry later.
+    """The lane has no room below ``stargate_max_backlog``. Nothing was recorded; retry later.
 
     Arguments:
         lane: the lane's name.
@@ -83,20 +83,29 @@ class LaneFull(StargateError):
 
 
 class ContextInUse(StargateError):
-    """Another call with the same context is still pending. Use another id, or wait for it."""
+    """The context is pending, or ended a short time ago: use another id, or wait for that one.
+
+    With ``stargate_delivery="effectively_once"`` it stays in use for ``stargate_once_window`` after
+    its end, so that a repeated call does not send its message again.
+    """
 
     def __init__(self, context: str) -> None:
         super().__init__(context)
         self.context = context
 
     def __str__(self) -> str:
-        return f"context {self.context!r} is already pending; use a different id for each context"
+        return (
+            f"context {self.context!r} is already pending, or ended within stargate_once_window; "
+            "use a different id for each context"
+        )
 
 
 class StoreUnavailable(StargateError, OperationalError):
     """Redis did not answer in time, so it is unknown whether the message was recorded.
 
-    Call again with the same ``task_id``: the message is then recorded at most once.
+    Call again with the same ``task_id``. With ``stargate_delivery="effectively_once"`` the message
+    is recorded once, if you do so within ``stargate_once_window`` after its end. With
+    ``"at_least_once"`` it is recorded again if it has its outcome by then.
     """
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 
-from celery_stargate.calls.prepare import CallOptions
+from celery_stargate.calls.prepare import CallOptions, new_incarnation
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
-from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.record import Record, done_of
 from celery_stargate.lanes.wire import SettleWord
 from celery_stargate.model.context import check_context
 from celery_stargate.model.outcome import Outcome, Receipt
@@ -57,7 +57,11 @@ class Contexts:
             )
         )
         record = Record(
-            context, on_ack=callbacks.on_ack, on_error=callbacks.on_error, inbox=ticket.address
+            context,
+            on_ack=callbacks.on_ack,
+            on_error=callbacks.on_error,
+            inbox=ticket.address,
+            incarnation=new_incarnation(callbacks),
         )
         try:
             runtime.outbox.put(CONTEXTS_LANE, record, (), timeout=seconds, exclusive=True)
@@ -79,7 +83,7 @@ class Contexts:
         for lane in self._candidates(outcome):
             word, settled = outbox.settle(lane, outcome)
             if settled is not None:
-                outbox.finish(lane, self._effects.run([settled]))
+                outbox.finish(lane, done_of([settled], self._effects.run([settled])))
                 return True
             if word is not SettleWord.LATE:
                 break

@@ -68,6 +68,7 @@ class ProducerGiven(TypedDict, total=False):
     max_in_flight: int
     max_in_flight_bytes: int
     max_backlog: int
+    once_window: Timeout
     delivery: Literal["at_least_once", "effectively_once"]
     lanes: int
     partitions: int

@@ -88,7 +88,6 @@ def produce_many(
     if not calls:
         return []
     runtime.require_owner()
-    runtime.recorder.require_room(*calls)
     contexts = [call.context for call in calls]
     if options.callbacks:
         records = (call.record(callbacks()) for call in calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from celery_stargate.model.topic import Topic
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Call", "CallOptions", "Part", "Preparation", "prepare"]
+__all__ = ["Call", "CallOptions", "Part", "Preparation", "new_incarnation", "prepare"]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -75,6 +76,7 @@ class Call(msgspec.Struct, frozen=True):
             on_ack=callbacks.on_ack,
             on_error=callbacks.on_error,
             inbox=inbox,
+            incarnation=new_incarnation(callbacks),
         )
 
 
@@ -115,6 +117,11 @@ class CallOptions:
         """
         seconds = self.seconds(call.options.delivery_timeout)
         return seconds if expires is None else min(seconds, until(expires, app))
+
+
+def new_incarnation(callbacks: Callbacks) -> str:
+    """Return what tells a call from others with the same context; empty without callbacks."""
+    return uuid.uuid4().hex[:16] if callbacks else ""
 
 
 class Preparation:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery_stargate.calls.prepare import Call
-from celery_stargate.errors import LaneFull
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.options import ProducerOptions
@@ -54,6 +53,7 @@ class Recorder:
             StoreUnavailable: Redis did not answer in bounded time.
         """
         home, *others = call.lanes
+        tombstone, limit = max(tombstone, _once_window(call)), call.options.max_backlog
         common: dict[str, Any] = {"tombstone": tombstone, "options": self._differing(call)}
         if not others:
             self._outbox.put(
@@ -61,15 +61,16 @@ class Recorder:
                 record,
                 [("", part.frame) for part in call.parts],
                 timeout=timeout,
-                max_backlog=call.options.max_backlog,
+                max_backlog=limit,
                 exclusive=exclusive,
                 **common,
             )
             return
         # The list spans lanes. Its context holds a place for each message; each message is a
         # context of its own, whose outcome settles one place.
-        self.require_room(call)
-        self._outbox.put(
+        counts = Counter(part.lane for part in call.parts)
+        room = self._outbox.reserve(counts, limit) if limit else 0
+        first = self._outbox.put(
             home,
             record,
             [("", b"")] * len(call.parts),
@@ -77,9 +78,14 @@ class Recorder:
             exclusive=exclusive,
             **common,
         )
+        if not first:
+            # A repeat of a call that has its outcome: its messages are not sent again.
+            return
         for place, part in enumerate(call.parts):
-            child = Record(part.label, parent=(home.name, call.context, place))
-            self._outbox.put(part.lane, child, [("", part.frame)], timeout=timeout, **common)
+            parent = home.name, call.context, place
+            child = Record(part.label, parent=parent, parent_first=first)
+            given: Any = {"timeout": timeout, "max_backlog": room, **common}
+            self._outbox.put(part.lane, child, [("", part.frame)], **given)
 
     def put_many(self, calls: Sequence[Call], records: Iterable[Record], timeout: float) -> None:
         """Record calls of one message each, in their order.
@@ -90,6 +96,7 @@ class Recorder:
             timeout: seconds until the deadline of each.
 
         Raises:
+            LaneFull: a lane would hold more messages than it may; nothing was recorded.
             StoreUnavailable: Redis did not answer in bounded time; the text says how many are
                 recorded.
         """
@@ -97,24 +104,20 @@ class Recorder:
             (call.parts[0].lane, record, call.parts[0].frame)
             for call, record in zip(calls, records, strict=True)
         ]
-        self._outbox.put_many(puts, timeout=timeout, options=self._differing(calls[0]))
-
-    def require_room(self, *calls: Call) -> None:
-        """Check that the lanes have room for all messages of calls to one topic.
-
-        Raises:
-            LaneFull: a lane would hold more messages than it may.
-            StoreUnavailable: Redis did not answer in bounded time.
-        """
-        limit = calls[0].options.max_backlog
-        if not limit:
-            return
-        counts = Counter(part.lane for call in calls for part in call.parts)
-        for lane, count in counts.items():
-            backlog = self._outbox.backlog(lane)
-            if backlog + count > limit:
-                raise LaneFull(lane.name, backlog, limit)
+        self._outbox.put_many(
+            puts,
+            timeout=timeout,
+            max_backlog=calls[0].options.max_backlog,
+            tombstone=_once_window(calls[0]),
+            options=self._differing(calls[0]),
+        )
 
     def _differing(self, call: Call) -> dict[str, Any]:
         """Return the options that a worker which does not know the topic must be told."""
         return {} if call.options is self._usual else call.options.differing(self._usual)
+
+
+def _once_window(call: Call) -> float:
+    """Return for how many seconds a call is known after its end, so that it is recorded once."""
+    options = call.options
+    return options.once_window if options.delivery == "effectively_once" else 0.0

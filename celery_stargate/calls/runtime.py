@@ -18,7 +18,7 @@ from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.connections import Connections, find_redis_url
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Settled
+from celery_stargate.lanes.record import Settled, done_of
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.log import logger
 from celery_stargate.support.per_process import PerProcess
@@ -198,8 +198,8 @@ class Runtime:
         """
         try:
             for lane in lanes:
-                done = self.effects.run(self.outbox.expire(lane))
-                if done:
+                overdue = self.outbox.expire(lane)
+                if done := done_of(overdue, self.effects.run(overdue)):
                     self.outbox.finish(lane, done)
         except StoreUnavailable as error:
             logger.warning("%s; what is overdue is settled later", error)

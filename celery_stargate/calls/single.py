@@ -8,7 +8,7 @@ from typing import Any
 
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
-from celery_stargate.calls.prepare import Call, CallOptions, prepare
+from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import is_done
 from celery_stargate.effects.callbacks import trigger
@@ -150,7 +150,9 @@ def _publish_directly(
             "stargate_redis_url"
         )
     endpoint = Endpoint.of(runtime.settings)
-    outcomes = CallOutcomes(call.context, call.is_list, publish(endpoint, call, seconds))
+    published = publish(endpoint, call, seconds)
+    incarnation = new_incarnation(callbacks)
+    outcomes = CallOutcomes(call.context, call.is_list, published, incarnation)
     callback = callbacks.on_error if outcomes.failed else callbacks.on_ack
     trigger(runtime.app, outcomes, callback)
     return outcomes.answer()

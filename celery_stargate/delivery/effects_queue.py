@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.owned import OwnedLane
-from celery_stargate.lanes.record import Settled
+from celery_stargate.lanes.record import Settled, done_of
 from celery_stargate.model.entry import label_of
 
 __all__ = ["EffectsQueue"]
@@ -28,22 +28,24 @@ class EffectsQueue:
         self._lane = lane
         self._in_flight = in_flight
         self._queue: asyncio.Queue[Settled] = asyncio.Queue()
-        #: Contexts that are queued or being done.
-        self._contexts: set[str] = set()
+        #: Contexts that are queued or being done, each with its first number.
+        self._known: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
-        return len(self._contexts)
+        return len(self._known)
 
     def add(self, settled: Iterable[Settled]) -> None:
         """Queue contexts; one that is here already is left out."""
         for each in settled:
-            context = each.record.context
-            if context not in self._contexts:
-                self._contexts.add(context)
+            context, first = each.identity
+            if each.identity not in self._known:
+                self._known.add(each.identity)
                 self._queue.put_nowait(each)
             count = len(each.outcomes)
             places = range(count) if count > 1 else (-1,)
-            self._in_flight.forget(label_of(context, place) for place in places)
+            self._in_flight.forget(
+                (label_of(context, place), first + max(place, 0)) for place in places
+            )
 
     async def run(self) -> None:
         """Do the effects of what is queued, until cancelled.
@@ -58,11 +60,12 @@ class EffectsQueue:
             done = await self.perform(batch)
             if done:
                 await self._lane.retry.until_available(self._lane.store.finish, done)
-            self._contexts.difference_update(each.record.context for each in batch)
+            self._known.difference_update(each.identity for each in batch)
             self._lane.changes.notify()
 
-    async def perform(self, settled: Sequence[Settled]) -> list[str]:
+    async def perform(self, settled: Sequence[Settled]) -> list[Settled]:
         """Do the effects of some contexts in the thread; return those that are done."""
         services = self._lane.shared.services
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(services.executor, services.effects.run, settled)
+        names = await loop.run_in_executor(services.executor, services.effects.run, settled)
+        return done_of(settled, names)

@@ -51,15 +51,18 @@ class InFlight:
     def closed(self) -> None:
         """Forget the session and what had no receipt: the next session reads that again."""
         self._session = None
-        for entry in self.window:
-            self.window.remove(entry.label)
+        self.window.clear()
 
     def recheck_lease(self) -> None:
         """Let the session ask again whether it may send."""
         if self._session is not None:
             self._session.recheck()
 
-    def forget(self, labels: Iterable[str]) -> None:
-        """Stop waiting for the receipts of messages that have their outcomes."""
+    def forget(self, messages: Iterable[tuple[str, int]]) -> None:
+        """Stop waiting for the receipts of messages that have their outcomes.
+
+        Arguments:
+            messages: label and number of each.
+        """
         if self._session is not None:
-            self._session.forget(labels)
+            self._session.forget(messages)

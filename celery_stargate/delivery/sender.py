@@ -123,9 +123,14 @@ class Sender:
                 await self._leave_to_newer(self._log.newer)
             else:
                 await self._log.wait(0, settings.idle_timeout)
-        progress = await lane.retry.until_available(lane.store.progress)
-        first = found[0].number
-        return LaneSource(lane, self._settler, self._effects, self._log, progress, first)
+        store, retry = lane.store, lane.retry
+        progress, first = await retry.until_available(store.progress), found[0].number
+        if self._numbers and not progress.own and first > progress.tried:
+            await retry.until_available(store.begin_generation, progress.generation)
+            progress = await retry.until_available(store.progress)
+        # What was sent before this hold is repeated under its own generation, and nothing else.
+        last = progress.tried if self._numbers and not progress.own else None
+        return LaneSource(lane, self._settler, self._effects, self._log, progress, first, last)
 
     async def _leave_to_newer(self, reason: NewerRecord) -> None:
         """Raise, when the effects are done and deadlines had their time to be applied."""

@@ -55,26 +55,27 @@ class Settler:
         self._in_flight = in_flight
         self._effects = effects
         self._outcomes: list[tuple[Entry, Outcome]] = []
-        self._labels: set[str] = set()
+        #: The numbers of their messages.
+        self._numbers: set[int] = set()
         self._given = asyncio.Event()
         #: Whether Redis refused to store results in the step that settles.
         self._results_later = False
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._numbers)
 
-    def __contains__(self, label: str) -> bool:
-        return label in self._labels
+    def __contains__(self, number: int) -> bool:
+        return number in self._numbers
 
     def give(self, entry: Entry, outcome: Outcome) -> None:
         """Take the outcome of a message."""
         self._outcomes.append((entry, outcome))
-        self._labels.add(entry.label)
+        self._numbers.add(entry.number)
         self._given.set()
 
     async def until_at_most(self, count: int) -> None:
         """Wait until Redis knows all outcomes but so many."""
-        await self._lane.changes.until(lambda: len(self._labels) <= count)
+        await self._lane.changes.until(lambda: len(self._numbers) <= count)
 
     async def run(self) -> None:
         """Settle what is given, until cancelled.
@@ -92,7 +93,7 @@ class Settler:
                 batch = self._outcomes[:_BATCH]
                 answer = await self._settle(batch)
                 del self._outcomes[: len(batch)]
-                self._labels.difference_update([entry.label for entry, _ in batch])
+                self._numbers.difference_update([entry.number for entry, _ in batch])
                 self._count_late(answer.late)
                 self._effects.add(answer.settled)
                 self._lane.changes.notify()
@@ -101,16 +102,15 @@ class Settler:
 
     async def hand_in(self) -> None:
         """Settle what is here without the lease: a receipt counts whoever brings it."""
-        triples = [(entry.context, entry.place, outcome) for entry, outcome in self._outcomes]
         store = self._lane.store
         try:
-            settled, _, _ = await store.settle(triples, uuid.uuid4().hex)
+            settled, _, _ = await store.settle(self._outcomes, uuid.uuid4().hex)
             await store.finish(await self._effects.perform(settled))
         except UNAVAILABLE as error:
             logger.warning(
                 "lane %s: its next owner has to get %d outcomes again: %s",
                 self._lane.name,
-                len(triples),
+                len(self._outcomes),
                 error,
             )
 
@@ -145,14 +145,14 @@ class Settler:
         self, ways: Sequence[Decision], batch: Sequence[tuple[Entry, Outcome]]
     ) -> _Settlement:
         """Settle some outcomes, each in the way that :meth:`Effects.at_once` says."""
-        fire_and_forget, results, triples = [], [], []
+        fire_and_forget, results, given = [], [], []
         for (entry, outcome), way in zip(batch, ways, strict=True):
             if way is Remaining.FULL:
-                triples.append((entry.context, entry.place, outcome))
+                given.append((entry, outcome))
             elif way is Remaining.NOTHING:
-                fire_and_forget.append(entry.label)
+                fire_and_forget.append(entry)
             else:
-                results.append((entry.label, way))
+                results.append((entry, way))
         settled: Sequence[Settled] = ()
         late, fenced = 0, False
         store, retry = self._lane.store, self._lane.retry
@@ -161,8 +161,8 @@ class Settler:
             late, fenced = await retry.until_available(
                 store.complete, fire_and_forget, results, token
             )
-        if triples:
+        if given:
             token = uuid.uuid4().hex
-            settled, more, lost = await retry.until_available(store.settle, triples, token)
+            settled, more, lost = await retry.until_available(store.settle, given, token)
             late, fenced = late + more, fenced or lost
         return _Settlement(settled, late, fenced)

@@ -28,6 +28,7 @@ class LaneSource:
         log: reads the lane's log.
         progress: how far the lane's messages had come before this session.
         first: the number of the first message to send.
+        last: the number of the last one; None for no bound.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class LaneSource:
         log: LogReader,
         progress: Progress,
         first: int,
+        last: int | None = None,
     ) -> None:
         self._lane = lane
         self._settler = settler
@@ -48,6 +50,7 @@ class LaneSource:
         #: The highest number that may have been sent, by this session or before it.
         self.sent = progress.sent
         self._after = first - 1
+        self._last = last
         #: Whether the log may hold more than was read.
         self._more = True
         #: Whether Pulsar is to know the lane's numbers: then the session ends at a gap.
@@ -78,6 +81,10 @@ class LaneSource:
             await changes.until(self._effects_keep_up)
             if machine.state is not State.READY:
                 continue
+            if self._last is not None:
+                if self._after >= self._last:
+                    return ()
+                count = min(count, self._last - self._after)
             if not self._more:
                 if not await self._wait_for_put():
                     return ()
@@ -158,7 +165,7 @@ class LaneSource:
         revoked = self._lane.shared.services.revoked
         if entry.number <= self.progress.sent or not revoked(entry.context):
             return False
-        if entry.label not in self._settler:
+        if entry.number not in self._settler:
             failure = Failure(
                 context=entry.context,
                 topic=self._lane.store.lane.topic,

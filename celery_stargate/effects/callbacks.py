@@ -25,16 +25,17 @@ __all__ = ["callback_id", "trigger", "trigger_together"]
 _NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
 
 
-def callback_id(context: str, option: str) -> str:
-    """Return a callback's task id, which is always the same for a context and an option.
+def callback_id(context: str, incarnation: str, option: str) -> str:
+    """Return a callback's task id, which is always the same for a call and an option.
 
     Callbacks are published at least once; this id allows to make them idempotent.
 
     Arguments:
         context: the id of the call.
+        incarnation: tells the call from others with the same context.
         option: ``on_ack`` or ``on_error``.
     """
-    return str(uuid.uuid5(_NAMESPACE, f"{option}:{context}"))
+    return str(uuid.uuid5(_NAMESPACE, f"{option}:{context}:{incarnation}"))
 
 
 def trigger(app: Celery, call: CallOutcomes, callback: str | None) -> None:
@@ -110,7 +111,7 @@ def _publish(call: CallOutcomes, callback: Any, **options: Any) -> None:
             # The caller may have frozen an id. Groups, chains and chords were frozen when the
             # context was recorded.
             option = "on_error" if call.failed else "on_ack"
-            options["task_id"] = callback_id(call.context, option)
+            options["task_id"] = callback_id(call.context, call.incarnation, option)
         if _is_short(call) and not (
             callback["args"] or callback["immutable"] or "argsrepr" in given
         ):

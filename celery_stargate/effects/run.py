@@ -194,12 +194,13 @@ class Effects:
         outcome = settled.failure if settled.failed else settled.outcomes[0]
         lanes = self._require_lanes()
         of_list = msgspec.structs.replace(outcome, context=context)
-        _, whole = lanes.settle(lane, of_list, place=place, anyone=True)
+        first = settled.record.parent_first
+        _, whole = lanes.settle(lane, of_list, place=place, anyone=True, first=first)
         if whole is not None:
             self._store(whole)
             self._here.batch.flush()
             self._announce(whole)
-            lanes.finish(lane, [context])
+            lanes.finish(lane, [whole])
 
     def _require_lanes(self) -> Outbox:
         if self._lanes is None:

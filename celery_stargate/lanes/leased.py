@@ -55,6 +55,9 @@ class Progress:
     tried: int
     #: Part of the producer's name, by which Pulsar knows the lane's sequence ids.
     generation: str
+    #: Whether this hold of the lease began the generation. Only then may new messages be sent under
+    #: it: Redis may have come back without its tail before, and give numbers again.
+    own: bool
 
 
 # One method for each script; that makes more than 15.
@@ -83,6 +86,8 @@ class LeasedLane:
         self._lease = ""
         #: The highest number that was marked as perhaps sent, by us or before; Redis must know it.
         self._known = 0
+        #: The generation that this hold works under; Redis must know it. Empty: not read yet.
+        self._generation = ""
         #: Number and reason (:class:`Unreadable`) of what the last read left out.
         self.unreadable: list[tuple[int, str]] = []
 
@@ -97,6 +102,7 @@ class LeasedLane:
         if reply[0] == 0:
             return False
         self._lease = f"{self._owner}:{reply[1]}"
+        self._generation = bytes(reply[2] or b"").decode()
         return True
 
     async def release(self) -> None:
@@ -158,7 +164,8 @@ class LeasedLane:
         self.unreadable = []
         while True:
             word, *fields = await self._run(
-                "read", self._lease, after, count, size, int(mark), int(gapless), self._known
+                *("read", self._lease, after, count, size, int(mark), int(gapless)),
+                *(self._known, self._generation),
             )
             check_lease(word)
             if not fields:
@@ -191,12 +198,15 @@ class LeasedLane:
 
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""
-        stored: Any = await self._redis.hmget(self._meta_key, "sent", "tried", "generation")
-        sent, tried, generation = stored
-        found = Progress(int(sent or 0), int(tried or 0), (generation or b"").decode())
-        if found.sent < self._known:
+        names = ("sent", "tried", "generation", "begun_by")
+        stored: Any = await self._redis.hmget(self._meta_key, *names)
+        sent, tried, generation, begun_by = stored
+        name, hold = (generation or b"").decode(), self._lease.rpartition(":")[2]
+        own = (begun_by or b"").decode() == hold
+        found = Progress(int(sent or 0), int(tried or 0), name, own)
+        if found.sent < self._known or self._generation not in ("", name):
             raise StoreRolledBack
-        self._known = found.sent
+        self._known, self._generation = found.sent, name
         return found
 
     async def begin_generation(self, ended: str) -> str:
@@ -207,35 +217,42 @@ class LeasedLane:
         """
         word, *rest = await self._run("generation", self._lease, ended, uuid.uuid4().hex)
         check_lease(word)
-        return bytes(rest[0]).decode()
+        self._generation = bytes(rest[0]).decode()
+        return self._generation
 
-    async def settle(self, outcomes: Sequence[tuple[str, int, Outcome]], token: str) -> SettleReply:
-        """Give contexts their outcomes.
+    async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
+        """Give messages their outcomes.
 
         Arguments:
-            outcomes: context, place in its list (-1 for none) and outcome, of each message.
+            outcomes: each message with its outcome. The context of a message is known by its name
+                and number: another one of the same name gets nothing.
             token: of this call; a repeat with the same token gets the same answer.
         """
         arguments: list[Argument] = []
-        for context, place, outcome in outcomes:
+        for entry, outcome in outcomes:
             kind = "error" if isinstance(outcome, Failure) else "ok"
-            arguments += (context, place, encode_outcome(outcome), kind)
+            arguments += (entry.context, entry.first, entry.place, encode_outcome(outcome), kind)
         reply = await self._run("settle", self._lease, token, GRACE_MS, *arguments)
         return read_settle(reply, self.lane)
 
     async def complete(
-        self, fire_and_forget: Sequence[str], results: Sequence[tuple[str, ResultRow]], token: str
+        self,
+        fire_and_forget: Sequence[Entry],
+        results: Sequence[tuple[Entry, ResultRow]],
+        token: str,
     ) -> CompleteReply:
         """Settle contexts by a receipt, store their result rows if they have any, and forget them.
 
         Arguments:
-            fire_and_forget: the contexts without a row.
-            results: the contexts with a row, which this step stores and publishes.
+            fire_and_forget: the messages of those without a row.
+            results: the messages of those with a row, which this step stores and publishes.
             token: as in :meth:`settle`.
         """
-        contexts = [*fire_and_forget, *(context for context, _ in results)]
+        entries = [*fire_and_forget, *(entry for entry, _ in results)]
         keys = [row.key for _, row in results]
-        arguments: list[Argument] = [self._lease, token, len(contexts), *contexts]
+        arguments: list[Argument] = [self._lease, token, len(entries)]
+        arguments += [entry.label for entry in entries]
+        arguments += [entry.number for entry in entries]
         for _, row in results:
             arguments += (row.value, row.expires)
         return read_complete(await self._run("complete", *arguments, keys=keys))
@@ -254,9 +271,12 @@ class LeasedLane:
         check_lease(word)
         return list(decode_triples(rest, self.lane))
 
-    async def finish(self, contexts: Iterable[str]) -> None:
+    async def finish(self, done: Iterable[Settled]) -> None:
         """Forget contexts whose effects are done."""
-        await self._run("finish", *contexts)
+        arguments: list[Argument] = []
+        for each in done:
+            arguments += each.identity
+        await self._run("finish", *arguments)
 
     async def _run(self, name: str, *arguments: Argument, keys: Sequence[str] = ()) -> Any:
         return await self._scripts.run(name, [*self._keys, *keys], arguments)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -26,8 +28,9 @@ from celery_stargate.model.outcome import Failure, Outcome
 
 __all__ = ["Outbox"]
 
-#: How long, in ms, a repeated put gets the first answer; redis-py stops retrying far sooner.
-ANSWER_MS = 60_000
+#: How long, in ms, a repeated put gets the first answer, and a copy of an earlier put of the same
+#: caller, which was held up in the network, does nothing.
+ANSWER_MS = 900_000
 #: How long, in ms, whoever settled has for the effects before another process does them.
 GRACE_MS = 15_000
 #: How many overdue contexts one call settles at most.
@@ -36,6 +39,8 @@ _EXPIRE_COUNT = 100
 _PIPELINE_COUNT, _PIPELINE_BYTES = 500, 4 << 20
 #: The same for one script in it; a script must not occupy Redis for long.
 _SCRIPT_COUNT, _SCRIPT_BYTES = 100, 1 << 20
+#: How long, in ms, room that a call reserved in a lane is kept for it.
+RESERVED_MS = 60_000
 
 _Put = TypeVar("_Put", bound=tuple[Any, ...])
 
@@ -72,26 +77,32 @@ class Outbox:
         messages: Sequence[tuple[str, bytes]],
         *,
         timeout: float,
-        max_backlog: int = 0,
+        max_backlog: int | str = 0,
         tombstone: float = 0.0,
         options: Mapping[str, object] | None = None,
         exclusive: bool = False,
-    ) -> None:
+    ) -> int:
         """Record a context and its messages in a lane, once.
 
         Arguments:
             messages: label and frame of each; none for a context without a message. An empty label
                 means the one in the frame. An empty frame means a message in another lane.
             timeout: seconds until its deadline.
-            max_backlog: how many messages the lane may hold; 0 for any number.
+            max_backlog: how many messages the lane may hold, 0 for any number; or the name of the
+                room that :meth:`reserve` reserved for it.
             tombstone: seconds for which the context is known after its end, so that a repeated put
                 does nothing.
             options: producer options for a worker whose settings do not have this topic.
             exclusive: raise an error for a context that is there already.
 
+        Returns:
+            The context's first number, which tells it from another of the same name; 0 if it was
+            recorded before, and is pending no more.
+
         Raises:
             LaneFull: the lane holds ``max_backlog`` messages.
-            ContextInUse: the context is there, and ``exclusive`` was set.
+            ContextInUse: the context is there, or was within ``tombstone``, and ``exclusive`` was
+                set.
             StoreUnavailable: Redis did not answer within about 15 s.
         """
         arguments: list[Argument] = [
@@ -112,35 +123,44 @@ class Outbox:
                 # The lane is new, or Redis lost it and its announcement.
                 self.registry.announce(lane, options, again=True)
         if word is PutWord.FULL:
-            raise LaneFull(lane.name, number, max_backlog)
+            raise LaneFull(lane.name, number, int(max_backlog))
         if word is PutWord.KNOWN and exclusive:
             raise ContextInUse(record.context)
+        return number
 
     def put_many(
         self,
         puts: Sequence[tuple[Lane, Record, bytes]],
         *,
         timeout: float,
+        max_backlog: int = 0,
+        tombstone: float = 0.0,
         options: Mapping[str, object] | None = None,
     ) -> None:
         """Record many contexts, each with one message, in order.
 
         They go in pipelines of bounded size. Each script in one has its own token, so a pipeline
-        whose reply was lost is safe to repeat.
+        whose reply was lost is safe to repeat. Where the lanes are bounded, room for all of them is
+        reserved first, so that all are recorded or none.
 
         Arguments:
             puts: lane, record and frame of each. The context of each must be new.
             timeout: seconds until the deadline of each.
-            options: as in :meth:`put`.
+            max_backlog: how many messages a lane may hold; 0 for any number.
+            tombstone, options: as in :meth:`put`.
 
         Raises:
+            LaneFull: a lane would hold more; nothing was recorded.
             StoreUnavailable: Redis did not answer within about 15 s; the text says how many
                 messages are certainly recorded.
         """
         recorded = 0
+        lanes = Counter(lane for lane, _, _ in puts)
+        room = self.reserve(lanes, max_backlog) if max_backlog else 0
+        times = _milliseconds(timeout), round(tombstone * 1000)
         for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:
-                self._put_chunk(chunk, _milliseconds(timeout), options)
+                self._put_chunk(chunk, times, room, options)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"{error}; the first {recorded} of {len(puts)} messages are recorded and will "
@@ -148,14 +168,49 @@ class Outbox:
                 ) from error
             recorded += len(chunk)
 
+    def reserve(self, counts: Mapping[Lane, int], max_backlog: int) -> str:
+        """Reserve room for messages that a call is about to put, in all their lanes or in none.
+
+        Room that is not used is free again after a minute.
+
+        Arguments:
+            counts: how many messages go into each lane.
+            max_backlog: how many messages a lane may hold.
+
+        Returns:
+            The name of the room, for :meth:`put`.
+
+        Raises:
+            LaneFull: a lane has no room; nothing is reserved.
+            StoreUnavailable: Redis did not answer within about 15 s.
+        """
+        name = uuid.uuid4().hex
+        reserved: list[Lane] = []
+        for lane, count in counts.items():
+            there_is, held = self._reserve(lane, name, count, max_backlog)
+            if not there_is:
+                for other in reserved:
+                    self._reserve(other, name, 0, max_backlog)
+                raise LaneFull(lane.name, held, max_backlog)
+            reserved.append(lane)
+        return f"room:{name}"
+
     def settle(
-        self, lane: Lane, outcome: Outcome, *, place: int = -1, anyone: bool = False
+        self,
+        lane: Lane,
+        outcome: Outcome,
+        *,
+        place: int = -1,
+        anyone: bool = False,
+        first: int | None = None,
     ) -> SettleAnswer:
         """Give a context its outcome, from a process that does not own the lane.
 
         Arguments:
             place: the message's place in a list; -1 for the whole context.
             anyone: let a failure count as a receipt does.
+            first: the context's first number, so that another of the same name gets nothing; None
+                for the one that is there.
 
         Raises:
             StoreUnavailable: Redis did not answer within about 15 s.
@@ -165,7 +220,8 @@ class Outbox:
         kind = "foreign" if isinstance(outcome, Failure) and not anyone else "ok"
         encoded = encode_outcome(outcome)
         with store_errors(), self._callers.lend() as [caller]:
-            given: list[Argument] = [outcome.context, place, encoded, kind]
+            number = "" if first is None else first
+            given: list[Argument] = [outcome.context, number, place, encoded, kind]
             _, answer = self._run("settle", lane, caller, ["", caller.token(), GRACE_MS, *given])
         return read_answer(answer, outcome.topic)
 
@@ -179,14 +235,15 @@ class Outbox:
             reply = self._run("expire", lane, caller, [GRACE_MS, _EXPIRE_COUNT, context])
         return list(decode_triples(reply, lane))
 
-    def finish(self, lane: Lane, contexts: Iterable[str]) -> None:
+    def finish(self, lane: Lane, done: Iterable[Settled]) -> None:
         """Forget contexts whose effects are done.
 
         Raises:
             StoreUnavailable: Redis did not answer within about 15 s.
         """
         with store_errors(), self._callers.lend() as [caller]:
-            self._run("finish", lane, caller, list(contexts))
+            identities = [part for each in done for part in each.identity]
+            self._run("finish", lane, caller, identities)
 
     def backlog(self, lane: Lane) -> int:
         """Return how many messages a lane holds.
@@ -204,10 +261,11 @@ class Outbox:
     def _put_chunk(
         self,
         chunk: Sequence[tuple[Lane, Record, bytes]],
-        timeout: int,
+        times: tuple[int, int],
+        room: int | str,
         options: Mapping[str, object] | None,
     ) -> None:
-        with store_errors(), self._script_puts(chunk, timeout) as (lanes, runs):
+        with store_errors(), self._script_puts(chunk, times, room) as (lanes, runs):
             for lane in dict.fromkeys(lanes):
                 self.registry.announce(lane, options)
             replies = self._scripts.run_many("put_many", runs)
@@ -220,7 +278,7 @@ class Outbox:
 
     @contextmanager
     def _script_puts(
-        self, chunk: Sequence[tuple[Lane, Record, bytes]], timeout: int
+        self, chunk: Sequence[tuple[Lane, Record, bytes]], times: tuple[int, int], room: int | str
     ) -> Iterator[tuple[list[Lane], list[Run]]]:
         """Split puts into runs of ``put_many``: the lane of each, and its keys and arguments."""
         groups: dict[Lane, list[tuple[Record, bytes]]] = {}
@@ -234,12 +292,20 @@ class Outbox:
         with self._callers.lend(len(parts)) as callers:
             runs: list[Run] = []
             for (lane, part), caller in zip(parts, callers, strict=True):
-                arguments: list[Argument] = [caller.token(), timeout, ANSWER_MS]
+                timeout, tombstone = times
+                arguments: list[Argument] = [caller.token(), timeout, room, tombstone, ANSWER_MS]
                 for record, frame in part:
                     arguments += (record.context, encode_record(record))
                     arguments += (record.follow_up_code, frame)
                 runs.append((lane_keys(self._prefix, lane, caller.name), arguments))
             yield [lane for lane, _ in parts], runs
+
+    def _reserve(self, lane: Lane, name: str, count: int, max_backlog: int) -> tuple[bool, int]:
+        """Reserve room in a lane, or give it back; return whether there is any, and the backlog."""
+        given: list[Argument] = [f"room:{name}", count, max_backlog, RESERVED_MS]
+        with store_errors(), self._callers.lend() as [caller]:
+            there_is, held = self._run("reserve", lane, caller, given)
+        return bool(there_is), int(held)
 
     def _run(self, name: str, lane: Lane, caller: Caller, arguments: Sequence[Argument]) -> Any:
         return self._scripts.run(name, lane_keys(self._prefix, lane, caller.name), arguments)

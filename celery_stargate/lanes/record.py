@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "Settled",
     "decode_settled",
     "decode_triples",
+    "done_of",
     "encode_outcome",
     "encode_record",
     "report_undecodable",
@@ -47,6 +49,12 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     inbox: str | None = None
     #: For a message of a list that spans lanes: the list's lane, its context, and the place in it.
     parent: tuple[str, str, int] | None = None
+    #: The first number of that context (see ``common.lua``), which tells it from a later one of the
+    #: same name; None where it was recorded without it.
+    parent_first: int | None = None
+    #: What tells this call from another with the same context, in the ids of its callbacks. Only a
+    #: call with callbacks has one.
+    incarnation: str = ""
 
     @property
     def follow_up(self) -> FollowUp:
@@ -98,11 +106,19 @@ class Settled(msgspec.Struct, frozen=True):
 
     record: Record
     outcomes: tuple[Outcome, ...]
+    #: The context's first number, which tells it from another of the same name.
+    first: int = 0
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """The context and its first number, as the scripts take them."""
+        return self.record.context, self.first
 
     @property
     def call(self) -> CallOutcomes:
         """The outcomes without the record: all that a waiting process gets."""
-        return CallOutcomes(self.record.context, self.record.is_list, self.outcomes)
+        record = self.record
+        return CallOutcomes(record.context, record.is_list, self.outcomes, record.incarnation)
 
     @property
     def callback(self) -> str | None:
@@ -140,13 +156,26 @@ def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled
     if not separator or not head.startswith(b"1 "):
         raise ValueError(f"a record of an unknown version: {head[:20]!r}")
     try:
+        first = int(head.split()[1])
         record = _decoder.decode(body)
         parts = _outcomes.decode(outcomes)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, IndexError, RecursionError) as error:
         raise ValueError(f"a damaged record: {error}") from None
     if not parts:
         raise ValueError("a damaged record: it has no outcome")
-    return Settled(record, tuple(_named(record.context, topic, parts)))
+    return Settled(record, tuple(_named(record.context, topic, parts)), first)
+
+
+def done_of(settled: Sequence[Settled], names: Iterable[str]) -> list[Settled]:
+    """Return the contexts whose effects are done.
+
+    Arguments:
+        settled: the contexts whose effects were to be done.
+        names: those that are done, by their names. Where only some of one name are, none of them
+            counts: the effects are repeated, and not left out.
+    """
+    done, asked = Counter(names), Counter(each.record.context for each in settled)
+    return [each for each in settled if done[each.record.context] == asked[each.record.context]]
 
 
 def _named(

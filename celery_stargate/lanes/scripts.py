@@ -43,6 +43,7 @@ LANE_PARTS = (
     "meta",
     "tombstones",
     "quarantine",
+    "reserved",
 )
 
 #: Before the name of a script of the registry.

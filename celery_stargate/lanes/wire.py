@@ -108,7 +108,7 @@ class PutWord(StrEnum):
     """What ``put`` did."""
 
     NEW = "new"  #: it recorded the context
-    KNOWN = "known"  #: nothing: the context is there, or was a short time ago
+    KNOWN = "known"  #: nothing: the context is pending, has its outcome, or had it a short time ago
     FULL = "full"  #: nothing: the lane has as many messages as it may have
 
 
@@ -116,7 +116,8 @@ class PutReply(NamedTuple):
     """The reply of ``put`` and ``put_many``."""
 
     word: PutWord
-    #: The first message's number (0: none is in this lane); for ``FULL`` the length of the backlog.
+    #: The context's first number; for ``FULL`` the length of the backlog, for ``KNOWN`` 0 if the
+    #: context is pending no more.
     number: int
 
 

@@ -36,6 +36,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     task: str = PRODUCE
 
     @property
+    def first(self) -> int:
+        """The number of the first message of its context, which tells the context from others."""
+        return self.number - self.place if self.place > 0 else self.number
+
+    @property
     def context(self) -> str:
         """The id of the message's call."""
         return self.label if self.place < 0 else self.label.removesuffix(f"\t{self.place}")

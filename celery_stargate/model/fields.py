@@ -237,6 +237,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "max_in_flight": Setting(_whole(1, 100_000), of_topic=True),
     "max_in_flight_bytes": Setting(_whole(1), of_topic=True),
     "max_backlog": Setting(_whole(0), of_topic=True),
+    "once_window": Setting(_seconds(0), of_topic=True),
     "lease": Setting(_seconds(0.5)),
     "drain_timeout": Setting(_seconds(0)),
     "idle_timeout": Setting(_seconds(1)),

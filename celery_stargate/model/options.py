@@ -36,6 +36,8 @@ class ProducerOptions:
     max_in_flight: int = 1000
     max_in_flight_bytes: int = 32 * 1024 * 1024
     max_backlog: int = 0
+    #: How long a call is known after its end, where each is to be recorded once.
+    once_window: float = 900.0
     delivery: Literal["at_least_once", "effectively_once"] = "at_least_once"
     lanes: int = 1
     #: How many partitions the topic has, if each gets its own lane.

@@ -22,6 +22,8 @@ class CallOutcomes(msgspec.Struct, frozen=True):
     is_list: bool
     #: One for each message, in order; at least one.
     outcomes: tuple[Outcome, ...]
+    #: What tells this call from another with the same context, in the ids of its callbacks.
+    incarnation: str = ""
 
     @property
     def failed(self) -> bool:

@@ -242,7 +242,7 @@ class Actions:
         status = settled.failure.status if settled.failed else "stored"
         if not done:
             return Change(settled.record.context, Changed.FAILED, status)
-        self._outbox.finish(lane, done)
+        self._outbox.finish(lane, [settled])
         return Change(settled.record.context, Changed.DONE, status)
 
 
@@ -258,7 +258,7 @@ def _arguments(
     arguments: list[str | int | bytes] = []
     for place, outcome in enumerate(outcomes):
         where = place if record.count > 1 else -1
-        arguments += (context, where, encode_outcome(outcome), "ok")
+        arguments += (context, record.first, where, encode_outcome(outcome), "ok")
     return arguments
 
 

@@ -19,7 +19,7 @@ _outcomes = msgspec.json.Decoder(list[Receipt | Failure | int])
 class StoredRecord(msgspec.Struct, frozen=True):
     """A record with its head, as ``common.lua`` describes it."""
 
-    #: The lane's number of its first message; 0 if it has none in this lane.
+    #: The lane's number of its first message; negative if it has none in this lane.
     first: int
     #: How many messages it has.
     count: int

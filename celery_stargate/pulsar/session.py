@@ -22,7 +22,7 @@ from celery_stargate.pulsar.sequence import (
     SequenceMismatch,
 )
 from celery_stargate.pulsar.verdicts import ends_producer
-from celery_stargate.pulsar.window import Window
+from celery_stargate.pulsar.window import LabelInFlight, Window
 from celery_stargate.support.cancel import cancel_all
 from celery_stargate.support.changes import Changes
 from celery_stargate.support.log import logger
@@ -123,6 +123,8 @@ class Session:
         self._alignment = Alignment()
         self._changes = Changes()
         self._misaligned = asyncio.Event()
+        #: Whether a message waits for the receipt of another one with its label.
+        self._barred = False
         self.counters = counters or Counters()
 
     async def run(self) -> None:
@@ -165,15 +167,19 @@ class Session:
         """Ask again whether messages may be sent."""
         self._changes.notify()
 
-    def forget(self, labels: Iterable[str]) -> None:
-        """Stop waiting for the receipts of messages that have their outcomes otherwise."""
-        for label in labels:
-            if (entry := self._window.remove(label)) is not None:
-                self._alignment.unheard(entry.number)
+    def forget(self, messages: Iterable[tuple[str, int]]) -> None:
+        """Stop waiting for the receipts of messages that have their outcomes otherwise.
+
+        Arguments:
+            messages: label and number of each.
+        """
+        for label, number in messages:
+            if self._window.forget(label, number):
+                self._alignment.unheard(number)
         self._changes.notify()
 
     async def _send(self) -> None:
-        window, send, may_send = self._window, self._producer.send, self._rules.may_send
+        window = self._window
         while True:
             count, size = self._room()
             if not count:
@@ -183,15 +189,7 @@ class Session:
             if not entries:
                 break
             for some in _writes(entries):
-                if self._alignment.lost:
-                    # They would get other messages' numbers. _align() ends this when nothing is in
-                    # flight any more.
-                    await asyncio.get_running_loop().create_future()
-                if not may_send():
-                    await self._changes.until(may_send)
-                frames = [entry.frame for entry in some if window.add(entry)]
-                self.counters.sent += len(frames)
-                await send(*frames)
+                await self._write(some)
         await self._changes.until(lambda: not len(window))
 
     def _room(self) -> tuple[int, int]:
@@ -200,13 +198,41 @@ class Session:
         limit = self._rules.limit()
         return count if limit is None else max(0, min(count, limit - len(self._window))), size
 
+    async def _write(self, entries: Sequence[Entry]) -> None:
+        """Send messages; one whose label is in flight waits for the other's receipt."""
+        window, may_send = self._window, self._rules.may_send
+        while entries:
+            if self._alignment.lost:
+                # They would get other messages' numbers. _align() ends this when nothing is in
+                # flight any more.
+                await asyncio.get_running_loop().create_future()
+            if not may_send():
+                await self._changes.until(may_send)
+            frames: list[bytes] = []
+            added = 0
+            try:
+                for entry in entries:
+                    if window.add(entry):
+                        frames.append(entry.frame)
+                    added += 1
+            except LabelInFlight:
+                self._barred = True
+            self.counters.sent += len(frames)
+            if frames:
+                await self._producer.send(*frames)
+            entries = entries[added:]
+            if self._barred:
+                label = entries[0].label
+                await self._changes.until(lambda: label not in window)  # noqa: B023
+                self._barred = False
+
     async def _watch(self) -> None:
         """Find a receipt that is missing while the connection looks alive."""
         timeout = self._rules.receipt_timeout
         while True:
             oldest = self._window.oldest
             await asyncio.sleep(timeout)
-            if oldest is not None and oldest in self._window:
+            if oldest is not None and oldest == self._window.oldest:
                 raise LinkBroken(f"no receipt for a message in {timeout:g} s", Blame.NONE)
 
     async def _align(self) -> None:
@@ -228,7 +254,7 @@ class Session:
             if self._alignment.lost:
                 self._misaligned.set()
                 self._changes.notify()
-            elif self._window.room[0]:
+            elif self._barred or self._window.room[0]:
                 self._changes.notify()
             if len(self._window) >= _COALESCE_ABOVE:
                 self._producer.rest(_COALESCE_DELAY)
@@ -240,6 +266,7 @@ class Session:
             raise self._unreadable(reason, Blame.UNREADABLE)
         entry = self._window.remove(reply.context)
         if entry is None:
+            # Its outcome came otherwise, as by its deadline; or nothing was sent under this label.
             self.counters.unmatched += 1
             logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
             return

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 from celery_stargate.model.entry import Entry
 
-__all__ = ["Window"]
+__all__ = ["LabelInFlight", "Window"]
+
+
+class LabelInFlight(ValueError):
+    """A message cannot be sent yet: the receipt of another with its label may still come."""
 
 
 class Window:
@@ -26,6 +30,9 @@ class Window:
         # A dict keeps the order of its insertions, and entries are added in the lane's order.
         self._entries: dict[str, Entry] = {}
         self._bytes = 0
+        #: Labels and numbers of messages that have their outcome otherwise, while their receipt on
+        #: this connection is to come. A later message with the label would get it.
+        self._unheard: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -35,12 +42,17 @@ class Window:
         return iter(list(self._entries.values()))
 
     def __contains__(self, label: str) -> bool:
-        return label in self._entries
+        """Whether the receipt of a message with this label may still come."""
+        return label in self._entries or label in self._unheard
 
     @property
-    def oldest(self) -> str | None:
-        """The label of the message that has waited longest; None if none is in flight."""
-        return next(iter(self._entries), None)
+    def oldest(self) -> int | None:
+        """The number of a message that has waited long for its receipt; None if none is to come."""
+        first = next(iter(self._entries.values()), None)
+        unheard = next(iter(self._unheard.values()), None)
+        if first is None or unheard is None:
+            return unheard if first is None else first.number
+        return min(first.number, unheard)
 
     @property
     def room(self) -> tuple[int, int]:
@@ -55,13 +67,16 @@ class Window:
         return (count, size) if enough else (0, 0)
 
     def add(self, entry: Entry) -> bool:
-        """Add a message; return False if its label is in flight already.
+        """Add a message; return False if this very message was added on this connection already.
 
         Raises:
+            LabelInFlight: the receipt of another message with its label may still come.
             ValueError: its number is not above the last one's: the lane's order would be lost.
         """
-        if entry.label in self._entries:
-            return False
+        if entry.label in self._entries or entry.label in self._unheard:
+            if entry.number == self._number_of(entry.label):
+                return False
+            raise LabelInFlight(entry.label)
         if self._entries:
             last = self._entries[next(reversed(self._entries))]
             if entry.number <= last.number:
@@ -71,8 +86,39 @@ class Window:
         return True
 
     def remove(self, label: str) -> Entry | None:
-        """Remove and return a message that has its outcome; None if it is not in flight."""
+        """Remove and return the message whose receipt came; None if none waits for it."""
         entry = self._entries.pop(label, None)
         if entry is not None:
             self._bytes -= len(entry.frame)
+        elif self._unheard:
+            self._unheard.pop(label, None)
         return entry
+
+    def forget(self, label: str, number: int) -> bool:
+        """Stop waiting for the receipt of a message that has its outcome otherwise.
+
+        Arguments:
+            label: of the message.
+            number: of the message; another one with this label stays.
+
+        Returns:
+            Whether it was in flight. Until its receipt comes, or :meth:`clear` is called, no other
+            message with its label can be added.
+        """
+        entry = self._entries.get(label)
+        if entry is None or entry.number != number:
+            return False
+        self.remove(label)
+        self._unheard[label] = number
+        return True
+
+    def _number_of(self, label: str) -> int:
+        """Return the number of the message whose receipt may still come under a label."""
+        entry = self._entries.get(label)
+        return self._unheard[label] if entry is None else entry.number
+
+    def clear(self) -> None:
+        """Forget everything: the connection is over, and no receipt comes any more."""
+        self._entries.clear()
+        self._unheard.clear()
+        self._bytes = 0

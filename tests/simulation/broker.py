@@ -37,6 +37,8 @@ _PERMANENT = f"{_CLIENT}NotAllowedException: never"
 
 class _Frame(msgspec.Struct):
     context: str
+    #: What the ledger knows the message by: contexts are used again. A receipt has none.
+    payload: str = ""
 
 
 _decode = msgspec.json.Decoder(_Frame).decode
@@ -179,6 +181,8 @@ class _Link:
         #: The frames that have no reply at the client: label, and place among them all.
         self._in_flight: dict[str, int] = {}
         self._frames = 0
+        #: What Pulsar echoes for each message.
+        self._contexts: dict[str, str] = {}
         self._up_at = self._down_at = 0.0
 
     # The client's side.
@@ -261,7 +265,9 @@ class _Link:
         world = self._world
         if not self._open or self._silent or world.over:
             return
-        label = _decode(frame).context
+        sent = _decode(frame)
+        label = sent.payload
+        self._contexts[label] = sent.context
         if self._failing:
             self._refuse(label, permanent=False)
             return
@@ -321,8 +327,13 @@ class _Link:
             self.number += 1
         self._broker.ledger.refused.add(label)
         if self._first_failed is None:
-            self._first_failed = self._in_flight.get(label, 0)
-        said = {"result": f"send-error:{kind}", "errorMsg": text, "errorCode": 0, "context": label}
+            self._first_failed = self._in_flight.get(self._contexts[label], 0)
+        said = {
+            "result": f"send-error:{kind}",
+            "errorMsg": text,
+            "errorCode": 0,
+            "context": self._contexts[label],
+        }
         self._reply(msgspec.json.encode(said))
 
     def _store(self, label: str) -> bytes:
@@ -342,7 +353,8 @@ class _Link:
             message_id = MessageId(7, len(topic.messages)).encode()
             topic.messages.append(Stored(label, self.name, number))
         self._world.note(f"{self.name}: {label!r} is {number}: {message_id}")
-        said = {"result": "ok", "messageId": message_id, "context": label, "errorCode": 0}
+        context = self._contexts[label]
+        said = {"result": "ok", "messageId": message_id, "context": context, "errorCode": 0}
         return msgspec.json.encode(said)
 
     def _pass_on(self, label: str) -> str:

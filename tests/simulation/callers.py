@@ -12,7 +12,13 @@ from redis.exceptions import RedisError
 
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
-from celery_stargate.lanes.record import Record, decode_triples, encode_outcome, encode_record
+from celery_stargate.lanes.record import (
+    Record,
+    decode_triples,
+    done_of,
+    encode_outcome,
+    encode_record,
+)
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
 from celery_stargate.model.entry import label_of
@@ -81,9 +87,12 @@ class Caller:
         lane = Lane(str(topic), self._random.randrange(options.lane_count))
         place = topic if options.partitions is None else topic.partition(lane.index)
         labels = [label_of(name, i if count > 1 else -1) for i in range(count)]
-        context = Context(name, lane.name, str(place), labels, timeout)
+        reused = self._plan.reuses and count == 1 and drawn() < 0.5
+        used = f"{self._process.name}.again{lane.index}" if reused else name
+        context = Context(name, used, lane.name, str(place), labels, timeout)
         self._ledger.attempted(context)
-        again = drawn() < 0.5
+        again = not reused and drawn() < 0.5
+        tombstone = _TOMBSTONE_MS if again or self._plan.effectively_once else 0
         # For some only failures matter, for some only the result.
         chance = zlib.crc32(name.encode()) % 4
         quiet = count == 1 and not again and chance in (0, 2)
@@ -91,27 +100,31 @@ class Caller:
         while True:
             try:
                 if quiet:
-                    await self._put_quiet(lane, context)
+                    known = await self._put_quiet(lane, context, tombstone)
                 else:
-                    await self._put(lane, context, _TOMBSTONE_MS if again else 0, mark)
+                    known = await self._put(lane, context, tombstone, mark)
             except RedisError:
                 if not again:
                     return
                 await asyncio.sleep(0.5)
             else:
                 break
+        if known and reused:
+            # An earlier call of this context is pending, or is remembered: nothing was recorded.
+            return
         context.accepted = self._world.loop.now
         if drawn() < 0.1:
             self._process.start(self._see_to_deadline(lane, context))
 
     async def _put(
         self, lane: Lane, context: Context, tombstone: int, mark: FollowUp = FollowUp.MORE
-    ) -> None:
+    ) -> bool:
+        """Put a context; return whether it was known."""
         await self._announce(lane)
-        record = Record(context.name, is_list=len(context.labels) > 1)
+        record = Record(context.context, is_list=len(context.labels) > 1, incarnation=context.name)
         arguments: list[Any] = [
             f"{self._process.name}:{next(self._tokens)}",
-            context.name,
+            context.context,
             encode_record(record),
             round(context.timeout * 1000),
             0,
@@ -119,26 +132,30 @@ class Caller:
             ANSWER_MS,
             mark.value,
         ]
-        for label in context.labels:
-            arguments += ("", _frame(label))
+        for place, label in enumerate(context.labels):
+            echoed = label_of(context.context, place if len(context.labels) > 1 else -1)
+            arguments += ("", _frame(label, echoed))
         what, number = await self._lane_call("put", lane, arguments)
         if what == b"new" and number == 1:
             self._announced.pop(lane, None)
             await self._announce(lane)
+        return bool(what == b"known")
 
-    async def _put_quiet(self, lane: Lane, context: Context) -> None:
+    async def _put_quiet(self, lane: Lane, context: Context, tombstone: int) -> bool:
         """Put as `put_many` does what nothing follows."""
         await self._announce(lane)
         arguments: list[Any] = [
             f"{self._process.name}:{next(self._tokens)}",
             round(context.timeout * 1000),
-            ANSWER_MS,
-            *(context.name, encode_record(Record(context.name)), "q", _frame(context.name)),
+            *(0, tombstone, ANSWER_MS, context.context),
+            encode_record(Record(context.context, incarnation=context.name)),
+            *("q", _frame(context.name, context.context)),
         ]
-        _, number = await self._lane_call("put_many", lane, arguments)
+        what, number = await self._lane_call("put_many", lane, arguments)
         if number == 1:
             self._announced.pop(lane, None)
             await self._announce(lane)
+        return bool(what == b"known")
 
     async def _announce(self, lane: Lane) -> None:
         # As `lanes/caller.py`, and `RETIRE_AFTER` beside it: far more often than lanes retire.
@@ -162,7 +179,7 @@ class Caller:
     async def _await_somebody(self, name: str, timeout: float) -> None:
         """Record a context without a message, which another process acknowledges."""
         lane = Lane(CONTEXTS)
-        context = Context(name, lane.name, None, [], timeout)
+        context = Context(name, name, lane.name, None, [], timeout)
         self._ledger.attempted(context)
         try:
             await self._put(lane, context, _TOMBSTONE_MS)
@@ -175,7 +192,7 @@ class Caller:
         await asyncio.sleep(3.0 * self._random.random())
         outcome = encode_outcome(Receipt(context=context.name))
         token = f"{self._process.name}:{next(self._tokens)}"
-        arguments = ["", token, GRACE_MS, context.name, -1, outcome, "ok"]
+        arguments = ["", token, GRACE_MS, context.context, "", -1, outcome, "ok"]
         while True:
             try:
                 answer = (await self._lane_call("settle", lane, arguments))[1]
@@ -183,7 +200,7 @@ class Caller:
             except RedisError:
                 await asyncio.sleep(0.5)
         if answer[0] == b"due":
-            await self._do_effects(lane, [context.name.encode(), answer[1], answer[2]])
+            await self._do_effects(lane, [context.context.encode(), answer[1], answer[2]])
 
     async def _see_to_deadline(self, lane: Lane, context: Context) -> None:
         """Settle it when it is overdue: there may be no owner that does it."""
@@ -191,19 +208,22 @@ class Caller:
             return
         await asyncio.sleep(context.timeout)
         try:
-            found = await self._lane_call("expire", lane, [GRACE_MS, 100, context.name])
+            found = await self._lane_call("expire", lane, [GRACE_MS, 100, context.context])
             await self._do_effects(lane, found)
         except RedisError:
             self._world.note(f"{self._process.name}: {context.name} is left to the owner")
 
     async def _do_effects(self, lane: Lane, found: list[bytes]) -> None:
-        done = self._effects.run(decode_triples(found, lane))
+        settled = list(decode_triples(found, lane))
+        done = done_of(settled, self._effects.run(settled))
         if done:
+            identities: list[Any] = [part for each in done for part in each.identity]
             try:
-                await self._lane_call("finish", lane, done)
+                await self._lane_call("finish", lane, identities)
             except RedisError:
-                self._world.note(f"{self._process.name}: {done} are left to the owner")
+                self._world.note(f"{self._process.name}: {identities} are left to the owner")
 
 
-def _frame(label: str) -> bytes:
-    return b'{"payload":"eA==","context":"%s"}' % label.replace("\t", "\\t").encode()
+def _frame(label: str, context: str) -> bytes:
+    escaped = [each.replace("\t", "\\t").encode() for each in (label, context)]
+    return b'{"payload":"%s","context":"%s"}' % tuple(escaped)

@@ -101,7 +101,7 @@ def _outcome(world: World, context: Context, copies: Counter[str]) -> Iterator[s
         yield f"P3: {name} was told {[each.outcomes for each in told]}"
     failed = any(isinstance(each, Failure) for each in outcomes)
     callbacks = {each.callback for each in told}
-    if callbacks != {callback_id(name, "on_error" if failed else "on_ack")}:
+    if callbacks != {callback_id(context.context, name, "on_error" if failed else "on_ack")}:
         yield f"P4: the callbacks of {name} have the ids {callbacks}"
     if len(outcomes) not in (len(context.labels), 1):
         yield f"P3: {name} has {len(outcomes)} outcomes"

@@ -22,6 +22,7 @@ from celery_stargate.delivery.suspicion import Suspicion
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.pulsar import judge as judge_module
 from celery_stargate.pulsar import session as session_module
+from celery_stargate.pulsar.window import Window
 from tests.simulation import effects as effects_module
 from tests.simulation.plan import Focus
 from tests.simulation.redis_model import _Lane
@@ -127,13 +128,70 @@ def _replay_off() -> Iterator[None]:
         yield
 
 
+_lease = vars(_Lane)["lease"]
+
+
+def _one_generation(lane: Any, owner: bytes, ttl: bytes, generation: bytes) -> Any:
+    """Take the lease, and go on under the generation that is there."""
+    meta = lane._meta  # noqa: SLF001
+    before = {name: meta[name] for name in (b"generation", b"tried") if name in meta}
+    reply = _lease(lane, owner, ttl, generation)
+    if before:
+        meta.update(before)
+        meta[b"begun_by"] = meta[b"fencing_token"]
+    return [*reply[:2], meta.get(b"generation"), *reply[3:]]
+
+
+def _by_context_alone(lane: Any, context: bytes, number: bytes) -> bool:
+    return context in lane._contexts  # noqa: SLF001
+
+
+def _repeats_alone(lane: Any, token: bytes) -> list[Any] | None:
+    """Know a repeat of the last put, and no copy of an earlier one."""
+    stored = lane._redis.get(lane._answers_key) or b""  # noqa: SLF001
+    by, _, said = stored.partition(b"\n")
+    return [said.split()[0], int(said.split()[1])] if said and by == token else None
+
+
+@contextmanager
+def _late_copies_on() -> Iterator[None]:
+    with (
+        replaced(_Lane, "_answered", _repeats_alone),
+        mock.patch.object(_Lane, "_buried", lambda lane, context: False),
+    ):
+        yield
+
+
+_add = vars(Window)["add"]
+
+
+def _add_at_once(window: Any, entry: Any) -> Any:
+    """Do not wait for the receipt of another message with the label: leave the new one out."""
+    return entry.label not in window._entries and _put_in(window, entry)  # noqa: SLF001
+
+
+def _put_in(window: Any, entry: Any) -> Any:
+    window._unheard.pop(entry.label, None)  # noqa: SLF001
+    return _add(window, entry)
+
+
+@contextmanager
+def _numbers_believed() -> Iterator[None]:
+    with (
+        replaced(session_module, "judge", _believe),
+        # By itself it keeps the numbers apart, too.
+        replaced(_Lane, "lease", _one_generation),
+    ):
+        yield
+
+
 class _Counting:
     """Another id each time."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, context: str, option: str) -> str:
+    def __call__(self, context: str, incarnation: str, option: str) -> str:
         self.count += 1
         return f"{option}:{context}:{self.count}"
 
@@ -150,9 +208,41 @@ CONTROLS: Mapping[str, Control] = {
         Focus(effectively_once=True, rates={"cut before the receipt": 0.1}, timed=("revoked",)),
     ),
     "generation": Control(
-        partial(replaced, session_module, "judge", _believe),
+        _numbers_believed,
         "P1",
         Focus(effectively_once=True, restored=True),
+    ),
+    "a generation for each hold": Control(
+        partial(replaced, _Lane, "lease", _one_generation),
+        "P1",
+        Focus(
+            effectively_once=True,
+            restored=True,
+            rates={"receipt lost": 0.3, "cut before the receipt": 0.2},
+        ),
+        seeds=400,
+    ),
+    "the number beside the context": Control(
+        partial(replaced, _Lane, "_is_meant", _by_context_alone),
+        "P",
+        Focus(
+            effectively_once=False,
+            reuses=True,
+            rates={"receipt late": 0.2, "pause at a step": 0.02, "command late": 0.05},
+        ),
+        seeds=400,
+    ),
+    "waiting for the receipt of the label": Control(
+        partial(replaced, Window, "add", _add_at_once),
+        "P",
+        Focus(effectively_once=False, reuses=True, rates={"receipt late": 0.4}),
+        seeds=400,
+    ),
+    "copies that come late": Control(
+        _late_copies_on,
+        "P6",
+        Focus(rates={"command late": 0.1}),
+        seeds=400,
     ),
     "fencing token check": Control(
         partial(replaced, _Lane, "_holds", lambda lane, lease: True),

@@ -12,7 +12,7 @@ from celery_stargate.lanes.record import Settled, encode_outcome
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
 from celery_stargate.model.outcome import Outcome, Receipt
-from tests.simulation.ledger import Ledger, Told
+from tests.simulation.ledger import Ledger, Told, name_in
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.redis_server import World
 
@@ -36,7 +36,7 @@ class SimulatedEffects:
                 how = Remaining.NOTHING
             elif isinstance(outcome, Receipt) and entry.follow_up is FollowUp.RESULT:
                 value = encode_outcome(outcome).decode()
-                how = ResultRow(f"result:{entry.context}", value, 0)
+                how = ResultRow(f"result:{name_in(entry.frame)}", value, 0)
             found.append(how)
         return found
 
@@ -45,18 +45,18 @@ class SimulatedEffects:
         for each in settled:
             if self._world.over or not self._process.alive:
                 break
-            context = each.record.context
+            context, name = each.record.context, each.record.incarnation
             if self._world.faults.pick("effects"):
                 continue
             option = "on_error" if each.failed else "on_ack"
             told = Told(
                 self._world.loop.now,
                 self._process.name,
-                callback_id(context, option),
+                callback_id(context, name, option),
                 each.outcomes,
             )
-            self._ledger.notify(context, told)
-            self._world.note(f"{self._process.name}: {option} of {context}")
+            self._ledger.notify(name, told)
+            self._world.note(f"{self._process.name}: {option} of {name}")
             done.append(context)
             self._world.strike(self._process, "effects")
         return done

@@ -13,9 +13,19 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Context", "Ledger", "Told"]
+__all__ = ["Context", "Ledger", "Told", "name_in", "name_of"]
 
 _decode = msgspec.json.Decoder().decode
+
+
+def name_of(record: bytes) -> str:
+    """Return by what the ledger knows the call of a record; its context may be used again."""
+    return str(_decode(record.partition(b"\n")[2])["incarnation"])
+
+
+def name_in(frame: bytes) -> str:
+    """Return by what the ledger knows the call of a frame."""
+    return str(_decode(frame)["payload"]).partition("\t")[0]
 
 
 @dataclass(slots=True)
@@ -35,10 +45,12 @@ class Context:
     """One call."""
 
     name: str
+    #: The id that Pulsar echoes; another call may have used it before.
+    context: str
     lane: str
     #: The topic that its messages go to; None for a context without a message.
     topic: str | None
-    #: What Pulsar echoes for each of its messages.
+    #: What its messages are known by.
     labels: list[str]
     #: Seconds until its deadline.
     timeout: float
@@ -81,6 +93,8 @@ class Ledger:
         self._lives: Counter[str] = Counter()
         #: The tokens of completions that were answered.
         self._completions: set[str] = set()
+        #: The calls, by what the scripts know them by: lane, context and first number.
+        self._calls: dict[tuple[str, str, int], Context] = {}
 
     def attempted(self, context: Context) -> None:
         """A caller begins a call."""
@@ -92,34 +106,40 @@ class Ledger:
         """Redis ran a lane's script."""
         if name == "put":
             if reply[0] == b"new":
-                self._recorded(now, now_ms, self.contexts[args[1]], reply[1])
+                self._recorded(now, now_ms, lane, args[2], reply[1])
         elif name == "put_many":
-            for place, context in enumerate(args[3::4]):
-                self._recorded(now, now_ms, self.contexts[context], reply[1] + place)
+            if reply[0] == b"new":
+                # The simulated callers put one at a time.
+                [body] = args[6::4]
+                self._recorded(now, now_ms, lane, body, reply[1])
         elif name == "complete":
-            names = args[3 : 3 + args[2]]
-            results = (len(args) - 3 - args[2]) // 2
+            count = args[2]
+            given = zip(args[3 : 3 + count], args[3 + count : 3 + 2 * count], strict=True)
+            names = [self._calls[lane, context, number].name for context, number in given]
+            results = (len(args) - 3 - 2 * count) // 2
             quiet = names[: len(names) - results]
             self._completed(now, now_ms, args[1], names, quiet, late=reply[1])
         elif name == "settle":
-            for at, answer in enumerate(reply[1:]):
+            for answer in reply[1:]:
                 if answer[0] == b"due":
-                    self._settled(now, now_ms, args[3 + 4 * at], answer[2])
+                    self._settled(now, now_ms, name_of(answer[1]), answer[2])
         elif name == "expire":
-            for context, outcomes in zip(reply[::3], reply[2::3], strict=True):
-                self._settled(now, now_ms, context.decode(), outcomes)
+            for record, outcomes in zip(reply[1::3], reply[2::3], strict=True):
+                self._settled(now, now_ms, name_of(record), outcomes)
         elif name == "finish":
-            for each in args:
-                context = self.contexts[each]
+            for each, number in zip(args[::2], args[1::2], strict=True):
+                context = self._calls[lane, each, number]
                 if context.settled is None and not context.forgotten:
-                    self.wrong.append(f"{each} was finished and never settled")
+                    self.wrong.append(f"{context.name} was finished and never settled")
                 if context.finished is None or context.forgotten:
                     context.finished = now
-                    self.open.discard(each)
+                    self.open.discard(context.name)
         elif name == "retire" and reply:
             self._lives[lane] += 1
 
-    def _recorded(self, now: float, now_ms: int, context: Context, first: int) -> None:
+    def _recorded(self, now: float, now_ms: int, lane: str, body: bytes, first: int) -> None:
+        context = self.contexts[name_of(b"\n" + body)]
+        self._calls[lane, context.context, first] = context
         if context.recorded is not None and context.forgotten:
             # Its caller repeats what Redis forgot.
             self.open.add(context.name)
@@ -132,7 +152,7 @@ class Ledger:
         context.life = self._lives[context.lane]
         context.deadline_ms = now_ms + round(context.timeout * 1000)
         self.open.add(context.name)
-        for place, label in enumerate(context.labels):
+        for place, label in enumerate(context.labels if first > 0 else ()):
             other = self._numbers.setdefault((context.lane, context.life, first + place), label)
             if other != label and not self.contexts[other.partition("\t")[0]].forgotten:
                 self.wrong.append(f"P5: {label!r} and {other!r} have one number")

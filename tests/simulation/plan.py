@@ -56,6 +56,8 @@ class Focus:
     #: Whether Redis goes back to an older state, and the workers live on.
     restored: bool = False
     owners_survive: bool = False
+    #: Whether callers use contexts again.
+    reuses: bool = False
 
 
 @dataclass(slots=True)
@@ -91,6 +93,8 @@ class Plan:
     restored: tuple[float, float] | None = None
     #: Whether the workers live on while Redis goes back to its copy.
     owners_survive: bool = False
+    #: Whether callers use contexts again whose calls have ended.
+    reuses: bool = False
 
     @classmethod
     def draw(cls, seed: int, focus: Focus | None = None) -> Plan:
@@ -145,8 +149,13 @@ class Plan:
         elif kind < 0.06:
             plan._restore(rng)
             plan.owners_survive = rng.random() < 0.5
+            if rng.random() < 0.5:
+                # What is put afterwards may be sent again, too.
+                plan.rates = {"receipt lost": 0.2, "cut before the receipt": 0.1}
             return plan
         plan._draw_faults(rng)
+        # A second receipt for one message could be that of the next one with its label.
+        plan.reuses = rng.random() < 0.3 and "receipt twice" not in plan.rates
         return plan
 
     def _follow(self, focus: Focus, rng: random.Random) -> None:
@@ -156,6 +165,7 @@ class Plan:
             (rng.uniform(0.0, self.heal_at), name) for name in focus.timed for _ in range(3)
         )
         self.owners_survive = focus.owners_survive
+        self.reuses = focus.reuses
         if self.effectively_once and any(name in self.rates for name in _SINGLE):
             self._wait_when_leaving()
         if focus.restored:

@@ -23,7 +23,7 @@ _Id = tuple[int, int]
 _Hash = dict[bytes, bytes]
 _SortedSet = dict[bytes, int]
 
-_HEAD = re.compile(rb"1 (\d+) (\d+) (\d+)\n")
+_HEAD = re.compile(rb"1 (-?\d+) (\d+) (\d+)\n")
 _VERSION = re.compile(rb"(\d+) ")
 
 
@@ -242,14 +242,24 @@ class _Lane:
 
     def __init__(self, redis: RedisModel, keys: Sequence[str]) -> None:
         self._redis, self._now = redis, redis.now()
-        self._results = keys[10:]
+        self._results = keys[11:]
         self._log_key, contexts, deadlines, outcomes, due = keys[:5]
-        self._lease_key, meta, tombstones, self._quarantine_key, self._answers_key = keys[5:10]
+        self._lease_key, meta, tombstones, self._quarantine_key = keys[5:9]
+        self._reserved_key, self._answers_key = keys[9:11]
+        self._reserved = redis.hash(self._reserved_key)
         self._log = redis.stream(self._log_key)
         self._contexts, self._outcomes = redis.hash(contexts), redis.hash(outcomes)
         self._deadlines, self._due = redis.sorted_set(deadlines), redis.sorted_set(due)
         self._meta, self._tombstones = redis.hash(meta), redis.sorted_set(tombstones)
-        self._forgotten_at_retirement = self._log_key, deadlines, outcomes, due, keys[5], meta
+        self._forgotten_at_retirement = (
+            self._log_key,
+            deadlines,
+            outcomes,
+            due,
+            keys[5],
+            meta,
+            keys[9],
+        )
 
     def put(
         self,
@@ -263,43 +273,118 @@ class _Lane:
         mark: bytes,
         *messages: bytes,
     ) -> list[Any]:
-        by, _, answer = (self._redis.get(self._answers_key) or b"").partition(b"\n")
-        if answer and by == token:
-            what, number = answer.split()
-            return [what, int(number)]
-        if context in self._contexts or self._tombstones.get(context, 0) > self._now:
-            return [b"known", 0]
-        labels, frames, backlog = messages[::2], messages[1::2], len(self._log.entries)
-        if int(max_backlog) and backlog + len(frames) > int(max_backlog):
-            return [b"full", backlog]
-        first = 0
-        if frames and frames[0]:
+        if before := self._answered(token):
+            return before
+        if context in self._contexts:
+            found = _read_head(self._contexts[context])
+            first = found[0] if found and context not in self._outcomes else 0
+            return self._answer(token, b"known", first, remember)
+        if self._buried(context):
+            return self._answer(token, b"known", 0, remember)
+        labels, frames = messages[::2], messages[1::2]
+        here = bool(frames and frames[0])
+        if here and max_backlog.isdigit() and int(max_backlog):
+            backlog = self._backlog()
+            if backlog + len(frames) > int(max_backlog):
+                return self._answer(token, b"full", backlog, remember)
+        if here:
             first = self._number("last") + 1
             self._meta[b"last"] = b"%d" % (first + len(frames) - 1)
+        else:
+            first = -self._number("apart") - 1
+            self._meta[b"apart"] = b"%d" % -first
         head = b"1 %d %d %d\n" % (first, len(frames), int(tombstone))
         self._contexts[context] = head + body
         self._deadlines[context] = self._now + int(timeout)
-        for i, (label, frame) in enumerate(zip(labels, frames, strict=True) if first else ()):
+        for i, (label, frame) in enumerate(zip(labels, frames, strict=True) if here else ()):
             named = (b"l", label) if label else ()
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
             self._log.add((first + i, 0), *_entry(mark, frame), *named, *place)
-        self._redis.set(self._answers_key, token + b"\nnew %d" % first, px=int(remember))
-        return [b"new", first]
+        self._use(max_backlog, len(frames))
+        if int(tombstone):
+            self._prune()
+        return self._answer(token, b"new", first, remember)
 
-    def put_many(self, token: bytes, timeout: bytes, remember: bytes, *puts: bytes) -> list[Any]:
-        by, _, answer = (self._redis.get(self._answers_key) or b"").partition(b"\n")
-        if answer and by == token:
-            return [b"new", int(answer.split()[1])]
-        quads = zip(*(puts[i::4] for i in range(4)), strict=True)
-        new = [each for each in quads if each[0] not in self._contexts]
+    def put_many(
+        self,
+        token: bytes,
+        timeout: bytes,
+        max_backlog: bytes,
+        tombstone: bytes,
+        remember: bytes,
+        *puts: bytes,
+    ) -> list[Any]:
+        if before := self._answered(token):
+            return before
+        quads = list(zip(*(puts[i::4] for i in range(4)), strict=True))
+        new = [
+            each
+            for each in quads
+            if each[0] not in self._contexts and not (int(tombstone) and self._buried(each[0]))
+        ]
+        if max_backlog.isdigit() and int(max_backlog):
+            backlog = self._backlog()
+            if backlog + len(new) > int(max_backlog):
+                return self._answer(token, b"full", backlog, remember)
+        if not new:
+            return self._answer(token, b"known", 0, remember)
         first = self._number("last") + 1
         self._meta[b"last"] = b"%d" % (first + len(new) - 1)
         for number, (context, body, mark, frame) in enumerate(new, first):
-            self._contexts[context] = b"1 %d 1 0\n" % number + body
+            self._contexts[context] = b"1 %d 1 %d\n" % (number, int(tombstone)) + body
             self._deadlines[context] = self._now + int(timeout)
             self._log.add((number, 0), *_entry(mark, frame))
-        self._redis.set(self._answers_key, token + b"\nnew %d" % first, px=int(remember))
-        return [b"new", first]
+        self._use(max_backlog, len(quads))
+        if int(tombstone):
+            self._prune()
+        return self._answer(token, b"new", first, remember)
+
+    def _answered(self, token: bytes) -> list[Any] | None:
+        by, _, said = (self._redis.get(self._answers_key) or b"").partition(b"\n")
+        if not said:
+            return None
+        if by == token:
+            what, number = said.split()
+            return [what, int(number)]
+        caller, _, last = by.rpartition(b":")
+        this, _, call = token.rpartition(b":")
+        if caller == this and last.isdigit() and call.isdigit() and int(call) < int(last):
+            return [b"known", 0]
+        return None
+
+    def _answer(self, token: bytes, what: bytes, number: int, remember: bytes) -> list[Any]:
+        said = token + b"\n%s %d" % (what, number)
+        self._redis.set(self._answers_key, said, px=int(remember))
+        return [what, number]
+
+    def _buried(self, context: bytes) -> bool:
+        return self._tombstones.get(context, 0) > self._now
+
+    def _prune(self) -> None:
+        for context in [each for each, until in self._tombstones.items() if until <= self._now]:
+            del self._tombstones[context]
+
+    def _backlog(self) -> int:
+        held = {name: list(map(int, each.split())) for name, each in self._reserved.items()}
+        for name in [name for name, (_, until) in held.items() if until <= self._now]:
+            del held[name], self._reserved[name]
+        return len(self._log.entries) + sum(left for left, _ in held.values())
+
+    def _use(self, name: bytes, count: int) -> None:
+        if name in self._reserved:
+            left, until = map(int, self._reserved.pop(name).split())
+            if left > count:
+                self._reserved[name] = b"%d %d" % (left - count, until)
+
+    def reserve(self, name: bytes, count: bytes, max_backlog: bytes, ms: bytes) -> list[int]:
+        self._reserved.pop(name, None)
+        held = self._backlog()
+        if not int(count):
+            return [1, held]
+        if held + int(count) > int(max_backlog):
+            return [0, held]
+        self._reserved[name] = b"%d %d" % (int(count), self._now + int(ms))
+        return [1, held]
 
     def lease(self, owner: bytes, ttl: bytes, generation: bytes) -> list[Any]:
         by, _, token = (self._redis.get(self._lease_key) or b"").rpartition(b":")
@@ -308,8 +393,11 @@ class _Lane:
         if by:
             self._redis.pexpire(self._lease_key, int(ttl))
         else:
-            self._meta.setdefault(b"generation", generation)
             token = self._meta[b"fencing_token"] = b"%d" % (self._number("fencing_token") + 1)
+            begin = next(iter(self._log.entries), None)
+            if b"generation" not in self._meta or begin is None or begin[0] > self._number("tried"):
+                self._meta.pop(b"tried", None)
+                self._meta[b"generation"], self._meta[b"begun_by"] = generation, token
             self._redis.set(self._lease_key, owner + b":" + token, px=int(ttl))
         return [1, int(token), self._meta.get(b"generation"), self._number("sent")]
 
@@ -322,10 +410,12 @@ class _Lane:
         mark: bytes,
         gapless: bytes,
         known: bytes,
+        generation: bytes,
     ) -> list[Any]:
         if not self._holds(lease):
             return [1]
-        if self._number("sent") < int(known):
+        changed = generation and generation != self._meta.get(b"generation")
+        if self._number("sent") < int(known) or changed:
             return [2]
         last, left, taken, reply = int(after), int(size), 0, [0]
         for number, code, label, frame, place, why in list(map(self._message, self._log.entries)):
@@ -397,11 +487,18 @@ class _Lane:
 
     def settle(self, lease: bytes, token: bytes, grace: bytes, *arguments: bytes) -> list[Any]:
         owns, at = bool(lease) and self._holds(lease), self._now + int(grace)
-        quads = zip(*(arguments[i::4] for i in range(4)), strict=True)
+        given = zip(*(arguments[i::5] for i in range(5)), strict=True)
         return [int(bool(lease) and not owns)] + [
             self._settle(context, int(place), json, kind, owns, token, at)
-            for context, place, json, kind in quads
+            if self._is_meant(context, number)
+            else [b"late"]
+            for context, number, place, json, kind in given
         ]
+
+    def _is_meant(self, context: bytes, number: bytes) -> bool:
+        """Whether the context that is there is the one of that first number."""
+        head = _read_head(self._contexts.get(context, b""))
+        return head is not None and (not number or int(number) == head[0])
 
     def _settle(
         self,
@@ -430,7 +527,7 @@ class _Lane:
             if part in self._outcomes:
                 return [b"part"]
             self._outcomes[part] = json
-            if first:
+            if first > 0:
                 self._log.entries.pop((first + place, 0), None)
             missing = int(self._outcomes.get(left, count)) - 1
             self._outcomes[left] = b"%d" % missing
@@ -441,19 +538,20 @@ class _Lane:
         return [b"due", record, b"[" + json + b"]"]
 
     def complete(self, lease: bytes, token: bytes, count: bytes, *rest: bytes) -> list[int]:
-        contexts, told = rest[: int(count)], rest[int(count) :]
+        contexts, numbers = rest[: int(count)], rest[int(count) : 2 * int(count)]
+        told = rest[2 * int(count) :]
         fenced = int(not self._holds(lease))
         by, _, answer = self._meta.get(b"completed", b"").rpartition(b" ")
         if answer and by == token:
             return [fenced, int(answer)]
-        heads = {each: _read_head(self._contexts.get(each, b"")) for each in contexts}
-        done = [
-            each
-            for each in heads
-            if each not in self._outcomes and (heads[each] or (0, 0, 0))[1] == 1
-        ]
+        done: dict[bytes, int] = {}
+        for place, (each, number) in enumerate(zip(contexts, numbers, strict=True)):
+            first, messages, _ = _read_head(self._contexts.get(each, b"")) or (0, 0, 0)
+            meant = first > 0 and messages == 1 and self._is_meant(each, number)
+            if meant and each not in self._outcomes:
+                done.setdefault(each, place)
         for each in done:
-            first, _, tombstone = heads[each] or (0, 0, 0)
+            first, _, tombstone = _read_head(self._contexts[each]) or (0, 0, 0)
             self._contexts.pop(each, None)
             self._deadlines.pop(each, None)
             self._log.entries.pop((first, 0), None)
@@ -461,9 +559,10 @@ class _Lane:
                 self._tombstones[each] = self._now + tombstone
         results = zip(self._results, told[::2], told[1::2], strict=True)
         for place, (key, value, expires) in enumerate(results, len(contexts) - len(self._results)):
-            if contexts[place] in done and contexts.index(contexts[place]) == place:
+            if done.get(contexts[place]) == place:
                 self._redis.set(key, value, 1000 * int(expires))
                 self._redis.published.append((key, value))
+        self._prune()
         late = len(contexts) - len(done)
         self._meta[b"completed"] = token + b" %d" % late
         return [fenced, late]
@@ -484,7 +583,7 @@ class _Lane:
                 sent = self._number("sent")
                 parts = [
                     self._outcomes.get(_part(context, i) if count > 1 else b"")
-                    or (b"1" if count and (not first or first + i <= sent) else b"0")
+                    or (b"1" if count and (first < 0 or first + i <= sent) else b"0")
                     for i in range(max(count, 1))
                 ]
                 outcomes = b"[" + b",".join(parts) + b"]"
@@ -502,7 +601,7 @@ class _Lane:
         self._outcomes.pop(_part(context, "left"), None)
         for i in range(count):
             self._outcomes.pop(_part(context, i), None)
-            if first:
+            if first > 0:
                 self._log.entries.pop((first + i, 0), None)
 
     def due(self, lease: bytes, grace: bytes, count: bytes, offset: bytes) -> list[Any]:
@@ -522,18 +621,18 @@ class _Lane:
             reply += [context, record, outcome.partition(b"\n")[2]]
         return reply
 
-    def finish(self, *contexts: bytes) -> int:
+    def finish(self, *arguments: bytes) -> int:
         finished = 0
-        for context in contexts:
-            if context not in self._contexts or self._due.pop(context, None) is None:
+        for context, number in zip(arguments[::2], arguments[1::2], strict=True):
+            meant = self._is_meant(context, number)
+            if not meant or self._due.pop(context, None) is None:
                 continue
             head = _read_head(self._contexts.pop(context))
             if head and head[2]:
                 self._tombstones[context] = self._now + head[2]
             self._outcomes.pop(context, None)
             finished += 1
-        for context in [each for each, until in self._tombstones.items() if until <= self._now]:
-            del self._tombstones[context]
+        self._prune()
         return finished
 
     def generation(self, lease: bytes, ended: bytes, begun: bytes) -> list[Any]:
@@ -542,6 +641,7 @@ class _Lane:
         if ended in (b"", self._meta.get(b"generation")):
             self._meta.pop(b"tried", None)
             self._meta[b"generation"] = begun
+            self._meta[b"begun_by"] = lease.rpartition(b":")[2]
         return [0, self._meta.get(b"generation")]
 
     def tick(self, lease: bytes, ttl: bytes, known: bytes) -> list[int]:
@@ -557,7 +657,10 @@ class _Lane:
         return self._redis.delete(self._lease_key) if self._holds(lease) else 0
 
     def retire(self, lease: bytes) -> int:
-        if not self._holds(lease) or self._contexts or self._log.entries or self._tombstones:
+        if not self._holds(lease) or self._contexts or self._log.entries:
+            return 0
+        self._prune()
+        if self._tombstones:
             return 0
         self._redis.delete(*self._forgotten_at_retirement)
         return 1

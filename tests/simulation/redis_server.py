@@ -33,7 +33,7 @@ _SOCKET_TIMEOUT = 5.0
 
 _LANE = (
     *("put", "put_many", "lease", "release", "retire", "tick", "read", "generation"),
-    "set_aside",
+    *("set_aside", "reserve"),
     *("settle", "complete", "expire", "due", "finish"),
 )
 _REGISTRY = ("announce", "heartbeat", "retire")
@@ -212,11 +212,9 @@ class SimulatedRedis:
                 loop.outside(world.latency(), self._arrive, future, what, run, 0.0, True)
             else:
                 if fault == "command late":
-                    # The client gives it up, and then it is done all the same. A put before it is
-                    # repeated: see docs/simulation.md.
-                    late = _SOCKET_TIMEOUT * (
-                        1.0 if what in ("put", "put_many") else 1 + faults.random.random()
-                    )
+                    # The client gives it up, and then it is done all the same, perhaps after it
+                    # was repeated.
+                    late = _SOCKET_TIMEOUT * (1 + faults.random.random())
                     nobody: asyncio.Future[Any] = loop.create_future()
                     loop.outside(late, self._arrive, nobody, what, run, 0.0, False)
                 loop.outside(_SOCKET_TIMEOUT, _fail, future, RedisTimeoutError("no answer"))

@@ -33,7 +33,7 @@ from tests.simulation.callers import Caller
 from tests.simulation.checker import check
 from tests.simulation.effects import EffectsThread, SimulatedEffects
 from tests.simulation.faults import Faults
-from tests.simulation.ledger import Context, Ledger, Told
+from tests.simulation.ledger import Context, Ledger, Told, name_of
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.plan import Plan
 from tests.simulation.redis_server import RedisServer, SimulatedRedis
@@ -313,7 +313,8 @@ class World:
 
     def _holds(self, context: Context) -> bool:
         key = Lane.parse(context.lane).key(self.plan.settings.prefix, "contexts")
-        return context.name.encode() in self.redis.model.hash(key)
+        record = self.redis.model.hash(key).get(context.context.encode())
+        return record is not None and name_of(record) == context.name
 
     # What is noted.
 
@@ -323,15 +324,15 @@ class World:
         now_ms = self.redis.now_ms()
         self.ledger.watch_script(self.loop.now, now_ms, _lane_of(keys[0]), name, args, reply)
         published, self.redis.model.published = self.redis.model.published, []
-        for _, value in published:
-            self._tell(_decode_receipt(value))
+        for key, value in published:
+            self._tell(key.removeprefix("result:"), _decode_receipt(value))
         if self.traced and name not in ("tick", "read"):
             self.note(f"redis: {name} {_lane_of(keys[0])} {_short(args)} -> {reply}")
 
-    def _tell(self, receipt: Receipt) -> None:
+    def _tell(self, name: str, receipt: Receipt) -> None:
         """Note a result that was stored in the step that settled."""
-        callback = callback_id(receipt.context, "on_ack")
-        self.ledger.notify(receipt.context, Told(self.loop.now, "worker", callback, (receipt,)))
+        callback = callback_id(receipt.context, name, "on_ack")
+        self.ledger.notify(name, Told(self.loop.now, "worker", callback, (receipt,)))
 
 
 class SimulatedProducers:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
 from kombu.utils import json
 
-from celery_stargate import Failure, ProduceTask, Receipt, Stargate
+from celery_stargate import Failure, LaneFull, ProduceTask, Receipt, Stargate
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.outcomes import CallOutcomes
@@ -52,7 +52,7 @@ class NotedLanes:
 
     puts: list[Put] = field(default_factory=list)
     told: list[tuple[str, CallOutcomes]] = field(default_factory=list)
-    finished: list[str] = field(default_factory=list)
+    finished: list[tuple[str, int]] = field(default_factory=list)
     settled: list[tuple[Lane, Any, int]] = field(default_factory=list)
     #: What `settle` answers.
     completes: Settled | None = None
@@ -65,23 +65,38 @@ class NotedLanes:
 
     def put(
         self, lane: Lane, record: Record, messages: Sequence[tuple[str, bytes]], **options: Any
-    ) -> None:
+    ) -> int:
         """Note it."""
         if self.error is not None:
             raise self.error
         self.puts.append(Put(lane, record, messages, options))
+        return len(self.puts)
+
+    def reserve(self, counts: Mapping[Lane, int], max_backlog: int) -> str:
+        """Refuse where a lane is said to hold too much."""
+        for lane, count in counts.items():
+            held = self.backlogs.get(lane.name, 0)
+            if held + count > max_backlog:
+                raise LaneFull(lane.name, held, max_backlog)
+        return "room:1"
 
     def settle(
-        self, lane: Lane, outcome: Any, *, place: int = -1, anyone: bool = False
+        self,
+        lane: Lane,
+        outcome: Any,
+        *,
+        place: int = -1,
+        anyone: bool = False,
+        first: int | None = None,
     ) -> tuple[str, Settled | None]:
         """Note it; the context is complete where the test says so."""
         assert anyone
         self.settled.append((lane, outcome, place))
         return ("due", self.completes) if self.completes is not None else ("part", None)
 
-    def finish(self, lane: Lane, contexts: Sequence[str]) -> None:
+    def finish(self, lane: Lane, done: Sequence[Settled]) -> None:
         """Note it."""
-        self.finished += contexts
+        self.finished += [each.identity for each in done]
 
     def expire(self, lane: Lane, context: str = "") -> list[Settled]:
         """Answer what the test prepared."""

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -44,15 +45,18 @@ class Answering(NotedLanes):
         self.stargate = stargate
         self.outcomes = outcomes
 
-    def put(self, *args: Any, **options: Any) -> None:
+    def put(self, *args: Any, **options: Any) -> int:
         """Note it, and release who waits."""
-        super().put(*args, **options)
+        first = super().put(*args, **options)
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
             self.stargate.runtime.inbox.deliver(record.inbox, Settled(record, self.outcomes).call)
+        return first
 
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
+        if options["max_backlog"]:
+            self.reserve(Counter(lane for lane, *_ in puts), options["max_backlog"])
         for lane, record, frame in puts:
             super().put(lane, record, [("", frame)], **options)
         for (_, record, _), outcome in reversed(list(zip(puts, self.outcomes, strict=False))):
@@ -220,7 +224,7 @@ def test_past_the_deadline_the_caller_settles_it() -> None:
     with pytest.raises(ProduceTimeout) as caught:
         stargate.produce("a", context="c", timeout=0.05)
     assert caught.value.status == "unknown"
-    assert lanes.finished == ["c"]
+    assert lanes.finished == [("c", 0)]
 
 
 # Calls that do not wait.
@@ -310,7 +314,7 @@ def test_many_past_their_deadline() -> None:
         stargate.produce_many(["a", "b"], timeout=0.05)
     assert caught.value.context == lanes.puts[1].record.context
     assert [each.get("entry_id") for each in caught.value.failure["outcomes"]] == [7, None]
-    assert lanes.finished[0] == lanes.puts[1].record.context
+    assert lanes.finished[0] == (lanes.puts[1].record.context, 0)
 
 
 def test_many_with_a_callback() -> None:
@@ -372,7 +376,10 @@ def test_many_record_what_one_by_one_would(canvas: str) -> None:
         [(label, frame)] = put.messages
         assert label == "", "it stands in the frame"
         lane = put.lane if b'"key":' in frame else None
-        record = msgspec.structs.replace(put.record, context="", inbox=put.record.inbox and "")
+        assert len(put.record.incarnation) == (16 if canvas != "none" else 0)
+        record = msgspec.structs.replace(
+            put.record, context="", inbox=put.record.inbox and "", incarnation=""
+        )
         kept = [_ID.sub("id", str(each)) for each in (record, frame)]
         return lane, *kept, put.options["timeout"], put.options["options"]
 

@@ -40,7 +40,10 @@ EACH: list[tuple[StargateError, str]] = [
     ),
     (
         ContextInUse("c"),
-        "context 'c' is already pending; use a different id for each context",
+        (
+            "context 'c' is already pending, or ended within stargate_once_window; "
+            "use a different id for each context"
+        ),
     ),
     (StoreUnavailable("Redis does not answer"), "Redis does not answer"),
     (

@@ -590,7 +590,7 @@ def test_one_who_waits_sees_to_the_deadline() -> None:
     lanes.overdue = [Settled(lanes.puts[0].record, (late,))]
     with pytest.raises(ProduceTimeout):
         result.get(timeout=10)
-    assert lanes.finished == [result.id]
+    assert lanes.finished == [(result.id, 0)]
     assert stargate.app is task.app
 
 

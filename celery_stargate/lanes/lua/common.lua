@@ -1,6 +1,6 @@
 -- The common part of all lane scripts; it is put before each of them.
 --
--- Keys: these ten, all of one lane and so in one slot of a cluster. The keys of result rows, which
+-- Keys: these eleven, all of one lane and so in one slot of a cluster. The keys of result rows, which
 -- only complete.lua gets, come after them.
 --   1 log         stream: the messages without a receipt; entry n-0 is the lane's message n.
 --                 Fields: the code of its follow-up (the name) = its frame (the value); then, where
@@ -9,8 +9,9 @@
 --                 it; p = the message's place in its list.
 --                 Codes: q = nothing follows the receipt; r = a task's result; i = a task ends
 --                 without a result; f = anything, which only the record tells (FollowUp)
---   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>";
---                 first number 0: its messages, if it has any, are in other lanes
+--   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>". The
+--                 first number tells a context from another of the same name. Below 0: its messages,
+--                 if it has any, are in other lanes
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms
 --   4 outcomes    hash: settled context -> "<token>\n<JSON list>"; for a list of which some
 --                 messages are settled "<context>\n<i>" -> JSON, and "<context>\nleft" -> how many
@@ -19,26 +20,33 @@
 --   6 lease       string: "<owner>:<fencing token>"; its time to live is the lease's
 --   7 meta        hash: last = last number given; sent = last number that may have been sent;
 --                 tried = the same under the present generation; fencing_token; generation;
+--                 begun_by = the fencing token of the hold that began it; apart = how many contexts
+--                 without messages in this lane there were; set_aside = how many entries were;
 --                 options = producer options left by a caller; completed = "<token> <reply>" of the
 --                 last call of complete
---   8 tombstones  sorted set: finished context -> until when a put of it does nothing, epoch ms
+--   8 tombstones  sorted set: finished context -> until when a put of it does nothing, epoch ms; of
+--                 more than MAX_TOMBSTONES those that end first are forgotten
 --   9 quarantine  stream: entries that were set aside because they cannot be sent, at most about 1000,
 --                 for a week after the last one; number, reason and the fields that the entry had in the log
---   10 answers    string: "<token>\n<reply>" of this caller's last put, with a time to live
+--   10 reserved   hash: token of a call -> "<messages that it may still put> <until, epoch ms>"
+--   11 answers    string: "<token>\n<reply>" of this caller's last put, with a time to live
 -- Times are the server's. All numbers that a caller sends are integers.
 local LOG, CONTEXTS, DEADLINES, OUTCOMES, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local LEASE, META, TOMBSTONES, QUARANTINE = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local ANSWERS = KEYS[10]
+local RESERVED, ANSWERS = KEYS[10], KEYS[11]
+
+-- How many tombstones a lane keeps at most, and how many one call forgets at most.
+local MAX_TOMBSTONES, FORGOTTEN = 100000, 400
 
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- The head of a record: first number, count of messages (0: none), tombstone ms. All are nil for a
--- record of another version.
+-- The head of a record: first number (below 0: no messages here), count of messages (0: none),
+-- tombstone ms. All are nil for a record of another version.
 local function head(record)
-  local first, count, tombstone = string.match(record, '^1 (%d+) (%d+) (%d+)\n')
+  local first, count, tombstone = string.match(record, '^1 (%-?%d+) (%d+) (%d+)\n')
   return tonumber(first), tonumber(count), tonumber(tombstone)
 end
 
@@ -48,9 +56,78 @@ local function pass_when_full()
   redis.call('HDEL', META, '')
 end
 
--- Whether Redis came back with an older state: it knows of fewer sent messages than the owner does.
-local function rolled_back(known)
-  return tonumber(redis.call('HGET', META, 'sent') or '0') < tonumber(known)
+-- Whether Redis came back with an older state: it knows of fewer sent messages than the owner does,
+-- or not of the generation that the owner began.
+local function rolled_back(known, generation)
+  local sent, now = unpack(redis.call('HMGET', META, 'sent', 'generation'))
+  return tonumber(sent or '0') < tonumber(known) or (generation ~= '' and generation ~= now)
+end
+
+-- The answer to a repeated call of put or put_many; nil for a call that is new. A caller makes one
+-- call after another, so a token before its last one is a copy that was held up on its way: what it
+-- recorded may be finished, and nothing is done for it.
+local function answered(token)
+  local by, what, number = string.match(redis.call('GET', ANSWERS) or '', '^([^\n]*)\n(%a+) (%-?%d+)$')
+  if not by then return nil end
+  if by == token then return { what, tonumber(number) } end
+  local last, call = string.match(by, ':(%d+)$'), string.match(token, ':(%d+)$')
+  if last and call and string.sub(by, 1, -#last - 1) == string.sub(token, 1, -#call - 1)
+    and tonumber(call) < tonumber(last) then return { 'known', 0 } end
+  return nil
+end
+
+-- Remember and return the answer to a call.
+local function answer(token, what, number, ms)
+  redis.call('SET', ANSWERS, token .. '\n' .. what .. ' ' .. string.format('%.0f', number), 'PX', ms)
+  return { what, number }
+end
+
+-- Whether a context was finished a short time ago.
+local function buried(context, now)
+  local until_ms = redis.call('ZSCORE', TOMBSTONES, context)
+  return until_ms and tonumber(until_ms) > now
+end
+
+-- Forget tombstones that have ended, and those above the bound; a bounded number in each call.
+local function prune_tombstones(now)
+  if redis.call('ZCARD', TOMBSTONES) == 0 then return end
+  local ended = redis.call('ZRANGEBYSCORE', TOMBSTONES, '-inf', now, 'LIMIT', 0, FORGOTTEN)
+  if #ended > 0 then redis.call('ZREM', TOMBSTONES, unpack(ended)) end
+  local over = redis.call('ZCARD', TOMBSTONES) - MAX_TOMBSTONES
+  if over > 0 then
+    redis.call('ZREMRANGEBYRANK', TOMBSTONES, 0, math.min(over, FORGOTTEN) - 1)
+  end
+end
+
+-- How many messages the lane holds, and calls have reserved. A reservation that has ended counts no
+-- more, and is forgotten.
+local function backlog(now)
+  local count, reserved = redis.call('XLEN', LOG), redis.call('HGETALL', RESERVED)
+  for i = 1, #reserved, 2 do
+    local left, until_ms = string.match(reserved[i + 1], '^(%d+) (%d+)$')
+    if left and tonumber(until_ms) > now then
+      count = count + tonumber(left)
+    else
+      redis.call('HDEL', RESERVED, reserved[i])
+    end
+  end
+  return count
+end
+
+-- Take messages that are put now out of their call's reservation, if it still has one.
+local function use_reservation(name, count)
+  local left, until_ms = string.match(redis.call('HGET', RESERVED, name) or '', '^(%d+) (%d+)$')
+  if not left then return end
+  if tonumber(left) <= count then
+    redis.call('HDEL', RESERVED, name)
+  else
+    redis.call('HSET', RESERVED, name, string.format('%.0f ', tonumber(left) - count) .. until_ms)
+  end
+end
+
+-- Whether a record is the one that a caller means by its first number ("": whichever is there).
+local function is_meant(first, number)
+  return number == '' or tonumber(number) == first
 end
 
 -- The field in outcomes for one message of a list; a context has no line break.
@@ -66,13 +143,13 @@ local function forget_parts(context, count)
 end
 
 local function forget_entries(first, count)
-  if first == 0 then return end
+  if first <= 0 then return end
   for n = first, first + count - 1 do redis.call('XDEL', LOG, string.format('%.0f-0', n)) end
 end
 
 -- The key of the i-th result row that a call stores.
 local function result_key(i)
-  return KEYS[10 + i]
+  return KEYS[11 + i]
 end
 
 -- The first fields of a message in the log. The code may have a task's name after it.
@@ -106,33 +183,47 @@ local function context_of(frame, label, place)
   return label
 end
 
--- Read an entry of the log.
--- Returns number, label ("": it is in the frame), frame, place (-1: in no list), code, and why it may
--- not be sent (nil: it may). The reasons are those of Unreadable in wire.py.
-local function message(entry)
-  local number, part, fields = string.match(entry[1], '^(%d+)-(%d+)$')
-  fields, number = entry[2], tonumber(number)
-  local code, frame, label, place = fields[1], fields[2], '', -1
+-- Read an entry of the log: a table with number, label ("": it is in the frame), frame, place (-1: in
+-- no list), code and context. The context is nil if the entry is damaged.
+local function parse(entry)
+  local number, part = string.match(entry[1], '^(%d+)-(%d+)$')
+  local fields = entry[2]
+  local found = { number = tonumber(number), code = fields[1], frame = fields[2], label = '', place = -1 }
   for i = 3, #fields, 2 do
     local name, value = fields[i], fields[i + 1]
     if name == 'l' then
-      label = value
+      found.label = value
     elseif name == 't' then
-      code = code .. value
+      found.code = found.code .. value
     elseif name == 'p' then
-      place = tonumber(value)
+      found.place = string.match(value, '^%d+$') and tonumber(value)
     end
   end
-  local context = place and place >= -1 and place % 1 == 0 and context_of(frame, label, place)
-  if part ~= '0' or not context then return number, '', '', -1, '', 'damaged' end
-  local record = redis.call('HGET', CONTEXTS, context)
-  if not record then return number, label, frame, place, code, 'orphan' end
+  if part == '0' and found.place then
+    found.context = context_of(found.frame, found.label, found.place)
+  end
+  return found
+end
+
+-- Why a parsed entry may not be sent, by the record of its context; nil if it may. The reasons are
+-- those of Unreadable in wire.py.
+local function unreadable(found, record)
+  if not found.context then return 'damaged' end
+  if not record then return 'orphan' end
   local first = head(record)
-  if first == number - math.max(place, 0) then return number, label, frame, place, code end
-  if first then return number, label, frame, place, code, 'orphan' end
-  local version = tonumber(string.match(record, '^(%d+) ') or '0')
-  if version <= 1 then return number, label, frame, place, code, 'damaged' end
-  local deadline = redis.call('ZSCORE', DEADLINES, context)
-  local waits = deadline and tonumber(deadline) > now_ms()
-  return number, label, frame, place, code, waits and 'newer' or 'expired'
+  if first == found.number - math.max(found.place, 0) then return nil end
+  if first then return 'orphan' end
+  if tonumber(string.match(record, '^(%d+) ') or '0') <= 1 then return 'damaged' end
+  local deadline = redis.call('ZSCORE', DEADLINES, found.context)
+  return deadline and tonumber(deadline) > now_ms() and 'newer' or 'expired'
+end
+
+-- Parse entries of the log, and return with them the records of their contexts, in the same order.
+local function parse_all(entries)
+  local parsed, contexts = {}, {}
+  for i, entry in ipairs(entries) do
+    parsed[i] = parse(entry)
+    contexts[i] = parsed[i].context or ''
+  end
+  return parsed, #parsed > 0 and redis.call('HMGET', CONTEXTS, unpack(contexts)) or {}
 end

@@ -1,8 +1,9 @@
 -- Settle contexts by a receipt, store their result rows if any, and forget them: PENDING -> ABSENT.
 --
 -- ARGV: lease, token, count of contexts, context, ... (of one message each; a receipt counts from
---       any caller, as in settle); then value, seconds until it expires (0: never) of each row
--- KEYS: after the lane's ten those of the rows. The rows belong to the last of the contexts, in
+--       any caller, as in settle), first number of each, as in settle; then value, seconds until it
+--       expires (0: never) of each row
+-- KEYS: after the lane's eleven those of the rows. The rows belong to the last of the contexts, in
 --       order. A row is stored and published if its context is settled by this call, else not.
 -- Returns {fenced, late}: 1 if another process has the lease, and how many contexts were settled or
 --       finished before, or never were there.
@@ -14,32 +15,32 @@ if answered then
   if by == ARGV[2] then return { fenced, tonumber(late) } end
 end
 
-local given = tonumber(ARGV[3])
-local without = given - (#KEYS - 10)
+local now, given = now_ms(), tonumber(ARGV[3])
+local without = given - (#KEYS - 11)
 local contexts = { unpack(ARGV, 4, 3 + given) }
 local records = redis.call('HMGET', CONTEXTS, unpack(contexts))
 local outcomes = redis.call('HMGET', OUTCOMES, unpack(contexts))
-local done, numbers, buried, results, seen, lowest, highest = {}, {}, {}, {}, {}, nil, 0
+local done, numbers, tombs, results, seen, lowest, highest = {}, {}, {}, {}, {}, nil, 0
 for i, context in ipairs(contexts) do
   local first, count, tombstone
   if records[i] and not outcomes[i] and not seen[context] then
     first, count, tombstone = head(records[i])
   end
-  seen[context] = true
-  if count == 1 then
+  if count == 1 and first > 0 and is_meant(first, ARGV[3 + given + i]) then
+    seen[context] = true
     done[#done + 1] = context
     numbers[#numbers + 1] = string.format('%.0f-0', first)
     lowest, highest = math.min(lowest or first, first), math.max(highest, first)
     if i > without then results[#results + 1] = i - without end
     if tombstone > 0 then
-      buried[#buried + 1] = now_ms() + tombstone
-      buried[#buried + 1] = context
+      tombs[#tombs + 1] = now + tombstone
+      tombs[#tombs + 1] = context
     end
   end
 end
 pass_when_full()
 for _, i in ipairs(results) do
-  local key, value, expires = result_key(i), ARGV[given + 2 + 2 * i], ARGV[given + 3 + 2 * i]
+  local key, value, expires = result_key(i), ARGV[2 * given + 2 + 2 * i], ARGV[2 * given + 3 + 2 * i]
   if expires == '0' then
     redis.call('SET', key, value)
   else
@@ -58,6 +59,7 @@ if #done > 0 then
     redis.call('XDEL', LOG, unpack(numbers))
   end
 end
-if #buried > 0 then redis.call('ZADD', TOMBSTONES, unpack(buried)) end
+if #tombs > 0 then redis.call('ZADD', TOMBSTONES, unpack(tombs)) end
+prune_tombstones(now)
 redis.call('HSET', META, 'completed', ARGV[2] .. ' ' .. #contexts - #done)
 return { fenced, #contexts - #done }

@@ -28,7 +28,7 @@ for _, context in ipairs(overdue) do
     local parts = {}
     for i = 0, math.max(count, 1) - 1 do
       local known = count > 1 and redis.call('HGET', OUTCOMES, part(context, i))
-      parts[#parts + 1] = known or ((count > 0 and (first == 0 or first + i <= sent)) and '1' or '0')
+      parts[#parts + 1] = known or ((count > 0 and (first < 0 or first + i <= sent)) and '1' or '0')
     end
     local list = '[' .. table.concat(parts, ',') .. ']'
     make_due(context, list, 'deadline', at)

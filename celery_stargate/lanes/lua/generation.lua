@@ -5,6 +5,6 @@
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 if ARGV[2] == '' or redis.call('HGET', META, 'generation') == ARGV[2] then
   redis.call('HDEL', META, 'tried')
-  redis.call('HSET', META, 'generation', ARGV[3])
+  redis.call('HSET', META, 'generation', ARGV[3], 'begun_by', string.match(ARGV[1], '%d+$'))
 end
 return { 0, redis.call('HGET', META, 'generation') }

@@ -1,34 +1,41 @@
--- Record many contexts, each with one message, in order: ABSENT -> PENDING. Idempotent by token.
+-- Record many contexts, each with one message, in order: ABSENT -> PENDING. Idempotent by context,
+-- and by token.
 --
--- ARGV: token, deadline after ms, answer ms (as in put), then context, body, code, frame of each;
---       code: as in put
--- Returns {"new", first number}. The contexts should be new; one that is pending stays as it is.
-local token, timeout, remember = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- ARGV: token, deadline after ms, max backlog (as in put), tombstone ms, answer ms (as in put), then
+--       context, body, code, frame of each; code: as in put
+-- Returns {word, number}: "new" and the first number of those that are new; one that is pending, or
+--       was finished a short time ago, stays as it is. "full" and the length of the backlog: nothing
+--       was recorded. "known" and 0: none is new, or this is a copy of a call before the caller's
+--       last one.
+local token, timeout, max_backlog = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local tombstone, remember = ARGV[4], tonumber(ARGV[5])
 
-local answered = redis.call('GET', ANSWERS)
-if answered then
-  local by, number = string.match(answered, '^([^\n]*)\nnew (%d+)$')
-  if by == token then return { 'new', tonumber(number) } end
-end
+local before = answered(token)
+if before then return before end
 
-local new = {}
-for i = 4, #ARGV, 4 do
-  if redis.call('HEXISTS', CONTEXTS, ARGV[i]) == 0 then new[#new + 1] = i end
+local now, new = now_ms(), {}
+for i = 6, #ARGV, 4 do
+  if redis.call('HEXISTS', CONTEXTS, ARGV[i]) == 0
+    and not (tombstone ~= '0' and buried(ARGV[i], now)) then new[#new + 1] = i end
 end
+if max_backlog and max_backlog > 0 then
+  local held = backlog(now)
+  if held + #new > max_backlog then return answer(token, 'full', held, remember) end
+end
+if #new == 0 then return answer(token, 'known', 0, remember) end
 -- The first write needs memory: a full Redis refuses the whole call, and nothing is half recorded.
 local first = redis.call('HINCRBY', META, 'last', #new) - #new + 1
-local records, deadlines, deadline = {}, {}, now_ms() + timeout
+local records, deadlines, deadline = {}, {}, now + timeout
 for place, i in ipairs(new) do
   local number = string.format('%.0f', first + place - 1)
   records[#records + 1] = ARGV[i]
-  records[#records + 1] = '1 ' .. number .. ' 1 0\n' .. ARGV[i + 1]
+  records[#records + 1] = '1 ' .. number .. ' 1 ' .. tombstone .. '\n' .. ARGV[i + 1]
   deadlines[#deadlines + 1] = deadline
   deadlines[#deadlines + 1] = ARGV[i]
   redis.call('XADD', LOG, number .. '-0', unpack(entry(ARGV[i + 2], ARGV[i + 3])))
 end
-if #new > 0 then
-  redis.call('HSET', CONTEXTS, unpack(records))
-  redis.call('ZADD', DEADLINES, unpack(deadlines))
-end
-redis.call('SET', ANSWERS, token .. '\nnew ' .. string.format('%.0f', first), 'PX', remember)
-return { 'new', first }
+redis.call('HSET', CONTEXTS, unpack(records))
+redis.call('ZADD', DEADLINES, unpack(deadlines))
+if not max_backlog then use_reservation(ARGV[3], (#ARGV - 5) / 4) end
+if tombstone ~= '0' then prune_tombstones(now) end
+return answer(token, 'new', first, remember)

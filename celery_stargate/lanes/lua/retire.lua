@@ -3,6 +3,7 @@
 -- ARGV: lease. Returns 1 if the lane was empty and the caller held the lease, else 0.
 if redis.call('GET', LEASE) ~= ARGV[1] then return 0 end
 if redis.call('HLEN', CONTEXTS) > 0 or redis.call('XLEN', LOG) > 0 then return 0 end
+prune_tombstones(now_ms())
 if redis.call('ZCARD', TOMBSTONES) > 0 then return 0 end
-redis.call('DEL', LOG, DEADLINES, OUTCOMES, DUE, META, LEASE)
+redis.call('DEL', LOG, DEADLINES, OUTCOMES, DUE, META, LEASE, RESERVED)
 return 1

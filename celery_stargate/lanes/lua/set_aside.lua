@@ -8,12 +8,13 @@ if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 pass_when_full()
 local moved = 0
 for i = 2, #ARGV, 2 do
-  for _, entry in ipairs(redis.call('XRANGE', LOG, ARGV[i], ARGV[i])) do
-    local number, _, _, _, _, reason = message(entry)
-    if reason ~= 'newer' then
-      redis.call('XADD', QUARANTINE, 'MAXLEN', '~', 1000, '*', 'number', number, 'reason', ARGV[i + 1],
-        unpack(entry[2]))
-      redis.call('XDEL', LOG, entry[1])
+  local entries = redis.call('XRANGE', LOG, ARGV[i], ARGV[i])
+  local parsed, records = parse_all(entries)
+  for place, found in ipairs(parsed) do
+    if unreadable(found, records[place]) ~= 'newer' then
+      redis.call('XADD', QUARANTINE, 'MAXLEN', '~', 1000, '*', 'number', found.number, 'reason',
+        ARGV[i + 1], unpack(entries[place][2]))
+      redis.call('XDEL', LOG, entries[place][1])
       moved = moved + 1
     end
   end

@@ -1,26 +1,28 @@
 -- Give contexts their outcomes, each once: PENDING -> DUE.
 --
 -- ARGV: lease ("" for a caller that does not own the lane), token, grace ms (how long the caller
---       has for the effects before another process does them), then context, place in its list (-1: the
---       whole context), JSON, kind of each outcome.
+--       has for the effects before another process does them), then context, its first number (see
+--       common.lua; "": whichever), place in its list (-1: the whole context), JSON, kind of each
+--       outcome.
 --       kind: "ok" counts from any caller; "error" counts from the owner; "foreign" is a failure
 --       from a caller that is not the owner, and counts for a context without messages
 -- Returns {fenced, answer, answer, ...}, in the order of the arguments; fenced is 1 if the lease
 --       was given and another process has it. Answers:
 --       {"due", record, JSON list}  this call settled the context: all its messages have outcomes
 --       {"part"}                    other messages of the context have no outcome yet
---       {"late"}                    the context was settled or finished before, or never was there
+--       {"late"}                    the context was settled or finished before, or never was there;
+--                                   another of the same name may be
 --       {"ignored"}                 a failure that does not count from this caller
 -- A repeat with the same token gets the same answer for each context that it settled.
 local owner = ARGV[1] ~= '' and redis.call('GET', LEASE) == ARGV[1]
 local token, at = ARGV[2], now_ms() + tonumber(ARGV[3])
 local reply = { (ARGV[1] ~= '' and not owner) and 1 or 0 }
 
-local function settle(context, place, json, kind)
+local function settle(context, number, place, json, kind)
   local record = redis.call('HGET', CONTEXTS, context)
   if not record then return { 'late' } end
   local first, count = head(record)
-  if not first then return { 'late' } end
+  if not first or not is_meant(first, number) then return { 'late' } end
   local settled = redis.call('HGET', OUTCOMES, context)
   if settled then
     local by, list = string.match(settled, '^([^\n]*)\n(.*)$')
@@ -60,17 +62,17 @@ local function settle_parts(context, from, to)
   local record = redis.call('HGET', CONTEXTS, context)
   local first, count
   if record then first, count = head(record) end
-  local given = (to - from) / 4
-  if not first or count < given or redis.call('HEXISTS', OUTCOMES, context) == 1 then return false end
+  local given = (to - from) / 5
+  if not first or not is_meant(first, ARGV[from + 1]) or count < given or redis.call('HEXISTS', OUTCOMES, context) == 1 then return false end
   local names, numbers, fields, seen = {}, {}, {}, {}
-  for i = from, to - 1, 4 do
-    local place = tonumber(ARGV[i + 1])
-    if place < 0 or place >= count or seen[place] or ARGV[i + 3] ~= 'ok' then return false end
+  for i = from, to - 1, 5 do
+    local place = tonumber(ARGV[i + 2])
+    if place < 0 or place >= count or seen[place] or ARGV[i + 4] ~= 'ok' then return false end
     seen[place] = true
     names[#names + 1] = part(context, place)
     numbers[#numbers + 1] = string.format('%.0f-0', first + place)
     fields[#fields + 1] = names[#names]
-    fields[#fields + 1] = ARGV[i + 2]
+    fields[#fields + 1] = ARGV[i + 3]
   end
   for _, known in ipairs(redis.call('HMGET', OUTCOMES, unpack(names))) do
     if known then return false end
@@ -93,11 +95,12 @@ end
 pass_when_full()
 local i = 4
 while i <= #ARGV do
-  local context, to = ARGV[i], i + 4
-  while ARGV[to] == context and to - i < 4 * FIELDS do to = to + 4 end
-  if to - i == 4 or not settle_parts(context, i, to) then
-    for each = i, to - 1, 4 do
-      reply[#reply + 1] = settle(context, tonumber(ARGV[each + 1]), ARGV[each + 2], ARGV[each + 3])
+  local context, number, to = ARGV[i], ARGV[i + 1], i + 5
+  while ARGV[to] == context and ARGV[to + 1] == number and to - i < 5 * FIELDS do to = to + 5 end
+  if to - i == 5 or not settle_parts(context, i, to) then
+    for each = i, to - 1, 5 do
+      reply[#reply + 1] = settle(context, number, tonumber(ARGV[each + 2]), ARGV[each + 3],
+        ARGV[each + 4])
     end
   end
   i = to

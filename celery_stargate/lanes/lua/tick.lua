@@ -4,7 +4,7 @@
 -- Returns {0, contexts, backlog, due, ms to the next deadline (-1: none)}, {1} if another process
 --       has the lease, or {2} (as in read).
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
-if rolled_back(ARGV[3]) then return { 2 } end
+if rolled_back(ARGV[3], '') then return { 2 } end
 redis.call('PEXPIRE', LEASE, tonumber(ARGV[2]))
 local next_deadline = redis.call('ZRANGE', DEADLINES, 0, 0, 'WITHSCORES')[2]
 local left = -1

@@ -60,7 +60,7 @@ def test_a_batch_is_one_round_trip(app: Celery, triggered: Triggered) -> None:
         assert len(trigger_together(app, given)) == 50
     assert pipelines == [50]
     ids = [triggered.next()["id"] for _ in given]
-    assert ids == [callback_id(each.record.context, "on_ack") for each in given]
+    assert ids == [callback_id(each.record.context, "", "on_ack") for each in given]
     assert triggered.none()
 
 
@@ -73,7 +73,7 @@ def test_one_queue_that_takes_nothing(
     given = [calling(app, "a"), calling(app, "bad", queue="broken"), calling(app, "b")]
     assert Effects(app, None).run(given) == ["a", "b"]
     # At least once: what of the batch was published is published again, under the same id.
-    expected = {callback_id(context, "on_ack") for context in "ab"}
+    expected = {callback_id(context, "", "on_ack") for context in "ab"}
     found = set()
     with suppress(Empty):
         while True:
@@ -103,7 +103,7 @@ def test_no_context_is_done_before_its_callback_is_out(
         assert effects.run(given) == ["a", "b"]
         triggered = Triggered(app)
         ids = [triggered.next()["id"] for _ in range(4)]
-        assert ids == [callback_id(context, "on_ack") for context in ("0", "1", "a", "b")]
+        assert ids == [callback_id(context, "", "on_ack") for context in ("0", "1", "a", "b")]
 
 
 def test_rabbitmq(make_app: MakeApp, rabbitmq: ServerAddress) -> None:
@@ -122,7 +122,7 @@ def test_rabbitmq(make_app: MakeApp, rabbitmq: ServerAddress) -> None:
         assert trigger_together(app, given) == {"a", "b", "c"}
     triggered = Triggered(app)
     ids = [triggered.next()["id"] for _ in given]
-    assert ids == [callback_id(context, "on_ack") for context in ("a", "b", "c")]
+    assert ids == [callback_id(context, "", "on_ack") for context in ("a", "b", "c")]
     with app.connection_for_write() as connection:
         channel: Any = connection.default_channel
         channel.queue_delete(queue)

@@ -31,6 +31,7 @@ class State:
     contexts: dict[bytes, bytes]
     outcomes: dict[bytes, bytes]
     meta: dict[bytes, bytes]
+    reserved: dict[bytes, bytes]
     deadlines: dict[bytes, int]
     due: dict[bytes, int]
     tombstones: dict[bytes, int]
@@ -109,6 +110,11 @@ class Pair:
             if moved:
                 self._client.zadd(self.key(part), moved)
                 self.model.sorted_set(self.key(part)).update(moved)
+        for room, value in self.state.reserved.items():
+            count, ends = value.split()
+            earlier = b"%s %d" % (count, int(ends) - ms)
+            self._client.hset(self.key("reserved"), room, earlier)
+            self.model.hset(self.key("reserved"), room, earlier)
         for name, left in self.state.ends.items():
             if left == -1:
                 continue
@@ -142,6 +148,13 @@ class Pair:
             for member, score in scores.items():
                 assert 0 <= score - model[member] <= took, (part, member)
             model.update(scores)
+        reserved = self.model.hash(self.key("reserved"))
+        assert real.reserved.keys() == reserved.keys()
+        for room, value in real.reserved.items():
+            (left, until), (expected, ends) = value.split(), reserved[room].split()
+            assert left == expected
+            assert 0 <= int(until) - int(ends) <= took
+        reserved.update(real.reserved)
         for part in _HASHES:
             assert getattr(real, part) == self.model.hash(self.key(part)), part
         log = self.model.stream(self.key("log"))
@@ -157,8 +170,8 @@ class Pair:
         there = self.model.keys()
         assert real.ends.keys() == there.keys()
         assert all(value == there[name] for name, value in real.strings.items())
-        for name, left in real.ends.items():
-            assert abs(left - self.model.pttl(name)) < UNIT // 2, name
+        for key, ms in real.ends.items():
+            assert abs(ms - self.model.pttl(key)) < UNIT // 2, key
 
     def _is_string(self, name: str) -> bool:
         return name == self.key("lease") or ":answers:" in name or ":result:" in name
@@ -170,6 +183,7 @@ class Pair:
         with self._client.pipeline(transaction=False) as pipeline:
             for part in _HASHES:
                 pipeline.hgetall(self.key(part))
+            pipeline.hgetall(self.key("reserved"))
             for part in _SORTED_SETS:
                 pipeline.zrange(self.key(part), 0, -1, withscores=True)
             pipeline.xrange(self.key("log"))
@@ -182,6 +196,7 @@ class Pair:
                 pipeline.xinfo_stream(self.key("log"))
             found = iter(pipeline.execute())
         hashes: dict[str, Any] = {part: next(found) for part in _HASHES}
+        reserved = next(found)
         sorted_sets: dict[str, Any] = {
             part: {each: int(score) for each, score in next(found)} for part in _SORTED_SETS
         }
@@ -193,6 +208,7 @@ class Pair:
         return State(
             **hashes,
             **sorted_sets,
+            reserved=reserved,
             log=log,
             ends=ends,
             strings=values,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from celery_stargate import Failure, Receipt
@@ -11,7 +11,11 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.wire import CompleteReply, SettleReply
+from celery_stargate.model.entry import Entry, label_of
+from celery_stargate.model.follow_up import ResultRow
+from celery_stargate.model.outcome import Outcome
 
 _T = TypeVar("_T")
 
@@ -22,14 +26,41 @@ class Owner:
     def __init__(self, url: str, prefix: str, lane: Lane, name: str, lease: float) -> None:
         self._runner = asyncio.Runner()
         self._redis = Connections(url).asyncio()
+        self._client = Connections(url).sync()
         self.store = LeasedLane(self._redis, prefix, lane, name, lease)
 
     def do(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Run one call of the store."""
         return self._runner.run(call)
 
+    def settle(self, outcomes: Sequence[tuple[str, int, Outcome]], token: str) -> SettleReply:
+        """Settle messages, given by context and place, of the contexts that are there now."""
+        given = []
+        for context, place, outcome in outcomes:
+            number = self._first(context) + max(place, 0)
+            given.append((Entry(number, label_of(context, place), b"", place), outcome))
+        return self.do(self.store.settle(given, token))
+
+    def complete(
+        self, contexts: Sequence[str], results: Sequence[tuple[str, ResultRow]], token: str
+    ) -> CompleteReply:
+        """Complete contexts that are there now."""
+        entries = [Entry(self._first(each), each, b"") for each in contexts]
+        rows = [(Entry(self._first(each), each, b""), row) for each, row in results]
+        return self.do(self.store.complete(entries, rows, token))
+
+    def finish(self, *contexts: str) -> None:
+        """Finish contexts that are there now."""
+        self.do(self.store.finish([settled_of(each, self._first(each)) for each in contexts]))
+
+    def _first(self, context: str) -> int:
+        key = self.store.log_key.removesuffix("log") + "contexts"
+        stored: Any = self._client.hget(key, context)
+        return first_of(stored)
+
     def close(self) -> None:
         """Close the connection."""
+        self._client.close()
         self._runner.run(self._redis.aclose())
         self._runner.close()
 
@@ -41,6 +72,24 @@ class MakeOwner(Protocol):
         self, name: str = ..., lease: float = ..., *, acquire: bool = ..., lane: Lane | None = ...
     ) -> Owner:
         """Return it."""
+
+
+def first_of(record: bytes | None) -> int:
+    """The first number in the head of a record; 1 where there is none."""
+    return int(record.split()[1]) if record else 1
+
+
+def settled_of(context: str, first: int) -> Settled:
+    """A context, as one knows it whose effects are done."""
+    return Settled(Record(context), (), first)
+
+
+def finish(lanes: Outbox, lane: Lane, *contexts: str) -> None:
+    """Finish contexts that are there now, from a process that does not own the lane."""
+    client = lanes._connections.sync()  # noqa: SLF001
+    key = lane.key(lanes._prefix, "contexts")  # noqa: SLF001
+    done = [settled_of(each, first_of(client.hget(key, each))) for each in contexts]  # type: ignore[arg-type]
+    lanes.finish(lane, done)
 
 
 def put(lanes: Outbox, lane: Lane, context: str, count: int = 1, **options: Any) -> None:

@@ -19,7 +19,7 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import Fenced, StoreRolledBack
 from celery_stargate.lanes.outbox import Outbox
-from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
+from tests.integration.lanes.rig import MakeOwner, Owner, failure, finish, put, receipt
 from tests.servers.fixtures import ServerAddress
 
 
@@ -72,14 +72,15 @@ def reading_is_fenced(world: World) -> None:
     """One who was frozen sends nothing more: another does."""
     world.put("a")
     old, _ = world.taken_over()
-    assert _fenced(lambda: old.do(old.store.read(0, 10, 1000, mark=True)))
+    lease = old.store._lease  # noqa: SLF001
+    assert world.script("read", lease, 0, 10, 1000, 1, 0, 0, "") == [1]
 
 
 def errors_are_fenced(world: World) -> None:
     """One who was frozen refuses nothing: another may have stored it."""
     world.put("a")
     old, _ = world.taken_over()
-    assert old.do(old.store.settle([("a", -1, failure("a"))], "t")) == ([], 1, True)
+    assert old.settle([("a", -1, failure("a"))], "t") == ([], 1, True)
 
 
 def effects_are_fenced(world: World) -> None:
@@ -129,8 +130,8 @@ def a_repeated_put_is_answered(world: World) -> None:
     """The answer was lost; meanwhile the message was sent and its context finished."""
     call = ("token", "a", "{}", 60_000, 0, 0, 60_000, "f", "a", "frame")
     first = world.script("put", *call)
-    world.script("settle", "", "t", 1000, "a", -1, "{}", "ok")
-    world.script("finish", "a")
+    world.script("settle", "", "t", 1000, "a", "", -1, "{}", "ok")
+    world.script("finish", "a", "")
     assert world.script("put", *call) == first
     assert world.client.xlen(world.key("log")) == 0
 
@@ -138,7 +139,7 @@ def a_repeated_put_is_answered(world: World) -> None:
 def a_repeated_settle_is_answered(world: World) -> None:
     """The answer was lost: whoever settled must hear that the effects are his."""
     world.put("a")
-    call = ("", "token", 1000, "a", -1, "{}", "ok")
+    call = ("", "token", 1000, "a", "", -1, "{}", "ok")
     assert world.script("settle", *call) == world.script("settle", *call)
 
 
@@ -153,7 +154,7 @@ def a_finished_context_is_known(world: World) -> None:
     """Celery's broker delivers it again later."""
     world.put("a", tombstone=60.0)
     world.lanes.settle(world.lane, receipt("a"))
-    world.lanes.finish(world.lane, ["a"])
+    finish(world.lanes, world.lane, "a")
     world.put("a", tombstone=60.0)
     assert world.client.xlen(world.key("log")) == 0
 
@@ -265,20 +266,111 @@ def a_redis_that_went_back_is_noticed(world: World) -> None:
         raise AssertionError("it was not noticed")
 
 
-def a_next_life_has_a_new_generation(world: World) -> None:
-    """Its numbers begin again, and Pulsar knows the old name's."""
+def a_retired_lane_leaves_nothing(world: World) -> None:
+    """Its next life begins with no numbers."""
+    owner = world.make_owner()
+    assert owner.do(owner.store.retire())
+    assert not world.client.exists(world.key("meta"))
+
+
+def a_hold_has_a_generation_of_its_own(world: World) -> None:
+    """Redis may have come back without its tail: what is new goes under a name that is new."""
     owner = world.make_owner()
     before = owner.do(owner.store.progress()).generation
-    assert owner.do(owner.store.retire())
+    world.put("a")
+    owner.do(owner.store.release())
     assert owner.do(owner.store.acquire())
-    assert owner.do(owner.store.progress()).generation != before
+    progress = owner.do(owner.store.progress())
+    assert progress.own
+    assert progress.generation != before
+
+
+def what_was_tried_goes_under_its_own_name(world: World) -> None:
+    """Pulsar may have it: it is not sent under a name that is new."""
+    owner = world.make_owner()
+    world.put("a")
+    owner.do(owner.store.read(0, 10, 1000, mark=True))
+    before = owner.do(owner.store.progress()).generation
+    owner.do(owner.store.release())
+    assert owner.do(owner.store.acquire())
+    progress = owner.do(owner.store.progress())
+    assert (progress.generation, progress.tried, progress.own) == (before, 1, False)
+
+
+def a_generation_that_is_lost_is_noticed(world: World) -> None:
+    """Redis went back to before it began."""
+    owner = world.make_owner()
+    world.put("a")
+    world.client.hset(world.key("meta"), "generation", "before")
+    lease, known = owner.store._lease, owner.store._generation  # noqa: SLF001
+    assert world.script("read", lease, 0, 10, 1000, 1, 0, 0, known) == [2]
+
+
+def a_copy_of_an_earlier_put_does_nothing(world: World) -> None:
+    """It was held up in the network, and its message was finished meanwhile."""
+    calls = [
+        (f"me:{n}", each, "{}", 60_000, 0, 0, 60_000, "f", each, "frame")
+        for n, each in enumerate("ab")
+    ]
+    for each in calls:
+        world.script("put", *each)
+    world.script("complete", "", "t", 1, "a", "")
+    assert world.script("put", *calls[0]) == [b"known", 0]
+
+
+def another_of_the_name_is_not_settled(world: World) -> None:
+    """The context is used again; the receipt is that of its earlier message."""
+    world.put("a")
+    settled = world.script("settle", "", "t", 1000, "a", 7, -1, "{}", "ok")
+    assert settled[1] == [b"late"]
+
+
+def another_of_the_name_is_not_settled_in_a_run(world: World) -> None:
+    """Nor are the messages of a list."""
+    world.put("a", 3)
+    given = [each for i in (0, 1) for each in ("a", 7, i, "{}", "ok")]
+    assert world.script("settle", "", "t", 1000, *given)[1:] == [[b"late"]] * 2
+
+
+def another_of_the_name_is_not_completed(world: World) -> None:
+    """As it is not settled."""
+    world.put("a")
+    assert world.script("complete", "", "t", 1, "a", 7)[1] == 1
+
+
+def another_of_the_name_is_not_finished(world: World) -> None:
+    """Its effects are not done."""
+    world.put("a")
+    world.script("settle", "", "t", 1000, "a", 1, -1, "{}", "ok")
+    assert world.script("finish", "a", 7) == 0
+
+
+def room_is_there_for_all_or_none(world: World) -> None:
+    """What others reserved counts, too."""
+    assert world.script("reserve", "one", 3, 4, 60_000) == [1, 0]
+    assert world.script("reserve", "two", 3, 4, 60_000) == [0, 3]
+
+
+def what_is_reserved_is_not_put_by_others(world: World) -> None:
+    """By a call that needs no reservation."""
+    world.script("reserve", "one", 3, 4, 60_000)
+    arguments = ("t", 60_000, 4, 0, 60_000, "a", "{}", "q", "f", "b", "{}", "q", "f")
+    assert world.script("put_many", *arguments)[0] == b"full"
+
+
+def an_entry_without_its_record_is_not_sent(world: World) -> None:
+    """Its outcome would settle nothing, and it would be sent for ever."""
+    world.put("a")
+    world.client.hdel(world.key("contexts"), "a")
+    owner = world.make_owner()
+    assert owner.do(owner.store.read(0, 10, 1000, mark=True)) == []
 
 
 def a_repeated_put_of_many_is_answered(world: World) -> None:
     """The answer was lost; meanwhile one of them was sent and completed."""
-    call = ("token", 60_000, 60_000, "a", "{}", "q", "frame", "b", "{}", "q", "frame")
+    call = ("token", 60_000, 0, 0, 60_000, "a", "{}", "q", "frame", "b", "{}", "q", "frame")
     first = world.script("put_many", *call)
-    world.script("complete", "", "t", 1, "a")
+    world.script("complete", "", "t", 1, "a", "")
     assert world.script("put_many", *call) == first
     assert world.client.xlen(world.key("log")) == 1
 
@@ -287,13 +379,13 @@ def what_is_there_is_not_put_with_many(world: World) -> None:
     """A record that stands is not written over."""
     world.put("a")
     there = world.client.hget(world.key("contexts"), "a")
-    world.script("put_many", "token", 60_000, 60_000, "a", '{"other":1}', "q", "frame")
+    world.script("put_many", "token", 60_000, 0, 0, 60_000, "a", '{"other":1}', "q", "frame")
     assert world.client.hget(world.key("contexts"), "a") == there
 
 
 def the_overdue_of_many_are_found(world: World) -> None:
     """No receipt ever comes."""
-    world.script("put_many", "token", 60_000, 60_000, "a", '{"context":"a"}', "q", "frame")
+    world.script("put_many", "token", 60_000, 0, 0, 60_000, "a", '{"context":"a"}', "q", "frame")
     world.overdue("a")
     assert [each.record.context for each in world.lanes.expire(world.lane)] == ["a"]
 
@@ -301,7 +393,7 @@ def the_overdue_of_many_are_found(world: World) -> None:
 def a_repeated_completion_is_answered(world: World) -> None:
     """The answer was lost: nothing came too late."""
     world.put("a")
-    call = ("", "token", 1, "a")
+    call = ("", "token", 1, "a", "")
     assert world.script("complete", *call) == world.script("complete", *call)
 
 
@@ -310,13 +402,13 @@ def what_has_its_outcome_is_not_completed(world: World) -> None:
     world.put("a")
     world.overdue("a")
     world.lanes.expire(world.lane)
-    assert world.script("complete", "", "t", 1, "a")[1] == 1
+    assert world.script("complete", "", "t", 1, "a", "")[1] == 1
 
 
 def a_completed_message_is_not_sent_again(world: World) -> None:
     """The next owner finds nothing of it."""
     world.put("a")
-    world.script("complete", "", "t", 1, "a")
+    world.script("complete", "", "t", 1, "a", "")
     assert world.client.xlen(world.key("log")) == 0
 
 
@@ -326,7 +418,7 @@ def a_result_is_published(world: World) -> None:
     with world.client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(world.key("result:a"))
         pubsub.get_message(timeout=5)
-        world.script("complete", "", "t", 1, "a", "value", 60, results=["result:a"])
+        world.script("complete", "", "t", 1, "a", "", "value", 60, results=["result:a"])
         heard = pubsub.get_message(timeout=1)
     assert heard is not None
     assert heard["data"] == b"value"
@@ -338,7 +430,7 @@ def a_result_has_an_end(world: World) -> None:
     for context, expires, bounds in (("a", 60, (1, 60)), ("b", 0, (-1, -1))):
         world.put(context)
         key = f"result:{context}"
-        world.script("complete", "", context, 1, context, "value", expires, results=[key])
+        world.script("complete", "", context, 1, context, "", "value", expires, results=[key])
         assert bounds[0] <= world.client.ttl(world.key(key)) <= bounds[1]
 
 
@@ -347,7 +439,7 @@ def what_has_its_outcome_gets_no_result(world: World) -> None:
     world.put("a")
     world.overdue("a")
     world.lanes.expire(world.lane)
-    world.script("complete", "", "t", 1, "a", "value", 60, results=["result:a"])
+    world.script("complete", "", "t", 1, "a", "", "value", 60, results=["result:a"])
     assert world.client.get(world.key("result:a")) is None
 
 
@@ -356,7 +448,7 @@ def a_result_is_its_contexts(world: World) -> None:
     for context in "abd":
         world.put(context)
     world.script(
-        *("complete", "", "t", 4, *"abcd", "of b", 0, "of c", 0, "of d", 0),
+        *("complete", "", "t", 4, *"abcd", *[""] * 4, "of b", 0, "of c", 0, "of d", 0),
         results=["result:b", "result:c", "result:d"],
     )
     found = world.client.mget([world.key(f"result:{each}") for each in "abcd"])
@@ -367,7 +459,7 @@ def a_context_is_completed_once(world: World) -> None:
     """Named twice, it counts once, and nothing of another goes with it."""
     for context in "abc":
         world.put(context)
-    assert world.script("complete", "", "t", 3, "a", "a", "c") == [1, 1]
+    assert world.script("complete", "", "t", 3, "a", "a", "c", "", "", "") == [1, 1]
     assert world.client.xlen(world.key("log")) == 1
 
 
@@ -375,7 +467,7 @@ def a_message_before_what_is_completed_stays(world: World) -> None:
     """Receipts overtake one another, where there are partitions."""
     for context in "abc":
         world.put(context)
-    world.script("complete", "", "t", 2, "c", "b")
+    world.script("complete", "", "t", 2, "c", "b", "", "")
     assert world.client.xlen(world.key("log")) == 1
 
 
@@ -383,7 +475,7 @@ def a_message_between_what_is_completed_stays(world: World) -> None:
     """And so it does where the log's beginning goes."""
     for context in "abc":
         world.put(context)
-    world.script("complete", "", "t", 2, "a", "c")
+    world.script("complete", "", "t", 2, "a", "c", "", "")
     assert world.client.xlen(world.key("log")) == 1
 
 
@@ -391,7 +483,7 @@ def a_place_has_one_outcome_in_a_run(world: World) -> None:
     """Receipts of a list come together, and one of them for the second time."""
     world.put("a", 5)
     for token, places in (("one", (0, 1)), ("two", (1, 2))):
-        outcomes = [each for i in places for each in ("a", i, f'{{"by":"{token}"}}', "ok")]
+        outcomes = [each for i in places for each in ("a", "", i, f'{{"by":"{token}"}}', "ok")]
         world.script("settle", "", token, 1000, *outcomes)
     assert world.client.hget(world.key("outcomes"), "a\nleft") == b"2"
 
@@ -408,10 +500,36 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (releases_are_fenced, "release", _FENCE, "if false then"),
     (retirements_are_fenced, "retire", _FENCE, "if false then"),
     (leases_have_fencing_tokens, "lease", "redis.call('HINCRBY', META, 'fencing_token', 1)", "1"),
-    (a_repeated_put_is_answered, "put", "if by == token then", "if false then"),
+    (a_repeated_put_is_answered, "common", "if by == token then", "if false then"),
     (a_repeated_settle_is_answered, "settle", "if by == token then", "if false then"),
-    (a_context_is_recorded_once, "put", "redis.call('HEXISTS', CONTEXTS, context) == 1", "false"),
-    (a_finished_context_is_known, "put", "tonumber(until_ms) > now", "false"),
+    (a_context_is_recorded_once, "put", "if record then", "if false then"),
+    (a_finished_context_is_known, "common", "until_ms and tonumber(until_ms) > now", "false"),
+    (a_copy_of_an_earlier_put_does_nothing, "common", "tonumber(call) < tonumber(last)", "false"),
+    (another_of_the_name_is_not_settled, "settle", "not is_meant(first, number)", "false"),
+    (
+        another_of_the_name_is_not_settled_in_a_run,
+        "settle",
+        "not is_meant(first, ARGV[from + 1])",
+        "false",
+    ),
+    (
+        another_of_the_name_is_not_completed,
+        "complete",
+        "and is_meant(first, ARGV[3 + given + i])",
+        "",
+    ),
+    (another_of_the_name_is_not_finished, "finish", "and is_meant(first, ARGV[i + 1])", ""),
+    (room_is_there_for_all_or_none, "reserve", "held + count > tonumber(ARGV[3])", "false"),
+    (what_is_reserved_is_not_put_by_others, "common", "count = count + tonumber(left)", ""),
+    (
+        an_entry_without_its_record_is_not_sent,
+        "common",
+        "return 'orphan' end\n  local",
+        "return nil end\n  local",
+    ),
+    (a_hold_has_a_generation_of_its_own, "lease", "'^%d+')) > tried", "'^%d+')) < 0"),
+    (what_was_tried_goes_under_its_own_name, "lease", "'^%d+')) > tried", "'^%d+')) > 0"),
+    (a_generation_that_is_lost_is_noticed, "common", "generation ~= now", "false"),
     (there_is_one_outcome, "settle", "if settled then", "if false then"),
     (a_place_has_one_outcome, "settle", "json) == 0", "json) == 2"),
     (nobody_else_refuses, "settle", "kind == 'foreign' and count > 0", "false"),
@@ -420,11 +538,11 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (deadlines_end_what_waits, "put", "redis.call('ZADD', DEADLINES, now + timeout, context)", ""),
     (the_overdue_are_not_sent, "expire", "forget_entries(first, count)", ""),
     (the_sent_are_unknown, "read", "if ARGV[5] == '1' and last > after then", "if false then"),
-    (numbers_have_no_gap, "read", "ARGV[6] == '1' and number ~= last + 1", "false"),
+    (numbers_have_no_gap, "read", "gapless and found.number ~= last + 1", "false"),
     (a_generation_has_tried_nothing, "generation", "redis.call('HDEL', META, 'tried')", ""),
     (generations_begin_once, "generation", "'generation') == ARGV[2]", "'generation')"),
     (a_redis_that_went_back_is_noticed, "common", "< tonumber(known)", "< 0"),
-    (a_repeated_put_of_many_is_answered, "put_many", "if by == token then", "if false then"),
+    (a_repeated_put_of_many_is_answered, "common", "if by == token then", "if false then"),
     (
         what_is_there_is_not_put_with_many,
         "put_many",
@@ -463,7 +581,7 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
         "",
     ),
     (a_place_has_one_outcome_in_a_run, "settle", "if known then return false end", ""),
-    (a_next_life_has_a_new_generation, "retire", "DUE, META, LEASE", "DUE, LEASE"),
+    (a_retired_lane_leaves_nothing, "retire", "DUE, META, LEASE", "DUE, LEASE"),
 ]
 
 

@@ -102,20 +102,18 @@ def test_a_lane_drains(
     fill()
     assert len(owner.do(owner.store.read(0, 100, 1 << 20, mark=True))) == 5
     assert owner.do(owner.store.progress()).sent == 5
-    settled, late, _ = owner.do(
-        owner.store.settle(
-            [
-                ("a", -1, receipt("a")),
-                ("b", -1, failure("b")),
-                ("list", 0, receipt("list")),
-                ("list", 1, receipt("list")),
-            ],
-            "token",
-        )
+    settled, late, _ = owner.settle(
+        [
+            ("a", -1, receipt("a")),
+            ("b", -1, failure("b")),
+            ("list", 0, receipt("list")),
+            ("list", 1, receipt("list")),
+        ],
+        "token",
     )
     assert ([each.record.context for each in settled], late) == (["a", "b", "list"], 0)
     assert lanes.settle(lane, receipt("c"))[0] == "due"
-    owner.do(owner.store.finish(["a", "b", "c", "list"]))
+    owner.finish("a", "b", "c", "list")
     assert client.hlen(lane.key(PREFIX, "contexts")) == 0
     assert client.zcard(lane.key(PREFIX, "tombstones")) == 3
 
@@ -128,7 +126,7 @@ def test_results_are_stored_with_what_is_settled(
         put(lanes, lane, context, tombstone=60.0)
     fill()
     result = ResultRow(f"{PREFIX}:result", "value", 60)
-    assert owner.do(owner.store.complete(["a"], [("b", result)], "token")) == (0, False)
+    assert owner.complete(["a"], [("b", result)], "token") == (0, False)
     assert client.get(f"{PREFIX}:result") == b"value"
     assert client.hlen(lane.key(PREFIX, "contexts")) == 0
 

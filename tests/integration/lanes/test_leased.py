@@ -16,7 +16,7 @@ from celery_stargate.lanes.record import Record
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.frame import encode_frame
 from celery_stargate.model.message import Message
-from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
+from tests.integration.lanes.rig import MakeOwner, Owner, failure, finish, put, receipt
 from tests.integration.rig import Proxy, wait_for
 from tests.servers.fixtures import ServerAddress
 
@@ -103,7 +103,7 @@ class TestFencing:
         """The new owner may be sending that message just now."""
         put(lanes, lane, "a")
         old, new = _taken_over(make_owner)
-        settled, late, fenced = old.do(old.store.settle([("a", -1, failure("a"))], "t"))
+        settled, late, fenced = old.settle([("a", -1, failure("a"))], "t")
         assert (settled, late, fenced) == ([], 1, True)
         assert labels(new) == ["a"]
 
@@ -111,7 +111,7 @@ class TestFencing:
         """What Pulsar has, it has, whoever heard of it."""
         put(lanes, lane, "a")
         old, new = _taken_over(make_owner)
-        settled, _, fenced = old.do(old.store.settle([("a", -1, receipt("a"))], "t"))
+        settled, _, fenced = old.settle([("a", -1, receipt("a"))], "t")
         assert [each.record.context for each in settled] == ["a"]
         assert fenced
         assert labels(new) == []
@@ -174,7 +174,7 @@ class TestRead:
     ) -> None:
         """An entry's number is the lane's sequence number: it never comes back."""
         put(lanes, lane, "a", 2)
-        owner.do(owner.store.settle([("a", 0, receipt("a")), ("a", 1, receipt("a"))], "t"))
+        owner.settle([("a", 0, receipt("a")), ("a", 1, receipt("a"))], "t")
         put(lanes, lane, "b")
         (entry,) = owner.do(owner.store.read(0, 10, 1000, mark=False))
         assert (entry.number, entry.label) == (3, "b")
@@ -189,8 +189,8 @@ class TestSettle:
         """Receipts and failures; each leaves the log at once."""
         for context in "abc":
             put(lanes, lane, context)
-        settled, late, fenced = owner.do(
-            owner.store.settle([("a", -1, receipt("a")), ("c", -1, failure("c"))], "t")
+        settled, late, fenced = owner.settle(
+            [("a", -1, receipt("a")), ("c", -1, failure("c"))], "t"
         )
         assert [(each.record.context, each.failed) for each in settled] == [
             ("a", False),
@@ -205,8 +205,8 @@ class TestSettle:
     ) -> None:
         """Never two."""
         put(lanes, lane, "a")
-        owner.do(owner.store.settle([("a", -1, receipt("a", 1))], "first"))
-        assert owner.do(owner.store.settle([("a", -1, second)], "second")) == ([], 1, False)
+        owner.settle([("a", -1, receipt("a", 1))], "first")
+        assert owner.settle([("a", -1, second)], "second") == ([], 1, False)
         (due,) = owner.do(owner.store.due(0))
         assert due.result["entry_id"] == 1
 
@@ -217,11 +217,11 @@ class TestSettle:
         put(lanes, lane, "a")
         put(lanes, lane, "b", 2)
         parts = [("a", -1, receipt("a")), ("b", 0, receipt("b")), ("b", 1, receipt("b"))]
-        first, _, _ = owner.do(owner.store.settle(parts, "t"))
-        again, _, _ = owner.do(owner.store.settle(parts, "t"))
+        first, _, _ = owner.settle(parts, "t")
+        again, _, _ = owner.settle(parts, "t")
         assert {each.record.context for each in first} == {"a", "b"}
         assert {each.record.context for each in again} == {"a", "b"}
-        other, late, _ = owner.do(owner.store.settle(parts, "u"))
+        other, late, _ = owner.settle(parts, "u")
         assert (other, late) == ([], 3)
 
     def test_a_failure_of_one_place_waits_for_the_others(
@@ -229,11 +229,11 @@ class TestSettle:
     ) -> None:
         """A list is one task with one result: it tells what became of each."""
         put(lanes, lane, "a", 3)
-        settled, _, _ = owner.do(owner.store.settle([("a", 1, failure("a"))], "1"))
+        settled, _, _ = owner.settle([("a", 1, failure("a"))], "1")
         assert settled == []
         assert labels(owner) == ["a\t0", "a\t2"]
         rest = [("a", 0, receipt("a", 0)), ("a", 2, receipt("a", 2))]
-        ((done,), _, _) = owner.do(owner.store.settle(rest, "2"))
+        ((done,), _, _) = owner.settle(rest, "2")
         assert [each.get("entry_id") for each in done.failure.outcomes or ()] == [0, None, 2]
 
     def test_a_lane_may_count_beyond_what_lua_writes_in_full(
@@ -247,7 +247,7 @@ class TestSettle:
         assert [each.number for each in entries] == [123_456_789_012_345 + n for n in range(3)]
         assert owner.do(owner.store.progress()).sent == 123_456_789_012_347
         assert labels(owner, 123_456_789_012_345) == ["b\t0", "b\t1"]
-        owner.do(owner.store.settle([("a", -1, receipt("a")), ("b", -1, failure("b"))], "t"))
+        owner.settle([("a", -1, receipt("a")), ("b", -1, failure("b"))], "t")
         assert labels(owner) == []
 
 
@@ -262,7 +262,7 @@ class TestDue:
             put(lanes, lane, context)
         old = make_owner("old")
         parts = [(context, -1, receipt(context)) for context in "abc"]
-        old.do(old.store.settle(parts, "t"))
+        old.settle(parts, "t")
         old.do(old.store.release())
         new = make_owner("new")
         assert new.do(new.store.tick()).due == 3
@@ -281,7 +281,7 @@ class TestDue:
         client.zadd(lane.key(prefix, "due"), {"a": 1})
         assert [each.record.context for each in owner.do(owner.store.due())] == ["a"]
         assert owner.do(owner.store.due()) == []
-        owner.do(owner.store.finish(["a"]))
+        owner.finish("a")
         assert owner.do(owner.store.tick()).due == 0
 
     def test_a_due_context_without_a_record_is_dropped(
@@ -316,9 +316,9 @@ class TestDue:
         """And a context that is pending again is not finished by a late call."""
         put(lanes, lane, "a")
         lanes.settle(lane, receipt("a"))
-        owner.do(owner.store.finish(["a"]))
+        owner.finish("a")
         put(lanes, lane, "a")
-        owner.do(owner.store.finish(["a"]))
+        owner.finish("a")
         assert labels(owner) == ["a"]
         assert client.hexists(lane.key(prefix, "contexts"), "a")
 
@@ -336,7 +336,7 @@ class TestTick:
         assert (tick.contexts, tick.backlog, tick.due) == (2, 4, 0)
         assert tick.next_deadline is not None
         assert 4 < tick.next_deadline <= 5
-        owner.do(owner.store.settle([("b", -1, receipt("b"))], "t"))
+        owner.settle([("b", -1, receipt("b"))], "t")
         tick = owner.do(owner.store.tick())
         assert (tick.contexts, tick.backlog, tick.due) == (2, 3, 1)
         assert tick.next_deadline is not None
@@ -363,7 +363,7 @@ class TestRetire:
         """Its next life has another generation, so that its numbers mix with no old ones."""
         put(lanes, lane, "a")
         lanes.settle(lane, receipt("a"))
-        lanes.finish(lane, ["a"])
+        finish(lanes, lane, "a")
         generation = client.hget(lane.key(prefix, "meta"), "generation")
         assert owner.do(owner.store.retire())
         assert not client.exists(lane.key(prefix, "meta"), lane.key(prefix, "log"))
@@ -379,7 +379,7 @@ class TestRetire:
         if state != "pending":
             lanes.settle(lane, receipt("a"))
         if state == "tombstone":
-            lanes.finish(lane, ["a"])
+            finish(lanes, lane, "a")
         assert not owner.do(owner.store.retire())
         assert owner.do(owner.store.tick())
 
@@ -434,9 +434,9 @@ class TestLostAnswers:
         """Its effects are ours to do."""
         put(lanes, lane, "a")
         through.do(through.store.acquire())
-        through.do(through.store.settle([], "warm up"))
+        through.settle([], "warm up")
         proxy.lose_answer_to(lambda data: b"EVAL" in data)
-        settled, late, _ = through.do(through.store.settle([("a", -1, receipt("a"))], "t"))
+        settled, late, _ = through.settle([("a", -1, receipt("a"))], "t")
         assert proxy.lost == 1
         assert ([each.record.context for each in settled], late) == (["a"], 0)
 
@@ -448,7 +448,7 @@ class TestNumbers:
         """A run ends before a gap, and the mark with it."""
         for context in "abcd":
             put(lanes, lane, context)
-        owner.do(owner.store.settle([("c", -1, receipt("c"))], "t"))
+        owner.settle([("c", -1, receipt("c"))], "t")
         run = owner.do(owner.store.read(0, 10, 10_000, mark=True, gapless=True))
         assert [entry.label for entry in run] == ["a", "b"]
         assert owner.do(owner.store.progress()).tried == 2
@@ -504,7 +504,7 @@ def test_a_result_is_stored_in_the_step_that_settles(
         ("kept", ResultRow(f"{prefix}:kept", "two", 0)),
         ("late", ResultRow(f"{prefix}:late", "three", 0)),
     ]
-    assert owner.do(owner.store.complete(["quiet"], results, "t")) == (1, False)
+    assert owner.complete(["quiet"], results, "t") == (1, False)
     assert client.mget([f"{prefix}:{each}" for each in ("told", "kept", "late")]) == [
         b"one",
         b"two",

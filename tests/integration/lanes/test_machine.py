@@ -46,8 +46,11 @@ LIMIT = st.sampled_from([1, 100, 100])
 MARK = st.sampled_from(["f", "f", "q", "r", "i", "rshop.orders", "i\u00e4"])
 #: How far the mark that a caller knows of is ahead of what is there: 1 where Redis went back.
 AHEAD = st.sampled_from([-1, 0, 0, 0, 0, 1])
+#: Whose number is given: that of the context that is there, none, or that of an earlier one.
+MEANT = st.sampled_from(["this", "this", "this", "any", "another"])
 OUTCOME = st.tuples(
     CONTEXT,
+    MEANT,
     st.sampled_from([-1, -1, 0, 0, 1, 1, 2, 3]),
     st.sampled_from(["{}", '{"entry_id":1}', '{"reason":"no"}']),
     KIND,
@@ -66,7 +69,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "mark": MARK,
             "size": st.integers(1, 20),
             "timeout": DURATION,
-            "max_backlog": st.sampled_from([0, 0, 0, 0, 2, 42]),
+            "max_backlog": st.sampled_from([0, 0, 0, 0, 2, 42, "room:1"]),
             "tombstone": st.sampled_from([0, 0, UNIT, 5 * UNIT]),
         },
     ),
@@ -78,9 +81,21 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "mark": MARK,
             "size": st.integers(1, 20),
             "timeout": DURATION,
+            "max_backlog": st.sampled_from([0, 0, 0, 2, 42, "room:1"]),
+            "tombstone": st.sampled_from([0, 0, UNIT, 5 * UNIT]),
         },
     ),
     "put_again": (1, {"caller": st.sampled_from(["web", "task"])}),
+    "put_late": (1, {"which": st.integers(2, 5)}),
+    "reserve": (
+        1,
+        {
+            "name": st.sampled_from(["room:1", "room:2"]),
+            "count": st.sampled_from([0, 1, 3, 40]),
+            "max_backlog": st.sampled_from([2, 42]),
+            "ms": DURATION,
+        },
+    ),
     "take_lease": (2, {"owner": st.sampled_from(["one", "two"]), "ttl": DURATION}),
     "read": (
         3,
@@ -111,6 +126,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "grace": DURATION,
             "chosen": CONTEXT,
             "kind": KIND,
+            "meant": MEANT,
             "together": st.booleans(),
             # All of them, or so many.
             "some": st.sampled_from([100, 100, 1, 2, 20]),
@@ -121,6 +137,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         {
             "which": LEASE,
             "chosen": st.lists(CONTEXT, min_size=1, max_size=4),
+            "meant": st.lists(MEANT, min_size=4, max_size=4),
             # So many of them have a result.
             "results": st.integers(0, 4),
             "expires": st.sampled_from([0, UNIT // 1000, 5 * UNIT // 1000]),
@@ -146,7 +163,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "leap": st.booleans(),
         },
     ),
-    "finish": (2, {"chosen": st.lists(CONTEXT, max_size=3)}),
+    "finish": (2, {"chosen": st.lists(CONTEXT, max_size=3), "meant": MEANT}),
     "set_aside": (1, {"which": LEASE, "start": st.integers(0, 3)}),
     "lose_record": (1, {"chosen": CONTEXT}),
     "release": (1, {"which": LEASE}),
@@ -170,7 +187,7 @@ def _steps(names: Iterable[str]) -> st.SearchStrategy[tuple[str, dict[str, Any]]
     )
 
 
-_RECORD = re.compile(rb"\d+ (\d+) (\d+) \d+\n")
+_RECORD = re.compile(rb"\d+ (-?\d+) (\d+) \d+\n")
 _EVENTS = {event.value: event for event in Event}
 
 
@@ -195,6 +212,8 @@ class LaneMachine(RuleBasedStateMachine):
         self.puts: dict[str, tuple[str, list[Any], Any]] = {}
         #: The numbers of entries that lost their record, and of those that were set aside.
         self.orphans: set[int] = set()
+        #: All puts that were answered, with their callers.
+        self.told: list[tuple[str, str, list[Any]]] = []
         self.aside: set[int] = set()
 
     def teardown(self) -> None:
@@ -239,6 +258,18 @@ class LaneMachine(RuleBasedStateMachine):
         chosen = known if known and number < 8 else CONTEXTS
         return chosen[number % len(chosen)]
 
+    def number(self, context: bytes, meant: str) -> int | str:
+        """The first number of a context, as a caller may give it."""
+        if meant == "any":
+            return ""
+        record = self.state.contexts.get(context)
+        first = _head(record)[0] if record else 1
+        return first if meant == "this" else first - 1
+
+    def means(self, context: bytes, meant: str) -> bool:
+        """Whether an outcome for the context counts: it is there, readable, and meant."""
+        return meant != "another" and self.state.contexts.get(context, b"").startswith(b"1 ")
+
     # One rule, for all steps alike: each of many rules would be left out of half the runs.
 
     @rule(step=_steps(name for name in STEPS if name != "restart"))
@@ -255,7 +286,7 @@ class LaneMachine(RuleBasedStateMachine):
         elsewhere: bool,
         mark: str,
         size: int,
-        **numbers: int,
+        **numbers: Any,
     ) -> None:
         """A context with any number of messages, here or in other lanes."""
         context = self.choose(chosen, set(CONTEXTS) - self.state.contexts.keys())
@@ -266,30 +297,41 @@ class LaneMachine(RuleBasedStateMachine):
         for place in range(count):
             label = context if count == 1 else b"%s\t%d" % (context, place)
             arguments += [label, b"" if elsewhere and count > 1 else b"x" * size]
-        known = context in self.state.contexts
-        backlog = len(self.state.log)
+        known, limit = context in self.state.contexts, numbers["max_backlog"]
         what, _ = answer = self.call("put", *arguments, caller=caller)
         self.puts[caller] = "put", arguments, answer
+        self.told.append((caller, "put", arguments))
         assert (what == b"new") == (context in self.state.contexts and not known)
-        assert what != b"full" or backlog + count > numbers["max_backlog"]
+        if isinstance(limit, int) and limit and what == b"new" and not (elsewhere and count > 1):
+            assert count == 0 or len(self.state.log) <= limit
 
-    def put_many(self, caller: str, chosen: list[int], mark: str, size: int, timeout: int) -> None:
+    def put_many(
+        self, caller: str, chosen: list[int], mark: str, size: int, **numbers: Any
+    ) -> None:
         """Some contexts with one message each; one that is there stays as it is."""
         absent = set(CONTEXTS) - self.state.contexts.keys()
         contexts = list(dict.fromkeys(self.choose(each, absent) for each in chosen))
         number = next(self.numbers)
-        arguments: list[Any] = [f"{caller}:{number}", timeout, 3 * UNIT]
+        limit, tombstone = numbers["max_backlog"], numbers["tombstone"]
+        arguments: list[Any] = [f"{caller}:{number}", numbers["timeout"], limit, tombstone]
+        arguments.append(3 * UNIT)
         for context in contexts:
             frame = b'{"payload":"%s","context":"%s"}' % (b"x" * size, context)
             arguments += [context, f'{{"n":{number}}}', mark, frame]
         last = int(self.state.meta.get(b"last", 0))
-        new = [each for each in contexts if each not in self.state.contexts]
+        before = self.state.contexts.keys()
         answer = self.call("put_many", *arguments, caller=caller)
-        assert answer == [b"new", last + 1]
         self.puts[caller] = "put_many", arguments, answer
+        self.told.append((caller, "put_many", arguments))
+        new = [each for each in contexts if each in self.state.contexts and each not in before]
+        assert (answer[0] == b"new") == bool(new)
+        assert not new or answer[1] == last + 1
+        assert not (new and isinstance(limit, int) and limit) or len(self.state.log) <= limit
         assert [_head(self.state.contexts[each]) for each in new] == [
             (last + place, 1) for place in range(1, len(new) + 1)
         ]
+        if not tombstone and not limit:
+            assert self.state.contexts.keys() >= set(contexts)
 
     def put_again(self, caller: str) -> None:
         """The answer was lost: a repeat gets it, whatever became of the context since."""
@@ -305,12 +347,38 @@ class LaneMachine(RuleBasedStateMachine):
             assert self.state.contexts == there
         self.puts[caller] = name, arguments, answer
 
+    def put_late(self, which: int) -> None:
+        """A copy of a put comes long after it was answered: it does nothing."""
+        if len(self.told) < which:
+            return
+        caller, name, arguments = self.told[-which]
+        answered = self.state.strings.get(self.pair.key(f"answers:{caller}"), b"")
+        last = answered.partition(b"\n")[0].decode()
+        if not last or last == arguments[0]:
+            return
+        there = replace(self.state, ends={})
+        assert self.call(name, *arguments, caller=caller) == [b"known", 0]
+        assert replace(self.state, ends={}) == there
+
+    def reserve(self, name: str, count: int, max_backlog: int, ms: int) -> None:
+        """Room for messages that are to come; none where the lane would hold too many."""
+        there_is, held = self.call("reserve", name, count, max_backlog, ms)
+        assert there_is == (not count or held + count <= max_backlog)
+        assert held >= len(self.state.log)
+        assert (name.encode() in self.state.reserved) == bool(count and there_is)
+
     def take_lease(self, owner: str, ttl: int) -> None:
         """Or renew it, or hear that another has it. Each hold has a fencing token of its own."""
-        held = self.held
+        held, before = self.held, self.state.meta
         taken, number, *_ = self.call("lease", owner, ttl, f"g{next(self.numbers)}")
         if held is None:
             assert taken
+            # New messages go under a generation of this hold's own, and no others do.
+            tried = int(before.get(b"tried", 0))
+            begun = not self.state.log or self.state.log[0][0] > tried or not before
+            own = self.state.meta.get(b"begun_by") == b"%d" % number
+            assert own == (begun or b"generation" not in before)
+            assert not own or b"tried" not in self.state.meta
             self.leases.append(f"{owner}:{number}".encode())
             assert self.held == self.leases[-1]
         elif held.startswith(owner.encode()):
@@ -333,7 +401,9 @@ class LaneMachine(RuleBasedStateMachine):
         there = [number for number, _ in self.state.log]
         after = max(0, there[min(start, len(there) - 1)] - before) if there else start
         lease, known = self.lease(which), self.marked + ahead
-        word, *found = self.call("read", lease, after, count, size, int(mark), int(gapless), known)
+        word, *found = self.call(
+            "read", lease, after, count, size, int(mark), int(gapless), known, ""
+        )
         assert word == (1 if lease != self.held else 2 if ahead > 0 else 0)
         rows = list(zip(*(found[i::5] for i in range(5)), strict=True))
         numbers = [row[0] for row in rows if row[3] != -2]
@@ -353,30 +423,46 @@ class LaneMachine(RuleBasedStateMachine):
         self, which: int | None, grace: int, chosen: list[tuple[Any, ...]], again: bool
     ) -> None:
         """By the owner, a fenced one or anyone; the answer may be lost, and the call repeated."""
-        outcomes = [(self.choose(number), *rest) for number, *rest in chosen]
+        outcomes = [
+            ((context := self.choose(number)), self.number(context, meant), *rest)
+            for number, meant, *rest in chosen
+        ]
+        aimed = {
+            context: self.means(context, meant)
+            for context, (_, meant, *_) in zip((each[0] for each in outcomes), chosen, strict=True)
+        }
         lease = b"" if which is None else self.lease(which)
         arguments = [lease, f"s:{next(self.numbers)}", grace, *itertools.chain(*outcomes)]
         fenced, *answers = self.call("settle", *arguments)
         assert fenced == (lease not in {b"", self.held})
+        for (context, *_), (_, meant, *_), said in zip(outcomes, chosen, answers, strict=True):
+            assert aimed[context] or meant != "another" or said == [b"late"]
         if again:
             there = replace(self.state, ends={})
             _, *repeated = self.call("settle", *arguments)
             # What this call completed, it is told again, wherever the context stands in it.
             done = {each[0]: said for each, said in zip(outcomes, answers, strict=True) if said[1:]}
-            for each, first, second in zip(outcomes, answers, repeated, strict=True):
-                assert second == done.get(each[0], first)
+            for each, how, first, second in zip(outcomes, chosen, answers, repeated, strict=True):
+                assert second == (first if how[1] == "another" else done.get(each[0], first))
             assert replace(self.state, ends={}) == there
 
     def settle_all(
-        self, which: int, grace: int, chosen: int, kind: str, together: bool, some: int
+        self,
+        which: int,
+        grace: int,
+        chosen: int,
+        kind: str,
+        meant: str,
+        together: bool,
+        some: int,
     ) -> None:
         """The messages of a context, the last of a list first; in one call or in one each."""
         context = self.choose(chosen, self.state.deadlines)
         if context not in self.state.contexts:
             return
-        _, count = _head(self.state.contexts[context])
+        (_, count), number = _head(self.state.contexts[context]), self.number(context, meant)
         outcomes = [
-            (context, place if count > 1 else -1, f'{{"place":{place}}}', kind)
+            (context, number, place if count > 1 else -1, f'{{"place":{place}}}', kind)
             for place in reversed(range(max(count, 1)))
         ]
         lease, outcomes = self.lease(which), outcomes[:some]
@@ -385,7 +471,13 @@ class LaneMachine(RuleBasedStateMachine):
             self.call("settle", lease, token, grace, *itertools.chain(*part))
 
     def complete(
-        self, which: int, chosen: list[int], results: int, expires: int, again: bool
+        self,
+        which: int,
+        chosen: list[int],
+        meant: list[str],
+        results: int,
+        expires: int,
+        again: bool,
     ) -> None:
         """By the owner or a fenced one: a receipt counts; the answer may be lost."""
         contexts = [self.choose(each, self.state.deadlines) for each in chosen]
@@ -395,10 +487,15 @@ class LaneMachine(RuleBasedStateMachine):
         keys = [f"result:{each.decode()}" for each in told]
         before = {each: self.state.strings.get(self.pair.key(each)) for each in keys}
         values = [value for each in told for value in (f"{token} {each.decode()}", expires)]
-        arguments = [lease, token, len(contexts), *contexts, *values]
+        numbers = [self.number(each, how) for each, how in zip(contexts, meant, strict=False)]
+        aimed = {each: self.means(each, how) for each, how in zip(contexts, meant, strict=False)}
+        arguments = [lease, token, len(contexts), *contexts, *numbers, *values]
         answer = self.call("complete", *arguments, results=keys)
         assert answer[0] == (lease != self.held)
         assert due == self.state.due.keys(), "what has its outcome keeps it"
+        for context in set(contexts):
+            if contexts.count(context) == 1 and not aimed[context] and context in pending:
+                assert context in self.state.deadlines, "another of this name was meant"
         for context, key in zip(told, keys, strict=True):
             stored = self.state.strings.get(self.pair.key(key))
             if context not in pending or context in self.state.deadlines:
@@ -421,7 +518,7 @@ class LaneMachine(RuleBasedStateMachine):
         for each, record, outcomes in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
             assert deadlines[each] <= now
             first, count = _head(record)
-            if first and count == 1:
+            if first > 0 and count == 1:
                 assert outcomes == (b"[1]" if first <= sent else b"[0]")
             # What nobody knows is never told to be refused.
             assert b"0" not in outcomes[1:-1].split(b",") or all(
@@ -438,11 +535,12 @@ class LaneMachine(RuleBasedStateMachine):
         for context, outcomes in zip(found[::3], found[2::3], strict=True):
             assert self.state.outcomes[context].endswith(b"\n" + outcomes)
 
-    def finish(self, chosen: list[int]) -> None:
+    def finish(self, chosen: list[int], meant: str) -> None:
         """By one who has done their effects, or is mistaken."""
         contexts = [self.choose(each, self.state.due) for each in chosen]
-        due = self.state.due.keys() & set(contexts)
-        assert self.call("finish", *contexts) == len(due)
+        due = {each for each in contexts if each in self.state.due and self.means(each, meant)}
+        given = [part for each in contexts for part in (each, self.number(each, meant))]
+        assert self.call("finish", *given) == len(due)
         assert not self.state.due.keys() & due
 
     def release(self, which: int) -> None:
@@ -454,7 +552,7 @@ class LaneMachine(RuleBasedStateMachine):
     def set_aside(self, which: int, start: int) -> None:
         """Entries that may not be sent leave the log; one that waits for another version stays."""
         lease = self.lease(which)
-        _, *found = self.pair.call("read", lease, start, 100, 10_000, 0, 0, 0)
+        _, *found = self.pair.call("read", lease, start, 100, 10_000, 0, 0, 0, "")
         rows = [
             each for each in zip(*(found[i::5] for i in range(5)), strict=True) if each[3] == -2
         ]
@@ -513,7 +611,7 @@ class LaneMachine(RuleBasedStateMachine):
         first, count = _head(self.state.contexts[context])
         self.pair.drop("deadlines", context)
         self.pair.change("contexts", context, None)
-        self.orphans |= set(range(first, first + count)) if first else set()
+        self.orphans |= set(range(first, first + count)) if first > 0 else set()
         self.seen = self.state
 
     def forget_scripts(self) -> None:
@@ -558,7 +656,7 @@ class LaneMachine(RuleBasedStateMachine):
             if told:
                 expected[context + b"\nleft"] = True
                 assert int(there.outcomes[context + b"\nleft"]) == count - len(told) > 0
-            if first:
+            if first > 0:
                 numbers |= {first + i for i in places.keys() - told}
         assert there.outcomes.keys() == expected.keys()
         numbers |= self.orphans
@@ -640,7 +738,7 @@ def test_what_has_lost_its_record_is_dropped(pair: Pair) -> None:
     again and again."""
     for context in "abc":
         pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "f", context, "frame")
-    pair.call("settle", "", "t", UNIT, "a", -1, "{}", "ok", "b", -1, "{}", "ok")
+    pair.call("settle", "", "t", UNIT, "a", "", -1, "{}", "ok", "b", "", -1, "{}", "ok")
     pair.change("contexts", b"a", None)
     pair.change("outcomes", b"b", None)
     pair.change("contexts", b"c", None)
@@ -654,7 +752,7 @@ def test_a_lane_may_hold_more_than_one_look_takes(pair: Pair) -> None:
     """Due effects are found part by part: by their place, or as their time comes."""
     for context in "abcde":
         pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "f", context, "frame")
-        pair.call("settle", "", "t", UNIT, context, -1, "{}", "ok")
+        pair.call("settle", "", "t", UNIT, context, "", -1, "{}", "ok")
     for offset, expected in ((0, [b"a", b"b"]), (2, [b"c", b"d"]), (4, [b"e"]), (5, [])):
         assert pair.call("due", "one:1", UNIT, 2, offset)[1::3] == expected
     pair.leap(2 * UNIT)
@@ -674,27 +772,27 @@ def test_a_lane_is_read_step_by_step(pair: Pair, count: int) -> None:
         (1000, 5 * count - 1, count - 1),
         (1000, 52, 10),
     ):
-        found = pair.call("read", "one:1", 0, limit, size, 1, 1, 0)
+        found = pair.call("read", "one:1", 0, limit, size, 1, 1, 0, "")
         assert found[1::5] == list(range(1, expected + 1))
-    pair.call("settle", "", "t", UNIT, "a", 20, "{}", "ok")
-    assert pair.call("read", "one:1", 0, 1000, 1000, 1, 1, 0)[-5] == 20
-    assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0)[1::5]) == count - 1
-    assert pair.call("read", "one:1", count, 10, 10, 1, 1, 0) == [0]
+    pair.call("settle", "", "t", UNIT, "a", "", 20, "{}", "ok")
+    assert pair.call("read", "one:1", 0, 1000, 1000, 1, 1, 0, "")[-5] == 20
+    assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0, "")[1::5]) == count - 1
+    assert pair.call("read", "one:1", count, 10, 10, 1, 1, 0, "") == [0]
 
 
 def test_under_a_new_generation_messages_are_tried_anew(pair: Pair) -> None:
     """What may have been sent stays so; what was tried under this name begins at nothing."""
     for context in "abc":
         pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "f", context, "frame")
-    pair.call("read", "one:1", 0, 3, 1000, 1, 1, 0)
+    pair.call("read", "one:1", 0, 3, 1000, 1, 1, 0, "")
     pair.call("generation", "one:1", "g", "h")
-    pair.call("read", "one:1", 0, 2, 1000, 1, 1, 3)
+    pair.call("read", "one:1", 0, 2, 1000, 1, 1, 3, "")
     assert (pair.state.meta[b"sent"], pair.state.meta[b"tried"]) == (b"3", b"2")
 
 
 def test_a_backlog_of_one_is_a_backlog(pair: Pair) -> None:
     """The smallest bound there is."""
-    for context, answer in (("a", [b"new", 1]), ("b", [b"full", 1]), ("a", [b"known", 0])):
+    for context, answer in (("a", [b"new", 1]), ("b", [b"full", 1]), ("a", [b"known", 1])):
         arguments = (f"t{answer}", context, "{}", UNIT, 1, 0, UNIT, "f", context, "frame")
         assert pair.call("put", *arguments) == answer
 
@@ -705,8 +803,8 @@ def test_a_tombstone_is_known_until_it_ends(pair: Pair) -> None:
         arguments = (token, "a", "{}", UNIT, 0, UNIT, UNIT, "f", "a", "frame")
         known = token == "second"
         assert pair.call("put", *arguments)[0] == (b"known" if known else b"new")
-        pair.call("settle", "", token, UNIT, "a", -1, "{}", "ok")
-        pair.call("finish", "a")
+        pair.call("settle", "", token, UNIT, "a", "", -1, "{}", "ok")
+        pair.call("finish", "a", "")
         if known:
             pair.leap(2 * UNIT)
 
@@ -719,7 +817,7 @@ def test_lists_of_any_length_are_settled_in_runs(pair: Pair, count: int) -> None
     runs = [range(700, count), range(300, 700), range(1, 300), range(1)]
     answers = []
     for token, places in enumerate(runs):
-        outcomes = [each for i in places for each in ("a", i, f'{{"n":{i}}}', "ok")]
+        outcomes = [each for i in places for each in ("a", "", i, f'{{"n":{i}}}', "ok")]
         answers += pair.call("settle", "", f"t{token}", UNIT, *outcomes)[1:]
     assert answers[:-1] == [[b"part"]] * (count - 1)
     expected = ",".join(f'{{"n":{i}}}' for i in range(count))
@@ -731,16 +829,16 @@ def test_a_list_whose_messages_are_elsewhere(pair: Pair) -> None:
     """Is settled in runs, too: no entry of this lane is its own."""
     pair.call("put", "t1", "b", "{}", UNIT, 0, 0, UNIT, "f", "", "frame")
     pair.call("put", "t2", "a", "{}", UNIT, 0, 0, UNIT, "f", *["", ""] * 3)
-    pair.call("settle", "", "t3", UNIT, "a", 0, "{}", "ok", "a", 1, "{}", "ok")
+    pair.call("settle", "", "t3", UNIT, "a", "", 0, "{}", "ok", "a", "", 1, "{}", "ok")
     assert [number for number, _ in pair.state.log] == [1]
-    assert pair.call("settle", "", "t4", UNIT, "a", 2, "{}", "ok")[1][0] == b"due"
+    assert pair.call("settle", "", "t4", UNIT, "a", "", 2, "{}", "ok")[1][0] == b"due"
 
 
 def test_a_run_that_comes_twice_counts_once(pair: Pair) -> None:
     """The second outcomes change nothing, and the list still waits for the others."""
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", *["", "frame"] * 5)
     for token in ("one", "two"):
-        given = [each for place in (0, 1) for each in ("a", place, f'{{"by":"{token}"}}', "ok")]
+        given = [each for place in (0, 1) for each in ("a", "", place, f'{{"by":"{token}"}}', "ok")]
         pair.call("settle", "", token, UNIT, *given)
     assert pair.state.outcomes == {
         b"a\nleft": b"3",
@@ -768,7 +866,9 @@ def test_what_is_no_run_is_settled_one_by_one(
 ) -> None:
     """Each gets the answer that it would get by itself."""
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", *["", "frame"] * 2)
-    given = [each for place, kind in outcomes for each in ("a", place, f'{{"n":{place}}}', kind)]
+    given = [
+        each for place, kind in outcomes for each in ("a", "", place, f'{{"n":{place}}}', kind)
+    ]
     found = pair.call("settle", "one:1", "t", UNIT, *given)[1:]
     assert [each[0] for each in found] == answers
 
@@ -782,7 +882,7 @@ def test_of_a_lane_goes_what_is_completed_and_nothing_else(
     """Whether it is the lane's beginning, which goes at once, or lies apart."""
     for context in "abcd":
         pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "q", "", "frame")
-    assert pair.call("complete", "one:1", "t", len(done), *done) == [0, 0]
+    assert pair.call("complete", "one:1", "t", len(done), *done, *[""] * len(done)) == [0, 0]
     left = [number for number, context in enumerate("abcd", 1) if context not in done]
     assert [number for number, _ in pair.state.log] == left
 
@@ -791,7 +891,7 @@ def test_a_completed_context_is_buried(pair: Pair) -> None:
     """Where its put may come again, it is known."""
     arguments = ("a", "{}", UNIT, 0, UNIT, UNIT, "f", "", "frame")
     pair.call("put", "t1", *arguments)
-    assert pair.call("complete", "one:1", "c", 1, "a") == [0, 0]
+    assert pair.call("complete", "one:1", "c", 1, "a", "") == [0, 0]
     assert pair.call("put", "t2", *arguments) == [b"known", 0]
     pair.leap(2 * UNIT)
     assert pair.call("put", "t3", *arguments) == [b"new", 2]

@@ -22,7 +22,7 @@ from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.follow_up import PRODUCE, FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.model.outcomes import CallOutcomes
-from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
+from tests.integration.lanes.rig import MakeOwner, Owner, failure, finish, put, receipt
 from tests.integration.rig import Proxy, elapsed, wait_for
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import ServerAddress, require
@@ -184,7 +184,7 @@ def test_a_put_is_known_for_a_while_after_its_context_was_finished(
     put(lanes, lane, "gone")
     for context in ("kept", "gone"):
         assert lanes.settle(lane, receipt(context))[0] == "due"
-    lanes.finish(lane, ["kept", "gone"])
+    finish(lanes, lane, "kept", "gone")
     put(lanes, lane, "kept")
     put(lanes, lane, "gone")
     assert contexts_of(owner) == ["gone"]
@@ -194,7 +194,7 @@ def test_a_tombstone_ends(lanes: Outbox, lane: Lane, client: redis.Redis, prefix
     """A tombstone that is over holds back nothing, and the next finish takes it away."""
     put(lanes, lane, "a", tombstone=0.001)
     lanes.settle(lane, receipt("a"))
-    lanes.finish(lane, ["a"])
+    finish(lanes, lane, "a")
     key = lane.key(prefix, "tombstones")
     until = client.zscore(key, "a")
     assert until is not None
@@ -207,7 +207,7 @@ def test_a_tombstone_ends(lanes: Outbox, lane: Lane, client: redis.Redis, prefix
     put(lanes, lane, "a", exclusive=True)
     put(lanes, lane, "b")
     lanes.settle(lane, receipt("b"))
-    lanes.finish(lane, ["b"])
+    finish(lanes, lane, "b")
     assert client.zcard(key) == 0
 
 
@@ -220,9 +220,9 @@ def test_a_finished_context_leaves_no_key_behind(
     put(lanes, lane, "c", 2)
     parts: list[tuple[str, int, Outcome]] = [("a", -1, receipt("a")), ("c", -1, failure("c"))]
     parts += [("b", place, receipt("b")) for place in range(3)]
-    settled, late, fenced = owner.do(owner.store.settle(parts, "t"))
+    settled, late, fenced = owner.settle(parts, "t")
     assert (len(settled), late, fenced) == (3, 0, False)
-    owner.do(owner.store.finish(["a", "b", "c"]))
+    owner.finish("a", "b", "c")
     left = {
         key.decode().rpartition(":")[2]
         for key in client.scan_iter(f"{prefix}:{{{lane.name}}}:*")
@@ -265,7 +265,7 @@ def test_a_receipt_counts_from_anyone_once(lanes: Outbox, lane: Lane) -> None:
     assert settled is not None
     assert settled.result["entry_id"] == 7
     assert lanes.settle(lane, receipt("a", 8)) == ("late", None)
-    lanes.finish(lane, ["a"])
+    finish(lanes, lane, "a")
     assert lanes.settle(lane, receipt("a")) == ("late", None)
     assert lanes.settle(lane, receipt("never")) == ("late", None)
 
@@ -394,11 +394,11 @@ def test_a_list_of_ten_thousand_is_recorded_settled_and_expired(
 
     put(lanes, lane, "a", count)
     parts = [("a", place, receipt("a", place)) for place in range(count)]
-    (found,), late, _ = owner.do(owner.store.settle(parts, "t"))
+    (found,), late, _ = owner.settle(parts, "t")
     assert late == 0
     assert [each["entry_id"] for each in found.result] == list(range(count))
     assert lanes.backlog(lane) == 0
-    lanes.finish(lane, ["a", "late"])
+    finish(lanes, lane, "a", "late")
     assert client.hlen(lane.key(prefix, "outcomes")) == 0
 
 
@@ -425,13 +425,14 @@ def test_a_record_of_another_version_is_left_alone(
     client.zadd(lane.key(prefix, "deadlines"), {"new": 1})
     assert lanes.settle(lane, receipt("new")) == ("late", None)
     assert lanes.expire(lane) == []
-    lanes.finish(lane, ["new"])
+    finish(lanes, lane, "new")
     assert client.hget(key, "new") == newer
     # Out of the way of the others, but not forgotten.
     deadline = client.zscore(lane.key(prefix, "deadlines"), "new")
     assert deadline is not None
     assert deadline > client.time()[0] * 1000
-    assert contexts_of(owner) == ["new"]
+    assert contexts_of(owner) == []
+    assert owner.store.unreadable == [(1, "newer")]
 
 
 def test_scripts_are_loaded_again_after_they_were_flushed(
@@ -444,7 +445,7 @@ def test_scripts_are_loaded_again_after_they_were_flushed(
     client.script_flush()
     assert contexts_of(owner) == ["a", "b"]
     client.script_flush()
-    settled, _, _ = owner.do(owner.store.settle([("a", -1, receipt("a"))], "t"))
+    settled, _, _ = owner.settle([("a", -1, receipt("a"))], "t")
     assert [each.record.context for each in settled] == ["a"]
     client.script_flush()
     assert lanes.settle(lane, receipt("b"))[0] == "due"
@@ -504,7 +505,7 @@ class TestLostAnswers:
 
         def settle_and_finish() -> None:
             assert lanes.settle(lane, receipt("fast"))[0] == "due"
-            lanes.finish(lane, ["fast"])
+            finish(lanes, lane, "fast")
 
         proxy.lose_answer_to(lambda data: b"fast" in data, settle_and_finish)
         put(through, lane, "fast", exclusive=True)
@@ -524,7 +525,7 @@ class TestLostAnswers:
             done.extend(contexts_of(owner)[1:4])
             for context in done:
                 assert lanes.settle(lane, receipt(context))[0] == "due"
-            lanes.finish(lane, done)
+            finish(lanes, lane, *done)
 
         proxy.lose_answer_to(lambda data: b"-200\r" in data, settle_and_finish)
         contexts = put_many(through, lane, 400)
@@ -643,11 +644,11 @@ def _fill_and_drain(
     entries = owner.do(owner.store.read(0, 10, 1 << 20, mark=True))
     assert [each.context for each in entries] == ["first", "list", "list", "list"]
     parts = [(each.context, each.place, receipt(each.context)) for each in entries]
-    settled, late, fenced = owner.do(owner.store.settle(parts, "t"))
+    settled, late, fenced = owner.settle(parts, "t")
     assert [each.record.context for each in settled] == ["first", "list"]
     assert (late, fenced) == (0, False)
     assert owner.do(owner.store.tick()).due == 2
-    owner.do(owner.store.finish(["first", "list"]))
+    owner.finish("first", "list")
     client.config_set("maxmemory", 0)
     put(lanes, lane, "later")
     assert lanes.backlog(lane) == 1

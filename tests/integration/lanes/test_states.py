@@ -48,11 +48,11 @@ def run(pair: Pair, event: Event, token: str) -> None:
 
     calls: dict[Event, Callable[[], Any]] = {
         Event.PUT: lambda: pair.call("put", token, "c", "{}", UNIT, 0, 0, UNIT, "q", "", "frame"),
-        Event.PUT_MANY: lambda: pair.call("put_many", token, UNIT, UNIT, "c", "{}", "q", "frame"),
-        Event.RECEIPT: lambda: pair.call("settle", "one:1", token, UNIT, "c", -1, "{}", "ok"),
-        Event.COMPLETION: lambda: pair.call("complete", "one:1", token, 1, "c"),
+        Event.PUT_MANY: lambda: pair.call("put_many", token, UNIT, 0, 0, UNIT, "c", "{}", "q", "f"),
+        Event.RECEIPT: lambda: pair.call("settle", "one:1", token, UNIT, "c", "", -1, "{}", "ok"),
+        Event.COMPLETION: lambda: pair.call("complete", "one:1", token, 1, "c", ""),
         Event.DEADLINE: expire,
-        Event.EFFECTS: lambda: pair.call("finish", "c"),
+        Event.EFFECTS: lambda: pair.call("finish", "c", ""),
     }
     calls[event]()
 

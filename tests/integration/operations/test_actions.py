@@ -123,7 +123,7 @@ def test_cancels_a_list_message_by_message(
     outbox.put(lane, record, messages, timeout=60.0)
     owner = make_owner()
     owner.do(owner.store.read(0, 2, 1 << 20, mark=True))
-    owner.do(owner.store.settle([("a", 0, receipt("a"))], "t"))
+    owner.settle([("a", 0, receipt("a"))], "t")
     assert actions.cancel("a").result is Changed.DONE
     [told] = Triggered(app).next()["args"]
     assert [each["status"] for each in told["outcomes"]] == ["stored", "unknown", "refused"]

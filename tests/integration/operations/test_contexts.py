@@ -45,7 +45,7 @@ def test_tells_the_state_of_each_context(
         put(outbox, lane, context)
     owner = make_owner()
     owner.do(owner.store.read(0, 2, 1 << 20, mark=True))
-    owner.do(owner.store.settle([("a", -1, receipt("a"))], "t"))
+    owner.settle([("a", -1, receipt("a"))], "t")
     outbox.put(CONTEXTS_LANE, Record("order-17"), [], timeout=60.0)
     put(outbox, lane, "later")
     client.hset(lane.key(prefix, "contexts"), "later", "9 of a later version\n{}")

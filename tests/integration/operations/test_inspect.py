@@ -42,7 +42,7 @@ def test_tells_what_is_unsent_and_what_was_sent(
         put(outbox, lane, context)
     owner = make_owner()
     owner.do(owner.store.read(0, 3, 1 << 20, mark=True))
-    owner.do(owner.store.settle([("a", -1, receipt("a"))], "t"))
+    owner.settle([("a", -1, receipt("a"))], "t")
     [view] = lanes.lanes()
     assert (view.lane, view.topic, view.index) == (lane.name, lane.topic, 0)
     assert (view.backlog, view.unsent, view.sent) == (3, 1, 2)
@@ -101,7 +101,7 @@ def test_looks_again_if_the_oldest_message_is_done_meanwhile(
     def read_late(entries: Any) -> OldestMessage | None:
         found = read_oldest(entries)
         if left:
-            owner.do(owner.store.complete([left.pop(0)], [], "t" + "".join(left)))
+            owner.complete([left.pop(0)], [], "t" + "".join(left))
         return found
 
     monkeypatch.setattr("celery_stargate.operations.inspect.read_oldest", read_late)
@@ -173,7 +173,7 @@ def test_measures_rates_between_two_looks(
     for context in "bcde":
         put(outbox, lane, context)
     owner = make_owner()
-    owner.do(owner.store.settle([(c, -1, receipt(c)) for c in "ab"], "t"))
+    owner.settle([(c, -1, receipt(c)) for c in "ab"], "t")
     measured = rates(before, lanes.status(), 2.0)
     assert (measured.recorded_per_second, measured.done_per_second) == (2.0, 1.0)
 

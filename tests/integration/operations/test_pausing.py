@@ -64,7 +64,7 @@ def test_a_pause_fences_the_owner_and_its_receipts_count(
     owner = make_owner()
     owner.do(owner.store.read(0, 1, 1 << 20, mark=True))
     pauses.pause(lane.topic, 1, 60.0)
-    reply = owner.do(owner.store.settle([("a", -1, receipt("a"))], "t"))
+    reply = owner.settle([("a", -1, receipt("a"))], "t")
     assert reply.fenced
     assert [settled.record.context for settled in reply.settled] == ["a"]
     assert not owner.do(owner.store.acquire())

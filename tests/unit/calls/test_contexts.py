@@ -65,7 +65,7 @@ def test_past_its_deadline_it_is_settled_here() -> None:
     vars(lanes)["expire"] = expire
     with pytest.raises(ProduceTimeout):
         found.expect("c", options).result(10)
-    assert lanes.finished[0] == "c"
+    assert lanes.finished[0] == ("c", 0)
 
 
 def test_what_is_not_recorded_is_not_waited_for() -> None:

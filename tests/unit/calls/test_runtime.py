@@ -114,7 +114,7 @@ def test_what_is_overdue_is_settled_with_its_effects() -> None:
     lanes.overdue = [Settled(record, (failure("c", code="deadline"),))]
     runtime.settle_overdue([LANE])
     assert [address for address, _ in lanes.told] == ["inbox/1"]
-    assert lanes.finished == ["c"]
+    assert lanes.finished == [("c", 0)]
 
 
 def test_nothing_is_made_to_be_closed() -> None:

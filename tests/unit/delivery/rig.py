@@ -42,7 +42,7 @@ def receipt(number: int) -> Receipt:
 
 def settled(number: int) -> Settled:
     """Return the settled context of that number."""
-    return Settled(Record(f"c{number}"), (receipt(number),))
+    return Settled(Record(f"c{number}"), (receipt(number),), number)
 
 
 class FakeStore:
@@ -61,10 +61,10 @@ class FakeStore:
         self.reads: list[tuple[int, bool]] = []
         #: Whether a message that is settled leaves the log, as in Redis.
         self.forgets = False
-        self.settled: list[tuple[str, int, Outcome]] = []
+        self.settled: list[tuple[Entry, Outcome]] = []
         self.completed: list[str] = []
         self.rows: list[tuple[str, ResultRow]] = []
-        self.finished: list[str] = []
+        self.finished: list[tuple[str, int]] = []
         #: What a settle answers beside the settled contexts.
         self.late, self.fenced = 0, False
         #: Raised by the next calls of the method of that name.
@@ -99,26 +99,28 @@ class FakeStore:
         return len(unreadable)
 
     async def settle(
-        self, outcomes: Sequence[tuple[str, int, Outcome]], token: str
+        self, outcomes: Sequence[tuple[Entry, Outcome]], token: str
     ) -> tuple[list[Settled], int, bool]:
         self._raise("settle")
         self.settled += outcomes
         if self.forgets:
-            gone = {context for context, _, _ in outcomes}
+            gone = {each.context for each, _ in outcomes}
             self.log = [each for each in self.log if each.context not in gone]
-        found = [Settled(Record(context), (outcome,)) for context, _, outcome in outcomes]
+        found = [
+            Settled(Record(each.context), (outcome,), each.first) for each, outcome in outcomes
+        ]
         return found, self.late, self.fenced
 
     async def complete(
-        self, contexts: Sequence[str], rows: Sequence[tuple[str, ResultRow]], token: str
+        self, entries: Sequence[Entry], rows: Sequence[tuple[Entry, ResultRow]], token: str
     ) -> tuple[int, bool]:
         self._raise("complete")
-        self.completed += contexts
-        self.rows += rows
+        self.completed += [each.label for each in entries]
+        self.rows += [(each.label, row) for each, row in rows]
         return self.late, self.fenced
 
-    async def finish(self, contexts: Sequence[str]) -> None:
-        self.finished += contexts
+    async def finish(self, done: Sequence[Settled]) -> None:
+        self.finished += [each.identity for each in done]
 
 
 class FakeEffects:
@@ -203,7 +205,7 @@ class PartsRig:
     @staticmethod
     def progress(sent: int = 0) -> Progress:
         """Return how far the lane has come."""
-        return Progress(sent, sent, "generation")
+        return Progress(sent, sent, "generation", own=True)
 
 
 async def until(condition: Callable[[], object]) -> None:

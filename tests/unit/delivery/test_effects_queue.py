@@ -30,7 +30,7 @@ def test_effects_are_done_and_forgotten() -> None:
 
     rig = asyncio.run(main())
     assert rig.effects.runs == [["c1", "c2"]]
-    assert rig.store.finished == ["c1"]
+    assert rig.store.finished == [("c1", 1)]
 
 
 def test_a_context_that_is_here_already() -> None:
@@ -60,11 +60,11 @@ def test_rounds_are_bounded() -> None:
 
 def test_receipts_are_waited_for_no_more() -> None:
     """The session is told the labels of what has its outcome."""
-    forgotten: list[str] = []
+    forgotten: list[tuple[str, int]] = []
 
     class Session:
-        def forget(self, labels: Any) -> None:
-            forgotten.extend(labels)
+        def forget(self, messages: Any) -> None:
+            forgotten.extend(messages)
 
     async def main() -> None:
         rig = PartsRig()
@@ -72,4 +72,4 @@ def test_receipts_are_waited_for_no_more() -> None:
         rig.queue.add([settled(1)])
 
     asyncio.run(main())
-    assert forgotten == ["c1"]
+    assert forgotten == [("c1", 1)]

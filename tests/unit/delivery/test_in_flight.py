@@ -16,11 +16,11 @@ class FakeSession:
     misaligned = True
 
     def __init__(self) -> None:
-        self.forgotten: list[str] = []
+        self.forgotten: list[tuple[str, int]] = []
         self.rechecks = 0
 
-    def forget(self, labels: Iterable[str]) -> None:
-        self.forgotten += labels
+    def forget(self, messages: Iterable[tuple[str, int]]) -> None:
+        self.forgotten += messages
 
     def recheck(self) -> None:
         self.rechecks += 1
@@ -29,7 +29,7 @@ class FakeSession:
 def test_without_a_connection() -> None:
     """There is nothing to tell, and no socket."""
     in_flight = InFlight(Window(10, 1000))
-    in_flight.forget(["c1"])
+    in_flight.forget([("c1", 1)])
     in_flight.recheck_lease()
     assert in_flight.descriptor is None
     assert not in_flight.misaligned
@@ -43,13 +43,13 @@ def test_with_a_session() -> None:
     in_flight.opened(cast("Any", session))
     for number in (1, 2):
         in_flight.window.add(entry(number))
-    in_flight.forget(["c1"])
+    in_flight.forget([("c1", 1)])
     in_flight.recheck_lease()
     assert in_flight.misaligned
     assert len(in_flight) == 2
     in_flight.closed()
-    in_flight.forget(["c2"])
+    in_flight.forget([("c2", 2)])
     in_flight.recheck_lease()
-    assert (session.forgotten, session.rechecks) == (["c1"], 1)
+    assert (session.forgotten, session.rechecks) == ([("c1", 1)], 1)
     assert not in_flight.misaligned
     assert len(in_flight) == 0

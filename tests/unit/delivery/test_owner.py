@@ -76,7 +76,7 @@ def test_drained_with_an_outcome_that_redis_does_not_know() -> None:
         draining = asyncio.ensure_future(rig.owner.drain(5.0))
         await until(lambda: rig.machine.state is State.DRAINING)
         assert not draining.done()
-        rig.owner._settler._labels.clear()  # noqa: SLF001
+        rig.owner._settler._numbers.clear()  # noqa: SLF001
         rig.owner._lane.changes.notify()  # noqa: SLF001
         await draining
         await running
@@ -125,7 +125,7 @@ def test_the_lease_is_lost(part: str, caplog: pytest.LogCaptureFixture) -> None:
 
         getattr(rig.owner, part).run = fenced
         await rig.owner.run()
-        assert [context for context, _, _ in rig.store.settled] == ["c1"]
+        assert [each.context for each, _ in rig.store.settled] == ["c1"]
         assert rig.generations == []
         await rig.owner.drain(5.0)
 

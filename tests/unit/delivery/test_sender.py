@@ -78,7 +78,7 @@ class Rig(PartsRig):
         self.made: list[FakeProducer] = []
         self.checked = 0
         self.generations: list[str] = []
-        self.read_progress = Progress(sent, sent, "g1")
+        self.read_progress = Progress(sent, sent, "g1", own=True)
         store: Any = self.store
         store.progress, store.begin_generation = self._progress, self._begin_generation
         services = replace(self.shared.services, producers=cast("Any", self))
@@ -188,8 +188,8 @@ def test_a_message_that_breaks_each_connection(
         rig.breaks, rig.breaks_when_sent = LinkBroken("it broke", blame), True
         rig.broken.set()
         await send_until(rig, lambda: rig.store.settled)
-        ((context, _, outcome),) = rig.store.settled
-        assert context == "c1"
+        ((settled, outcome),) = rig.store.settled
+        assert settled.context == "c1"
         assert isinstance(outcome, Failure)
         assert len(rig.made) == connections
 
@@ -203,7 +203,7 @@ def test_refused_for_good(waits: list[float]) -> None:
         rig = Rig(1, 2, 3, sent=2)
         rig.errors = [PERMANENT]
         await send_until(rig, lambda: waits)
-        failures = [outcome for _, _, outcome in rig.store.settled]
+        failures = [outcome for _, outcome in rig.store.settled]
         assert [each.status for each in failures if isinstance(each, Failure)] == [
             *("unknown", "unknown", "refused")
         ]
@@ -226,7 +226,7 @@ def test_a_broker_that_does_not_deduplicate(waits: list[float]) -> None:
         rig.not_deduplicated = [DeduplicationUnavailable("not on", "no-deduplication")]
         await send_until(rig, rig.sent.is_set)
         assert rig.checked == 2
-        ((_, _, outcome),) = rig.store.settled
+        ((_, outcome),) = rig.store.settled
         assert isinstance(outcome, Failure)
         assert (outcome.code, outcome.reason) == ("no-deduplication", "not on")
         (producer,) = rig.made

@@ -114,12 +114,13 @@ def test_a_revoked_message_is_failed_before_later_ones_are_sent() -> None:
         rig = Rig(1, 2, 3)
         rig.revoked.add("c2")
         waiting = asyncio.ensure_future(rig.next())
-        await until(lambda: "c2" in rig.settler)
+        await until(lambda: 2 in rig.settler)
         assert not waiting.done()
         settling = asyncio.ensure_future(rig.settler.run())
         assert await waiting == [1, 3]
         settling.cancel()
-        ((context, _, outcome),) = rig.store.settled
+        ((each, outcome),) = rig.store.settled
+        context = each.context
         assert context == "c2"
         assert isinstance(outcome, Failure)
         assert (outcome.code, outcome.status) == ("revoked", "refused")

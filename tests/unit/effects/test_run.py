@@ -127,15 +127,17 @@ def test_callbacks_are_published(app: Celery, *, failed: bool) -> None:
     expected = [settled.outcomes[0].to_dict(), option]
     assert [sent_by_broker(app)[0] for _ in range(2)] == [expected, expected]
     assert sent_by_broker(app) is None
-    assert sent == [callback_id("c-1", option)] * 2
+    assert sent == [callback_id("c-1", "", option)] * 2
 
 
 def test_callback_ids() -> None:
     """Differ by context and by option, and stay for ever: other processes count on them."""
-    ids = {callback_id(context, option) for context in "ab" for option in ("on_ack", "on_error")}
+    ids = {
+        callback_id(context, "", option) for context in "ab" for option in ("on_ack", "on_error")
+    }
     assert len(ids) == 4
-    assert callback_id("c", "on_ack") == callback_id("c", "on_ack")
-    assert uuid.UUID(callback_id("c", "on_ack")).version == 5
+    assert callback_id("c", "", "on_ack") == callback_id("c", "", "on_ack")
+    assert uuid.UUID(callback_id("c", "", "on_ack")).version == 5
 
 
 def test_a_canvas_goes_by_the_effects_own_app(app: Celery) -> None:
@@ -184,7 +186,7 @@ def test_a_part_of_a_list_over_lanes(app: Celery) -> None:
     failed = Settled(Record("c.0", parent=(home.name, "c", 0)), (failure("c.0"),))
     assert effects.run([failed]) == ["c.0"]
     assert lanes.settled[1] == (home, failure("c"), 0)
-    assert lanes.finished == ["c"]
+    assert lanes.finished == [("c", 0)]
     assert app.AsyncResult("c").get(timeout=1) == [receipt("c").to_dict()] * 2
 
 

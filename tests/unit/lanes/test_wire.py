@@ -90,7 +90,7 @@ def test_settle_answers() -> None:
     assert read_answer([b"late"], TOPIC) == ("late", None)
     word, settled = read_answer(due("a", receipt("a")), TOPIC)
     assert word is SettleWord.DUE
-    assert settled == Settled(Record("a"), (receipt("a"),))
+    assert settled == Settled(Record("a"), (receipt("a"),), first=7)
 
 
 def test_a_settle_reply(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,7 +98,7 @@ def test_a_settle_reply(caplog: pytest.LogCaptureFixture) -> None:
     other = [b"due", b"2 7 1 0\n{}", b"[0]"]
     answers: list[Any] = [due("a", failure("a")), [b"late"], [b"part"], [b"ignored"], other]
     found = read_settle([1, *answers], LANE)
-    assert found == ([Settled(Record("a"), (failure("a"),))], 2, True)
+    assert found == ([Settled(Record("a"), (failure("a"),), first=7)], 2, True)
     assert "unknown version" in caplog.text
     assert read_settle([0], LANE) == ([], 0, False)
 

@@ -254,7 +254,7 @@ def test_what_there_is_leaves_in_few_writes(sizes: list[int], writes: list[int])
         rig = Rig(entries, count=1000, size=10_000_000)
         running = asyncio.ensure_future(rig.run())
         await rig.peer.wait_for_sent(len(sizes))
-        rig.session.forget(rig.peer.sent)
+        rig.session.forget((label, n) for n, label in enumerate(rig.peer.sent, 1))
         await running
         return rig
 
@@ -275,6 +275,28 @@ def test_a_message_that_is_in_flight_is_not_sent_again() -> None:
         return rig
 
     assert asyncio.run(main()).peer.sent == ["c1", "c2"]
+
+
+def test_a_context_that_is_used_again_waits_for_its_earlier_receipt() -> None:
+    """That message got its outcome by its deadline; what is behind the second waits, too."""
+
+    async def main() -> Rig:
+        rig = Rig([entry(1), Entry(2, "c1", b'{"context":"c1"}'), entry(3)])
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(1)
+        rig.session.forget([("c1", 1)])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert rig.peer.sent == ["c1"]
+        rig.peer.say(ok("c1"))
+        await rig.peer.wait_for_sent(3)
+        rig.peer.say(ok("c1"), ok("c3"))
+        await running
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.peer.sent == ["c1", "c1", "c3"]
+    assert rig.session.counters == Counters(sent=3, receipts=2, unmatched=1)
 
 
 def test_second_late_and_foreign_receipts_are_counted() -> None:
@@ -386,12 +408,12 @@ def test_a_quiet_session_is_no_broken_one() -> None:
 
         class Ticking(Window):
             @property
-            def oldest(self) -> str | None:
+            def oldest(self) -> int | None:
                 nonlocal rounds
                 rounds += 1
                 if rounds == 4:
                     entered.set()
-                return "settled meanwhile"
+                return rounds
 
         class Nothing:
             async def next(self, count: int, size: int) -> Sequence[Entry]:
@@ -419,7 +441,7 @@ def test_what_got_its_outcome_elsewhere_is_waited_for_no_more() -> None:
         rig = Rig([entry(1), entry(2)])
         running = asyncio.ensure_future(rig.run())
         await rig.peer.wait_for_sent(2)
-        rig.session.forget(["c1", "nobody"])
+        rig.session.forget([("c1", 1), ("c2", 1), ("nobody", 3)])
         rig.peer.say(ok("c2"))
         await running
         return rig
@@ -661,7 +683,7 @@ class TestNumbered:
             assert not rig.session.misaligned
             rig.peer.say(error("c1", 8, "not now"))
             await turn_until(lambda: rig.session.misaligned)
-            rig.session.forget(["c2"])
+            rig.session.forget([("c2", 2)])
             with pytest.raises(SequenceMismatch) as caught:
                 await running
             return caught.value

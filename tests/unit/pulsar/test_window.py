@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from celery_stargate.model.entry import Entry, label_of
-from celery_stargate.pulsar.window import Window
+from celery_stargate.pulsar.window import LabelInFlight, Window
 
 
 def entry(number: int, size: int = 1) -> Entry:
@@ -102,9 +102,44 @@ def test_the_oldest() -> None:
     assert window.oldest is None
     window.add(entry(1))
     window.add(entry(2))
-    assert window.oldest == "m1"
+    assert window.oldest == 1
     window.remove("m1")
-    assert window.oldest == "m2"
+    assert window.oldest == 2
+    assert window.forget("m2", 2)
+    assert window.oldest == 2
+    window.add(entry(3))
+    assert window.oldest == 2
+    window.remove("m2")
+    assert window.oldest == 3
+
+
+def test_another_message_with_the_label_waits() -> None:
+    """A context that is used again: the receipt of the first must not settle the second."""
+    window = Window(10, 100)
+    window.add(entry(1))
+    second = Entry(2, "m1", b"x")
+    with pytest.raises(LabelInFlight):
+        window.add(second)
+    assert window.forget("m1", 1)
+    assert (len(window), "m1" in window) == (0, True)
+    with pytest.raises(LabelInFlight):
+        window.add(second)
+    assert not window.add(entry(1))
+    assert window.remove("m1") is None
+    assert window.add(second)
+    assert not window.forget("m1", 1)
+    assert list(window) == [second]
+
+
+def test_a_new_connection_awaits_nothing() -> None:
+    """Receipts are lost with their socket."""
+    window = Window(10, 100)
+    for number in (1, 2):
+        window.add(entry(number))
+    window.forget("m1", 1)
+    window.clear()
+    assert (len(window), window.oldest, window.room) == (0, None, (10, 100))
+    assert window.add(Entry(3, "m1", b"x"))
 
 
 def test_iteration_stands_changes() -> None:
