@@ -166,7 +166,7 @@ class Actions:
         record = read_record(stored)
         if record is None:
             return Change(context, Changed.UNREADABLE)
-        if record.first == 0 and record.count:
+        if record.first <= 0 and record.count:
             return self._settle_spread(lane, context, record, make)
         return self._settle(lane, context, record, make)
 

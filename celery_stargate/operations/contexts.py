@@ -187,6 +187,6 @@ class ContextInspector:
 def _state(stored: StoredRecord, sent: int, *, settled: bool) -> ContextState:
     if settled:
         return ContextState.SETTLED
-    if stored.first == 0:
+    if stored.first <= 0:
         return ContextState.OPEN
     return ContextState.SENT if stored.first <= sent else ContextState.UNSENT
