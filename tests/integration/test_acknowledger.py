@@ -121,7 +121,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             assert 0.2 < seconds() < 3
             assert not acknowledger.ack(Receipt(context="ctx"))
 
-    @pytest.mark.parametrize("context", ["", "two\nlines", "\x00", 5, None, b"bytes"])
+    @pytest.mark.parametrize("context", ["", "two\nlines", "\x00", 5, None, b"bytes", "x" * 513])
     def test_a_context_that_is_no_printable_text_is_refused(
         self, app: Celery, context: Any
     ) -> None:
@@ -131,7 +131,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             acknowledger.produce(context)
         assert Stargate.of(app).lanes.registry.survey() == (0, [])
 
-    @pytest.mark.parametrize("context", ["order 17", "ü", "a:b{c}#0", "x" * 1000])
+    @pytest.mark.parametrize("context", ["order 17", "ü", "a:b{c}#0", "x" * 512])
     def test_any_printable_text_is_a_context(self, app: Celery, context: str) -> None:
         """Also one that looks like a key."""
         with Acknowledger(app) as acknowledger:
