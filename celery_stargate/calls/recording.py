@@ -11,6 +11,7 @@ from celery_stargate.errors import LaneFull
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.options import ProducerOptions
+from celery_stargate.support.bound import call_bound
 
 __all__ = ["Recorder"]
 
@@ -53,6 +54,12 @@ class Recorder:
             ContextInUse: the context is pending, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
+        with call_bound():
+            self._put(call, record, timeout, tombstone, exclusive)
+
+    def _put(
+        self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
+    ) -> None:
         home, *others = call.lanes
         common: dict[str, Any] = {"tombstone": tombstone, "options": self._differing(call)}
         if not others:

@@ -23,6 +23,7 @@ from celery_stargate.lanes.scripts import Argument, Caller, Callers, Run, Script
 from celery_stargate.lanes.wire import PutWord, SettleAnswer, read_answer, read_put
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.support.bound import USUAL, bounded, call_bound
 
 __all__ = ["Outbox"]
 
@@ -32,6 +33,8 @@ ANSWER_MS = 60_000
 GRACE_MS = 15_000
 #: How many overdue contexts one call settles at most.
 _EXPIRE_COUNT = 100
+#: How long Redis has for one pipeline of puts at least, in seconds.
+_LEAST_BOUND = 0.5
 #: How many puts, and how many bytes of frames, one pipeline holds at most.
 _PIPELINE_COUNT, _PIPELINE_BYTES = 500, 4 << 20
 #: The same for one script in it; a script must not occupy Redis for long.
@@ -42,6 +45,9 @@ _Put = TypeVar("_Put", bound=tuple[Any, ...])
 
 class Outbox:
     """All lanes of one prefix, as callers use them; safe among threads and after a fork.
+
+    Each call ends within the bound around it (:mod:`celery_stargate.support.bound`), and within
+    5 s where there is none.
 
     Arguments:
         connections: to the Redis that holds the lanes.
@@ -92,7 +98,7 @@ class Outbox:
         Raises:
             LaneFull: the lane holds ``max_backlog`` messages.
             ContextInUse: the context is there, and ``exclusive`` was set.
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
         arguments: list[Argument] = [
             record.context,
@@ -105,7 +111,7 @@ class Outbox:
         ]
         for label, frame in messages:
             arguments += (label, frame)
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             self.registry.announce(lane, options)
             word, number = read_put(self._run("put", lane, caller, [caller.token(), *arguments]))
             if word is PutWord.NEW and number == 1 and messages:
@@ -134,13 +140,14 @@ class Outbox:
             options: as in :meth:`put`.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s; the text says how many
-                messages are certainly recorded.
+            StoreUnavailable: Redis did not answer a pipeline within ``timeout``, or 5 s; the text
+                says how many messages are certainly recorded.
         """
         recorded = 0
         for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:
-                self._put_chunk(chunk, _milliseconds(timeout), options)
+                with bounded(min(max(timeout, _LEAST_BOUND), USUAL)):
+                    self._put_chunk(chunk, _milliseconds(timeout), options)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"{error}; the first {recorded} of {len(puts)} messages are recorded and will "
@@ -158,13 +165,13 @@ class Outbox:
             anyone: let a failure count as a receipt does.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
             TypeError: JSON cannot represent the receipt's ``value``.
             ValueError: the context is settled, and its record is of another version or damaged.
         """
         kind = "foreign" if isinstance(outcome, Failure) and not anyone else "ok"
         encoded = encode_outcome(outcome)
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             given: list[Argument] = [outcome.context, place, encoded, kind]
             _, answer = self._run("settle", lane, caller, ["", caller.token(), GRACE_MS, *given])
         return read_answer(answer, outcome.topic)
@@ -173,9 +180,9 @@ class Outbox:
         """Settle what is overdue in a lane: one context, or up to 100.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             reply = self._run("expire", lane, caller, [GRACE_MS, _EXPIRE_COUNT, context])
         return list(decode_triples(reply, lane))
 
@@ -183,18 +190,18 @@ class Outbox:
         """Forget contexts whose effects are done.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             self._run("finish", lane, caller, list(contexts))
 
     def backlog(self, lane: Lane) -> int:
         """Return how many messages a lane holds.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        with store_errors():
+        with call_bound(), store_errors():
             return int(self._connections.sync().xlen(lane.key(self._prefix, "log")))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis as AsyncRedis
 from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane, parse_lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
+from celery_stargate.support.bound import call_bound
 from celery_stargate.support.log import logger
 
 __all__ = ["CallerRegistry", "Registry", "RegistryKeys", "parse_lanes"]
@@ -93,9 +94,9 @@ class CallerRegistry:
         """Return how many workers are alive, and the announced lanes.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
-        with store_errors():
+        with call_bound(), store_errors():
             workers, *names = self._scripts.run("registry/heartbeat", self._survey_keys, ["", 0])
         return int(workers), parse_lanes(names)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from celery_stargate.errors import ConfigurationError, nearest, shown
 from celery_stargate.model.fields import _TABLE, PREFIX, Token, _read, _topic
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
+from celery_stargate.model.redis_options import check_redis
 from celery_stargate.model.topic import Topic
 
 __all__ = ["Settings"]
@@ -25,6 +26,10 @@ class Settings:
     url: str | None = None
     #: Not shown: it may hold a password.
     redis_url: str | None = field(default=None, repr=False)
+    #: Not shown: they may hold a password.
+    redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    #: How many connections to Redis the threads of a process share.
+    redis_max_connections: int = 100
     #: The default one: its full name, or its name in ``topics``.
     topic: str | None = None
     #: Name → topic's full name and its producer options.
@@ -87,7 +92,9 @@ class Settings:
             raise ConfigurationError(
                 f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
             )
-        if "{" in own.get("prefix", "") or "}" in own.get("prefix", ""):
+        check_redis(own.get("redis_url"), own.get("redis_options", {}), PREFIX)
+        own.setdefault("prefix", _default_prefix(conf))
+        if "{" in own["prefix"] or "}" in own["prefix"]:
             raise ConfigurationError(f"{PREFIX}prefix must hold no brace; Redis Cluster reads them")
         return cls(options=options, **own)
 
@@ -124,6 +131,20 @@ class Settings:
             if name == str(parsed):
                 return parsed, options
         return parsed, self.options
+
+
+def _default_prefix(conf: Mapping[str, Any]) -> str:
+    """Return the prefix of an app that sets none: behind the one that its Celery keys have.
+
+    Two systems that share a Redis by ``global_keyprefix`` do not share their lanes.
+    """
+    for name in ("result_backend_transport_options", "broker_transport_options"):
+        options = conf.get(name)
+        keyprefix = options.get("global_keyprefix") if isinstance(options, Mapping) else None
+        if keyprefix:
+            # Braces would be read as a hash tag.
+            return f"{keyprefix}stargate".replace("{", "").replace("}", "")
+    return "stargate"
 
 
 def _topics(given: Mapping[Any, Any], options: ProducerOptions) -> dict[str, Any]:
