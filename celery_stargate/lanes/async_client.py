@@ -109,6 +109,13 @@ class BoundedAsyncRedis(redis.asyncio.Redis):
         left = began + CALL_TIMEOUT - time.monotonic()
         return await leaving.again(lambda: run(*args, **options), failed, left)  # type: ignore[no-untyped-call]
 
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close the connections, also those to the sentinels."""
+        await super().aclose(close_connection_pool)
+        manager = getattr(self.connection_pool, "sentinel_manager", None)
+        for each in manager.sentinels if manager is not None else ():
+            await each.aclose()
+
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that is bounded as a whole."""
         made = _BoundedPipeline(
