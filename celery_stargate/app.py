@@ -12,10 +12,11 @@ from celery_stargate.calls import many, single
 from celery_stargate.calls.given import Callback, CallGiven, ManyGiven, OneMessage, TaskGiven
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.tracer import run
-from celery_stargate.errors import ConfigurationError
+from celery_stargate.errors import ConfigurationError, unknown_argument
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.options import split_task_options
 from celery_stargate.model.outcome import Receipt
+from celery_stargate.model.secrets import hide_secrets
 from celery_stargate.model.settings import Settings
 from celery_stargate.task import ProduceTask
 from celery_stargate.worker.bootstep import install
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["Stargate"]
+
+#: The arguments of ``produce`` and of ``produce_many``, for the texts of errors.
+_PRODUCE = ("message", "topic", "on_ack", "on_error", "timeout", "context")
+_PRODUCE_MANY = ("messages", "topic", "on_ack", "on_error", "timeout")
 
 _ATTRIBUTE = "_celery_stargate"
 
@@ -72,6 +77,7 @@ class Stargate:
         if default is None or default.main == "default":
             app.set_default()
         install(app)
+        hide_secrets()
 
     @classmethod
     def of(cls, app: Celery) -> Stargate:
@@ -137,12 +143,17 @@ class Stargate:
                 task options (``ignore_result=True``, …).
 
         Raises:
-            ConfigurationError: when it is first used, if an option is wrong.
+            ConfigurationError: an option does not exist or has a wrong type; or, when the task is
+                first used, options do not go together.
         """
-        given = cast("dict[str, Any]", options)
-        own = ProducerOptions.names()
-        producer_options = {key: value for key, value in given.items() if key in own}
-        celery_options = {key: value for key, value in given.items() if key not in own}
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                "stargate.task is not a decorator: it makes a task from a name, as in "
+                "orders = stargate.task('shop.orders', topic='orders')"
+            )
+        producer_options, celery_options = split_task_options(
+            cast("dict[str, Any]", options), dir(ProduceTask), f"the task {name}"
+        )
         app: Any = self.app
         made: ProduceTask = app.task(
             name=name,
@@ -200,6 +211,7 @@ class Stargate:
         on_error: object = None,
         timeout: object = None,
         context: str | None = None,
+        **unknown: object,
     ) -> Receipt | list[Receipt] | str:
         """Publish and wait for the receipt; or, with a callback, record and return the context.
 
@@ -224,6 +236,8 @@ class Stargate:
             ProduceError: the message was refused, or its outcome is unknown.
             ProduceTimeout: its deadline passed.
         """
+        if unknown:
+            raise unknown_argument("produce()", unknown, _PRODUCE)
         given = message, context, topic, on_ack, on_error, timeout
         return single.produce(self.runtime, *single.check(self.runtime, *given))
 
@@ -272,6 +286,7 @@ class Stargate:
         on_error: object = None,
         timeout: object = None,
         context: str | None = None,
+        **unknown: object,
     ) -> Receipt | list[Receipt] | str:
         """Do as :meth:`produce` does, without holding the event loop.
 
@@ -281,6 +296,8 @@ class Stargate:
         Raises:
             As :meth:`produce`. If it is cancelled, a recorded message still goes on.
         """
+        if unknown:
+            raise unknown_argument("aproduce()", unknown, _PRODUCE)
         given = message, context, topic, on_ack, on_error, timeout
         return await single.aproduce(self.runtime, *single.check(self.runtime, *given))
 
@@ -319,6 +336,7 @@ class Stargate:
         on_ack: object = None,
         on_error: object = None,
         timeout: object = None,
+        **unknown: object,
     ) -> list[Receipt] | list[str]:
         """Publish many messages, each with a receipt of its own, and wait for all of them.
 
@@ -348,6 +366,8 @@ class Stargate:
                 unknown: the first such, with every message's outcome in ``failure["outcomes"]``.
             ProduceTimeout: the same, if that message's deadline passed.
         """
+        if unknown:
+            raise unknown_argument("produce_many()", unknown, _PRODUCE_MANY)
         return many.produce_many(self.runtime, messages, topic, on_ack, on_error, timeout)
 
     @overload
@@ -385,6 +405,7 @@ class Stargate:
         on_ack: object = None,
         on_error: object = None,
         timeout: object = None,
+        **unknown: object,
     ) -> list[Receipt] | list[str]:
         """Do as :meth:`produce_many` does, in a thread, without holding the event loop.
 
@@ -394,6 +415,8 @@ class Stargate:
         Raises:
             As :meth:`produce_many`. If it is cancelled, recorded messages still go on.
         """
+        if unknown:
+            raise unknown_argument("aproduce_many()", unknown, _PRODUCE_MANY)
         return await asyncio.to_thread(
             many.produce_many, self.runtime, messages, topic, on_ack, on_error, timeout
         )

@@ -1,18 +1,18 @@
-"""Every exception of celery_stargate.
+"""The exceptions of celery_stargate, and helpers for their texts.
 
 StargateError
 ├── ConfigurationError     a setting is missing, misspelled or of a wrong type
-├── InvalidMessage         the caller's message or option cannot be published
-├── LaneFull               the lane holds ``max_backlog`` messages already
-├── ContextInUse           the context is pending already, for somebody else
+├── InvalidMessage         the message or an option of the call cannot be published
+├── LaneFull               the lane already holds ``stargate_max_backlog`` messages
+├── ContextInUse           another call with the same context is still pending
 ├── StoreUnavailable       Redis did not answer (also an ``OperationalError``)
-└── ProduceError           Pulsar refused the message, or nobody can know
-    └── ProduceTimeout     the deadline passed before a receipt came
+└── ProduceError           the message was refused, or its outcome is unknown
+    └── ProduceTimeout     the deadline passed before a receipt arrived
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -29,21 +29,24 @@ __all__ = [
     "StoreUnavailable",
     "nearest",
     "shown",
+    "unknown_argument",
 ]
 
 
 class StargateError(Exception):
-    """The root of all errors of celery_stargate."""
+    """The base class of all errors of celery_stargate."""
 
 
 class ConfigurationError(StargateError):
-    """A setting is missing, misspelled or of a wrong type: mend the configuration."""
+    """A setting or an option is missing, misspelled or of a wrong type. Fix the configuration."""
 
 
 class InvalidMessage(StargateError, ValueError):
-    """A message or an option of the call cannot be published; nothing was recorded.
+    """The message or an option of the call cannot be published. Nothing was recorded.
 
-    ``index`` is the place in the list, where the message stood in one.
+    Arguments:
+        problem: what is wrong and what to do.
+        index: the position of the message in its list, from 0; None for a single message.
     """
 
     def __init__(self, problem: str, index: int | None = None) -> None:
@@ -58,7 +61,13 @@ class InvalidMessage(StargateError, ValueError):
 
 
 class LaneFull(StargateError):
-    """The lane's backlog is at ``stargate_max_backlog``: nothing was recorded; try later."""
+    """The lane already holds ``stargate_max_backlog`` messages. Nothing was recorded; retry later.
+
+    Arguments:
+        lane: the lane's name.
+        backlog: how many messages it holds.
+        limit: how many it may hold.
+    """
 
     def __init__(self, lane: str, backlog: int, limit: int) -> None:
         super().__init__(lane, backlog, limit)
@@ -74,28 +83,29 @@ class LaneFull(StargateError):
 
 
 class ContextInUse(StargateError):
-    """The context is pending already: choose another id, or wait for that one."""
+    """Another call with the same context is still pending. Use another id, or wait for it."""
 
     def __init__(self, context: str) -> None:
         super().__init__(context)
         self.context = context
 
     def __str__(self) -> str:
-        return f"context {self.context!r} is pending already; use an id of its own for each context"
+        return f"context {self.context!r} is already pending; use a different id for each context"
 
 
 class StoreUnavailable(StargateError, OperationalError):
-    """Redis did not answer in time: it is not known whether the message was recorded.
+    """Redis did not answer in time, so it is unknown whether the message was recorded.
 
-    A call again with the same ``task_id`` records it once at most.
+    Call again with the same ``task_id``: the message is then recorded at most once.
     """
 
 
 class ProduceError(StargateError):
-    """The message did not surely reach its topic.
+    """The message was refused, or it is unknown whether Pulsar stored it.
 
-    ``failure`` is a mapping with the fields of :class:`~celery_stargate.Failure`; it is the only
-    argument, so that every Celery result backend can store the error and raise it again.
+    Arguments:
+        failure: a mapping with the fields of :class:`~celery_stargate.Failure`. It is the only
+            argument, so that every Celery result backend can store and raise the error again.
     """
 
     def __init__(self, failure: Mapping[str, Any]) -> None:
@@ -104,17 +114,22 @@ class ProduceError(StargateError):
 
     @property
     def context(self) -> str | None:
-        """The context that failed."""
+        """The id of the call that failed; None if it is not known."""
         return self.failure.get("context")
 
     @property
     def status(self) -> str:
-        """``refused`` (it is not in the topic) or ``unknown`` (it may be there)."""
+        """``refused``: not in the topic; ``unknown``: it may be in the topic."""
         return str(self.failure.get("status", "unknown"))
 
     @property
+    def outcome(self) -> str:
+        """The earlier name of :attr:`status`, kept for code that was written for 0.1."""
+        return self.status
+
+    @property
     def reason(self) -> str:
-        """Pulsar's own sentence where there is one."""
+        """Why it failed: Pulsar's own message if there is one."""
         return str(self.failure.get("reason", "no reason was given"))
 
     def __str__(self) -> str:
@@ -123,23 +138,45 @@ class ProduceError(StargateError):
 
 
 class ProduceTimeout(ProduceError):
-    """The deadline passed before a receipt came.
+    """The deadline passed before a receipt arrived.
 
-    ``status`` says whether it was never sent (``refused``) or may be stored (``unknown``).
+    ``status`` is ``refused`` if the message was never sent, ``unknown`` if it may be stored.
     """
 
 
-def nearest(word: str, known: Any) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest of the known words, else an empty text."""
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` with the closest known word, or an empty text."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+#: Arguments that one call has under another name than a neighbouring call.
+_OTHER_NAMES = {"timeout": "delivery_timeout", "delivery_timeout": "timeout"}
+
+
+def unknown_argument(what: str, names: Iterable[str], known: Collection[str]) -> TypeError:
+    """Return the error for arguments that a call does not have, with the closest known names.
+
+    Arguments:
+        what: the call, such as ``produce()``.
+        names: the unknown arguments.
+        known: the arguments that it has.
+    """
+    found = []
+    for name in sorted(names):
+        other = _OTHER_NAMES.get(name)
+        close = f"; here it is {other!r}" if other in known else nearest(name, known)
+        found.append(f"{name!r}{close}")
+    return TypeError(
+        f"{what} has no argument {', '.join(found)}. Its arguments are {', '.join(known)}"
+    )
+
+
 def shown(value: object) -> str:
-    """Return the ``repr`` of what was found, cut to 100 characters."""
+    """Return the ``repr`` of a value for an error text, at most 100 characters."""
     try:
         text = repr(value)
     except ValueError:
-        # An int of more digits than Python prints.
+        # Python refuses to print an int with too many digits.
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 100 else f"{text[:97]}..."

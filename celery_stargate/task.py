@@ -13,7 +13,7 @@ from celery.backends.base import DisabledBackend
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
-from celery_stargate.calls.arguments import Arguments, canonical, shown
+from celery_stargate.calls.arguments import Arguments, shown
 from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
 from celery_stargate.calls.prepare import Call, CallOptions, prepare
@@ -22,6 +22,7 @@ from celery_stargate.calls.single import produce_in_process
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
+from celery_stargate.model.message import refuse_ambiguous, to_json_form
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -159,12 +160,15 @@ class ProduceTask(OutcomeTask):
         runtime = Runtime.of(self.app)
         task_id = task_id or uuid()
         given = Arguments.read(args, kwargs)
+        if options.get("parent_id"):
+            # A step of a canvas: the message is an earlier task's result, which may have been JSON.
+            refuse_ambiguous(given.message)
         by_lane = self._goes_by_lane(runtime, options.pop("via", None) or given.via, options)
         call, asked = self.checked(runtime, given, task_id)
         # The payload stays out of what Celery shows of the arguments in events and logs.
         options.setdefault("argsrepr", shown(call))
         options.setdefault("kwargsrepr", "{}")
-        message = (canonical(given.message),)
+        message = (to_json_form(given.message),)
         if not by_lane:
             kept = _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
             sent = super().apply_async(
@@ -223,7 +227,10 @@ class ProduceTask(OutcomeTask):
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[Any]:
         """Return a signature; a ``(key, payload)`` in it becomes a mapping, which JSON keeps."""
         if args:
-            args = (canonical(args[0]), *args[1:])
+            args = (to_json_form(args[0]), *args[1:])
+        if starargs and "message" in (starargs[0] or ()):
+            kwargs = {**starargs[0], "message": to_json_form(starargs[0]["message"])}
+            starargs = (kwargs, *starargs[1:])
         return super().signature(args, *starargs, **starkwargs)
 
     subtask = signature

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from celery_stargate.lanes import record
 
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
 
 # It runs in an environment of its own: `tox -e pytest-celery`.
 collect_ignore = ["pytest_celery"]
+
+# A slow machine must not fail an example: pytest-timeout bounds each test as a whole.
+settings.register_profile("stargate", deadline=None)
+settings.load_profile("stargate")
 
 _HERE = Path(__file__).parent
 _FOLDERS = ("unit", "simulation", "contract", "integration", "acceptance")
@@ -26,3 +33,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(folder)
         if folder in _UNMEASURED:
             item.add_marker("no_cover")
+
+
+@pytest.fixture(autouse=True)
+def _log_again() -> None:
+    """Let each test log what is logged seldom."""
+    record._log_now.cache_clear()  # noqa: SLF001

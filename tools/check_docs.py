@@ -24,7 +24,8 @@ from typing import Any
 
 from benchmarks.pages import blocks
 from benchmarks.readme import block_of
-from celery_stargate.model.fields import _TABLE, PREFIX
+from celery_stargate.model.fields import PREFIX
+from celery_stargate.model.fields import TABLE as _TABLE
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from tools import generated
@@ -122,9 +123,22 @@ def check_files(page: Path, text: str) -> Iterator[str]:
                 yield f"celery_stargate/{module} does not exist"
 
 
+@cache
+def _other_names() -> frozenset[str]:
+    """Return the names that look like settings: metrics, remote control, outbox, fixtures."""
+    package = ROOT / "celery_stargate"
+    folders = (package / name for name in ("instrumentation", "contrib", "worker", "testing"))
+    texts = (path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py"))
+    commands = (package / "contrib").rglob("management/commands/*.py")
+    found = {name for text in texts for name in re.findall(r"\bstargate_\w+", text)}
+    # prometheus_client adds the suffix of counters.
+    counters = (f"{name}_total" for name in found)
+    return frozenset({*found, *counters, *(path.stem for path in commands)})
+
+
 def check_setting_names(text: str) -> Iterator[str]:
     """Find names of settings that do not exist."""
-    known = {PREFIX + name for name in _TABLE}
+    known = {PREFIX + name for name in _TABLE} | _other_names()
     for name in sorted(set(_SETTING_NAME.findall(text)) - known):
         yield f"there is no setting {name}"
 

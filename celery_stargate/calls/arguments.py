@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from typing import Any
 
 from celery_stargate.calls.prepare import Call
-from celery_stargate.model.message import Message
+from celery_stargate.errors import unknown_argument
 
-__all__ = ["Arguments", "canonical", "shown"]
+__all__ = ["Arguments", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +38,15 @@ class Arguments:
             )
         if positional:
             given["message"] = positional[0]
-        unknown = given.keys() - _NAMES
-        if unknown or "message" not in given:
-            raise TypeError(
-                f"a produce task takes message, topic, on_ack, on_error, delivery_timeout and via; "
-                f"{'unknown: ' + ', '.join(sorted(unknown)) if unknown else 'no message was given'}"
-            )
+        unknown = given.keys() - set(_NAMES)
+        if unknown:
+            raise unknown_argument("a produce task", unknown, _NAMES)
+        if "message" not in given:
+            raise TypeError("no message was given to a produce task")
         return cls(**given)
 
 
-_NAMES = frozenset(each.name for each in fields(Arguments))
-
-
-def canonical(message: Any) -> Any:
-    """Return a message in a form that JSON keeps: a tuple would come back as a list of two."""
-    match message:
-        case tuple() if len(message) == 2:
-            return {"key": message[0], "payload": message[1]}
-        case Message():
-            return message.to_dict()
-        case list():
-            return [canonical(each) for each in message]
-        case {"deliver_after": timedelta() as wait, **rest}:
-            return {**rest, "deliver_after": wait.total_seconds()}
-    return message
+_NAMES = tuple(each.name for each in fields(Arguments))
 
 
 def shown(call: Call) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 
-from celery_stargate.calls.prepare import CallOptions, check_context
+from celery_stargate.calls.prepare import CallOptions
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.wire import SettleWord
+from celery_stargate.model.context import check_context
 from celery_stargate.model.outcome import Outcome, Receipt
 from celery_stargate.support.log import logger
 

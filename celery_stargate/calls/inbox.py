@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,14 @@ from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Inbox", "Ticket"]
 
 #: How long one look into the inbox blocks, in seconds.
 _LOOK = 1.0
+#: Seconds to wait after a look that failed.
+_PAUSE = 0.5
 
 
 def _future() -> Future[Any]:
@@ -59,6 +63,10 @@ class Inbox:
         self._waiting: dict[str, Ticket] = {}
         self._thread: threading.Thread | None = None
         self._read_up_to = "0-0"
+        #: How many entries could not be read, and whether to log that now.
+        self._unreadable = 0
+        self._log_unreadable = Seldom()
+        self._log_failure = Seldom()
 
     def expect(self, waiting: Waiting | None = None) -> Ticket:
         """Return a ticket for an outcome that is to be asked for by its address.
@@ -69,7 +77,7 @@ class Inbox:
         ticket = Ticket(f"{self.name}/{next(self._numbers)}", waiting=waiting)
         with self._lock:
             self._waiting[ticket.address] = ticket
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._read, name="stargate-inbox", daemon=True
                 )
@@ -89,30 +97,55 @@ class Inbox:
             _release(ticket.future, call)
 
     def _read(self) -> None:
+        """Read until nobody waits, whatever one look into the inbox ends with."""
         while True:
             with self._lock:
                 if not self._waiting:
                     self._thread = None
                     return
                 waiting = list(self._waiting.values())
-            for ticket in waiting:
-                if ticket.waiting is not None:
-                    ticket.waiting.check()
             try:
-                found = self._inboxes.subscribe(self.name, self._read_up_to, _LOOK)
+                self._look(waiting)
             except StoreUnavailable as error:
                 logger.warning("waiting for outcomes: %s", error)
-                time.sleep(0.5)
-                continue
-            for entry, address, wire in found:
-                self._read_up_to = entry
-                self._open(address, wire)
+                time.sleep(_PAUSE)
+            except Exception:  # noqa: BLE001  # every waiting call of the process needs this thread
+                if self._log_failure():
+                    logger.exception("waiting for outcomes failed; it is tried again and again")
+                time.sleep(_PAUSE)
+
+    def _look(self, waiting: Sequence[Ticket]) -> None:
+        """Enforce the deadlines of those who wait, and deliver what has arrived."""
+        for ticket in waiting:
+            self._enforce(ticket)
+        for entry, address, wire in self._inboxes.subscribe(self.name, self._read_up_to, _LOOK):
+            self._read_up_to = entry
+            self._open(address, wire)
+
+    def _enforce(self, ticket: Ticket) -> None:
+        if ticket.waiting is None:
+            return
+        try:
+            ticket.waiting.check()
+        except StoreUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  # the others that wait have their own deadlines
+            if self._log_failure():
+                logger.exception("the deadline of %s could not be enforced", ticket.address)
 
     def _open(self, address: str, wire: bytes) -> None:
         try:
             call = decode_call(wire)
         except ValueError as error:
-            logger.error("an outcome for %s cannot be read: %s", address, error)
+            self._unreadable += 1
+            if self._log_unreadable():
+                logger.error(
+                    "%d entries of this process's inbox could not be read and are skipped; the "
+                    "last one is for %r: %s",
+                    self._unreadable,
+                    address,
+                    error,
+                )
             return
         self.deliver(address, call)
 

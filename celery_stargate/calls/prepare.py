@@ -13,6 +13,7 @@ from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import ConfigurationError, InvalidMessage
 from celery_stargate.lanes.lane import Lane, lane_for, spread
 from celery_stargate.lanes.record import Record
+from celery_stargate.model.context import check_context
 from celery_stargate.model.durations import read_timeout, until
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.frame import encode_frame
@@ -25,7 +26,7 @@ from celery_stargate.model.topic import Topic
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Call", "CallOptions", "Part", "Preparation", "check_context", "prepare"]
+__all__ = ["Call", "CallOptions", "Part", "Preparation", "prepare"]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -114,16 +115,6 @@ class CallOptions:
         """
         seconds = self.seconds(call.options.delivery_timeout)
         return seconds if expires is None else min(seconds, until(expires, app))
-
-
-def check_context(context: object) -> None:
-    """Check an id that a caller chose.
-
-    Raises:
-        InvalidMessage: it is not printable text, or empty.
-    """
-    if not isinstance(context, str) or not context or not context.isprintable():
-        raise InvalidMessage("a context must be printable text that is not empty")
 
 
 class Preparation:

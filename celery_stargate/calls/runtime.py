@@ -93,7 +93,11 @@ class Runtime:
         Raises:
             ConfigurationError: no Redis is configured, or Celery cannot read its URL or options.
         """
-        return find_target(self.app, self.settings.redis_url, self.settings.redis_options)
+        settings = self.settings
+        try:
+            return find_target(self.app, settings.redis_url, settings.redis_options)
+        except ConfigurationError as error:
+            raise settings.error(str(error)) from None
 
     @cached_property
     def connections(self) -> Connections:

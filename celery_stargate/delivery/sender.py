@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from celery_stargate.delivery.effects_queue import EffectsQueue
 from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.lease import Lease
+from celery_stargate.delivery.log_reader import LogReader, NewerRecord
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.states import Event, State
+from celery_stargate.delivery.suspicion import Suspicion
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.model.outcome import Failure, failure_status
 from celery_stargate.model.topic import Topic
@@ -74,6 +76,8 @@ class Sender:
         #: Whether the broker was found to deduplicate the topic.
         self._deduplicates = False
         self._backoff = Backoff(uniform=lane.shared.rng.uniform)
+        self._suspicion = Suspicion(lane.name)
+        self._log = LogReader(lane)
         #: What the next connection sends, and why the last one was refused.
         self._source: LaneSource | None = None
         self._refusal: _Refusal | None = None
@@ -84,6 +88,7 @@ class Sender:
         Raises:
             Fenced: another owner has the lane.
             StoreRolledBack: Redis came back with an older state.
+            NewerRecord: the next message waits for a newer worker.
         """
         machine = self._lane.machine
         while True:
@@ -108,13 +113,24 @@ class Sender:
     async def _wait_for_messages(self) -> LaneSource:
         """Return the source of the next session, as soon as the log holds a message."""
         lane = self._lane
-        store, shared, retry = lane.store, lane.shared, lane.retry
+        settings = lane.shared.settings
         # A message that has its outcome must not be read from the log, and sent, again.
         await self._settler.until_at_most(0)
-        while not (found := await retry.until_available(store.read, 0, 1, 1, mark=False)):
-            await shared.watcher.wait(store.log_key, 0, shared.settings.idle_timeout)
-        progress = await retry.until_available(store.progress)
-        return LaneSource(lane, self._settler, self._effects, progress, found[0].number)
+        while not (found := await self._log.read(0, 1, 1, mark=False)):
+            if self._log.newer is not None:
+                await self._leave_to_newer(self._log.newer)
+            else:
+                await self._log.wait(0, settings.idle_timeout)
+        progress = await lane.retry.until_available(lane.store.progress)
+        first = found[0].number
+        return LaneSource(lane, self._settler, self._effects, self._log, progress, first)
+
+    async def _leave_to_newer(self, reason: NewerRecord) -> None:
+        """Raise, when the effects are done and deadlines had their time to be applied."""
+        await asyncio.sleep(self._lane.shared.settings.lease)
+        await self._lane.changes.until(lambda: not len(self._effects))
+        if not await self._log.read(0, 1, 1, mark=False) and self._log.newer is not None:
+            raise reason
 
     async def _connect(self, source: LaneSource) -> None:
         """Open a connection, send over it until it ends, and close it."""
@@ -172,6 +188,7 @@ class Sender:
             sent_before=source.progress.sent,
             may_send=self._lease.may_send,
             numbered=numbered,
+            limit=lambda: self._suspicion.limit(source.after, self._in_flight.window),
         )
         return Session(
             producer,
@@ -203,6 +220,10 @@ class Sender:
                 return Event.LINK_BROKEN
             case SequenceMismatch():
                 logger.warning("lane %s: connects again with the right number: %s", name, error)
+                self._suspect(error, source)
+            case LinkBroken():
+                logger.warning("lane %s: %s", name, error)
+                self._suspect(error, source)
             case _:
                 logger.warning("lane %s: %s", name, error)
         if producer is not None:
@@ -213,12 +234,28 @@ class Sender:
             await self._lane.retry.until_available(self._lane.store.begin_generation, generation)
         return Event.LINK_BROKEN
 
+    def _suspect(self, error: LinkBroken | SequenceMismatch, source: LaneSource) -> None:
+        """Fail the message that breaks each connection, as soon as it is found."""
+        found = self._suspicion.broke(
+            error,
+            list(self._in_flight.window),
+            sent_before=source.progress.sent,
+            receipts=self._lane.counters.receipts,
+            topic=self._lane.store.lane.topic,
+        )
+        if found is not None:
+            entry, failure = found
+            logger.error(
+                "lane %s: message %d fails as %s, because it breaks each connection: %s",
+                *(self._lane.name, entry.number, failure.status, failure.reason),
+            )
+            self._settler.give(entry, failure)
+            self._backoff.reset()
+
     async def _refuse(self, refusal: _Refusal) -> None:
         """Fail every message in the log."""
         store, after = self._lane.store, 0
-        while entries := await self._lane.retry.until_available(
-            store.read, after, 100, 2**24, mark=False
-        ):
+        while entries := await self._log.read(after, 100, 2**24, mark=False):
             after = entries[-1].number
             for entry in entries:
                 failure = Failure(

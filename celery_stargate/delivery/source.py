@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from celery_stargate.delivery.effects_queue import EffectsQueue
+from celery_stargate.delivery.log_reader import LogReader
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.states import Event, State
@@ -24,6 +25,7 @@ class LaneSource:
         lane: to read.
         settler: gets the failures of revoked messages.
         effects: while they cannot keep up, nothing is read.
+        log: reads the lane's log.
         progress: how far the lane's messages had come before this session.
         first: the number of the first message to send.
     """
@@ -33,12 +35,14 @@ class LaneSource:
         lane: OwnedLane,
         settler: Settler,
         effects: EffectsQueue,
+        log: LogReader,
         progress: Progress,
         first: int,
     ) -> None:
         self._lane = lane
         self._settler = settler
         self._effects = effects
+        self._log = log
         self.progress = progress
         self.first = first
         #: The highest number that may have been sent, by this session or before it.
@@ -48,6 +52,11 @@ class LaneSource:
         self._more = True
         #: Whether Pulsar is to know the lane's numbers: then the session ends at a gap.
         self._gapless = lane.options.delivery == "effectively_once"
+
+    @property
+    def after(self) -> int:
+        """The number of the last message that was given, or passed over."""
+        return self._after
 
     async def next(self, count: int, size: int) -> Sequence[Entry]:
         """Return the next messages; none when the session is to end.
@@ -78,6 +87,9 @@ class LaneSource:
             entries = await self._read(count, size)
             if not entries:
                 self._report_sent()
+                if self._log.newer is not None:
+                    # What is in flight has its receipts first.
+                    return ()
                 if self._gapless and await self._gap_after(self._after):
                     return ()
                 continue
@@ -106,12 +118,14 @@ class LaneSource:
         return len(self._effects) <= 2 * self._lane.options.max_in_flight
 
     async def _read(self, count: int, size: int) -> list[Entry]:
-        entries = await self._lane.retry.until_available(
-            self._lane.store.read, self._after, count, size, mark=True, gapless=self._gapless
-        )
+        entries = await self._log.read(self._after, count, size, mark=True, gapless=self._gapless)
         # If there is room left, nothing is behind them. What is put meanwhile ends the wait for
         # a put at once.
-        self._more = len(entries) == count or 2 * sum(len(each.frame) for each in entries) > size
+        self._more = (
+            self._log.newer is not None
+            or len(entries) == count
+            or 2 * sum(len(each.frame) for each in entries) > size
+        )
         if entries:
             self.sent = max(self.sent, entries[-1].number)
         return entries
@@ -127,20 +141,16 @@ class LaneSource:
 
     async def _wait_for_put(self) -> bool:
         """Wait until the log holds another message; return False after the idle timeout."""
-        machine, shared = self._lane.machine, self._lane.shared
+        machine, settings = self._lane.machine, self._lane.shared.settings
         machine.apply(Event.END_OF_LOG)
-        found = await shared.watcher.wait(
-            self._lane.store.log_key, self._after, shared.settings.idle_timeout
-        )
+        found = await self._log.wait(self._after, settings.idle_timeout)
         if found:
             machine.apply(Event.PUT)
         return found
 
     async def _gap_after(self, number: int) -> bool:
         """Whether the next message's number does not follow this one."""
-        found = await self._lane.retry.until_available(
-            self._lane.store.read, number, 1, 1, mark=False
-        )
+        found = await self._log.read(number, 1, 1, mark=False)
         return bool(found) and found[0].number != number + 1
 
     def _revoked(self, entry: Entry) -> bool:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from celery_stargate.delivery.ailing import AilingLanes
+from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.delivery.shared import Services, Shared
 from celery_stargate.delivery.watcher import Watcher
-from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
@@ -24,6 +25,7 @@ from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.cancel import cancel_all
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Supervisor"]
 
@@ -67,15 +69,17 @@ class Supervisor:
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
         self._registry = Registry(redis, settings.prefix)
+        self._log_failure = Seldom(monotonic=monotonic)
         self._shared = Shared(
             settings=settings,
             services=services,
-            watcher=Watcher(redis, blocking, self._registry.keys, name, self._look.set),
+            watcher=Watcher(redis, blocking, self._registry, name, self._look.set),
             renewals=Renewals(redis, settings.lease / 3, monotonic),
             registry=self._registry,
             rng=rng or random.Random(),  # noqa: S311  # jitter is no secret
             monotonic=monotonic,
         )
+        self._ailing = AilingLanes(self._shared.rng.uniform, monotonic)
 
     def stop(self, drain: float) -> None:
         """Begin to stop; to be called in the loop."""
@@ -85,7 +89,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Own lanes until stopped."""
-        watching = asyncio.ensure_future(self._shared.watcher.run())
+        watching: asyncio.Future[None] = asyncio.ensure_future(self._shared.watcher.run())
         try:
             await self._warn_of_eviction()
             while not self._stopped.is_set():
@@ -96,8 +100,12 @@ class Supervisor:
                     logger.warning("Redis does not answer: %s", error)
                     await asyncio.sleep(0.5)
                     continue
+                except RedisError as error:
+                    # The lanes that are owned go on, and are no reason to start all of them anew.
+                    if self._log_failure():
+                        logger.error("the lanes cannot be shared; it is tried again: %s", error)
                 if watching.done():
-                    watching.result()
+                    watching = self._watch_again(watching)
                 try:
                     async with asyncio.timeout(self._settings.lease / 3):
                         await self._look.wait()
@@ -111,6 +119,11 @@ class Supervisor:
             await self._shared.renewals.close()
             await self._redis.aclose()
             await self._blocking.aclose()
+
+    def _watch_again(self, ended: asyncio.Future[None]) -> asyncio.Future[None]:
+        """Start the watcher again: without it no lane would hear of its messages."""
+        logger.error("the watcher of the lanes ended; it starts again", exc_info=ended.exception())
+        return asyncio.ensure_future(self._shared.watcher.run())
 
     async def _warn_of_eviction(self) -> None:
         """Log an error if Redis evicts keys when it is full: pending messages would be lost."""
@@ -131,8 +144,11 @@ class Supervisor:
         """Send a heartbeat; take free lanes up to a fair share; hand over the excess."""
         self._forget_ended()
         workers, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
+        lanes += await self._register_again(set(lanes))
+        self._ailing.keep_only(lanes)
         share = -(-len(lanes) // max(1, workers))
-        free = [lane for lane in lanes if lane not in self._owners]
+        may_try = self._ailing.may_try
+        free = [lane for lane in lanes if lane not in self._owners and may_try(lane)]
         self._shared.rng.shuffle(free)
         for lane in free:
             if len(self._owners) >= share:
@@ -141,13 +157,37 @@ class Supervisor:
         for lane in list(self._owners)[share:]:
             self._hand_over(lane)
 
+    async def _register_again(self, listed: set[Lane]) -> list[Lane]:
+        """Register owned lanes that the list has lost; otherwise nobody would own them any more."""
+        lost = [
+            lane
+            for lane, (_, task) in self._owners.items()
+            if lane.has_messages and lane not in listed and not task.done()
+        ]
+        for lane in lost:
+            await self._registry.register(lane)
+        return lost
+
     async def _try(self, lane: Lane) -> None:
+        """Take a lane if it is free; a lane that fails is set aside, and no other with it."""
+        try:
+            await self._take(lane)
+        except UNAVAILABLE:
+            raise
+        except Exception as error:
+            self._ailing.failed(lane, error)
+
+    async def _take(self, lane: Lane) -> None:
         store = LeasedLane(
             self._redis, self._settings.prefix, lane, self._name, self._settings.lease
         )
         if not await store.acquire():
             return
-        owner = LaneOwner(store, await self._options(store), self._shared)
+        try:
+            owner = LaneOwner(store, await self._options(store), self._shared)
+        except BaseException:
+            await self._release(store)
+            raise
         task = asyncio.ensure_future(self._own(owner, store))
         self._owners[lane] = owner, task
 
@@ -155,29 +195,41 @@ class Supervisor:
         if not store.lane.has_messages:
             return self._settings.options
         _, options = self._settings.resolve(store.lane.topic)
-        left = await store.options()
         try:
+            left = await store.options()
             return options.changed(left, f"the options of lane {store.lane.name}")
-        except ConfigurationError as error:
-            logger.error("%s; the settings of this worker are used", error)
+        except UNAVAILABLE:
+            raise
+        except Exception as error:
+            # Anybody may have left them: whatever they hold, the messages can be sent without.
+            logger.error(
+                "lane %s: the options that a caller left cannot be used, and the settings of this "
+                "worker are: %s",
+                *(store.lane.name, error),
+            )
             return options
 
     async def _own(self, owner: LaneOwner, store: LeasedLane) -> None:
         logger.info("lane %s: owned", owner.name)
+        began = self._shared.monotonic()
         try:
             await owner.run()
-        except Exception:
-            logger.exception("lane %s: its owner failed", owner.name)
-            # The lane is taken again, here or elsewhere; at once it would be a busy loop.
-            await asyncio.sleep(1.0)
+        except Exception as error:
+            self._ailing.failed(store.lane, error, self._shared.monotonic() - began)
+            if not isinstance(error, NewerRecord):
+                # Others would take the lane, too, and try the same at once.
+                await asyncio.sleep(1.0)
         finally:
-            try:
-                async with self._releases:
-                    await store.release()
-                    await self._registry.announce_free(store.lane)
-            except (RedisError, OSError) as error:
-                logger.warning("lane %s: not released: %s", owner.name, error)
+            await self._release(store)
             logger.info("lane %s: released", owner.name)
+
+    async def _release(self, store: LeasedLane) -> None:
+        try:
+            async with self._releases:
+                await store.release()
+                await self._registry.announce_free(store.lane)
+        except (RedisError, OSError) as error:
+            logger.warning("lane %s: not released: %s", store.lane.name, error)
 
     def _forget_ended(self) -> None:
         for lane, (_, task) in list(self._owners.items()):

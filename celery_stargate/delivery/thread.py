@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.model.settings import Settings
+from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
 
 __all__ = ["DeliveryThread"]
@@ -24,6 +26,8 @@ __all__ = ["DeliveryThread"]
 #: How long a stop may take beyond the drain, in seconds: to close sockets, to release leases, and
 #: to end the effects under way.
 _CLOSING = 15.0
+#: An event loop that ran for so many seconds is started again soon.
+_LASTED = 60.0
 
 
 class DeliveryThread:
@@ -88,14 +92,17 @@ class DeliveryThread:
 
     def _work(self) -> None:
         """Run the event loop, and run it again if it fails, until stopped."""
-        wait = 0.5
+        backoff = Backoff(0.5, 10.0)
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 asyncio.run(self._main())
-            except Exception:
+            except BaseException:  # nobody else would start this thread again
+                if time.monotonic() - began > _LASTED:
+                    backoff.reset()
+                wait = backoff.next()
                 logger.exception("the acknowledger failed; it starts again in %.1f s", wait)
                 self._stop.wait(wait)
-                wait = min(wait * 2, 10.0)
         self.supervisor = self.loop = None
 
     async def _main(self) -> None:

@@ -8,10 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from celery_stargate.lanes.connections import UNAVAILABLE, stream_entries
-from celery_stargate.lanes.registry import RegistryKeys
+from celery_stargate.lanes.registry import Registry, is_wrong_type
+from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Watcher"]
 
@@ -32,7 +35,7 @@ class Watcher:
     Arguments:
         redis: for writes.
         blocking: a client of its own, for the read that blocks.
-        registry: the keys of lanes and workers.
+        registry: of lanes and workers.
         owner: the name of this process.
         on_event: called when a lane is new or has no owner.
     """
@@ -41,20 +44,24 @@ class Watcher:
         self,
         redis: Redis,
         blocking: Redis,
-        registry: RegistryKeys,
+        registry: Registry,
         owner: str,
         on_event: Callable[[], None],
     ) -> None:
         self._redis = redis
         self._blocking = blocking
-        self._events_key = registry.key("events").encode()
-        self._wake_key = registry.key(f"wake:{owner}").encode()
+        self._registry = registry
+        self._events_key = registry.keys.key("events").encode()
+        self._wake_key = registry.keys.key(f"wake:{owner}").encode()
         self._on_event = on_event
         self._waiting: dict[bytes, tuple[int, asyncio.Future[None]]] = {}
         self._reading = False
         #: The lanes that the last read woke and that do not wait again yet.
         self._away: set[bytes] = set()
         self._all_back = asyncio.Event()
+        self._log_failure = Seldom()
+        #: Between reads that fail for another reason than that Redis is away.
+        self._backoff = Backoff(0.1, 5.0)
 
     async def wait(self, log_key: str, after: int, timeout: float) -> bool:
         """Wait until a lane's log holds a message after a number; False after ``timeout`` s."""
@@ -71,7 +78,7 @@ class Watcher:
                 await future
         except TimeoutError:
             return False
-        except UNAVAILABLE:
+        except (RedisError, OSError):
             # The source finds out by itself that Redis is away; it must not spin meanwhile.
             await asyncio.sleep(0.5)
             return True
@@ -107,6 +114,11 @@ class Watcher:
                 self._release_all()
                 await asyncio.sleep(0.5)
                 continue
+            except Exception as error:  # noqa: BLE001  # all lanes wait by this read
+                events = b"$"
+                await self._recover(error)
+                continue
+            self._backoff.reset()
             self._away.clear()
             for key, entries in stream_entries(found):
                 if key == self._events_key:
@@ -122,6 +134,40 @@ class Watcher:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_RETURN):
                         await self._all_back.wait()
+
+    async def _recover(self, error: Exception) -> None:
+        """After a read that failed: find the keys that are no streams, so that it can be done.
+
+        The owner of such a log is woken, and finds out by itself. If none is found, all are woken.
+        """
+        if self._log_failure():
+            logger.error("waiting for messages failed; it is tried again: %s", error)
+        try:
+            broken = await self._broken_logs() if is_wrong_type(error) else []
+        except (RedisError, OSError) as failed:
+            logger.debug("the keys cannot be looked at: %s", failed)
+            broken = []
+        for key in broken:
+            self._release(key)
+        if not broken:
+            self._release_all()
+        await asyncio.sleep(self._backoff.next())
+
+    async def _broken_logs(self) -> list[bytes]:
+        """Mend our own keys; return those of waiting lanes that are no streams."""
+        await self._registry.heal()
+        keys = [self._wake_key, *self._waiting]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.type(key)
+            wake, *types = await pipeline.execute()
+        if wake not in (b"stream", b"none"):
+            await self._redis.delete(self._wake_key)
+        return [
+            key
+            for key, found in zip(keys[1:], types, strict=True)
+            if found not in (b"stream", b"none")
+        ]
 
     async def close(self) -> None:
         """Delete this process's stream."""

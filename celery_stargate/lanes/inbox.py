@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from redis.exceptions import ResponseError
 
 from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.log import logger
 
 __all__ = ["InboxEntry", "Inboxes"]
 
@@ -17,13 +21,15 @@ _READ_COUNT = 100
 
 
 class InboxEntry(NamedTuple):
-    """One entry of an inbox."""
+    """One entry of an inbox, as it was found: whoever opens it judges it."""
 
     #: The entry's id in the stream.
     entry: str
-    #: The inbox, and the waiting call in it, as :attr:`Record.inbox` names them.
+    #: The inbox, and the waiting call in it, as :attr:`Record.inbox` names them. Empty if the entry
+    #: has none; bytes that are no UTF-8 are replaced, so that it is nobody's address.
     address: str
-    #: The outcome, as :func:`~celery_stargate.lanes.wire.decode_call` reads it.
+    #: The outcome, as :func:`~celery_stargate.lanes.wire.decode_call` reads it; empty if the entry
+    #: has none.
     wire: bytes
 
 
@@ -72,12 +78,32 @@ class Inboxes:
         with store_errors(), self._connections.sync().pipeline(transaction=False) as pipeline:
             pipeline.xtrim(key, minid=after, approximate=False)
             pipeline.xread({key: after}, count=_READ_COUNT, block=max(1, round(timeout * 1000)))
-            _, streams = pipeline.execute()
+            try:
+                _, streams = pipeline.execute()
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                self._replace(key)
+                return []
         return [
-            InboxEntry(entry.decode(), fields[b"to"].decode(), fields[b"outcome"])
+            _entry(entry, fields)
             for _, entries in stream_entries(streams)
             for entry, fields in entries
         ]
 
+    def _replace(self, key: str) -> None:
+        """Delete an inbox that is no stream: nothing could be put into it, or read from it.
+
+        Outcomes that could not be put are told again, as their effects are not done.
+        """
+        logger.error("the inbox %s is no stream in Redis; it is deleted, and begins anew", key)
+        self._connections.sync().delete(key)
+
     def _key(self, inbox: str) -> str:
         return f"{self._prefix}:inbox:{inbox}"
+
+
+def _entry(entry: bytes, fields: Mapping[Any, Any] | None) -> InboxEntry:
+    found = fields or {}
+    address, wire = found.get(b"to", b""), found.get(b"outcome", b"")
+    return InboxEntry(entry.decode(), address.decode("utf-8", "replace"), wire)

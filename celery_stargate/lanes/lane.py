@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from zlib import crc32
 
 from celery_stargate.errors import shown
 from celery_stargate.model.topic import Topic
 
-__all__ = ["CONTEXTS", "CONTEXTS_LANE", "Lane", "lane_for", "parse_lane", "spread"]
+__all__ = ["CONTEXTS", "CONTEXTS_LANE", "Lane", "lane_for", "spread"]
 
 #: The topic part of the lane for contexts without a message, which user code acknowledges.
 CONTEXTS = "contexts"
@@ -53,17 +53,6 @@ class Lane:
     def key(self, prefix: str, part: str) -> str:
         """Return the key of one part; a hash tag puts all parts into one slot of a cluster."""
         return f"{prefix}:{{{self.name}}}:{part}"
-
-
-# A supervisor reads the same names every few seconds.
-@lru_cache(maxsize=1 << 16)
-def parse_lane(name: bytes) -> Lane:
-    """Read the name of a lane as Redis returns it.
-
-    Raises:
-        ValueError: it is not the name of a lane.
-    """
-    return Lane.parse(name.decode())
 
 
 def spread(text: str, lanes: int) -> int:

@@ -25,6 +25,7 @@ from celery_stargate.lanes.wire import (
     LaneTick,
     SettleReply,
     StoreRolledBack,
+    Unreadable,
     check_lease,
     last_number,
     read_complete,
@@ -36,7 +37,7 @@ from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.outcome import Failure, Outcome
 
-__all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack"]
+__all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack", "Unreadable"]
 
 #: How many contexts one call expires, or finds due, at most.
 _CONTEXTS = 100
@@ -80,6 +81,8 @@ class LeasedLane:
         self._lease = ""
         #: The highest number that was marked as perhaps sent, by us or before; Redis must know it.
         self._known = 0
+        #: Number and reason (:class:`Unreadable`) of what the last read left out.
+        self.unreadable: list[tuple[int, str]] = []
 
     @property
     def log_key(self) -> str:
@@ -138,7 +141,10 @@ class LeasedLane:
     async def read(
         self, after: int, count: int, size: int, *, mark: bool, gapless: bool = False
     ) -> list[Entry]:
-        """Read messages after a number, in order.
+        """Read messages after a number, in order; only those that may be sent.
+
+        Entries that may not be sent are left out, and in :attr:`unreadable` afterwards. None is
+        read behind one that waits for a newer process, because a lane's order is kept.
 
         Arguments:
             after: the number.
@@ -147,6 +153,7 @@ class LeasedLane:
             mark: note in Redis that these messages may be sent from now on.
             gapless: stop before a number that is not the one before plus 1; ``after`` counts, too.
         """
+        self.unreadable = []
         while True:
             word, *fields = await self._run(
                 "read", self._lease, after, count, size, int(mark), int(gapless), self._known
@@ -154,11 +161,31 @@ class LeasedLane:
             check_lease(word)
             if not fields:
                 return []
-            after = last_number(fields)
-            if mark:
-                self._known = max(self._known, after)
-            if entries := list(read_entries(fields, self.lane)):
+            entries, unreadable = read_entries(fields)
+            self.unreadable += unreadable
+            if mark and entries:
+                self._known = max(self._known, entries[-1].number)
+            waits = bool(unreadable) and unreadable[-1][1] == Unreadable.NEWER
+            if entries or waits or gapless:
                 return entries
+            after = last_number(fields)
+
+    async def set_aside(self, unreadable: Iterable[tuple[int, str]]) -> int:
+        """Move entries that may not be sent from the log into the quarantine.
+
+        Arguments:
+            unreadable: number and reason of each, from :attr:`unreadable`; one that waits for a
+                newer process stays.
+
+        Returns:
+            How many were moved.
+        """
+        arguments: list[Argument] = []
+        for number, reason in unreadable:
+            arguments += (number, reason)
+        word, *rest = await self._run("set_aside", self._lease, *arguments)
+        check_lease(word)
+        return int(rest[0])
 
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from celery_stargate.model.follow_up import PRODUCE, FollowUp, read_request
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
 __all__ = [
     "Record",
@@ -171,5 +173,11 @@ def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:
 
 
 def report_undecodable(lane: Lane, error: ValueError) -> None:
-    """Log a record that this version cannot read; it stays where it is."""
-    logger.error("lane %s: %s; left alone", lane.name, error)
+    """Log a record that this version cannot read, not each time; it stays where it is."""
+    if _log_now(lane)():
+        logger.error("lane %s: %s; left alone", lane.name, error)
+
+
+@lru_cache(maxsize=1024)
+def _log_now(lane: Lane) -> Seldom:  # noqa: ARG001  # the key of the cache
+    return Seldom()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import ResponseError
 
+from celery_stargate.errors import shown
 from celery_stargate.lanes.connections import Connections, store_errors
-from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane, parse_lane
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
 from celery_stargate.support.bound import call_bound
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
-__all__ = ["CallerRegistry", "Registry", "RegistryKeys", "parse_lanes"]
+__all__ = ["CallerRegistry", "LaneNames", "Registry", "RegistryKeys", "is_wrong_type"]
 
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
@@ -37,6 +41,15 @@ class RegistryKeys:
     def key(self, part: str) -> str:
         """Return the key of one part of the registry."""
         return f"{self.prefix}:{{registry}}:{part}"
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Each key that all processes share, and its type in Redis."""
+        return {
+            self.key("workers"): "zset",
+            self.key("lanes"): "zset",
+            self.key("events"): "stream",
+        }
 
 
 class CallerRegistry:
@@ -61,6 +74,8 @@ class CallerRegistry:
         keys = RegistryKeys(prefix)
         self._announce_keys = [keys.key("lanes"), keys.key("events")]
         self._survey_keys = [keys.key("workers"), keys.key("lanes")]
+        self._types = keys.types
+        self._names = LaneNames()
         self._monotonic = monotonic
         #: When each lane was announced last.
         self._announced: dict[Lane, float] = {}
@@ -87,7 +102,7 @@ class CallerRegistry:
         if options is not None:
             text = json.dumps(options, sort_keys=True)
             self._connections.sync().hset(lane.key(self._prefix, "meta"), "options", text)
-        self._scripts.run("registry/announce", self._announce_keys, [lane.name])
+        self._run("announce", self._announce_keys, [lane.name])
         self._announced[lane] = now
 
     def survey(self) -> tuple[int, list[Lane]]:
@@ -97,8 +112,20 @@ class CallerRegistry:
             StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
         with call_bound(), store_errors():
-            workers, *names = self._scripts.run("registry/heartbeat", self._survey_keys, ["", 0])
-        return int(workers), parse_lanes(names)
+            workers, *names = self._run("heartbeat", self._survey_keys, ["", 0])
+        return int(workers), self._names.read(names)
+
+    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        try:
+            return self._scripts.run(f"registry/{name}", keys, arguments)
+        except ResponseError as error:
+            types = self._types
+            if not is_wrong_type(error):
+                raise
+            if not self._scripts.run("registry/heal", list(types), list(types.values())):
+                raise
+            logger.error(_HEALED)
+            return self._scripts.run(f"registry/{name}", keys, arguments)
 
 
 class Registry:
@@ -115,6 +142,7 @@ class Registry:
         self._redis = redis
         self._scripts = AsyncScripts(redis)
         self.keys = RegistryKeys(prefix)
+        self._names = LaneNames()
 
     async def heartbeat(self, worker: str, ttl: float) -> tuple[int, list[Lane]]:
         """Keep a worker among the living.
@@ -130,7 +158,7 @@ class Registry:
         workers, *names = await self._run(
             "heartbeat", ("workers", "lanes"), worker, round(ttl * 1000)
         )
-        return int(workers), list(dict.fromkeys([CONTEXTS_LANE, *parse_lanes(names)]))
+        return int(workers), list(dict.fromkeys([CONTEXTS_LANE, *self._names.read(names)]))
 
     async def leave(self, worker: str) -> None:
         """Remove a worker from the living, so that the others no longer count a share for it."""
@@ -157,18 +185,61 @@ class Registry:
             self.keys.key("events"), {"free": lane.name}, maxlen=_EVENTS_KEPT, approximate=True
         )
 
+    async def heal(self) -> bool:
+        """Delete keys that are of a wrong type; return whether there were any."""
+        types = self.keys.types
+        healed = await self._scripts.run("registry/heal", list(types), list(types.values()))
+        if healed:
+            logger.error(_HEALED)
+        return bool(healed)
+
     async def _run(self, name: str, parts: Iterable[str], *arguments: Argument) -> Any:
-        return await self._scripts.run(
-            f"registry/{name}", [self.keys.key(part) for part in parts], arguments
-        )
-
-
-def parse_lanes(names: Iterable[bytes]) -> list[Lane]:
-    """Read lanes' names; one that cannot be read is logged and left out."""
-    lanes = []
-    for name in names:
+        keys = [self.keys.key(part) for part in parts]
         try:
-            lanes.append(parse_lane(name))
-        except ValueError as error:
-            logger.error("%s; left alone", error)
-    return lanes
+            return await self._scripts.run(f"registry/{name}", keys, arguments)
+        except ResponseError as error:
+            if not is_wrong_type(error) or not await self.heal():
+                raise
+            return await self._scripts.run(f"registry/{name}", keys, arguments)
+
+
+_HEALED = (
+    "a key of the registry was of a wrong type in Redis and was deleted; workers and callers fill "
+    "it again"
+)
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Whether Redis refused a command because a key is of another type."""
+    return "WRONGTYPE" in str(error)
+
+
+class LaneNames:
+    """Reads the members of the list of lanes. What is no lane is ignored, and logged in sum."""
+
+    def __init__(self) -> None:
+        self._log_now = Seldom()
+
+    def read(self, names: Sequence[bytes]) -> list[Lane]:
+        """Return the lanes that have messages, in the order of their names."""
+        lanes = [lane for name in names if (lane := _lane(name)) is not None]
+        if len(lanes) < len(names) and self._log_now():
+            unknown = [name for name in names if _lane(name) is None]
+            logger.error(
+                "%d members of the list of lanes in Redis are no names of lanes and are ignored, "
+                "such as %s",
+                len(unknown),
+                shown(unknown[0]),
+            )
+        return lanes
+
+
+# A supervisor reads the same names every few seconds.
+@lru_cache(maxsize=1 << 16)
+def _lane(name: bytes) -> Lane | None:
+    try:
+        lane = Lane.parse(name.decode())
+    except ValueError:
+        return None
+    # The lane of contexts without messages is announced by nobody.
+    return lane if lane.has_messages else None

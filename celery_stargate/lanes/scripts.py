@@ -29,6 +29,7 @@ __all__ = [
     "lane_keys",
     "lane_script",
     "registry_script",
+    "script_on",
 ]
 
 #: The parts of a lane, in the order of the scripts' KEYS; the caller's answers come after them.
@@ -41,6 +42,7 @@ LANE_PARTS = (
     "lease",
     "meta",
     "tombstones",
+    "quarantine",
 )
 
 #: Before the name of a script of the registry.
@@ -205,6 +207,17 @@ def _fill(pipeline: Any, script: Script | AsyncScript, runs: Sequence[Run]) -> N
     pipeline.script_load(script.script)
     for keys, arguments in runs:
         pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
+
+
+def script_on(redis: Any, name: str) -> Script:
+    """Return a script that runs on one client, also inside its transactions.
+
+    Arguments:
+        redis: a client of :meth:`Connections.sync`.
+        name: as in :meth:`Scripts.run`.
+    """
+    registered: Script = redis.register_script(_text(name))
+    return registered
 
 
 @cache

@@ -65,6 +65,18 @@ class Target:
     sentinel_parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
+    def address(self) -> str:
+        """Where it is, as a URL without user and password."""
+        values = {**_DEFAULTS, **self.parameters}
+        if self.transport == "unix":
+            return f"unix://{values['path']}?db={values['db']}"
+        if self.sentinels:
+            hosts = ",".join(f"{host}:{port}" for host, port in self.sentinels)
+            return f"sentinel://{hosts}/{values['db']}?master_name={self.master_name}"
+        scheme = "rediss" if self.transport == "tls" else "redis"
+        return f"{scheme}://{values['host']}:{values['port']}/{values['db']}"
+
+    @property
     def identity(self) -> tuple[Any, ...]:
         """What two targets have in common that are the same database, by the same user."""
         values = {**_DEFAULTS, **self.parameters}

@@ -6,7 +6,7 @@ Lua script that it is named after; its comment describes the reply.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ from celery_stargate.model.follow_up import PRODUCE, FollowUp
 from celery_stargate.model.frame import label_in
 from celery_stargate.model.outcome import Failure, Receipt
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
 
 __all__ = [
     "CompleteReply",
@@ -33,10 +32,12 @@ __all__ = [
     "LaneTick",
     "PutReply",
     "PutWord",
+    "ReadReply",
     "SettleAnswer",
     "SettleReply",
     "SettleWord",
     "StoreRolledBack",
+    "Unreadable",
     "check_lease",
     "decode_call",
     "encode_call",
@@ -228,27 +229,51 @@ def read_tick(reply: Sequence[Any]) -> LaneTick:
     return LaneTick(contexts, backlog, due, left / 1000 if left >= 0 else None)
 
 
+class Unreadable(StrEnum):
+    """Why an entry of a lane's log may not be sent; the words are those of ``read.lua``."""
+
+    DAMAGED = "damaged"  #: the entry, or the record of its context, cannot be read
+    ORPHAN = "orphan"  #: its context has no record, or the record of another message
+    EXPIRED = "expired"  #: its record is of a newer version, and its deadline has passed
+    NEWER = "newer"  #: its record is of a newer version: the lane waits for a process that reads it
+
+
+class ReadReply(NamedTuple):
+    """The reply of ``read``."""
+
+    #: The messages that may be sent.
+    entries: list[Entry]
+    #: Number and reason of each entry between them that may not be sent, and must not be: set it
+    #: aside, unless its reason is :attr:`Unreadable.NEWER`; then it is the last.
+    unreadable: list[tuple[int, str]]
+
+
 _FOLLOW_UPS = {each.value.encode(): each for each in FollowUp}
 #: The fields of a message in the reply of ``read``.
 _ENTRY_FIELDS = 5
+#: The place of an entry that may not be sent.
+_UNREADABLE = -2
 
 
-def read_entries(fields: Sequence[Any], lane: Lane) -> Iterator[Entry]:
-    """Read the messages in the reply of ``read``, all after its first word.
-
-    A message that this version cannot read is logged and left out.
-    """
+def read_entries(fields: Sequence[Any]) -> ReadReply:
+    """Read the messages in the reply of ``read``, all after its first word."""
+    entries: list[Entry] = []
+    unreadable: list[tuple[int, str]] = []
     columns = (fields[i::_ENTRY_FIELDS] for i in range(_ENTRY_FIELDS))
     for number, label, frame, place, code in zip(*columns, strict=True):
+        if place == _UNREADABLE:
+            unreadable.append((number, code.decode()))
+            continue
         try:
             name = label.decode() if label else label_in(frame)
             task = code[1:].decode() or PRODUCE
-        except ValueError as error:
-            logger.error("lane %s: message %d is %s; left alone", lane.name, number, error)
+        except ValueError:
+            unreadable.append((number, Unreadable.DAMAGED))
         else:
             # A code of a later version: do whatever the record says.
             follow_up = _FOLLOW_UPS.get(code[:1], FollowUp.MORE)
-            yield Entry(number, name, frame, place, follow_up, task)
+            entries.append(Entry(number, name, frame, place, follow_up, task))
+    return ReadReply(entries, unreadable)
 
 
 def last_number(fields: Sequence[Any]) -> int:

@@ -1,9 +1,8 @@
-"""Durations and deadlines that a caller gives: read and checked."""
+"""Timeouts and expiry times of a call: read and checked."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from celery import Celery
 
@@ -12,11 +11,14 @@ from celery_stargate.errors import InvalidMessage
 __all__ = ["read_timeout", "until"]
 
 
-def read_timeout(timeout: Any) -> float:
-    """Read a deadline of the call.
+def read_timeout(timeout: object) -> float:
+    """Return the seconds of a call's timeout.
+
+    Arguments:
+        timeout: seconds or a timedelta.
 
     Raises:
-        InvalidMessage: it is no duration above zero.
+        InvalidMessage: it is not a duration above zero.
     """
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
@@ -28,8 +30,13 @@ def read_timeout(timeout: Any) -> float:
     return float(seconds)
 
 
-def until(expires: Any, app: Celery) -> float:
-    """Return the seconds until Celery's ``expires``: a number, a datetime or an ISO 8601 text."""
+def until(expires: float | datetime | str, app: Celery) -> float:
+    """Return the seconds until Celery's ``expires``, at least 0.001.
+
+    Arguments:
+        expires: seconds, a datetime or an ISO 8601 text.
+        app: for the current time in Celery's time zone.
+    """
     if isinstance(expires, int | float):
         return max(0.001, float(expires))
     moment = datetime.fromisoformat(expires) if isinstance(expires, str) else expires

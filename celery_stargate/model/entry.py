@@ -1,4 +1,4 @@
-"""One message of a lane's log, as its owner reads it."""
+"""One message in a lane's log, as the lane's owner reads it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ __all__ = ["Entry", "label_of"]
 
 
 def label_of(context: str, place: int) -> str:
-    """Return what Pulsar echoes for a message: its context, and in a list its place there.
+    """Return the text that Pulsar echoes for a message.
 
-    The tab between them is in no context, so no label is that of another message.
+    Arguments:
+        context: the call's id. It contains no tab, so two messages never share a label.
+        place: the message's position in the call's list; -1 for a single message.
     """
     return context if place < 0 else f"{context}\t{place}"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One message of a lane's log."""
+    """One message in a lane's log."""
 
-    #: The lane's sequence number, 1 and up.
+    #: The message's number in the lane, from 1.
     number: int
-    #: What Pulsar echoes: the context, and the message's place where the call gave a list.
+    #: What Pulsar echoes: the context and, in a list, the message's position.
     label: str
     #: The JSON text frame.
     frame: bytes
-    #: The message's place in its list; -1 where it is in none.
+    #: The message's position in the call's list; -1 for a single message.
     place: int = -1
-    #: What follows its receipt.
+    #: What must happen after its receipt.
     follow_up: FollowUp = FollowUp.MORE
-    #: The task that is done with it, where the follow_up is one's.
+    #: The task whose result the receipt is, if the follow-up stores one.
     task: str = PRODUCE
 
     @property
     def context(self) -> str:
-        """The context that the message belongs to."""
+        """The id of the message's call."""
         return self.label if self.place < 0 else self.label.removesuffix(f"\t{self.place}")

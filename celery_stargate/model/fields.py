@@ -1,4 +1,4 @@
-"""How the value of one setting is read and checked."""
+"""How the value of each setting is read and checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
@@ -14,24 +14,38 @@ from celery_stargate.model.hashing import SCHEMES
 from celery_stargate.model.redis_options import read_redis_options, read_redis_url
 from celery_stargate.model.topic import Topic
 
-__all__ = ["PREFIX", "Setting", "Token"]
+__all__ = [
+    "PREFIX",
+    "TABLE",
+    "TOPIC_OPTIONS",
+    "Setting",
+    "Token",
+    "bearer",
+    "read_topic",
+    "read_value",
+]
 
-
-#: What all names begin with in the Celery configuration.
+#: The prefix of all our names in the Celery configuration.
 PREFIX = "stargate_"
 
-
+#: A token, or a function that returns one.
 Token = str | Callable[[], str]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+#: Checks a value; the first argument is the setting's name for the error text.
+Read = Callable[[str, object], T]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """How the value of one setting is read."""
+class Setting(Generic[T_co]):
+    """One setting: how it is read, and where it may be given."""
 
-    read: Callable[[str, Any], Any]
-    #: The name of Pulsar's query parameter, where it is one.
+    read: Callable[[str, object], T_co]
+    #: The name of Pulsar's query parameter, if it is one.
     parameter: str | None = None
-    #: Whether an entry of ``stargate_topics`` and a task of one's own may set it.
+    #: Whether an entry of ``stargate_topics`` and ``stargate.task(…)`` may set it.
     of_topic: bool = False
 
 
@@ -40,24 +54,24 @@ def _wrong(name: str, expected: str, found: object) -> ConfigurationError:
 
 
 def _wrong_type(name: str, expected: str, found: object) -> ConfigurationError:
-    # The value itself may be a secret that slipped into the wrong setting.
+    # Do not show the value: a secret may have been put into the wrong setting.
     return ConfigurationError(f"{name} must be {expected}, not {type(found).__name__}")
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise _wrong_type(name, "text that is not empty", value)
     return value
 
 
-def _flag(name: str, value: Any) -> bool:
+def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise _wrong_type(name, "True or False", value)
     return value
 
 
-def _whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str, Any], int]:
-    def read(name: str, value: Any) -> int:
+def _whole(minimum: int, maximum: int = 2**31 - 1) -> Read[int]:
+    def read(name: str, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong_type(name, "a whole number", value)
         if not minimum <= value <= maximum:
@@ -67,13 +81,13 @@ def _whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str, Any], int]:
     return read
 
 
-def _seconds(minimum: float) -> Callable[[str, Any], float]:
-    def read(name: str, value: Any) -> float:
+def _seconds(minimum: float) -> Read[float]:
+    def read(name: str, value: object) -> float:
         if isinstance(value, timedelta):
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong_type(name, "seconds or a timedelta", value)
-        # 31 years: what a script can add to Redis' clock and keep whole.
+        # 1e9 s are 31 years. The Lua scripts add it to Redis' clock and stay exact.
         if not minimum <= value <= 1e9:
             raise _wrong(name, f"at least {minimum} seconds, and finite", value)
         return float(value)
@@ -81,8 +95,8 @@ def _seconds(minimum: float) -> Callable[[str, Any], float]:
     return read
 
 
-def _choice(*known: str) -> Callable[[str, Any], str]:
-    def read(name: str, value: Any) -> str:
+def _choice(*known: str) -> Read[str]:
+    def read(name: str, value: object) -> str:
         if not isinstance(value, str):
             raise _wrong_type(name, f"one of {', '.join(known)}", value)
         if value not in known:
@@ -95,59 +109,116 @@ def _choice(*known: str) -> Callable[[str, Any], str]:
     return read
 
 
-def _names(name: str, value: Any) -> tuple[str, ...]:
+def _names(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise _wrong_type(name, "a list of names", value)
-    names = tuple(value)
-    # A comma separates them in Pulsar's query.
-    if not names or not all(isinstance(item, str) and item and "," not in item for item in names):
+    names: list[str] = []
+    for item in value:
+        # Pulsar's query separates the names by commas.
+        if not isinstance(item, str) or not item or "," in item:
+            raise _wrong_type(name, "a list of names", value)
+        names.append(item)
+    if not names:
         raise _wrong_type(name, "a list of names", value)
-    return names
+    return tuple(names)
 
 
-def _service_url(name: str, value: Any) -> str:
+_SCHEME_HINTS = {
+    "http": "; use ws:// with the same host and port",
+    "https": "; use wss:// with the same host and port",
+    "pulsar": "; that is the binary protocol, and this is for Pulsar's WebSocket service",
+    "pulsar+ssl": "; that is the binary protocol, and this is for Pulsar's WebSocket service",
+}
+
+
+def _service_url(name: str, value: object) -> str:
     problem = f"{name} must be of the form ws://HOST:PORT or wss://HOST:PORT"
     text = _text(name, value)
-    # urlsplit drops line ends and tabs silently.
+    # urlsplit silently drops line ends and tabs.
     if not text.isprintable() or " " in text:
-        raise ConfigurationError(f"{problem}, and it holds white space or an unprintable character")
+        raise ConfigurationError(
+            f"{problem}, and it contains white space or an unprintable character"
+        )
     try:
         parts = urlsplit(text)
         host = (parts.hostname, parts.port)
     except ValueError:
         raise ConfigurationError(f"{problem}, and its host or port cannot be read") from None
     if parts.scheme not in ("ws", "wss") or not host[0]:
-        raise ConfigurationError(f"{problem}, and its scheme is {shown(parts.scheme)}")
+        hint = _SCHEME_HINTS.get(parts.scheme, "")
+        raise ConfigurationError(f"{problem}, and its scheme is {shown(parts.scheme)}{hint}")
     if "@" in parts.netloc or "?" in text or "#" in text:
         raise ConfigurationError(
-            f"{name} holds a user, a query or a fragment; use stargate_token for a token"
+            f"{name} contains a user, a query or a fragment; use stargate_token for a token"
+        )
+    # A path may stand before this one, if the service is behind a proxy.
+    if "/ws/v2" in parts.path or parts.path.rstrip("/").endswith("/ws"):
+        raise ConfigurationError(
+            f"{name} has the path of a producer or consumer; give the service's URL, such as "
+            "ws://HOST:PORT, and the topic by stargate_topic or topic=…"
         )
     return text.rstrip("/")
 
 
-def _topic(name: str, value: Any) -> str:
+def read_topic(name: str, value: object) -> str:
+    """Return a topic's full name.
+
+    Arguments:
+        name: the setting, for the error text.
+
+    Raises:
+        ConfigurationError: the topic's name is malformed.
+    """
     try:
         return str(Topic.parse(value))
     except InvalidMessage as error:
         raise ConfigurationError(f"{name}: {error.problem}") from None
 
 
-def _token(name: str, value: Any) -> Token:
-    if not callable(value) and not (isinstance(value, str) and value):
+def bearer(name: str, token: object) -> str:
+    """Return a token without ``Bearer``, checked for the header of a handshake.
+
+    Arguments:
+        name: where the token is from, for the error text.
+
+    Raises:
+        ConfigurationError: it is not text, is empty, or contains white space or characters that a
+            header cannot have. The text does not contain the token.
+    """
+    if not isinstance(token, str) or not token:
+        raise _wrong_type(name, "text that is not empty", token)
+    found = token.removeprefix("Bearer ")
+    if found != found.strip():
+        raise ConfigurationError(
+            f"{name} begins or ends with white space, as the text of a file often does; use "
+            "token.strip()"
+        )
+    if not found or not found.isascii() or not found.isprintable() or " " in found:
+        raise ConfigurationError(
+            f"{name} is not a token: it contains white space, or a character that is not "
+            "printable ASCII"
+        )
+    return found
+
+
+def _token(name: str, value: object) -> Token:
+    if callable(value):
+        return value
+    if not isinstance(value, str) or not value:
         raise _wrong_type(name, "text, or a callable that returns text", value)
-    return value  # type: ignore[no-any-return]
+    return bearer(name, value)
 
 
-def _file(name: str, value: Any) -> str:
+def _file(name: str, value: object) -> str:
     if not isinstance(value, str | os.PathLike):
         raise _wrong_type(name, "a file's path", value)
     path = os.fspath(value)
     if not os.path.isfile(path):
-        raise ConfigurationError(f"{name} names no file: {shown(path)}")
+        raise ConfigurationError(f"{name}: there is no file {shown(path)}")
     return str(path)
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any]:
+def _mapping(name: str, value: object) -> dict[object, object]:
     if not isinstance(value, Mapping):
         raise _wrong_type(name, "a mapping of names to topics", value)
     return dict(value)
@@ -155,14 +226,15 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
 
 _DELIVERY = _choice("at_least_once", "effectively_once")
 
-
-_TABLE: dict[str, Setting] = {
+#: All settings, by their names without the prefix.
+TABLE: Mapping[str, Setting[object]] = {
     "url": Setting(_service_url),
     "redis_url": Setting(read_redis_url),
     "redis_options": Setting(read_redis_options),
     "redis_max_connections": Setting(_whole(1, 100_000)),
     "topic": Setting(_text),
     "topics": Setting(_mapping),
+    "allow_unlisted_topics": Setting(_flag),
     "delivery_timeout": Setting(_seconds(0.001), of_topic=True),
     "produce_timeout": Setting(_seconds(0.001)),
     "max_in_flight": Setting(_whole(1, 100_000), of_topic=True),
@@ -205,6 +277,18 @@ _TABLE: dict[str, Setting] = {
     "encryption_keys": Setting(_names, "encryptionKeys", True),
 }
 
+#: The names of the settings that a topic or a task may have for itself.
+TOPIC_OPTIONS: tuple[str, ...] = tuple(name for name, each in TABLE.items() if each.of_topic)
 
-def _read(name: str, value: Any, shown: str) -> Any:
-    return _TABLE[name].read(shown, value)
+
+def read_value(name: str, value: object, shown_name: str) -> object:
+    """Return the checked value of a setting.
+
+    Arguments:
+        name: a key of :data:`TABLE`.
+        shown_name: the setting's name in the error text.
+
+    Raises:
+        ConfigurationError: the value has a wrong type or is out of range.
+    """
+    return TABLE[name].read(shown_name, value)

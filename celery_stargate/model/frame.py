@@ -17,12 +17,12 @@ def encode_frame(message: Message, context: str, max_size: int) -> bytes:
     """Return the JSON text frame of a message, as UTF-8.
 
     Arguments:
-        context: what Pulsar echoes in the receipt.
+        context: the label that Pulsar echoes in the receipt.
         max_size: the broker's ``webSocketMaxTextFrameSize``, in bytes.
 
     Raises:
-        InvalidMessage: the frame is larger than ``max_size``: the broker would close the
-            connection on it (1009), and everything in flight there with it.
+        InvalidMessage: the frame is larger than ``max_size``. The broker would close the
+            connection (code 1009), and all messages in flight would lose their receipts.
     """
     fields = message.to_frame_fields()
     fields["context"] = context
@@ -44,10 +44,10 @@ _label_decoder = msgspec.json.Decoder(_Labelled)
 
 
 def label_in(frame: bytes) -> str:
-    """Return what Pulsar echoes of a frame that :func:`encode_frame` made.
+    """Return the label in a frame that :func:`encode_frame` made.
 
     Raises:
-        ValueError: it is no such frame.
+        ValueError: it is not such a frame.
     """
     try:
         return _label_decoder.decode(frame).context

@@ -1,8 +1,8 @@
 """Which partition a key belongs to, as Pulsar's own clients choose it.
 
 Source: ``JavaStringHash``, ``Murmur3_32Hash`` and ``MathUtils.signSafeMod`` in pulsar-client 4.0;
-for ``BoostHash``, the only scheme of the C++ client that its Python one offers,
-``boost::hash<std::string>`` of Boost 1.81 and later, which pulsar-client 3.13 is built with.
+for ``BoostHash``, the only scheme that the Python client offers, ``boost::hash<std::string>`` of
+Boost 1.81 and later, which pulsar-client 3.13 is built with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def partition_of(key: str, partitions: int, scheme: str | None = None) -> int:
     """Return the partition of a key.
 
     Arguments:
-        partitions: how many the topic has, 1 and up.
+        partitions: how many the topic has, at least 1.
         scheme: a name in :data:`SCHEMES`; None for the default of Pulsar's Java clients and of its
             WebSocket service, ``JavaStringHash``.
 
@@ -82,7 +82,7 @@ def _boost_mix(word: int) -> int:
 
 
 def _boost_tail(rest: bytes) -> int:
-    """Less than eight bytes as one number: read from both ends, which may overlap."""
+    """Less than eight bytes as one number, read from both ends, which may overlap."""
     size = len(rest)
     if size >= 4:
         last = int.from_bytes(rest[size - 4 :], "little") << 8 * (size - 4)
@@ -93,7 +93,7 @@ def _boost_tail(rest: bytes) -> int:
     return 0
 
 
-#: The hash of each scheme, by the name that Pulsar has for it.
+#: The hash function of each scheme, by Pulsar's name.
 SCHEMES: dict[str, Callable[[str], int]] = {
     "JavaStringHash": _java_string,
     "Murmur3_32Hash": _murmur3,

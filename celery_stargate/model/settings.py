@@ -1,22 +1,23 @@
 """Every setting: its name, type, default and check.
 
-Settings stand in the Celery configuration as ``stargate_…``, so in Django's as
-``CELERY_STARGATE_…``.
+In the Celery configuration each name begins with ``stargate_``; in Django's settings with
+``CELERY_STARGATE_``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from celery_stargate.errors import ConfigurationError, nearest, shown
-from celery_stargate.model.fields import _TABLE, PREFIX, Token, _read, _topic
+from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
+from celery_stargate.model.fields import PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.redis_options import check_redis
 from celery_stargate.model.topic import Topic
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "named"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +25,18 @@ class Settings:
     """All settings of one app, checked. Durations are seconds, sizes bytes."""
 
     url: str | None = None
-    #: Not shown: it may hold a password.
+    #: Not in the repr: it may contain a password.
     redis_url: str | None = field(default=None, repr=False)
     #: Not shown: they may hold a password.
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     #: How many connections to Redis the threads of a process share.
     redis_max_connections: int = 100
-    #: The default one: its full name, or its name in ``topics``.
+    #: The default topic: its full name, or its name in ``topics``.
     topic: str | None = None
     #: Name → topic's full name and its producer options.
     topics: Mapping[str, tuple[str, ProducerOptions]] = field(default_factory=dict)
+    #: Whether a short name that is not in ``topics`` is a topic in ``public/default``.
+    allow_unlisted_topics: bool = False
     options: ProducerOptions = field(default_factory=ProducerOptions)
     produce_timeout: float = 30.0
     lease: float = 10.0
@@ -51,6 +54,8 @@ class Settings:
     via: Literal["lane", "broker"] = "lane"
     worker: bool = True
     prefix: str = "stargate"
+    #: What the names in the configuration begin with, such as ``CELERY``; for the texts of errors.
+    namespace: str | None = field(default=None, compare=False)
 
     @classmethod
     def read(cls, conf: Mapping[str, Any], namespace: str | None = None) -> Settings:
@@ -58,75 +63,55 @@ class Settings:
 
         Arguments:
             conf: the configuration, ``app.conf`` or any mapping.
-            namespace: what stands before each name, such as ``CELERY``.
+            namespace: what each name begins with, such as ``CELERY``.
 
         Raises:
-            ConfigurationError: a setting does not exist or has a wrong type. It names the
-                setting, what was found, and the nearest right name.
+            ConfigurationError: a setting does not exist or has a wrong type. The text names the
+                setting, what was found, and the closest known name.
         """
-        given = {}
-        lead = f"{namespace.lower()}_{PREFIX}" if namespace else PREFIX
-        for key in list(conf):
-            name = str(key).lower()
-            if name.startswith(lead):
-                name = name[len(lead) :]
-            elif str(key).startswith(PREFIX):
-                # Set on app.conf. In Django's settings STARGATE_… is not Celery's, and not ours.
-                name = name[len(PREFIX) :]
-            else:
-                continue
-            if name not in _TABLE:
-                known = [PREFIX + each for each in _TABLE]
-                raise ConfigurationError(
-                    f"there is no setting {PREFIX}{name}{nearest(PREFIX + name, known)}"
-                )
-            value = conf[key]
-            if value is not None:
-                given[name] = _read(name, value, PREFIX + name)
-        own = {name: value for name, value in given.items() if name not in _OPTION_NAMES}
-        options = ProducerOptions(**{k: v for k, v in given.items() if k in _OPTION_NAMES})
-        own["topics"] = _topics(own.get("topics", {}), options)
-        if "topic" in own and own["topic"] not in own["topics"]:
-            own["topic"] = _topic(f"{PREFIX}topic", own["topic"])
-        if (own.get("tls_key") is None) != (own.get("tls_certificate") is None):
-            raise ConfigurationError(
-                f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
-            )
-        check_redis(own.get("redis_url"), own.get("redis_options", {}), PREFIX)
-        own.setdefault("prefix", _default_prefix(conf))
-        if "{" in own["prefix"] or "}" in own["prefix"]:
-            raise ConfigurationError(f"{PREFIX}prefix must hold no brace; Redis Cluster reads them")
-        return cls(options=options, **own)
+        try:
+            return cls(**_read(conf, namespace), namespace=namespace)
+        except ConfigurationError as error:
+            raise ConfigurationError(named(str(error), namespace)) from None
+
+    def error(self, text: str) -> ConfigurationError:
+        """Return an error whose text names settings as this configuration does."""
+        return ConfigurationError(named(text, self.namespace))
 
     def require_url(self) -> str:
         """Return Pulsar's service URL.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: ``stargate_url`` is not set.
         """
         if self.url is None:
-            raise ConfigurationError(
+            raise self.error(
                 f"{PREFIX}url is not set; give Pulsar's service URL, such as ws://localhost:8080"
             )
         return self.url
 
     def resolve(self, topic: str | None) -> tuple[Topic, ProducerOptions]:
-        """Return a topic and its options, by its full name or its name in the settings.
+        """Return a topic and its options.
+
+        Arguments:
+            topic: its name in ``stargate_topics``, its full name, or, without
+                ``stargate_topics``, a short one; None for ``stargate_topic``.
 
         Raises:
-            InvalidMessage: the topic is malformed.
+            InvalidMessage: the topic's name is malformed, or it is a short one that is not in
+                ``stargate_topics``.
             ConfigurationError: no topic is given, neither here nor in the settings.
         """
         if topic is None:
             topic = self.topic
         if topic is None:
-            raise ConfigurationError(
-                f"no topic: give topic=…, or set {PREFIX}topic to the default one"
-            )
+            raise self.error(f"no topic: give topic=…, or set {PREFIX}topic to the default one")
         if isinstance(topic, str) and topic in self.topics:
             name, options = self.topics[topic]
             return Topic.parse(name), options
         parsed = Topic.parse(topic)
+        if not self.allow_unlisted_topics:
+            _require_listed(topic, self.topics, self.namespace)
         for name, options in self.topics.values():
             if name == str(parsed):
                 return parsed, options
@@ -147,7 +132,84 @@ def _default_prefix(conf: Mapping[str, Any]) -> str:
     return "stargate"
 
 
-def _topics(given: Mapping[Any, Any], options: ProducerOptions) -> dict[str, Any]:
+def named(text: str, namespace: str | None) -> str:
+    """Return a text with the names of settings as they are in a namespace.
+
+    With the namespace ``CELERY``, as in Django's settings, ``stargate_url`` becomes
+    ``CELERY_STARGATE_URL``.
+    """
+    if not namespace:
+        return text
+    return _NAME.sub(lambda found: _in_namespace(found[1], namespace), text)
+
+
+_NAME = re.compile(rf"\b{PREFIX}({'|'.join(sorted(TABLE, key=len, reverse=True))})\b")
+
+
+def _in_namespace(name: str, namespace: str | None) -> str:
+    return f"{namespace}_{PREFIX}{name}".upper() if namespace else f"{PREFIX}{name}"
+
+
+def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
+    """Return the fields of the settings that a configuration gives."""
+    given: dict[str, Any] = {}
+    lead = f"{namespace.lower()}_{PREFIX}" if namespace else PREFIX
+    for key in list(conf):
+        name = str(key).lower()
+        if name.startswith(lead):
+            name = name[len(lead) :]
+        elif str(key).startswith(PREFIX):
+            # Set on app.conf. In Django's settings STARGATE_… belongs to neither Celery nor us.
+            name = name[len(PREFIX) :]
+        else:
+            continue
+        if name not in TABLE:
+            known = [named(PREFIX + each, namespace) for each in TABLE]
+            shown_name = _in_namespace(name, namespace)
+            raise ConfigurationError(
+                f"there is no setting {shown_name}{nearest(shown_name, known)}"
+            )
+        value = conf[key]
+        if value is not None:
+            given[name] = read_value(name, value, PREFIX + name)
+    own: dict[str, Any] = {
+        name: value for name, value in given.items() if name not in _OPTION_NAMES
+    }
+    options = ProducerOptions(**{k: v for k, v in given.items() if k in _OPTION_NAMES})
+    own["topics"] = _topics(own.get("topics", {}), options)
+    if "topic" in own and own["topic"] not in own["topics"]:
+        if not own.get("allow_unlisted_topics"):
+            try:
+                _require_listed(own["topic"], own["topics"], namespace)
+            except InvalidMessage as error:
+                raise ConfigurationError(f"{PREFIX}topic: {error.problem}") from None
+        own["topic"] = read_topic(f"{PREFIX}topic", own["topic"])
+    if (own.get("tls_key") is None) != (own.get("tls_certificate") is None):
+        raise ConfigurationError(
+            f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
+        )
+    check_redis(own.get("redis_url"), own.get("redis_options", {}), PREFIX)
+    own.setdefault("prefix", _default_prefix(conf))
+    if "{" in own["prefix"] or "}" in own["prefix"]:
+        raise ConfigurationError(
+            f"{PREFIX}prefix must not contain a brace: Redis Cluster gives braces a meaning"
+        )
+    return {"options": options, **own}
+
+
+def _require_listed(topic: str, listed: Collection[str], namespace: str | None) -> None:
+    """Raise if there is a list of topics, and a short name is not in it: it may be misspelled."""
+    if listed and "/" not in topic:
+        text = (
+            f"topic {topic!r} is not in {PREFIX}topics; use a name from there or a full name, or "
+            f"set {PREFIX}allow_unlisted_topics=True{nearest(topic, listed)}"
+        )
+        raise InvalidMessage(named(text, namespace))
+
+
+def _topics(
+    given: Mapping[object, object], options: ProducerOptions
+) -> dict[str, tuple[str, ProducerOptions]]:
     topics: dict[str, tuple[str, ProducerOptions]] = {}
     by_topic: dict[str, tuple[str, ProducerOptions]] = {}
     for name, value in given.items():
@@ -156,18 +218,18 @@ def _topics(given: Mapping[Any, Any], options: ProducerOptions) -> dict[str, Any
                 f"the names in {PREFIX}topics must be text, not {type(name).__name__}"
             )
         where = f"{PREFIX}topics[{shown(name)}]"
-        own: dict[str, Any] = {"topic": value} if isinstance(value, str) else value
+        own = {"topic": value} if isinstance(value, str) else value
         if not isinstance(own, Mapping) or "topic" not in own:
             raise ConfigurationError(
                 f"{where} must be a topic's full name, or a mapping with its 'topic' and options"
             )
-        topic = _topic(where, own["topic"])
+        topic = read_topic(where, own["topic"])
         rest = {key: item for key, item in own.items() if key != "topic"}
         read = options.changed(rest, where)
         if topic in by_topic and by_topic[topic][1] != read:
             raise ConfigurationError(
                 f"{where} and {PREFIX}topics[{shown(by_topic[topic][0])}] are the same topic with "
-                "different options; a topic has one producer"
+                "different options; a topic has one set of options"
             )
         by_topic[topic] = (name, read)
         topics[name] = (topic, read)

@@ -1,10 +1,11 @@
-"""Topic names, and the producer URLs that are made of them.
+"""Topic names, and the producer URLs made from them.
 
-Source: Pulsar's "WebSocket API" page and ``TopicName`` in pulsar-common 4.0.
+Source: Pulsar's "WebSocket API" page; ``TopicName`` and ``NamedEntity`` in pulsar-common 4.0.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -14,6 +15,11 @@ from celery_stargate.errors import ConfigurationError, InvalidMessage
 __all__ = ["Topic", "producer_url", "split_producer_url"]
 
 _DOMAINS = ("persistent", "non-persistent")
+
+#: What Pulsar allows in the name of a tenant or namespace (``NamedEntity``). A topic's own name may
+#: contain any character. If it contains a slash, Pulsar reads the part before it as the namespace
+#: of the old form ``TENANT/CLUSTER/NAMESPACE/TOPIC``.
+_ENTITY = re.compile(r"[-=:.\w]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +33,11 @@ class Topic:
 
     @classmethod
     def parse(cls, text: object) -> Topic:
-        """Read a full name, or a short one (``orders``, ``tenant/namespace/orders``), as Pulsar.
+        """Read a full name or, as Pulsar does, a short one (``orders``, ``shop/eu/orders``).
 
         Raises:
-            InvalidMessage: the name is no text, has an unknown domain, or an empty or unprintable
-                part.
+            InvalidMessage: the name is not text, has an unknown domain or an empty or unprintable
+                part, or its tenant or namespace contains a character that Pulsar does not allow.
         """
         if not isinstance(text, str):
             raise InvalidMessage(f"topic must be text, not {type(text).__name__}")
@@ -50,25 +56,35 @@ class Topic:
                 f"topic {text!r} is not of the form persistent://TENANT/NAMESPACE/TOPIC"
             )
         if not text.isprintable() or any(character.isspace() for character in text):
-            raise InvalidMessage(f"topic {text!r} holds white space or an unprintable character")
+            raise InvalidMessage(f"topic {text!r} contains white space or an unprintable character")
         if any(part in (".", "..") for part in rest.split("/")):
-            raise InvalidMessage(f"topic {text!r} holds a part that a URL would swallow")
+            raise InvalidMessage(f"topic {text!r} has a part '.' or '..', which URLs drop")
+        entities = [("tenant", parts[0]), ("namespace", parts[1])]
+        if "/" in parts[2]:
+            entities.append(("part", parts[2].partition("/")[0]))
+        for what, part in entities:
+            if not _ENTITY.fullmatch(part):
+                raise InvalidMessage(
+                    f"topic {text!r} has the {what} {part!r}; Pulsar allows only ASCII letters, "
+                    "digits and - _ . : = there"
+                )
         return cls(domain, *parts)
 
     @property
     def persistent(self) -> bool:
-        """Whether Pulsar stores what is published to it."""
+        """Whether Pulsar stores the messages of this topic."""
         return self.domain == "persistent"
 
     def partition(self, index: int) -> Topic:
-        """Return one partition of it, which Pulsar takes for a topic of its own."""
+        """Return the topic of one partition."""
         return replace(self, name=f"{self.name}-partition-{index}")
 
     @property
     def path(self) -> str:
         """``persistent/TENANT/NAMESPACE/TOPIC``, each part quoted for a URL."""
-        parts = (self.domain, self.tenant, self.namespace, self.name)
-        return "/".join(quote(part, safe="") for part in parts)
+        # Pulsar does not decode the tenant and the namespace, so ":" and "=" must stay as they are.
+        entities = (quote(part, safe=":=") for part in (self.domain, self.tenant, self.namespace))
+        return "/".join((*entities, quote(self.name, safe="")))
 
     def __str__(self) -> str:
         return f"{self.domain}://{self.tenant}/{self.namespace}/{self.name}"
@@ -90,18 +106,18 @@ def split_producer_url(url: str) -> tuple[str, Topic, str]:
     """
     problem = (
         "a producer's URL is ws://HOST:PORT/ws/v2/producer/persistent/TENANT/NAMESPACE/TOPIC"
-        " and this is not"
+        ", and this is not"
     )
-    # urlsplit drops line ends and tabs silently.
+    # urlsplit silently drops line ends and tabs.
     if not isinstance(url, str) or not url.isprintable():
-        raise ConfigurationError(f"{problem}: it is no printable text")
+        raise ConfigurationError(f"{problem}: it is not printable text")
     try:
         parts = urlsplit(url)
         prefix, found, rest = parts.path.partition("/ws/v2/producer/")
         pieces = [unquote(piece, errors="strict") for piece in rest.split("/", 3)]
         where = (parts.hostname, parts.port)
     except ValueError as error:
-        raise ConfigurationError(f"{problem}: {type(error).__name__} in reading it") from None
+        raise ConfigurationError(f"{problem}: {type(error).__name__} when reading it") from None
     known = parts.scheme in ("ws", "wss") and where[0] and found and not parts.fragment
     if not known or len(pieces) != 4:
         shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

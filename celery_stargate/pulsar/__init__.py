@@ -1,1 +1,1 @@
-"""Pulsar's WebSocket API: replies, the window, the session and the socket."""
+"""The client of Pulsar's WebSocket API: endpoint, socket, producer, session, replies."""

@@ -1,8 +1,8 @@
-"""Whether the broker deduplicates a topic: asked when a lane starts that builds on it.
+"""Check that the broker deduplicates a topic, before a lane relies on it.
 
-The broker tells by its admin API, where the service URL has it and the token may look. Where not,
-a probe shows it: one message that is sent twice under one number, into a topic of its own in the
-same namespace.
+The broker's admin API tells, if the service URL has it and the token may read it. Otherwise a
+probe shows it: one message is sent twice under one sequence id, to a separate topic in the same
+namespace.
 
 Source: Pulsar's "Message deduplication" page; ``deduplicationStatus`` of a topic's stats in the
 admin API of 4.0.
@@ -36,13 +36,13 @@ from celery_stargate.pulsar.sequence import DeduplicationUnavailable
 
 __all__ = ["PROBE", "MakeProducer", "require_deduplication"]
 
-#: Makes a producer that is to be opened: of a topic, its options, and more query parameters.
+#: Makes a producer for a topic with its options and further query parameters. It is not open yet.
 MakeProducer = Callable[[Topic, ProducerOptions, Mapping[str, str]], Producer]
 
-#: The name of the topic that gets the probes.
+#: The name of the topic that gets the probe messages.
 PROBE = "stargate-deduplication-probe"
 
-#: The bound on one question to the admin API and on one receipt of a probe, in seconds.
+#: How long one admin API call or one probe receipt may take, in seconds.
 _TIMEOUT = 10.0
 _MAX_ANSWER = 4 * 1024 * 1024
 
@@ -50,17 +50,17 @@ _MAX_ANSWER = 4 * 1024 * 1024
 async def require_deduplication(
     endpoint: Endpoint, topic: Topic, options: ProducerOptions, make: MakeProducer
 ) -> None:
-    """Return if the broker deduplicates what is sent to a topic.
+    """Return if the broker deduplicates messages for a topic; raise otherwise.
 
     Arguments:
-        topic: as it is sent to; of a partitioned topic, the partition.
-        options: of the topic.
-        make: makes the producers of the probe.
+        topic: the topic that the lane sends to; for a partitioned topic, the partition.
+        options: the topic's options.
+        make: makes the producers for the probe.
 
     Raises:
-        DeduplicationUnavailable: it does not, or the topic has partitions that
-            ``stargate_partitions`` does not name, or nobody can tell.
-        HandshakeRefused, LinkBroken: it cannot be asked just now.
+        DeduplicationUnavailable: it does not, or the topic has partitions and
+            ``stargate_partitions`` is not set, or neither the admin API nor the probe can tell.
+        HandshakeRefused, LinkBroken: the broker cannot be asked now; try again later.
         ConfigurationError: the token or a TLS file is not usable.
     """
     if options.partitions is None and (await _ask(endpoint, f"{topic.path}/partitions"))[1].get(
@@ -69,7 +69,7 @@ async def require_deduplication(
         raise DeduplicationUnavailable.partitioned(topic)
     status, stats = await _ask(endpoint, f"{topic.path}/stats")
     if status == 404:
-        # There is no such topic yet; its first producer makes it.
+        # The topic does not exist yet. Its first producer creates it.
         await _open_and_close(make(topic, options, {}))
         status, stats = await _ask(endpoint, f"{topic.path}/stats")
     match stats.get("deduplicationStatus"):
@@ -81,9 +81,9 @@ async def require_deduplication(
 
 
 async def _ask(endpoint: Endpoint, path: str) -> tuple[int, dict[str, Any]]:
-    """Ask the admin API beside the WebSocket service; return the status, 0 for none, and the JSON.
+    """Return the HTTP status of an admin API call, 0 without an answer, and the JSON.
 
-    No redirect is followed: the token would go where nobody meant it to.
+    It follows no redirect, so that the token reaches only the configured host.
     """
     if endpoint.tls_server_name is not None:
         return 0, {}
@@ -123,7 +123,7 @@ async def _open_and_close(producer: Producer) -> None:
 
 
 async def _probe(topic: Topic, make: MakeProducer, why: str) -> None:
-    """Send one message twice under one number, and see whether the second is stored."""
+    """Send one message twice under one sequence id, and check that the second is not stored."""
     place = replace(topic, name=PROBE)
     query = {
         "producerName": f"stargate-probe-{uuid.uuid4().hex}",
@@ -136,8 +136,8 @@ async def _probe(topic: Topic, make: MakeProducer, why: str) -> None:
     except HandshakeRefused as refused:
         if refused.permanent:
             raise DeduplicationUnavailable(
-                f"cannot tell whether the broker deduplicates {topic}: {why}, and the probe topic "
-                f"{place} is refused: {refused.sentence}. Allow one of them, or use "
+                f"cannot check whether the broker deduplicates {topic}: {why}, and the probe topic "
+                f"{place} is refused: {refused.sentence}. Allow one of the two, or use "
                 "stargate_delivery='at_least_once'",
                 code="no-deduplication",
             ) from None

@@ -1,22 +1,21 @@
-"""Where a producer connects, and how."""
+"""Where and how a producer connects to Pulsar."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.model.fields import Token
-from celery_stargate.model.settings import Settings
+from celery_stargate.model.fields import Token, bearer
+from celery_stargate.model.settings import Settings, named
 
 __all__ = ["Endpoint"]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and how to reach Pulsar: all that is not a topic's own. Durations are seconds."""
+    """How to reach Pulsar: the settings that all topics share. Durations are seconds."""
 
     url: str
     token: Token | None = field(default=None, repr=False)
@@ -27,6 +26,8 @@ class Endpoint:
     open_timeout: float = 45.0
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
+    #: As in :class:`Settings`, for the texts of errors.
+    namespace: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Endpoint:
@@ -45,33 +46,34 @@ class Endpoint:
             settings.open_timeout,
             settings.ping_interval,
             settings.ping_timeout,
+            settings.namespace,
         )
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of the handshake; the token is asked for anew at each.
+        """Return the headers of a handshake. A token callable is called for each handshake.
 
         Raises:
-            ConfigurationError: the token's callable failed, or gave no text.
+            ConfigurationError: the token's callable failed, or did not return a usable text.
         """
         if self.token is None:
             return {}
-        token: Any = self.token
+        setting = named("stargate_token", self.namespace)
+        name, token = setting, self.token
         if callable(token):
+            name = f"what the callable in {setting} returned"
             try:
                 token = token()
             except Exception as error:
                 raise ConfigurationError(
-                    f"the callable in stargate_token failed with {type(error).__name__}"
+                    f"the callable in {setting} failed with {type(error).__name__}"
                 ) from error
-        if not isinstance(token, str) or not token or not token.isprintable():
-            raise ConfigurationError("the callable in stargate_token gave no usable text")
-        return {"Authorization": f"Bearer {token.removeprefix('Bearer ')}"}
+        return {"Authorization": f"Bearer {bearer(name, token)}"}
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context for ``wss``, None for ``ws``.
 
         Raises:
-            ConfigurationError: a file of the TLS settings cannot be read as what it should be.
+            ConfigurationError: a file of the TLS settings cannot be loaded.
         """
         if urlsplit(self.url).scheme != "wss":
             return None
@@ -80,8 +82,8 @@ class Endpoint:
             if self.tls_certificate is not None:
                 context.load_cert_chain(self.tls_certificate, self.tls_key)
         except (OSError, ssl.SSLError) as error:
+            files = "stargate_tls_ca, stargate_tls_certificate or stargate_tls_key"
             raise ConfigurationError(
-                "stargate_tls_ca, stargate_tls_certificate or stargate_tls_key cannot be loaded: "
-                f"{error}"
+                f"{named(files, self.namespace)} cannot be loaded: {error}"
             ) from error
         return context

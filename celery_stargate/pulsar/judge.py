@@ -1,11 +1,11 @@
-"""The outcome that a reply means for a message."""
+"""Which outcome a reply means for its message."""
 
 from __future__ import annotations
 
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
 from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.pulsar.link import Blame, LinkBroken
 from celery_stargate.pulsar.message_id import MessageId
 from celery_stargate.pulsar.replies import Reply
 from celery_stargate.pulsar.sentences import plain
@@ -16,11 +16,11 @@ __all__ = ["FalseOk", "SendAgain", "judge"]
 
 
 class SendAgain(LinkBroken):
-    """Pulsar refuses a message for now: to keep the order, all that came after it goes again."""
+    """Pulsar refused a message temporarily: it and all later messages are sent again, in order."""
 
 
 class FalseOk(LinkBroken):
-    """Pulsar says that it has a message which it cannot have."""
+    """Pulsar answered ``ok`` to a message that it cannot have stored."""
 
 
 def judge(
@@ -28,13 +28,21 @@ def judge(
 ) -> Outcome:
     """Return the outcome that a reply means for a message.
 
+    Arguments:
+        entry: the message.
+        topic: where it was sent.
+        sent_before: the number of the last message that an earlier connection may have sent.
+        numbered: the lane's sequence ids, with effectively once delivery.
+
     Raises:
-        LinkBroken: it means none, and the message is to be sent again: as :class:`SendAgain` where
-            Pulsar refuses it for now, as :class:`FalseOk` where it cannot be believed by numbers.
+        SendAgain: Pulsar refused it temporarily.
+        FalseOk: the sequence ids show that the ``ok`` cannot be true.
+        LinkBroken: the reply gives no outcome for another reason. In all three cases the message
+            must be sent again.
     """
     verdict = classify_reply(reply)
     if verdict is Verdict.TRANSIENT:
-        raise SendAgain(f"{plain(reply.result)}: {plain(reply.error)}")
+        raise SendAgain(f"{plain(reply.result)}: {plain(reply.error)}", Blame.NONE)
     if verdict is Verdict.PERMANENT:
         return Failure(
             context=entry.context,
@@ -46,10 +54,11 @@ def judge(
     try:
         place = MessageId.decode(reply.message_id or "")
     except ValueError as error:
-        raise LinkBroken(f"an ok that cannot be read: {error}") from None
+        reason = f"Pulsar's ok cannot be read: {error}"
+        raise LinkBroken(reason, entry=entry) from None
     partition = place.partition
     if numbered is not None and partition < 0:
-        # Who opened the partition itself is not told which it is.
+        # A producer of one partition gets ids without the partition.
         partition = numbered.partition
     if place.ledger < 0:
         if numbered is not None:
@@ -62,8 +71,8 @@ def judge(
                 partition=partition,
             )
         if topic.persistent:
-            # Nothing was stored by this send, and no deduplication was asked for.
-            raise LinkBroken("Pulsar answered ok and stored nothing")
+            # This send stored nothing, although deduplication is not in use.
+            raise LinkBroken("Pulsar answered ok and stored nothing", entry=entry)
         return Failure(
             context=entry.context,
             topic=str(topic),

@@ -1,4 +1,4 @@
-"""Message ids: the protobuf MessageIdData, read by hand."""
+"""Message ids: a small reader for the protobuf message ``MessageIdData``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MessageId"]
 
 
 class MessageId(msgspec.Struct, frozen=True):
-    """Where Pulsar keeps a message."""
+    """Where Pulsar stores a message; -1 for a partition or batch index that it does not have."""
 
     ledger: int
     entry: int
@@ -22,7 +22,7 @@ class MessageId(msgspec.Struct, frozen=True):
         """Read a message id: base64 of the protobuf ``MessageIdData``.
 
         Raises:
-            ValueError: the text is no such thing.
+            ValueError: the text is not a message id.
         """
         try:
             data = binascii.a2b_base64(text, strict_mode=True)
@@ -37,13 +37,13 @@ class MessageId(msgspec.Struct, frozen=True):
             field, wire = tag >> 3, tag & 7
             if wire == 0:
                 value, position = _varint(data, position)
-                # Negative int64 and int32 both travel as 64-bit two's complement.
+                # Negative int64 and int32 are both encoded as 64-bit two's complement.
                 numbers[field] = value - (1 << 64) if value >> 63 else value
             elif wire == 2:
                 length, position = _varint(data, position)
                 position += length
             else:
-                raise ValueError(f"the message id holds wire type {wire}")
+                raise ValueError(f"the message id contains wire type {wire}")
         if position != size or 1 not in numbers or 2 not in numbers:
             raise ValueError("the message id has no ledger and entry")
         return cls(numbers[1], numbers[2], numbers.get(3, -1), numbers.get(4, -1))

@@ -1,4 +1,4 @@
-"""One lane's producer: a WebSocket to Pulsar that is opened, written and read."""
+"""A producer: one WebSocket to Pulsar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.topic import Topic, producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
-from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken, _link_sentence
+from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken, _link_sentence, blame
 from celery_stargate.pulsar.sentences import handshake_sentence
 from celery_stargate.pulsar.socket import _MAX_REPLY_SIZE, _Connect, _Connection
 from celery_stargate.support.log import websocket_logger
@@ -20,12 +20,13 @@ __all__ = ["Producer"]
 
 
 class Producer:
-    """An open producer of one topic.
+    """A producer of one topic. Call :meth:`open` first.
 
     Arguments:
-        endpoint: where Pulsar is.
+        endpoint: how to reach Pulsar.
         topic: where the messages go.
-        options: the query parameters.
+        options: the topic's options, sent as query parameters.
+        query: further query parameters, already encoded.
     """
 
     def __init__(
@@ -38,15 +39,15 @@ class Producer:
         self._socket: _Connection | None = None
 
     async def open(self) -> None:
-        """Open the WebSocket; Pulsar creates its producer meanwhile, which can take 30 s.
+        """Open the WebSocket. Pulsar creates its producer meanwhile, which can take 30 s.
 
         Raises:
-            HandshakeRefused: Pulsar answered with an HTTP status.
-            LinkBroken: there is no connection to be had.
+            HandshakeRefused: Pulsar answered with an HTTP error.
+            LinkBroken: the connection cannot be made.
             ConfigurationError: the token or a TLS file is not usable.
         """
         endpoint = self._endpoint
-        # A callable that fetches a token may take its time, and must not hold the loop.
+        # A token callable may be slow. It must not block the event loop.
         headers = await asyncio.to_thread(endpoint.headers)
         tls = endpoint.tls()
         options: dict[str, Any] = {}
@@ -80,48 +81,50 @@ class Producer:
             raise LinkBroken(_link_sentence(endpoint.url, error)) from error
 
     async def send(self, *frames: bytes) -> None:
-        """Write some frames, in order, at once.
+        """Write frames in order, in one write.
 
         Raises:
-            LinkBroken: the connection is gone.
+            LinkBroken: the connection is lost.
         """
         try:
             await self._connection.send_all(frames)
         except (ConnectionClosed, OSError) as error:
-            raise LinkBroken(f"the connection broke while sending: {error}") from error
+            raise LinkBroken(
+                f"the connection broke while sending: {error}", blame(error)
+            ) from error
 
     async def replies(self) -> AsyncIterator[Sequence[bytes]]:
-        """Yield Pulsar's replies, those together that came together, until the connection is gone.
+        """Yield lists of Pulsar's replies as they arrive, until the connection ends.
 
         Raises:
-            LinkBroken: it is gone, in whichever way.
+            LinkBroken: the connection ended, for whatever reason.
         """
         receive = self._connection.receive_all
         try:
             while True:
                 yield await receive()
         except (ConnectionClosed, OSError) as error:
-            raise LinkBroken(f"the connection broke: {error}") from error
+            raise LinkBroken(f"the connection broke: {error}", blame(error)) from error
 
     def rest(self, seconds: float) -> None:
-        """Read nothing for a while: the replies that come meanwhile are read together."""
+        """Pause reading for some seconds, so that the replies of that time are read together."""
         if self._socket is not None:
             self._socket.rest(seconds)
 
     async def close(self) -> None:
-        """Close it, with a close frame where that is still possible, within 5 s."""
+        """Close the connection within 5 s, with a close frame if possible."""
         if self._socket is not None:
             await self._socket.close()
             self._socket = None
 
     def abort(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a close frame."""
         if self._socket is not None:
             self._socket.transport.abort()
 
     @property
     def descriptor(self) -> int | None:
-        """The socket's file descriptor; None where there is none."""
+        """The socket's file descriptor; None without a connection."""
         if self._socket is None:
             return None
         found = self._socket.transport.get_extra_info("socket")

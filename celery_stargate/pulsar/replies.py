@@ -1,4 +1,4 @@
-"""Pulsar's WebSocket producer dialect: frames out, receipts in, errors classed. No I/O.
+"""Pulsar's replies to a producer's frames. No I/O.
 
 Source: Pulsar's "WebSocket API" page, ``ProducerHandler`` and ``AbstractWebSocketHandler`` in
 pulsar-websocket 4.0, and ``MessageIdData`` in its ``PulsarApi.proto``.
@@ -12,7 +12,7 @@ __all__ = ["Reply", "decode_reply"]
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What the broker says to one frame, before it is classed."""
+    """The broker's reply to one frame, not yet classified."""
 
     result: str
     context: str | None = None
@@ -27,7 +27,7 @@ def decode_reply(frame: bytes | str) -> Reply:
     """Read one reply of the broker.
 
     Raises:
-        ValueError: it is no JSON object of that form, however hostile.
+        ValueError: it is not a JSON object of that form.
     """
     try:
         return _reply_decoder.decode(frame)

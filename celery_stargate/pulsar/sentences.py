@@ -1,22 +1,21 @@
-"""What Pulsar says in its error pages, as one plain line."""
+"""Pulsar's error pages and messages as one plain line."""
 
 from __future__ import annotations
 
 import html
 import re
-from typing import Any
 
 __all__ = ["handshake_sentence", "plain"]
 
 
-# No pattern has more than one way to match, so that no page takes long.
+# Each pattern can match in one way only, so that no page takes long.
 _TAGS = re.compile(r"<[^<>]*>")
 
 
 _MESSAGE_ROW = re.compile(r"<th> ?MESSAGE: ?</th> ?<td>([^<]*)</td>", re.IGNORECASE)
 
 
-#: What the broker told the proxy, inside the proxy's own sentence.
+#: The broker's error inside the proxy's error.
 _BROKER_SENTENCE = re.compile(r'"errorMsg"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 
@@ -24,9 +23,11 @@ _TITLE = re.compile(r"<title> ?(?:Error \d{3} ?)?([^<]*)</title>", re.IGNORECASE
 
 
 def handshake_sentence(status: int, body: bytes | None) -> str:
-    """Return the sentence in the page with which Jetty refuses a handshake, at most 500 characters.
+    """Return the reason from the error page of a refused handshake, at most 500 characters.
 
-    Where the page has none, the status alone is told.
+    Arguments:
+        status: the HTTP status. Without a reason in the page, the text has only the status.
+        body: Jetty's HTML page.
     """
     text = " ".join((body or b"")[:20_000].decode("utf-8", "replace").split())
     broker = _BROKER_SENTENCE.search(_unescape(text))
@@ -41,8 +42,8 @@ def handshake_sentence(status: int, body: bytes | None) -> str:
     return f"HTTP {status}: {rest}" if rest else f"HTTP {status} at the handshake"
 
 
-def plain(text: Any) -> str:
-    """Return a foreign text as one printable line of at most 500 characters."""
+def plain(text: object) -> str:
+    """Return a text from outside as one printable line of at most 500 characters."""
     line = " ".join(_unescape(str(text)).split())
     return "".join(c if c.isprintable() else "?" for c in line)[:500]
 
@@ -51,5 +52,5 @@ def _unescape(text: str) -> str:
     try:
         return html.unescape(text)
     except ValueError:
-        # A numeric entity of more digits than Python reads.
+        # A numeric entity with more digits than Python converts.
         return text

@@ -16,6 +16,7 @@ from itertools import takewhile
 
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.link import Blame
 
 __all__ = [
     "Alignment",
@@ -30,8 +31,10 @@ __all__ = [
 class SequenceMismatch(Exception):
     """Pulsar's sequence ids may not be the lane's numbers any more: connect again."""
 
-    def __init__(self, reason: str, *, regenerate: bool) -> None:
+    def __init__(self, reason: str, *, regenerate: bool, blame: Blame = Blame.NONE) -> None:
         super().__init__(reason)
+        #: What it says about the messages in flight, as in :class:`LinkBroken`.
+        self.blame = blame
         #: Whether the lane needs a new generation first: under the present name Pulsar may treat a
         #: message to resend as a duplicate of another one.
         self.regenerate = regenerate

@@ -11,7 +11,7 @@ from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.judge import FalseOk, SendAgain, judge
-from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.pulsar.link import Blame, LinkBroken
 from celery_stargate.pulsar.producer import Producer
 from celery_stargate.pulsar.replies import Reply, decode_reply
 from celery_stargate.pulsar.sentences import plain
@@ -49,6 +49,8 @@ class Counters:
     unmatched: int = 0
     #: Replies that are not JSON of the right form.
     malformed: int = 0
+    #: Entries of the log that could not be sent and were set aside.
+    set_aside: int = 0
 
 
 class Source(Protocol):
@@ -80,6 +82,8 @@ class SessionRules:
     #: Where Pulsar is to know the lane's numbers. The source then gives only messages whose numbers
     #: follow one another.
     numbered: Numbered | None = None
+    #: How many messages may be in flight, beside the window's own bound; None for no other bound.
+    limit: Callable[[], int | None] = lambda: None
 
 
 class Session:
@@ -171,7 +175,7 @@ class Session:
     async def _send(self) -> None:
         window, send, may_send = self._window, self._producer.send, self._rules.may_send
         while True:
-            count, size = window.room
+            count, size = self._room()
             if not count:
                 await self._changes.wait()
                 continue
@@ -190,6 +194,12 @@ class Session:
                 await send(*frames)
         await self._changes.until(lambda: not len(window))
 
+    def _room(self) -> tuple[int, int]:
+        """How many messages, and how many bytes, may be sent now."""
+        count, size = self._window.room
+        limit = self._rules.limit()
+        return count if limit is None else max(0, min(count, limit - len(self._window))), size
+
     async def _watch(self) -> None:
         """Find a receipt that is missing while the connection looks alive."""
         timeout = self._rules.receipt_timeout
@@ -197,7 +207,7 @@ class Session:
             oldest = self._window.oldest
             await asyncio.sleep(timeout)
             if oldest is not None and oldest in self._window:
-                raise LinkBroken(f"no receipt for a message in {timeout:g} s")
+                raise LinkBroken(f"no receipt for a message in {timeout:g} s", Blame.NONE)
 
     async def _align(self) -> None:
         """End the session when the sequence ids may be wrong and nothing is in flight any more."""
@@ -212,7 +222,8 @@ class Session:
                     reply = decode_reply(frame)
                 except ValueError as error:
                     self.counters.malformed += 1
-                    raise self._unreadable(f"Pulsar's reply cannot be read: {error}") from None
+                    reason = f"Pulsar's reply cannot be read: {error}"
+                    raise self._unreadable(reason, Blame.UNCLEAR) from None
                 self._take(reply)
             if self._alignment.lost:
                 self._misaligned.set()
@@ -225,7 +236,8 @@ class Session:
     def _take(self, reply: Reply) -> None:
         if reply.context is None:
             # Pulsar could not read a frame and does not say which: any message in flight may be it.
-            raise self._unreadable(f"{plain(reply.result)} without a context: {plain(reply.error)}")
+            reason = f"{plain(reply.result)} without a context: {plain(reply.error)}"
+            raise self._unreadable(reason, Blame.UNREADABLE)
         entry = self._window.remove(reply.context)
         if entry is None:
             self.counters.unmatched += 1
@@ -258,11 +270,11 @@ class Session:
             return not self._alignment.lost
         return True
 
-    def _unreadable(self, reason: str) -> Exception:
+    def _unreadable(self, reason: str, blame: Blame) -> Exception:
         """Return the error for a reply whose message is not known."""
         if self._numbered is None:
-            return LinkBroken(reason)
-        return SequenceMismatch(reason, regenerate=True)
+            return LinkBroken(reason, blame)
+        return SequenceMismatch(reason, regenerate=True, blame=blame)
 
 
 def _writes(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:

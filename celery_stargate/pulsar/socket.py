@@ -1,4 +1,4 @@
-"""The WebSocket: the websockets client, with what it must not do."""
+"""The WebSocket connection: the websockets client, with batched reads and writes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
 class _Connection(ClientConnection):
-    """Write many messages at once, and read all that came at once.
+    """Write many messages in one write, and read all messages that have arrived at once.
 
-    A write, or a read with its own wake-up, for each message would cost more than all the rest.
+    One write or one wake-up for each message would cost more than everything else.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -51,7 +51,7 @@ class _Connection(ClientConnection):
         self._news.set()
 
     async def receive_all(self) -> list[bytes]:
-        """Return the messages that have come, when there are any.
+        """Wait for messages, and return all that have arrived.
 
         Raises:
             ConnectionClosed: as ``recv`` does.
@@ -65,12 +65,12 @@ class _Connection(ClientConnection):
         return arrived
 
     def rest(self, seconds: float) -> None:
-        """Leave what comes with the system for a while, so that more comes together."""
+        """Pause reading for some seconds, so that more messages arrive together."""
         self.transport.pause_reading()
         self.loop.call_later(seconds, self.transport.resume_reading)
 
     async def send_all(self, frames: Iterable[bytes]) -> None:
-        """Send text messages by one write.
+        """Send text messages in one write.
 
         Raises:
             ConnectionClosed: as ``send`` does.
@@ -82,7 +82,7 @@ class _Connection(ClientConnection):
 
 
 class _Connect(connect):
-    """Follow no redirect: the token would go where nobody meant it to."""
+    """Follow no redirect, so that the token reaches only the configured host."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc

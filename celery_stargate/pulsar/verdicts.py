@@ -1,4 +1,4 @@
-"""What replies and refused handshakes mean for the messages concerned. No I/O."""
+"""Classify replies and refused handshakes: success, permanent or transient. No I/O."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = [
 
 
 class Verdict(Enum):
-    """What a reply or a refused handshake means for the messages concerned."""
+    """The class of a reply or a refused handshake."""
 
-    OK = "ok"  #: the broker has it
-    PERMANENT = "permanent"  #: told at once: sending again would not help
-    TRANSIENT = "transient"  #: sent again until the deadline
+    OK = "ok"  #: the broker has the message
+    PERMANENT = "permanent"  #: it fails at once: a retry cannot succeed
+    TRANSIENT = "transient"  #: it is sent again until the deadline
 
 
-#: The exceptions of Pulsar's client that no second send can mend, as ``errorMsg`` names them
-#: (``PulsarClientException`` in pulsar-client-api 4.0). Any other text is transient.
+#: The exceptions of Pulsar's client that a retry cannot fix, as ``errorMsg`` names them
+#: (``PulsarClientException`` in pulsar-client-api 4.0). All others are transient.
 PERMANENT_EXCEPTIONS = frozenset(
     {
         "AuthorizationException",
@@ -44,9 +44,21 @@ PERMANENT_EXCEPTIONS = frozenset(
 )
 
 
-#: Those after which a producer stores nothing more (``ProducerImpl.isValidProducerState``).
+#: After these a producer stores nothing more (``ProducerImpl.isValidProducerState``).
 _LAST_EXCEPTIONS = frozenset(
     {"AlreadyClosedException", "ProducerFencedException", "TopicTerminatedException"}
+)
+
+
+_PERMANENT_STATUSES = frozenset({400, 401, 403, 404, 414, 431})
+
+
+#: Permanent reasons in the page of a refused handshake, which has status 500 for them.
+_PERMANENT_SENTENCES = (
+    # The path of the URL: ``WebSocketProducerServlet`` does not catch what ``TopicName`` raises.
+    "java.lang.IllegalArgumentException",
+    # The topic has encryption keys, and the WebSocket service has no reader for them.
+    "cryptoKeyReaderFactoryClassName",
 )
 
 
@@ -57,36 +69,47 @@ _TERMINATED = re.compile(r"topic.{0,300}\bterminated\b", re.IGNORECASE | re.DOTA
 
 
 def classify_reply(reply: Reply) -> Verdict:
-    """Class a reply.
+    """Classify a reply.
 
-    ``send-error:7`` is our bad input; 3 is bad JSON, carries no context, and leaves everything in
-    flight unknown; 8 is everything from the broker, and classed by the exception it names.
+    ``send-error:7`` means bad input. ``send-error:3`` means bad JSON; it has no context, so every
+    message in flight is unknown. ``send-error:8`` is any error from the broker, classified by the
+    exception that it names.
     """
     if reply.result == "ok":
         return Verdict.OK
     if reply.result == "send-error:7":
         return Verdict.PERMANENT
-    text = reply.error or ""
-    if reply.result == "send-error:8" and (
-        any(name in PERMANENT_EXCEPTIONS for name in _EXCEPTION_NAME.findall(text))
-        or _TERMINATED.search(text)
-    ):
+    if reply.result == "send-error:8" and _names_permanent(reply.error or ""):
         return Verdict.PERMANENT
     return Verdict.TRANSIENT
 
 
 def ends_producer(reply: Reply) -> bool:
-    """Whether an error says that its producer takes nothing more, nothing behind it either."""
+    """Whether an error means that its producer will store no further message."""
     return not _LAST_EXCEPTIONS.isdisjoint(_EXCEPTION_NAME.findall(reply.error or ""))
 
 
 def classify_handshake(status: int, sentence: str = "") -> Verdict:
-    """Class a refused handshake by its HTTP status, and where that is not enough by its sentence.
+    """Classify a refused handshake by its HTTP status and the reason in its page.
 
-    400, 401, 403 and 404 are permanent, and so is a 503 for a terminated topic; everything else
-    (409 a name still taken, 429, 500, 503, 504) may pass. A redirect is permanent: a token does
-    not follow it.
+    Permanent are 400, 401, 403, 404, 414 (the URL is too long) and 431 (the headers are too large);
+    a redirect, because the token must not follow it; and any status whose reason names a permanent
+    error: a name that Pulsar does not allow, an incompatible schema, a missing encryption key, a
+    terminated topic. Everything else is transient: 409 (the producer's name is still in use), 429,
+    500, 503, 504.
     """
-    if status in (400, 401, 403, 404) or 300 <= status < 400 or _TERMINATED.search(sentence):
+    if (
+        status in _PERMANENT_STATUSES
+        or 300 <= status < 400
+        or _names_permanent(sentence)
+        or any(text in sentence for text in _PERMANENT_SENTENCES)
+    ):
         return Verdict.PERMANENT
     return Verdict.TRANSIENT
+
+
+def _names_permanent(text: str) -> bool:
+    return bool(
+        not PERMANENT_EXCEPTIONS.isdisjoint(_EXCEPTION_NAME.findall(text))
+        or _TERMINATED.search(text)
+    )

@@ -8,6 +8,7 @@ from celery import bootsteps
 from celery.worker import state
 from click import Option
 
+import celery_stargate.worker.control  # noqa: F401  # registers the commands of remote control
 from celery_stargate.acknowledger import Acknowledger
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.record import Settled

@@ -19,6 +19,7 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
 from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
+from celery_stargate.model.message import refuse_ambiguous
 from celery_stargate.model.outcome import Failure
 from celery_stargate.support.log import logger
 
@@ -114,7 +115,9 @@ class _LanePool:
             args, kwargs, embed = self._decode(body, content_type, encoding)
             packed = pack("the task's request", _plain({**request, **(embed or {})}))
             runtime = Runtime.of(self._app)
-            call, asked = task.checked(runtime, Arguments.read(args, kwargs), task_id)
+            arguments = Arguments.read(args, kwargs)
+            refuse_ambiguous(arguments.message)
+            call, asked = task.checked(runtime, arguments, task_id)
             runtime.recorder.put(
                 call,
                 call.record(asked.callbacks, task=name, request=packed),

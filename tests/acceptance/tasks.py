@@ -63,6 +63,15 @@ def make_app(conf: dict[str, Any]) -> Celery:
     def build(number: Any) -> Any:
         return {"payload": f"built-{number}", "key": str(number), "properties": {"n": str(number)}}
 
+    @task(name="acceptance.pair")
+    def pair() -> Any:
+        return ("key", "payload")
+
+    @task(name="acceptance.same")
+    def same(value: Any) -> Any:
+        """Return what came as JSON."""
+        return value
+
     @task(name="acceptance.place")
     def place(receipt: Any) -> Any:
         """Return a text, which the next produce task of a chain can take as its message."""

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 
-from celery_stargate import ProduceError
+from celery_stargate import InvalidMessage, ProduceError
 from tests.acceptance.conftest import MakeRig
-from tests.acceptance.rig import WAIT, Rig, Worker
+from tests.acceptance.rig import WAIT, Rig, Worker, text
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -256,6 +256,49 @@ def test_expired_message_is_refused(rig: Rig) -> None:
         found: Any = [alone.log.zscore(lane, result.id) for result in results]
         deadlines = [each / 1000 - time.time() for each in found]
     assert all(95 < each < 101 for each in deadlines), deadlines
+
+
+def test_a_tuple_in_a_chain_of_two_keeps_its_key(rig: Rig) -> None:
+    """The step gets the tuple itself, in the worker that ran the first task."""
+    topic = rig.topic()
+    receipt = chain(rig.task("pair").s(), rig.produce.s(topic=topic)).delay().get(timeout=WAIT)
+    assert receipt["status"] == "stored"
+    (stored,) = rig.read(topic, 1)
+    assert (stored["key"], text(stored)) == ("key", "payload")
+
+
+def test_two_texts_that_came_by_json_are_refused(rig: Rig) -> None:
+    """In a chain of three, and by `send_task`: not published as two messages."""
+    topic = rig.topic()
+    steps = chain(rig.task("pair").s(), rig.task("same").s(), rig.produce.s(topic=topic))
+    result = steps.delay()
+    with pytest.raises(InvalidMessage, match="a list of two texts came as JSON"):
+        result.parent.get(timeout=WAIT)  # type: ignore[union-attr]
+    sent = rig.app.send_task(rig.produce.name, (("key", "payload"),), {"topic": topic})
+    with pytest.raises(ProduceError, match="send {'key': …, 'payload': …}, or for two messages"):
+        sent.get(timeout=WAIT)
+    good = rig.app.send_task(
+        rig.produce.name, ({"key": "key", "payload": "payload"},), {"topic": topic}
+    )
+    assert good.get(timeout=WAIT)["status"] == "stored"
+    assert rig.texts(topic) == ["payload"]
+
+
+def test_a_chord_of_two_texts_is_two_messages(rig: Rig) -> None:
+    """A chord's result is a list always, and never a tuple."""
+    topic = rig.topic()
+    header = [rig.task("same").s("a"), rig.task("same").s("b")]
+    receipts = chord(header, rig.produce.s(topic=topic)).delay().get(timeout=WAIT)
+    assert [each["status"] for each in receipts] == ["stored"] * 2
+    assert rig.texts(topic, 2) == ["a", "b"]
+
+
+def test_json_in_a_chain(rig: Rig) -> None:
+    """A task returns what is to be sent as JSON."""
+    topic = rig.topic()
+    steps = chain(rig.task("same").s({"json": {"a": [1]}, "key": "k"}), rig.produce.s(topic=topic))
+    steps.delay().get(timeout=WAIT)
+    assert rig.texts(topic, 1) == ['{"a":[1]}']
 
 
 def test_bad_message_in_a_chain_is_told(rig: Rig) -> None:

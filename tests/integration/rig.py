@@ -18,6 +18,9 @@ from urllib.parse import quote
 from celery import Celery
 from websockets.sync.client import connect
 
+from celery_stargate import Stargate
+from celery_stargate.calls.prepare import prepare
+from celery_stargate.effects.signatures import NO_CALLBACKS
 from tests.servers.process import free_ports
 
 #: The bound on every wait; nothing should come near it.
@@ -335,3 +338,10 @@ def elapsed() -> Iterator[Callable[[], float]]:
     """Measure: the callable gives the seconds since the block began."""
     began = time.monotonic()
     yield lambda: time.monotonic() - began
+
+
+def record_only(stargate: Stargate, message: object, context: str, topic: str) -> None:
+    """Record a message in its lane for 60 s; nobody waits for it, and nothing follows."""
+    runtime = stargate.runtime
+    call = prepare(runtime.settings, message, context, topic)
+    runtime.recorder.put(call, call.record(NO_CALLBACKS), timeout=60.0)

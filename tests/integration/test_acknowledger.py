@@ -518,8 +518,9 @@ class TestSharing:
             local.faults.clear()
             try:
                 for result in results:
-                    assert result.get(timeout=10)["status"] == "stored"
-                assert time.monotonic() - died < 2 * 1.0 + 2
+                    assert result.get(timeout=20)["status"] == "stored"
+                # Two leases, and what a busy machine takes.
+                assert time.monotonic() - died < 2 * 1.0 + 5
             finally:
                 hanging.set()
             dying.stop(timeout=0)
@@ -536,7 +537,7 @@ class TestSharing:
                 topic = f"persistent://public/default/new-{uuid.uuid4().hex[:8]}"
                 with elapsed() as seconds:
                     task.delay("x", topic=topic).get(timeout=20)
-                assert seconds() < 3
+                assert seconds() < 8
 
     def test_redis_that_restarts_with_nothing_is_joined_again(
         self, make_app: MakeApp, local: LocalPulsar, tmp_path: Path

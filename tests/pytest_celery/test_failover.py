@@ -87,9 +87,9 @@ def test_a_worker_is_killed_with_all_in_flight(
     results: list[Any] = []
     with frozen(docker_client, default_pulsar_container):
         for n in range(_COUNT):
-            callbacks = {"on_ack": note.s(acked)} if n % 10 == 0 else {}
+            on_ack = note.s(acked) if n % 10 == 0 else None
             result = produce_task.delay(
-                str(n), topic=pulsar_topic, on_error=note.s(failed), **callbacks
+                str(n), topic=pulsar_topic, on_ack=on_ack, on_error=note.s(failed)
             )
             results.append(result)
         victim.kill()

@@ -34,9 +34,9 @@ def test_callbacks(celery_setup: Setup, pulsar_topic: str, key: str) -> None:
     the outcome; and the refused one's result raises."""
     refused_topic = "persistent://public/no-such-namespace/t"
     good, bad = f"{key}-good", f"{key}-bad"
-    signatures = {"on_ack": note.s(good), "on_error": note.s(bad)}
-    stored = produce_task.delay("a", topic=pulsar_topic, **signatures)
-    refused = produce_task.delay("b", topic=refused_topic, **signatures)
+    on_ack, on_error = note.s(good), note.s(bad)
+    stored = produce_task.delay("a", topic=pulsar_topic, on_ack=on_ack, on_error=on_error)
+    refused = produce_task.delay("b", topic=refused_topic, on_ack=on_ack, on_error=on_error)
     receipt = stored.get(timeout=WAIT)
     with pytest.raises(ProduceError):
         refused.get(timeout=WAIT)

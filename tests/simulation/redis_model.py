@@ -6,6 +6,7 @@ test_machine.py` compares it with a real Redis, call by call and key by key.
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ _Hash = dict[bytes, bytes]
 _SortedSet = dict[bytes, int]
 
 _HEAD = re.compile(rb"1 (\d+) (\d+) (\d+)\n")
+_VERSION = re.compile(rb"(\d+) ")
 
 
 @dataclass
@@ -236,9 +238,9 @@ class _Lane:
 
     def __init__(self, redis: RedisModel, keys: Sequence[str]) -> None:
         self._redis, self._now = redis, redis.now()
-        self._results = keys[9:]
+        self._results = keys[10:]
         self._log_key, contexts, deadlines, outcomes, due = keys[:5]
-        self._lease_key, meta, tombstones, self._answers_key = keys[5:9]
+        self._lease_key, meta, tombstones, self._quarantine_key, self._answers_key = keys[5:10]
         self._log = redis.stream(self._log_key)
         self._contexts, self._outcomes = redis.hash(contexts), redis.hash(outcomes)
         self._deadlines, self._due = redis.sorted_set(deadlines), redis.sorted_set(due)
@@ -321,25 +323,73 @@ class _Lane:
             return [1]
         if self._number("sent") < int(known):
             return [2]
-        last, left, reply = int(after), int(size), [0]
-        for (number, _), fields in self._log.entries.items():
+        last, left, taken, reply = int(after), int(size), 0, [0]
+        for number, code, label, frame, place, why in list(map(self._message, self._log.entries)):
             if number <= int(after):
                 continue
-            frame, is_first = fields[1], len(reply) == 1
             if (len(reply) - 1) // 5 >= int(count) or left <= 0:
                 break
-            if (left < len(frame) and not is_first) or (gapless == b"1" and number != last + 1):
+            if why:
+                reply += [number, b"", b"", -2, why]  # type: ignore[list-item]
+                if why == b"newer":
+                    break
+                continue
+            if (left < len(frame) and taken) or (gapless == b"1" and number != last + 1):
                 break
             left -= len(frame)
+            taken += 1
             last = number
-            rest = dict(zip(fields[2::2], fields[3::2], strict=True))
-            place = int(rest.get(b"p", -1))
-            whole = fields[0] + rest.get(b"t", b"")
-            reply += [number, rest.get(b"l", b""), frame, place, whole]  # type: ignore[list-item]
+            reply += [number, label, frame, place, code]  # type: ignore[list-item]
         if mark == b"1" and last > int(after):
             for name in ("sent", "tried"):
                 self._meta[name.encode()] = b"%d" % max(last, self._number(name))
         return reply
+
+    def _message(self, entry_id: _Id) -> tuple[int, bytes, bytes, bytes, int, bytes]:
+        """Number, code, label, frame, place, and why it may not be sent."""
+        number, part = entry_id
+        code, frame, *more = self._log.entries[entry_id]
+        rest = dict(zip(more[::2], more[1::2], strict=True))
+        label, code = rest.get(b"l", b""), code + rest.get(b"t", b"")
+        try:
+            place = int(rest.get(b"p", -1))
+            context = label or json.loads(frame)["context"].encode()
+        except (ValueError, TypeError, KeyError, AttributeError):
+            place, context = -2, b""
+        if part or place < -1:
+            return number, b"", b"", b"", -1, b"damaged"
+        if place >= 0:
+            context = context.removesuffix(b"\t%d" % place)
+        return number, code, label, frame, place, self._why_not(context, number - max(place, 0))
+
+    def _why_not(self, context: bytes, first: int) -> bytes:
+        """Why a message may not be sent, by its record; empty where it may."""
+        record = self._contexts.get(context)
+        head = _read_head(record or b"")
+        if record is None or (head and head[0] != first):
+            return b"orphan"
+        if head:
+            return b""
+        version = _VERSION.match(record)
+        if version is None or int(version[1]) <= 1:
+            return b"damaged"
+        return b"newer" if self._deadlines.get(context, 0) > self._now else b"expired"
+
+    def set_aside(self, lease: bytes, *unreadable: bytes) -> list[int]:
+        if not self._holds(lease):
+            return [1]
+        moved, quarantine = 0, self._redis.stream(self._quarantine_key)
+        for number, why in zip(unreadable[::2], unreadable[1::2], strict=True):
+            for entry_id in [each for each in self._log.entries if each[0] == int(number)]:
+                if self._message(entry_id)[-1] != b"newer":
+                    told = (b"number", number, b"reason", why)
+                    fields = self._log.entries.pop(entry_id)
+                    quarantine.add(quarantine.next_id(self._now), *told, *fields)
+                    moved += 1
+        if moved:
+            self._meta[b"set_aside"] = b"%d" % (self._number("set_aside") + moved)
+            self._redis.expire(self._quarantine_key, 7 * 86400)
+        return [0, moved]
 
     def settle(self, lease: bytes, token: bytes, grace: bytes, *arguments: bytes) -> list[Any]:
         owns, at = bool(lease) and self._holds(lease), self._now + int(grace)
@@ -530,18 +580,22 @@ class _Registry:
         return int(new)
 
     def heartbeat(self, worker: bytes, ttl: bytes) -> list[Any]:
+        bound = self._now + (max(4 * int(ttl), 300_000) if int(ttl) else 86_400_000)
         if worker:
             for gone in [each for each, until in self._first.items() if until <= self._now]:
+                del self._first[gone]
+            for gone in [each for each, until in self._first.items() if until > bound]:
                 del self._first[gone]
             if int(ttl):
                 self._first[worker] = self._now + int(ttl)
             else:
                 self._first.pop(worker, None)
-        alive = sum(until >= self._now for until in self._first.values())
+        alive = sum(self._now <= until <= bound for until in self._first.values())
         return [alive, *_sorted(self._redis.sorted_set(self._keys[1]))]
 
     def retire(self, lane: bytes, idle: bytes) -> int:
-        if lane in self._first and self._first[lane] > self._now // 1000 - int(idle):
+        now = self._now // 1000
+        if now - int(idle) < self._first.get(lane, 0) < now + 86_400:
             return 0
         self._first.pop(lane, None)
         return 1

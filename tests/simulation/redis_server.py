@@ -33,6 +33,7 @@ _SOCKET_TIMEOUT = 5.0
 
 _LANE = (
     *("put", "put_many", "lease", "release", "retire", "tick", "read", "generation"),
+    "set_aside",
     *("settle", "complete", "expire", "due", "finish"),
 )
 _REGISTRY = ("announce", "heartbeat", "retire")

@@ -53,6 +53,8 @@ def publish(message: Message) -> None:
 
 def publish_and_wait() -> dict[str, Any]:
     """Publish from any process: the arguments decide what comes back."""
+    assert_type(Message("text", key="k"), Message)
+    assert_type(Message.json({"id": 1}, key="k", deliver_after=5), Message)
     message = Message(
         payload=b"",
         key="k",
@@ -70,6 +72,7 @@ def publish_and_wait() -> dict[str, Any]:
         stargate.produce([message, "text"], topic="orders", timeout=timedelta(seconds=30)),
         list[Receipt],
     )
+    assert_type(dict(receipt), dict[str, Any])
     return receipt.to_dict()
 
 

@@ -434,8 +434,8 @@ def test_many_with_bad_input(given: dict[str, Any], words: str, index: int | Non
         ({"message": "a", "on_ack": 5}, "on_ack must be a signature"),
         ({"message": "a", "timeout": 0}, "a timeout must be more than 0"),
         ({"message": "a", "timeout": "5"}, "a timeout must be seconds"),
-        ({"message": "a", "context": "a\nb"}, "a context must be printable text"),
-        ({"message": "a", "context": 5}, "a context must be printable text"),
+        ({"message": "a", "context": "a\nb"}, "contains an unprintable character"),
+        ({"message": "a", "context": 5}, "a context (task_id) must be text"),
     ],
 )
 def test_bad_input(given: dict[str, Any], words: str) -> None:

@@ -22,6 +22,7 @@ from celery_stargate.errors import (
     StoreUnavailable,
     nearest,
     shown,
+    unknown_argument,
 )
 from tests.unit.helpers import TOPIC, failure, make_app
 
@@ -39,7 +40,7 @@ EACH: list[tuple[StargateError, str]] = [
     ),
     (
         ContextInUse("c"),
-        "context 'c' is pending already; use an id of its own for each context",
+        "context 'c' is already pending; use a different id for each context",
     ),
     (StoreUnavailable("Redis does not answer"), "Redis does not answer"),
     (
@@ -111,6 +112,15 @@ def test_a_produce_error_has_a_failure_of_its_own() -> None:
     error = ProduceError(given)
     given["context"] = "another"
     assert error.context == "c"
+
+
+def test_unknown_arguments() -> None:
+    """Each with what was meant: another word of the same thing, or the nearest."""
+    error = unknown_argument("f()", {"timeout": 1, "zzz": 2}, ["delivery_timeout", "topic"])
+    assert str(error) == (
+        "f() has no argument 'timeout'; here it is 'delivery_timeout', 'zzz'. "
+        "Its arguments are delivery_timeout, topic"
+    )
 
 
 def test_nearest() -> None:

@@ -137,7 +137,7 @@ def test_tree_names_each_module() -> None:
     """With the first line of its docstring."""
     tree = generated.render_tree()
     assert "    outcome.py" in tree
-    assert "Every exception of celery_stargate\n" in tree
+    assert "The exceptions of celery_stargate" in tree
     assert "__pycache__" not in tree
 
 

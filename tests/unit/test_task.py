@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery, chain, group
@@ -219,6 +223,91 @@ def test_a_signature_keeps_a_tuple() -> None:
     assert messages_of(lanes)[0]["key"] == "k"
 
 
+def test_a_signature_keeps_a_message_by_its_name() -> None:
+    """As a positional one."""
+    _, _, task = make_stargate()
+    signature = json.loads(json.dumps(dict(task.s(message=("k", "a"), topic="t"))))
+    assert signature["kwargs"] == {"message": {"key": "k", "payload": "a"}, "topic": "t"}
+
+
+def test_two_texts_go_by_the_broker_as_two_messages() -> None:
+    """The worker refuses two plain texts, which may have been a tuple."""
+    stargate, _, task = make_stargate()
+    task.apply_async((["a", "b"],), countdown=5)
+    assert sent_by_broker(stargate.app)[0] == [[{"payload": "a"}, {"payload": "b"}]]
+
+
+def test_a_step_of_a_canvas_refuses_two_texts() -> None:
+    """An earlier task's result may have been a tuple before JSON; a tuple itself is none."""
+    stargate, lanes, task = make_stargate()
+    step = stargate.app.signature(task.name)
+    with pytest.raises(InvalidMessage, match="^a list of two texts came as JSON"):
+        step.apply_async((["k", "a"],), parent_id="p", root_id="p")
+    assert not lanes.puts
+    step.apply_async((("k", "a"),), parent_id="p", root_id="p")
+    step.apply_async((["a", "b"],))
+    assert [len(put.messages) for put in lanes.puts] == [1, 2]
+
+
+def test_json_in_a_mapping() -> None:
+    """Is encoded before Celery's serializer sees it."""
+    stargate, lanes, task = make_stargate()
+    given = {"json": {"id": UUID(int=1)}, "key": "k"}
+    task.delay(given)
+    task.delay(given, via="broker")
+    [(sent,), *_] = sent_by_broker(stargate.app)
+    assert sent == {"key": "k", "payload": '{"id":"00000000-0000-0000-0000-000000000001"}'}
+    frame = json.loads(lanes.puts[0].messages[0][1])
+    assert base64.b64decode(frame["payload"]).decode() == sent["payload"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lnes": 4}, "the task shop.x: there is no option 'lnes'; did you mean 'lanes'?"),
+        ({"ignore_results": True}, "there is no option 'ignore_results'; did you mean 'ignore_res"),
+        ({"lanes": "4"}, "the task shop.x: lanes must be a whole number, not str"),
+        ({"url": "ws://h"}, "there is no option 'url'"),
+    ],
+)
+def test_wrong_options_are_told_when_the_task_is_made(options: dict[str, Any], words: str) -> None:
+    """And not when the first message is lost."""
+    stargate, _, _ = make_stargate()
+    with pytest.raises(ConfigurationError) as caught:
+        stargate.task("shop.x", topic="t", **options)
+    assert words in str(caught.value)
+
+
+def test_celerys_options_of_a_task() -> None:
+    """Those of the class, and those that only `app.task` takes."""
+    stargate, _, _ = make_stargate()
+    made = stargate.task("shop.y", rate_limit="5/s", trail=True, shared=False)
+    assert made.rate_limit == "5/s"
+
+
+def test_task_is_no_decorator() -> None:
+    """It says how it is used."""
+    stargate, _, _ = make_stargate()
+    with pytest.raises(ConfigurationError, match="^stargate.task is not a decorator: it makes"):
+
+        @stargate.task  # type: ignore[arg-type]
+        def orders() -> None: ...
+
+
+@pytest.mark.parametrize("name", ["produce", "produce_many", "aproduce", "aproduce_many"])
+def test_an_unknown_argument_of_produce(name: str) -> None:
+    """The nearest is named, and the other word of a produce task."""
+    stargate, _, _ = make_stargate()
+    call = getattr(stargate, name)
+    for given, words in (
+        ({"topik": "t"}, "has no argument 'topik'; did you mean 'topic'?"),
+        ({"delivery_timeout": 5}, "has no argument 'delivery_timeout'; here it is 'timeout'"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(f"{name}() {words}")):
+            found = call("a", **given)
+            asyncio.run(found)
+
+
 def test_a_group_of_calls() -> None:
     """Each is recorded."""
     _, lanes, task = make_stargate()
@@ -301,7 +390,12 @@ ROWS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("a timeout of text", {"message": "p", "delivery_timeout": "5"}, InvalidMessage, "not str"),
     ("an unknown way", {"message": "p", "via": "pigeon"}, InvalidMessage, "via must be 'lane' or"),
     ("no message", {}, TypeError, "no message was given"),
-    ("an unknown argument", {"message": "p", "topik": "a"}, TypeError, "unknown: topik"),
+    (
+        "an unknown argument",
+        {"message": "p", "topik": "a"},
+        TypeError,
+        "argument 'topik'; did you mean 'topic'",
+    ),
     ("an empty list", {"message": []}, InvalidMessage, "the list of messages is empty"),
     (
         "a bad one in a list",
@@ -469,10 +563,10 @@ def test_nothing_that_celery_shows_holds_a_secret(caplog: pytest.LogCaptureFixtu
 
 
 def test_the_app_is_not_needed_to_define_a_task() -> None:
-    """`stargate.task` checks its options when it is first used."""
-    stargate, lanes, _ = make_stargate()
-    wrong = stargate.task("shop.wrong", lanes="four")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="lanes must be a whole number, not str"):
+    """`stargate.task` reads no settings; what does not fit to them is told at the first use."""
+    stargate, lanes, _ = make_stargate(stargate_lanes="four")
+    wrong = stargate.task("shop.wrong", topic="nowhere/else")
+    with pytest.raises(ConfigurationError, match="stargate_lanes must be a whole number, not str"):
         wrong.delay("a")
     assert lanes.puts == []
     assert make_app().conf.stargate_topic == TOPIC

@@ -1,6 +1,6 @@
 -- The common part of all lane scripts; it is put before each of them.
 --
--- Keys: these nine, all of one lane and so in one slot of a cluster. The keys of result rows, which
+-- Keys: these ten, all of one lane and so in one slot of a cluster. The keys of result rows, which
 -- only complete.lua gets, come after them.
 --   1 log         stream: the messages without a receipt; entry n-0 is the lane's message n.
 --                 Fields: the code of its follow-up (the name) = its frame (the value); then, where
@@ -22,10 +22,13 @@
 --                 options = producer options left by a caller; completed = "<token> <reply>" of the
 --                 last call of complete
 --   8 tombstones  sorted set: finished context -> until when a put of it does nothing, epoch ms
---   9 answers     string: "<token>\n<reply>" of this caller's last put, with a time to live
+--   9 quarantine  stream: entries that were set aside because they cannot be sent, at most about 1000,
+--                 for a week after the last one; number, reason and the fields that the entry had in the log
+--   10 answers    string: "<token>\n<reply>" of this caller's last put, with a time to live
 -- Times are the server's. All numbers that a caller sends are integers.
 local LOG, CONTEXTS, DEADLINES, OUTCOMES, DUE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local LEASE, META, TOMBSTONES, ANSWERS = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local LEASE, META, TOMBSTONES, QUARANTINE = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local ANSWERS = KEYS[10]
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -69,7 +72,7 @@ end
 
 -- The key of the i-th result row that a call stores.
 local function result_key(i)
-  return KEYS[9 + i]
+  return KEYS[10 + i]
 end
 
 -- The first fields of a message in the log. The code may have a task's name after it.
@@ -83,4 +86,53 @@ local function make_due(context, json, token, at)
   redis.call('HSET', OUTCOMES, context, token .. '\n' .. json)
   redis.call('ZADD', DUE, at, context)
   redis.call('ZREM', DEADLINES, context)
+end
+
+-- What Pulsar echoes of a frame: its field context, which is the last one. nil if there is none.
+local function label_in(frame)
+  local text = string.match(string.sub(frame, -1024), '.*"context":"(.*)"}$')
+  if text and not string.find(text, '\\', 1, true) then return text end
+  local fine, fields = pcall(cjson.decode, text and '{"context":"' .. text .. '"}' or frame)
+  local label = fine and type(fields) == 'table' and fields.context
+  return type(label) == 'string' and label or nil
+end
+
+-- The context of a message in the log; nil if it cannot be read.
+local function context_of(frame, label, place)
+  if label == '' then label = label_in(frame) end
+  if place < 0 or not label then return label end
+  local suffix = '\t' .. string.format('%.0f', place)
+  if string.sub(label, -#suffix) == suffix then return string.sub(label, 1, -#suffix - 1) end
+  return label
+end
+
+-- Read an entry of the log.
+-- Returns number, label ("": it is in the frame), frame, place (-1: in no list), code, and why it may
+-- not be sent (nil: it may). The reasons are those of Unreadable in wire.py.
+local function message(entry)
+  local number, part, fields = string.match(entry[1], '^(%d+)-(%d+)$')
+  fields, number = entry[2], tonumber(number)
+  local code, frame, label, place = fields[1], fields[2], '', -1
+  for i = 3, #fields, 2 do
+    local name, value = fields[i], fields[i + 1]
+    if name == 'l' then
+      label = value
+    elseif name == 't' then
+      code = code .. value
+    elseif name == 'p' then
+      place = tonumber(value)
+    end
+  end
+  local context = place and place >= -1 and place % 1 == 0 and context_of(frame, label, place)
+  if part ~= '0' or not context then return number, '', '', -1, '', 'damaged' end
+  local record = redis.call('HGET', CONTEXTS, context)
+  if not record then return number, label, frame, place, code, 'orphan' end
+  local first = head(record)
+  if first == number - math.max(place, 0) then return number, label, frame, place, code end
+  if first then return number, label, frame, place, code, 'orphan' end
+  local version = tonumber(string.match(record, '^(%d+) ') or '0')
+  if version <= 1 then return number, label, frame, place, code, 'damaged' end
+  local deadline = redis.call('ZSCORE', DEADLINES, context)
+  local waits = deadline and tonumber(deadline) > now_ms()
+  return number, label, frame, place, code, waits and 'newer' or 'expired'
 end

@@ -2,7 +2,7 @@
 --
 -- ARGV: lease, token, count of contexts, context, ... (of one message each; a receipt counts from
 --       any caller, as in settle); then value, seconds until it expires (0: never) of each row
--- KEYS: after the lane's nine those of the rows. The rows belong to the last of the contexts, in
+-- KEYS: after the lane's ten those of the rows. The rows belong to the last of the contexts, in
 --       order. A row is stored and published if its context is settled by this call, else not.
 -- Returns {fenced, late}: 1 if another process has the lease, and how many contexts were settled or
 --       finished before, or never were there.
@@ -15,7 +15,7 @@ if answered then
 end
 
 local given = tonumber(ARGV[3])
-local without = given - (#KEYS - 9)
+local without = given - (#KEYS - 10)
 local contexts = { unpack(ARGV, 4, 3 + given) }
 local records = redis.call('HMGET', CONTEXTS, unpack(contexts))
 local outcomes = redis.call('HMGET', OUTCOMES, unpack(contexts))

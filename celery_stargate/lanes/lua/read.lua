@@ -5,40 +5,41 @@
 --       or 0), known (the highest number that the caller knows to be noted)
 -- Returns {0, number, label, frame, place, code, ...}, {1} if another process has the lease, or
 --       {2} if less is noted than the caller knows. label "": it is in the frame; place -1: in no list;
---       code: as in put
+--       code: as in put. An entry that may not be sent has place -2, and the reason as its code; at
+--       one that waits for a newer process ("newer") the read ends, because order is kept.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 if rolled_back(ARGV[7]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local reply, last = { 0 }, after
+local gapless = ARGV[6] == '1'
+-- The last entry that was looked at, the last message that may be sent, and what was read of it.
+local seen, last, reply, read = after, after, { 0 }, 0
 while count > 0 and bytes > 0 do
   local step = math.min(count, 32)
   local entries = redis.call('XRANGE', LOG,
-    string.format('(%.0f-0', last), '+', 'COUNT', step)
+    string.format('(%.0f-0', seen), '+', 'COUNT', step)
   for _, entry in ipairs(entries) do
-    local number, fields = tonumber(string.match(entry[1], '^(%d+)-')), entry[2]
-    local code, frame, label, place = fields[1], fields[2], '', '-1'
-    for i = 3, #fields, 2 do
-      local name, value = fields[i], fields[i + 1]
-      if name == 'l' then
-        label = value
-      elseif name == 't' then
-        code = code .. value
-      elseif name == 'p' then
-        place = value
-      end
-    end
-    if (bytes < #frame and #reply > 1) or (ARGV[6] == '1' and number ~= last + 1) then
+    local number, label, frame, place, code, unreadable = message(entry)
+    if unreadable then
+      label, frame, place, code = '', '', -2, unreadable
+    elseif (bytes < #frame and read > 0) or (gapless and number ~= last + 1) then
       bytes = 0
       break
+    else
+      bytes = bytes - #frame
+      last = number
+      read = read + 1
     end
-    bytes = bytes - #frame
     count = count - 1
-    last = number
+    seen = number
     reply[#reply + 1] = number
     reply[#reply + 1] = label
     reply[#reply + 1] = frame
-    reply[#reply + 1] = tonumber(place)
+    reply[#reply + 1] = place
     reply[#reply + 1] = code
+    if unreadable == 'newer' then
+      bytes = 0
+      break
+    end
   end
   if #entries < step then break end
 end

@@ -1,7 +1,8 @@
-"""What a client asks for: the path and query of a WebSocket URL, as the broker reads them."""
+"""Reads the path and query of a WebSocket URL as the broker does."""
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from celery_stargate.testing.local_pulsar.refusal import Refusal, bad_query
 
 _INT_MAX = 2**31 - 1
+_ENTITY = re.compile(r"[-=:.\w]*", re.ASCII)
 
 
 class Address(msgspec.Struct):
@@ -29,7 +31,7 @@ def read_address(target: str) -> Address:
     """Read the target of an upgrade request.
 
     Raises:
-        Refusal: 404 for no such endpoint, 500 or 400 for a bad topic, as the broker has it.
+        Refusal: 404 for an unknown endpoint, 500 or 400 for a bad topic, as in the broker.
     """
     split = urlsplit(target)
     parts = split.path.split("/")
@@ -47,19 +49,25 @@ def read_address(target: str) -> Address:
     domain, tenant, namespace, *name = rest
     if domain not in ("persistent", "non-persistent"):
         raise Refusal(500, "java.lang.IllegalArgumentException")
+    local = unquote("/".join(name))
+    # The broker does not decode the first two. The third is a namespace of the old form, V1.
+    for entity in (tenant, namespace, *([local.partition("/")[0]] if "/" in local else ())):
+        if not _ENTITY.fullmatch(entity):
+            problem = f"Invalid named entity: {entity}"
+            raise Refusal(500, f"java.lang.IllegalArgumentException: {problem}")
     return Address(
         kind,
-        f"{domain}://{tenant}/{namespace}/{unquote('/'.join(name))}",
+        f"{domain}://{tenant}/{namespace}/{local}",
         subscription,
         dict(parse_qsl(split.query, keep_blank_values=True)),
     )
 
 
 def number(query: dict[str, str], name: str, default: int) -> int:
-    """A whole number of the query.
+    """Return a whole number of the query.
 
     Raises:
-        Refusal: 400, it is none.
+        Refusal: 400, it is not a number.
     """
     text = query.get(name)
     if text is None:
@@ -70,10 +78,10 @@ def number(query: dict[str, str], name: str, default: int) -> int:
 
 
 def natural(query: dict[str, str], name: str, default: int, says: str | None = None) -> int:
-    """A number that must not be negative, called `says` in the refusal.
+    """Return a number that must not be negative; the refusal calls it `says`.
 
     Raises:
-        Refusal: 400, it is none.
+        Refusal: 400, it is not such a number.
     """
     value = number(query, name, default)
     if not 0 <= value <= _INT_MAX:
@@ -82,10 +90,10 @@ def natural(query: dict[str, str], name: str, default: int, says: str | None = N
 
 
 def choice(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
-    """One of some words, with their case; the first is the default.
+    """Return one of the allowed words, case-sensitive; the first is the default.
 
     Raises:
-        Refusal: 400, it is none of them.
+        Refusal: 400, it is another word.
     """
     value = query.get(name, allowed[0])
     if value not in allowed:
@@ -94,5 +102,5 @@ def choice(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
 
 
 def flag(query: dict[str, str], name: str) -> bool:
-    """`true` in any case; the broker takes every other word for false."""
+    """Return whether the value is `true` in any case; the broker reads all else as false."""
     return query.get(name, "").lower() == "true"

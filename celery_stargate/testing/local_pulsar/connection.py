@@ -1,8 +1,7 @@
 """One TCP connection: a WebSocket's handshake and frames, or a call of the admin API.
 
-It drives `websockets`' protocol without its asyncio server, which would switch tasks for each
-frame: here the frames of one read are answered by one write, and a socket can be dropped, frozen or
-answered late at will.
+It uses `websockets`' protocol without its asyncio server, which would switch tasks for each frame.
+So the frames of one read are answered by one write, and tests can drop, freeze or delay a socket.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LINGER = 0.5
 
 
 class Endpoint(Protocol):
-    """What a WebSocket ends in."""
+    """The producer, consumer or reader of a WebSocket."""
 
     kind: str
     topic: str
@@ -39,30 +38,30 @@ class Endpoint(Protocol):
 
 
 class Host(Protocol):
-    """What a connection needs of its server."""
+    """What a connection needs from its server."""
 
     counters: Counters
     max_frame: int
 
     def open(self, request: Request, peer: Peer) -> tuple[Endpoint, float]:
-        """The endpoint for a request, and how late to answer; `Refusal` when there is none."""
+        """Return the endpoint for a request and the answer's delay, or raise `Refusal`."""
 
     def call(self, method: str, target: str, authorization: str | None, body: bytes) -> bytes:
-        """A call of the admin API: the whole HTTP answer."""
+        """Return the whole HTTP answer to a call of the admin API."""
 
     def joined(self, connection: Connection) -> None: ...
 
     def left(self, connection: Connection) -> None: ...
 
     def settled(self) -> None:
-        """Frames were worked off: who waits for something may look."""
+        """Note that frames were processed: conditions that are waited for are checked."""
 
     @property
     def frozen(self) -> bool: ...
 
 
 class Connection(asyncio.Protocol):
-    """A connection, from its first byte to its last."""
+    """One connection. Its methods are asyncio's callbacks, what faults do, and two protocols."""
 
     def __init__(self, host: Host) -> None:
         self.endpoint: Endpoint | None = None
@@ -250,7 +249,7 @@ class Connection(asyncio.Protocol):
             if frame.fin:
                 text, self._fragments = b"".join(self._fragments), []
                 self.endpoint.received(text)
-        # A binary frame is ignored, as the broker does.
+        # As in the broker, a binary frame is ignored.
 
     def _flush(self) -> None:
         transport = self._transport
@@ -262,9 +261,9 @@ class Connection(asyncio.Protocol):
         transport.write(b"".join(parts))
         if parts[-1]:
             return
-        # An empty part stands for the end of what is sent. Closing with frames unread would make
-        # the kernel reset the connection, and the other side could miss the close frame: so what
-        # still comes is taken in for a moment, until the other side closes too.
+        # An empty part means the end of the stream. If the socket were closed with unread data, the
+        # kernel would reset the connection and the other side could miss the close frame. So keep
+        # reading for a moment, until the other side closes too.
         if self._timer is not None:
             self._timer.cancel()
         if not transport.can_write_eof():

@@ -64,7 +64,7 @@ def _delivery(message: StoredMessage, redeliveries: int) -> bytes:
 def _iso(milliseconds: int) -> str:
     text = datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     rest = milliseconds % 1000
-    # As Java prints it: the fraction without zeros at its end, and none when it is nought.
+    # As Java prints it: the fraction without trailing zeros, and no fraction if it is 0.
     return text + (f".{rest:03}".rstrip("0") if rest else "") + "Z"
 
 
@@ -73,7 +73,7 @@ def _queue_size(query: dict[str, str]) -> int:
 
 
 class _Consumer(Protocol):
-    """Somebody to whom a subscription gives messages."""
+    """A consumer of a subscription."""
 
     name: str
     permits: int
@@ -82,7 +82,7 @@ class _Consumer(Protocol):
 
 
 class Subscription:
-    """One subscription of one topic: who gets what next, what is not acknowledged yet."""
+    """One subscription of one topic: its consumers, and the messages not yet acknowledged."""
 
     def __init__(self, topic: Topic, name: str, *, earliest: bool) -> None:
         self.topic = topic
@@ -105,10 +105,10 @@ class Subscription:
         return len(self.topic.messages) - self._next + waiting
 
     def attach(self, consumer: _Consumer, kind: str) -> None:
-        """Let a consumer take part.
+        """Add a consumer.
 
         Raises:
-            Refusal: 409, another type is in use, or it is exclusive.
+            Refusal: 409, the subscription has another type or is exclusive.
         """
         if self.consumers:
             if self.type != kind:
@@ -125,7 +125,7 @@ class Subscription:
         self.consumers.append(consumer)
 
     def detach(self, consumer: _Consumer) -> None:
-        """What it had goes to the others, or to the next that comes."""
+        """Remove a consumer; its pending messages go to the others or to the next one."""
         self.consumers.remove(consumer)
         for position in [at for at, owner in self._pending.items() if owner is consumer]:
             del self._pending[position]
@@ -142,18 +142,18 @@ class Subscription:
             self._timer.cancel()
 
     def acknowledge(self, message_id: MessageId) -> None:
-        """A message is done. One that it does not know is ignored, as in the broker."""
+        """Acknowledge a message. As in the broker, an unknown one is ignored."""
         self._pending.pop(self.topic.index.get(message_id, -1), None)
 
     def again(self, message_id: MessageId) -> None:
-        """A message is to be delivered again."""
+        """Deliver a message again."""
         position = self.topic.index.get(message_id, -1)
         owner = self._pending.pop(position, None)
         if owner is None:
             return
         positions = [position]
         if self.type in _TYPES[:2]:
-            # These get everything again that their consumer has not acknowledged, in order.
+            # These deliver everything again that the consumer has not acknowledged, in order.
             positions += [at for at, who in self._pending.items() if who is owner]
             for at in positions[1:]:
                 del self._pending[at]
@@ -163,7 +163,7 @@ class Subscription:
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Hand out what can be handed out."""
+        """Deliver what can be delivered."""
         messages = self.topic.messages
         self._next = min(self._next, len(messages))  # the topic may have been emptied
         now = int(time.time() * 1000)
@@ -218,7 +218,7 @@ class Subscription:
 
     @property
     def at_end(self) -> bool:
-        """Whether the topic was terminated and all of it is acknowledged."""
+        """Whether the topic is terminated and all its messages are acknowledged."""
         return self.topic.terminated and not self.backlog
 
 
@@ -226,7 +226,7 @@ class ConsumerEndpoint:
     """A consumer's socket.
 
     Raises:
-        Refusal: a bad query, a subscription that is taken, a topic that cannot be had.
+        Refusal: a bad query, an occupied subscription, or a topic that cannot be used.
     """
 
     kind = "consumer"
@@ -263,7 +263,7 @@ class ConsumerEndpoint:
             self._subscriptions.append(found)
 
     def opened(self) -> None:
-        """The socket is ready for what waits."""
+        """Deliver what is waiting; the socket is open now."""
         for found in self._subscriptions:
             found.dispatch()
 
@@ -272,7 +272,7 @@ class ConsumerEndpoint:
         self._peer.write(_delivery(message, redeliveries))
 
     def received(self, text: bytes) -> None:
-        """A command came."""
+        """Process a command."""
         try:
             command = _decoder.decode(text)
         except (msgspec.MsgspecError, ValueError):
@@ -320,7 +320,7 @@ class ConsumerEndpoint:
         self.opened()
 
     def closed(self) -> None:
-        """The socket is gone."""
+        """Clean up; the socket is closed."""
         for timer in self._timers:
             timer.cancel()
         for found in self._subscriptions:
@@ -329,7 +329,7 @@ class ConsumerEndpoint:
 
 
 class _Place:
-    """Where a reader is in one topic."""
+    """The position of a reader in one topic."""
 
     def __init__(self, reader: ReaderEndpoint, topic: Topic, position: int) -> None:
         self.topic = topic
@@ -347,10 +347,10 @@ class _Place:
 
 
 class ReaderEndpoint:
-    """A reader's socket: each message that it sends wants an answer, or the window closes.
+    """A reader's socket. The client answers each message; without answers the window fills up.
 
     Raises:
-        Refusal: a bad query or a topic that cannot be had (500, all of them).
+        Refusal: a bad query, or a topic that cannot be used; always 500.
     """
 
     kind = "reader"
@@ -382,7 +382,7 @@ class ReaderEndpoint:
             self._places.append(_Place(self, topic, position))
 
     def opened(self) -> None:
-        """The socket is ready for what is there."""
+        """Deliver what is there; the socket is open now."""
         for place in self._places:
             place.dispatch()
 
@@ -391,7 +391,7 @@ class ReaderEndpoint:
         self._peer.write(_delivery(message, 0))
 
     def received(self, text: bytes) -> None:
-        """A command came: go on by one message."""
+        """Process a command: allow one more message."""
         try:
             command = _decoder.decode(text)
         except (msgspec.MsgspecError, ValueError):
@@ -408,14 +408,14 @@ class ReaderEndpoint:
         self.opened()
 
     def closed(self) -> None:
-        """The socket is gone."""
+        """Clean up; the socket is closed."""
         for place in self._places:
             if place in place.topic.listeners:
                 place.topic.listeners.remove(place)
 
 
 def subscription(topic: Topic, name: str) -> Subscription | None:
-    """The subscription of that name, if the topic has it."""
+    """Return a topic's subscription by name, or None."""
     for listener in topic.listeners:
         if isinstance(listener, Subscription) and listener.name == name:
             return listener

@@ -1,4 +1,4 @@
-"""What happened so far."""
+"""Counters of one stand-in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Counters:
-    """Counts since the stand-in was made, over all sockets. Read them; do not write them."""
+    """Counts over all connections since the stand-in was created. Read them only."""
 
     #: Upgrade requests, and how many of them were refused (faults included).
     handshakes: int = 0
@@ -18,7 +18,7 @@ class Counters:
     stored: int = 0
     deduplicated: int = 0
     errors: int = 0
-    #: Frames written to producers: receipts, with all that faults made of them.
+    #: Frames written to producers: receipts, with what faults made of them.
     receipts: int = 0
     #: Pings that were answered.
     pings: int = 0

@@ -1,4 +1,4 @@
-"""What can be made to go wrong, from any thread, while the stand-in runs."""
+"""Faults that can be switched on while the stand-in runs, from any thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class _Countdown:
-    """`count` times, or for ever (None)."""
+    """Counts down `count` times; None counts for ever."""
 
     def __init__(self, count: int | None) -> None:
         self.left = count
@@ -58,10 +58,13 @@ class _Refused(msgspec.Struct):
 
 
 class Faults:
-    """The faults of one `LocalPulsar`, by `pulsar.faults`. None is on at first.
+    """The faults of one `LocalPulsar`: `pulsar.faults`. At first all are off.
 
-    Setters may be called from any thread; they hold for frames that come afterwards. Where both
-    are meant, *stored* says what became of the message whose receipt is tampered with.
+    Any thread may call the setters; they apply to later frames. *stored* and *not stored* say what
+    happens to the message.
+
+    It has more methods than a class should: each fault has one setter, and one question that the
+    server asks.
     """
 
     def __init__(self, run: Callable[[Callable[[], None]], None]) -> None:
@@ -84,7 +87,7 @@ class Faults:
         self.frozen = False
 
     def clear(self) -> None:
-        """Switch every fault off; receipts that are held are sent now."""
+        """Switch all faults off, and send the receipts that are held."""
         self.thaw()
         self._reset()
         self._flush()
@@ -92,11 +95,11 @@ class Faults:
     # -- receipts: the message was stored -------------------------------------------------------
 
     def hold_receipts(self) -> None:
-        """Keep receipts back (stored) until `release_receipts` or `clear`."""
+        """Hold receipts (stored) until `release_receipts` or `clear`."""
         self._hold = True
 
     def release_receipts(self) -> None:
-        """Send those that were kept back, in their order, where the socket still lives."""
+        """Send the held receipts in order, on connections that are still open."""
         self._hold = False
         self._flush()
 
@@ -142,7 +145,7 @@ class Faults:
         self._failures.append(_Failure(message, when, _Countdown(count)))
 
     def ignore_frames(self, count: int | None = None) -> None:
-        """Take the next `count` frames, or all from now on, and do nothing (not stored)."""
+        """Ignore the next `count` frames, or all from now on (not stored)."""
         self._ignore = _Countdown(count)
 
     # -- sockets --------------------------------------------------------------------------------
@@ -169,24 +172,24 @@ class Faults:
         self._refusals.append(_Refused(status, reason, _Countdown(count)))
 
     def delay_handshakes(self, seconds: float, *, count: int | None = None) -> None:
-        """Answer handshakes late. As in the broker the producer is made first, so that its name
-        is taken while the client waits, or when it gives up."""
+        """Answer handshakes late. As in the broker, the producer is created before the answer, so
+        its name is taken while the client waits, and after it has given up."""
         self._delay = (seconds, _Countdown(count))
 
     def freeze(self) -> None:
-        """Read nothing from any socket, old or new, and so answer no ping: a frozen server."""
+        """Stop reading from all sockets, so that pings get no answer, like a frozen server."""
         self.frozen = True
         self._run(lambda: None)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Continue after `freeze`."""
         self.frozen = False
         self._run(lambda: None)
 
     # -- for the server, in its own thread ------------------------------------------------------
 
     def take_refusal(self) -> tuple[int, str] | None:
-        """How to refuse this handshake, if a fault says so."""
+        """Return the status and reason if a fault refuses this handshake."""
         while self._refusals:
             first = self._refusals[0]
             if first.countdown.take():
@@ -195,13 +198,13 @@ class Faults:
         return None
 
     def take_delay(self) -> float:
-        """How late this handshake is answered."""
+        """Return the delay of this handshake's answer, in seconds."""
         if self._delay is not None and self._delay[1].take():
             return self._delay[0]
         return 0.0
 
     def takes_frame(self) -> bool:
-        """Whether this frame is looked at."""
+        """Return whether this frame is processed."""
         return self._ignore is None or not self._ignore.take()
 
     @property
@@ -227,7 +230,7 @@ class Faults:
         return True
 
     def receipt(self, peer: Peer, text: bytes) -> None:
-        """Send a receipt, or do to it what the faults say."""
+        """Send a receipt, with the faults applied."""
         if self._drop is not None and self._drop.take():
             return
         if self._garbage is not None and self._garbage[1].take():

@@ -1,7 +1,7 @@
 """Message ids as Pulsar writes them: base64 of the protobuf message `MessageIdData`.
 
-Written from what a real broker sends, and independent of the reader in
-`celery_stargate.protocol`: a stand-in that shared its code would share its mistakes.
+It follows what a real broker sends, and is independent of `celery_stargate.pulsar.message_id`: with
+shared code the stand-in would share its mistakes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LEDGER, _ENTRY, _PARTITION, _BATCH_INDEX, _BATCH_SIZE = 1, 2, 3, 4, 6
 
 
 class MessageId(NamedTuple):
-    """Where a message is: ledger, entry, and -1 for a partition or batch index that it lacks."""
+    """Where a message is stored; -1 for a partition or batch index that it does not have."""
 
     ledger: int
     entry: int
@@ -36,10 +36,10 @@ class MessageId(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> MessageId:
-        """Read an id; fields that it does not know are skipped.
+        """Read an id; unknown fields are skipped.
 
         Raises:
-            ValueError: that is no message id.
+            ValueError: the text is not a message id.
         """
         try:
             data = base64.b64decode(text, validate=True)
@@ -64,7 +64,7 @@ class MessageId(NamedTuple):
             raise ValueError("cut off, or without ledger and entry") from None
 
 
-#: In an `ok` receipt: this send stored nothing, for the broker had it already (or dropped it).
+#: In an `ok` receipt: this send stored nothing; the broker had the message, or dropped it.
 NOT_STORED = MessageId(-1, -1)
 
 

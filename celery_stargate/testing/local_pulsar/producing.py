@@ -1,4 +1,4 @@
-"""The producer endpoint: frames in, receipts out."""
+"""The producer endpoint: it reads frames and sends receipts."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _HASHES = ("JavaStringHash", "Murmur3_32Hash")
 _ROUTES = ("SinglePartition", "RoundRobinPartition", "CustomPartition")
 _COMPRESSIONS = ("NONE", "LZ4", "ZLIB", "ZSTD", "SNAPPY")
 
-# The offset is a must; seconds and their fraction are not.
+# The offset is required; seconds and their fraction are optional.
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d(:\d\d)?)", re.ASCII
 )
 
-# Where a text is wanted the broker takes any plain value, and makes a text of it.
+# Where text is expected, the broker accepts any plain value and converts it.
 _Text = str | int | float | bool | None
 
 
@@ -70,7 +70,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class _Route:
-    """One partition of the producer's topic, numbered on its own, with the batch that waits."""
+    """One partition of the producer's topic, with its own sequence ids and its batch."""
 
     def __init__(self, topic: Topic, sequence: int) -> None:
         self.topic = topic
@@ -80,10 +80,10 @@ class _Route:
 
 
 class ProducerEndpoint:
-    """A producer's socket. Its name is taken until `closed`.
+    """A producer's socket. Its name stays taken until `closed`.
 
     Raises:
-        Refusal: a bad query, a name that is taken, a topic that cannot be had.
+        Refusal: a bad query, a name in use, or a topic that cannot be used.
     """
 
     kind = "producer"
@@ -116,7 +116,7 @@ class ProducerEndpoint:
             for topic in topics
         ]
         self._partitioned = address.topic in cluster.partitioned
-        # Without a key all goes to one partition, chosen by chance in the broker.
+        # Messages without a key go to one partition, which the broker chooses at random.
         self._single = zlib.crc32(self.name.encode()) % len(topics)
         self._turn = itertools.count()
 
@@ -147,7 +147,7 @@ class ProducerEndpoint:
             )
 
     def closed(self) -> None:
-        """The socket is gone: store what waits for its batch, and free the name."""
+        """Store the open batches and free the name; the socket is closed."""
         for route in self._routes:
             if route.timer is not None:
                 route.timer.cancel()
@@ -155,7 +155,7 @@ class ProducerEndpoint:
             route.topic.producers.discard(self.name)
 
     def received(self, text: bytes) -> None:
-        """A frame came: answer it."""
+        """Process a frame and send its receipt."""
         self._counters.frames += 1
         if not self._faults.takes_frame():
             return
@@ -170,7 +170,7 @@ class ProducerEndpoint:
         context = _text(message.context)
         if message.properties and None in message.properties.values():
             empty = next(name for name, value in message.properties.items() if value is None)
-            # Odd, but so it is: this one closes the socket.
+            # The broker closes the socket for this one.
             self._peer.close_saying(1011, f"Need Non-Null value for key: {empty}")
             return
         try:
@@ -187,7 +187,7 @@ class ProducerEndpoint:
                 'Cannot invoke "String.getBytes(java.nio.charset.Charset)" because "src" is null'
             )
         try:
-            # Like Java's decoder: the padding may be missing, nothing else may be wrong.
+            # Like Java's decoder: only the padding may be missing.
             data = binascii.a2b_base64(payload + "=" * (-len(payload) % 4), strict_mode=True)
         except ValueError as error:
             raise ValueError(f"Invalid Base64 message-payload error={error}") from None
@@ -204,7 +204,7 @@ class ProducerEndpoint:
 
     def _send(self, draft: Draft) -> None:
         route = self._routes[self._partition(draft.key)]
-        # Numbered before anything can refuse it, as in the broker's proxy: an error takes a number.
+        # As in the broker's proxy, a message that gets an error uses a sequence id too.
         draft.sequence_id = route.sequence
         route.sequence += 1
         if self._faults.fails_some:
@@ -255,7 +255,7 @@ class ProducerEndpoint:
         else:
             self._counters.stored += 1
             if not self._partitioned:
-                # Who opened `…-partition-2` itself is not told the partition.
+                # A producer of `…-partition-2` itself gets ids without the partition.
                 message_id = message_id._replace(partition=-1)
         if self._faults.closes_on_frame(self._peer):
             return

@@ -1,4 +1,4 @@
-"""How a handshake is refused: an HTTP status, and the broker's sentence in a page like Jetty's."""
+"""Refused handshakes: an HTTP status, and the broker's reason in a page like Jetty's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _request_ids = itertools.count(1)
 
 
 class Refusal(Exception):
-    """A handshake that is answered with a status instead of an upgrade.
+    """A handshake that gets an HTTP error instead of an upgrade.
 
     Args:
         status: the HTTP status.
-        sentence: what the page says.
+        sentence: the reason in the page.
     """
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -23,12 +23,12 @@ class Refusal(Exception):
 
 
 def bad_query(sentence: str) -> Refusal:
-    """A query parameter that the broker does not take."""
+    """Return the refusal of a query parameter."""
     return Refusal(400, f"Invalid query params: {sentence}")
 
 
 def broker_says(text: str) -> str:
-    """The broker's own words as its WebSocket proxy passes them on."""
+    """Return the broker's error as its WebSocket proxy passes it on."""
     text = text.replace("\\", "\\\\").replace('"', '\\"')
     return (
         f'{{"errorMsg":"{text}","reqId":{next(_request_ids)}, '
@@ -37,12 +37,12 @@ def broker_says(text: str) -> str:
 
 
 def not_created(status: int, text: str) -> Refusal:
-    """The broker refused the producer or consumer behind the socket."""
+    """Return the refusal for a producer or consumer that the broker does not create."""
     return Refusal(status, f"Failed to create producer/consumer: {broker_says(text)}")
 
 
 def phrase(status: int) -> str:
-    """The words behind the status."""
+    """Return the reason phrase of a status."""
     if status == 500:
         return "Server Error"
     try:
@@ -52,7 +52,7 @@ def phrase(status: int) -> str:
 
 
 def page(status: int, sentence: str, path: str) -> bytes:
-    """The page that Jetty answers with."""
+    """Return an error page like Jetty's."""
     said = _escape(sentence)
     return (
         '<html>\n<head>\n<meta http-equiv="Content-Type" content="text/html;charset=ISO-8859-1"/>\n'

@@ -1,39 +1,32 @@
-"""`LocalPulsar`: the stand-in as tests and demos use it."""
+"""`LocalPulsar`: the stand-in, as tests and demos use it."""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import msgspec
-from websockets.http11 import Request
 
-from celery_stargate.testing.local_pulsar.address import read_address
-from celery_stargate.testing.local_pulsar.admin import Admin
-from celery_stargate.testing.local_pulsar.connection import Connection, Endpoint
-from celery_stargate.testing.local_pulsar.consuming import ConsumerEndpoint, ReaderEndpoint
+from celery_stargate.testing.local_pulsar.connection import Connection
 from celery_stargate.testing.local_pulsar.counters import Counters
-from celery_stargate.testing.local_pulsar.faults import Faults, Peer
-from celery_stargate.testing.local_pulsar.producing import ProducerEndpoint
-from celery_stargate.testing.local_pulsar.refusal import Refusal, not_created
+from celery_stargate.testing.local_pulsar.faults import Faults
+from celery_stargate.testing.local_pulsar.loop import LoopThread
+from celery_stargate.testing.local_pulsar.service import Service
 from celery_stargate.testing.local_pulsar.tokens import Tokens
 from celery_stargate.testing.local_pulsar.topics import Cluster, StoredMessage, TopicError
 
-T = TypeVar("T")
-
-_START_TIMEOUT = 10.0
-#: Seconds for the handshakes of TLS that are under way when it stops.
-_ACCEPT_TIMEOUT = 1.0
-
 
 class OpenSocket(msgspec.Struct, frozen=True):
-    """A WebSocket: `producer`, `consumer` or `reader`, its topic, its name; and whether its
-    handshake was answered, for one that waits holds its name already."""
+    """An open WebSocket.
+
+    Args:
+        kind: `producer`, `consumer` or `reader`.
+        topic: its topic's full name.
+        name: its name.
+        answered: whether its handshake was answered; the name is taken before that.
+    """
 
     kind: str
     topic: str
@@ -44,26 +37,29 @@ class OpenSocket(msgspec.Struct, frozen=True):
 class LocalPulsar:
     """A stand-in for Pulsar's WebSocket API, in a thread of this process.
 
-    **A test and demo tool, not a broker**: it keeps everything in memory, does only what this
-    package's tests compare with a real 4.0.7 broker (`tests/contract`), and forgets all of it at
-    the end. What it adds are `faults`.
+    **A test and demo tool, not a broker**: it keeps everything in memory and does only what this
+    package's tests compare with a real 4.0.7 broker (`tests/contract`). Its `faults` make things
+    go wrong.
 
         with LocalPulsar() as pulsar:
             pulsar.faults.close_after_receipts(10)
             ...
             assert len(pulsar.messages("persistent://public/default/orders")) == 100
 
-    What it leaves out: publishing limits and quotas, the queue limit of a batching producer
+    It lacks: publishing limits and quotas, the queue limit of a batching producer
     (`maxPendingMessages`), `ackTimeoutMillis`, dead letters, multi-topic consumers (`/ws/v3`),
-    encryption, schemas, the idle timeout. It is stricter than the broker with text behind a frame's
-    JSON.
+    encryption, schemas, the idle timeout. Unlike the broker it refuses text behind a frame's JSON.
 
-    It may be stopped and started again, on the same port, with its topics: a broker that restarts.
+    It can be stopped and started again on the same port, with its topics, like a broker that
+    restarts.
+
+    It has more methods and arguments than a class should: each method is one step of a test, and
+    each argument one setting of the broker.
 
     Args:
         host: the address to listen on.
         port: a fixed port instead of a free one.
-        namespaces: those that exist, as `tenant/namespace`.
+        namespaces: the existing namespaces, as `tenant/namespace`.
         deduplication: the broker's `brokerDeduplicationEnabled`.
         token_secret: demand tokens signed with this secret (HS256).
         tokens: demand tokens, and accept these: token to role.
@@ -87,18 +83,13 @@ class LocalPulsar:
     ) -> None:
         self.host = host
         self.port = port
-        self.max_frame = max_frame
         self.counters = Counters()
         self.faults = Faults(self._apply)
         self._ssl_context = ssl_context
         self._cluster = Cluster(namespaces, deduplication=deduplication)
-        self._tokens = Tokens(secret=token_secret, fixed=tokens, superusers=frozenset(superusers))
-        self._admin = Admin(self._cluster, self._tokens)
-        self._open: set[Connection] = set()
-        self._waiting: list[tuple[Callable[[], bool], Future[None]]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._end: asyncio.Event | None = None
+        access = Tokens(secret=token_secret, fixed=tokens, superusers=frozenset(superusers))
+        self._service = Service(self._cluster, access, self.faults, self.counters, max_frame)
+        self._thread = LoopThread(self._service, ssl_context)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -115,40 +106,27 @@ class LocalPulsar:
     @property
     def running(self) -> bool:
         """Whether it listens."""
-        return self._thread is not None
+        return self._thread.running
 
     def start(self) -> None:
         """Listen. When this returns, clients can connect.
 
         Raises:
-            OSError: the port cannot be had.
-            RuntimeError: it listens already.
+            OSError: the port cannot be used.
+            RuntimeError: it already listens.
         """
-        if self._thread is not None:
-            raise RuntimeError("this LocalPulsar runs already")
-        started: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(started)), name="LocalPulsar", daemon=True
-        )
-        self._thread.start()
-        try:
-            started.result(_START_TIMEOUT)
-        except BaseException:
-            self._thread = None
-            raise
+        # A restart listens on the same port, where clients look for it.
+        self.port = self._thread.start(self.host, self.port)
 
     def stop(self) -> None:
-        """Drop every socket without a close frame, as a broker that is killed, and listen no
-        more. Harmless when it does not run."""
-        thread, self._thread = self._thread, None
-        loop, end = self._loop, self._end
-        if thread is None or loop is None or end is None:
-            return
-        loop.call_soon_threadsafe(end.set)
-        thread.join(_START_TIMEOUT)
+        """Drop every socket without a close frame, like a killed broker, and stop listening.
+
+        It does nothing if it does not run.
+        """
+        self._thread.stop()
 
     def restart(self) -> None:
-        """Stop and start: same port, same topics."""
+        """Stop and start again, on the same port and with the same topics."""
         self.stop()
         self.start()
 
@@ -167,8 +145,9 @@ class LocalPulsar:
     # -- looking at it --------------------------------------------------------------------------
 
     def messages(self, topic: str) -> list[StoredMessage]:
-        """What a topic holds, in order; a partitioned one partition by partition. Empty when there
-        is no such topic.
+        """Return a topic's messages in order, of a partitioned topic one partition after another.
+
+        The list is empty if the topic does not exist.
 
         Args:
             topic: its full name, or its name in `public/default`.
@@ -181,10 +160,10 @@ class LocalPulsar:
                 return []
             return [message for part in parts for message in part.messages]
 
-        return self._do(read)
+        return self._thread.do(read)
 
     def payloads(self, topic: str) -> list[bytes]:
-        """The payloads of `messages(topic)`."""
+        """Return the payloads of `messages(topic)`."""
         return [message.payload for message in self.messages(topic)]
 
     @property
@@ -194,22 +173,21 @@ class LocalPulsar:
         def read() -> list[OpenSocket]:
             return [
                 OpenSocket(one.endpoint.kind, one.endpoint.topic, one.endpoint.name, one.is_open)
-                for one in self._open
+                for one in self._service.connections
                 if one.endpoint is not None
             ]
 
-        return self._do(read)
+        return self._thread.do(read)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 5.0) -> None:
-        """Wait until a condition holds. It is looked at after each frame and each lost socket, in
-        the stand-in's thread.
+        """Wait until a condition holds.
+
+        It is checked in the stand-in's thread, after each frame and each lost connection.
 
         Raises:
             TimeoutError: it did not hold in time.
         """
-        done: Future[None] = Future()
-        self._do(lambda: self._waiting.append((condition, done)))
-        self._apply(self.settled)
+        done = self._thread.do(lambda: self._service.wait(condition))
         try:
             done.result(timeout)
         except TimeoutError:
@@ -218,7 +196,7 @@ class LocalPulsar:
     def wait_for_messages(
         self, topic: str, count: int, timeout: float = 5.0
     ) -> list[StoredMessage]:
-        """Wait until a topic holds at least `count` messages; all of them.
+        """Wait until a topic has at least `count` messages, and return them all.
 
         Raises:
             TimeoutError: it did not get them in time.
@@ -238,37 +216,30 @@ class LocalPulsar:
     # -- doing things to it ---------------------------------------------------------------------
 
     def drop_connections(self, code: int | None = None) -> int:
-        """Close all WebSockets, with a close code or abruptly; how many."""
-
-        def drop() -> int:
-            alive = [one for one in self._open if one.endpoint is not None]
-            for one in alive:
-                one.close(code if one.is_open else None)
-            return len(alive)
-
-        return self._do(drop)
+        """Close all WebSockets, with a close code or abruptly (None), and return how many."""
+        return self._thread.do(lambda: self._service.drop_all(code))
 
     def inject(self, text: str) -> int:
-        """Send a text frame that nobody asked for to all producers; how many."""
+        """Send an unexpected text frame to all producers, and return how many."""
 
         def send() -> int:
-            ends = [one for one in self._open if one.is_open and _is_producer(one)]
+            ends = [one for one in self._service.connections if one.is_open and _is_producer(one)]
             for one in ends:
                 one.write(text.encode())
             return len(ends)
 
-        return self._do(send)
+        return self._thread.do(send)
 
     def create_topic(self, topic: str, partitions: int = 0) -> None:
-        """Make a topic, with that many partitions or none.
+        """Create a topic, with some partitions or (0) without.
 
         Raises:
             TopicError: it exists, or its namespace does not.
         """
-        self._do(lambda: self._cluster.create(_full(topic), partitions))
+        self._thread.do(lambda: self._cluster.create(_full(topic), partitions))
 
     def create_namespace(self, namespace: str) -> None:
-        """Make a namespace, and its tenant.
+        """Create a namespace and its tenant.
 
         Raises:
             TopicError: it exists.
@@ -278,10 +249,10 @@ class LocalPulsar:
             self._cluster.tenants.add(namespace.partition("/")[0])
             self._cluster.create_namespace(namespace)
 
-        self._do(create)
+        self._thread.do(create)
 
     def terminate(self, topic: str) -> None:
-        """End a topic: nothing can be stored in it any more.
+        """Terminate a topic: it stores nothing more.
 
         Raises:
             TopicError: no such topic.
@@ -291,15 +262,15 @@ class LocalPulsar:
             for part in self._cluster.existing(_full(topic)):
                 part.terminated = True
 
-        self._do(end)
+        self._thread.do(end)
 
     def delete_topic(self, topic: str) -> None:
-        """Remove a topic with its messages, whoever is connected.
+        """Delete a topic with its messages, even if clients are connected.
 
         Raises:
             TopicError: no such topic.
         """
-        self._do(lambda: self._cluster.delete(_full(topic), force=True))
+        self._thread.do(lambda: self._cluster.delete(_full(topic), force=True))
 
     def grant(self, namespace: str, role: str, actions: Iterable[str] = ("produce",)) -> None:
         """Allow a role `produce` and/or `consume` on a namespace.
@@ -312,142 +283,16 @@ class LocalPulsar:
         def allow() -> None:
             self._cluster.namespace(namespace).grants[role] = allowed
 
-        self._do(allow)
-
-    # -- what connections ask for (in the thread) -----------------------------------------------
-
-    @property
-    def frozen(self) -> bool:
-        """Whether sockets are not read."""
-        return self.faults.frozen
-
-    def open(self, request: Request, peer: Peer) -> tuple[Endpoint, float]:
-        """The endpoint for an upgrade request, and how late to answer.
-
-        Raises:
-            Refusal: there is none.
-        """
-        fault = self.faults.take_refusal()
-        if fault is not None:
-            raise Refusal(*fault)
-        address = read_address(request.path)
-        role = self._tokens.role(request.headers.get("Authorization"), address.query.get("token"))
-        if self._tokens.required and role is None:
-            raise Refusal(401, "Authentication required")
-        if not self._tokens.superuser(role):
-            namespace = self._cluster.namespaces.get(address.namespace)
-            allowed = namespace.grants.get(role or "", set()) if namespace is not None else set()
-            if ("produce" if address.kind == "producer" else "consume") not in allowed:
-                raise Refusal(403, "Not authorized")
-        endpoint: Endpoint
-        try:
-            if address.kind == "producer":
-                endpoint = ProducerEndpoint(
-                    address, peer, self._cluster, self.faults, self.counters
-                )
-            elif address.kind == "consumer":
-                endpoint = ConsumerEndpoint(address, peer, self._cluster)
-            else:
-                endpoint = ReaderEndpoint(address, peer, self._cluster)
-        except TopicError as error:
-            raise not_created(error.status, error.reason) from None
-        return endpoint, self.faults.take_delay()
-
-    def call(self, method: str, target: str, authorization: str | None, body: bytes) -> bytes:
-        """A call of the admin API."""
-        return self._admin.call(method, target, authorization, body)
-
-    def joined(self, connection: Connection) -> None:
-        """A connection was made."""
-        self._open.add(connection)
-
-    def left(self, connection: Connection) -> None:
-        """A connection was lost."""
-        self._open.discard(connection)
-
-    def settled(self) -> None:
-        """Something happened: let go whoever waited for it."""
-        if not self._waiting:
-            return
-        for entry in tuple(self._waiting):
-            condition, done = entry
-            try:
-                if done.cancelled() or not condition():
-                    continue
-                done.set_result(None)
-            except Exception as error:  # noqa: BLE001 - raised where it is waited for
-                done.set_exception(error)
-            self._waiting.remove(entry)
-
-    # -- the thread -----------------------------------------------------------------------------
-
-    async def _serve(self, started: Future[None]) -> None:
-        loop = asyncio.get_running_loop()
-        self._end = asyncio.Event()
-        try:
-            server = await loop.create_server(
-                lambda: Connection(self), self.host, self.port, ssl=self._ssl_context
-            )
-        except OSError as error:
-            started.set_exception(error)
-            return
-        # A restart comes back where clients look for it.
-        self.port = server.sockets[0].getsockname()[1]
-        self._loop = loop
-        started.set_result(None)
-        try:
-            await self._end.wait()
-        finally:
-            self._loop = None
-            # A client whose connection was accepted just now would be forgotten, and would wait
-            # for an answer: accept no more, and let asyncio's tasks that accept end.
-            for listener in server.sockets:
-                loop.remove_reader(listener.fileno())
-            accepting = asyncio.all_tasks() - {asyncio.current_task()}
-            if accepting:
-                await asyncio.wait(accepting, timeout=_ACCEPT_TIMEOUT)
-            server.close()
-            for connection in tuple(self._open):
-                connection.close(None)
-            # The transports report the loss in the next round of the loop.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+        self._thread.do(allow)
 
     def _apply(self, change: Callable[[], None]) -> None:
-        """Run something for a fault's setter, then freeze or thaw what is open."""
+        """Run a fault's change, then freeze or thaw the connections."""
 
         def run() -> None:
             change()
-            for connection in tuple(self._open):
-                connection.freeze(self.faults.frozen)
+            self._service.freeze()
 
-        self._do(run)
-
-    def _do(self, work: Callable[[], T]) -> T:
-        """Run `work` in the stand-in's thread, which owns all state, and wait for its result."""
-        loop = self._loop
-        if loop is None or _running_loop() is loop:
-            return work()
-        result: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                result.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-                result.set_exception(error)
-
-        try:
-            loop.call_soon_threadsafe(run)
-        except RuntimeError:  # it was stopped just now
-            return work()
-        return result.result(_START_TIMEOUT)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+        self._thread.do(run)
 
 
 def _is_producer(connection: Connection) -> bool:

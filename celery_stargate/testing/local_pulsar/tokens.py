@@ -1,4 +1,4 @@
-"""Who a client is: bearer tokens, as a broker with the token provider reads them."""
+"""Bearer tokens, as a broker with the token provider reads them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class _Claims(msgspec.Struct):
 
 
 class Tokens:
-    """The tokens that are accepted. With neither argument nobody is asked.
+    """The accepted tokens. Without `secret` and `fixed` no token is needed.
 
     Args:
-        secret: tokens signed with it (HS256) are good until they expire; `sub` is the role.
-        fixed: token to role, besides.
-        superusers: roles that may do everything; any other needs a grant.
+        secret: accepts tokens signed with it (HS256) that have not expired; `sub` is the role.
+        fixed: further tokens and their roles.
+        superusers: roles that may do everything; others need a grant.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Tokens:
         self.required = secret is not None or fixed is not None
 
     def role(self, authorization: str | None, query_token: str | None) -> str | None:
-        """The role behind an `Authorization` header or `?token=`; None when there is none."""
+        """Return the role of an `Authorization` header or `?token=`; None without a valid one."""
         token = query_token
         if authorization is not None:
             scheme, _, token = authorization.partition(" ")
@@ -51,7 +51,7 @@ class Tokens:
         return fixed if fixed is not None else self._signed(token)
 
     def superuser(self, role: str | None) -> bool:
-        """Whether that role may do everything."""
+        """Return whether a role may do everything."""
         return not self.required or role in self._superusers
 
     def _signed(self, token: str) -> str | None:

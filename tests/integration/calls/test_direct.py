@@ -140,7 +140,7 @@ class TestErrors:
         url = url_of(f"ws://127.0.0.1:{refusing_port}", topic)
         with elapsed() as seconds, pytest.raises(ProduceTimeout) as caught:
             celery_stargate.produce(url, "x", timeout=timedelta(seconds=0.5))
-        assert 0.4 < seconds() < 3
+        assert 0.4 < seconds() < 8
         assert caught.value.status == "refused"
 
     def test_no_receipt_is_unknown(self, local: LocalPulsar, topic: str) -> None:
@@ -166,7 +166,8 @@ class TestErrors:
         with elapsed() as seconds, pytest.raises(ProduceTimeout):
             celery_stargate.produce(url, "x", timeout=1)
         thread.join(10)
-        assert seconds() < 3
+        # Far below the ten seconds that websockets waits for a close frame.
+        assert seconds() < 8
 
     def test_a_token_that_is_missing_or_wrong(self, topic: str) -> None:
         """401; with the right one it is stored; and no text holds it."""

@@ -328,7 +328,7 @@ class TestWindow:
 
     @pytest.mark.parametrize("form", ["singles", "a list"])
     def test_expired_messages_leave_room(
-        self, make_app: MakeApp, local: LocalPulsar, form: str
+        self, make_app: MakeApp, local: LocalPulsar, topic: str, form: str
     ) -> None:
         """Their receipts were lost: the next ones do not wait for what never comes."""
         app = make_app(local.url, max_in_flight=5, receipt_timeout=60.0)
@@ -336,7 +336,9 @@ class TestWindow:
         local.faults.drop_receipts(5)
         with Acknowledger(app):
             given: list[Any] = [numbers(5)] if form == "a list" else list(numbers(5))
-            lost = [task.delay(each, delivery_timeout=0.5) for each in given]
+            lost = [task.delay(each, delivery_timeout=3.0) for each in given]
+            # All are in the topic before the next one comes: its receipt must not be dropped.
+            local.wait_for_messages(topic, 5)
             next_one = task.delay("next")
             for each in lost:
                 with pytest.raises(ProduceTimeout):

@@ -40,6 +40,8 @@ class State:
     ends: dict[str, int]
     #: What the log knows of numbers that it holds no more.
     last_id: bytes
+    #: The fields of what was set aside.
+    quarantine: list[dict[bytes, bytes]]
 
 
 class Pair:
@@ -94,6 +96,11 @@ class Pair:
             self.model.hset(self.key(part), name, value)
         self._compare()
 
+    def drop(self, part: str, member: bytes) -> None:
+        """Take a member out of a sorted set, in both."""
+        self._client.zrem(self.key(part), member)
+        del self.model.sorted_set(self.key(part))[member]
+
     def leap(self, ms: int) -> None:
         """Let time pass in both: what is to come draws nearer, and what has come is over."""
         for part in _SORTED_SETS:
@@ -143,6 +150,10 @@ class Pair:
             (number, dict(zip(fields[::2], fields[1::2], strict=True)))
             for (number, _), fields in log.entries.items()
         ]
+        quarantine = self.model.stream(self.key("quarantine")).entries.values()
+        assert real.quarantine == [
+            dict(zip(fields[::2], fields[1::2], strict=True)) for fields in quarantine
+        ]
         there = self.model.keys()
         assert real.ends.keys() == there.keys()
         assert all(value == there[name] for name, value in real.strings.items())
@@ -162,6 +173,7 @@ class Pair:
             for part in _SORTED_SETS:
                 pipeline.zrange(self.key(part), 0, -1, withscores=True)
             pipeline.xrange(self.key("log"))
+            pipeline.xrange(self.key("quarantine"))
             for name in names:
                 pipeline.pttl(name)
             for name in strings:
@@ -174,7 +186,16 @@ class Pair:
             part: {each: int(score) for each, score in next(found)} for part in _SORTED_SETS
         }
         log = [(int(entry.partition(b"-")[0]), fields) for entry, fields in next(found)]
+        quarantine = [fields for _, fields in next(found)]
         ends = {name: next(found) for name in names}
         values = {name: next(found) for name in strings}
         last_id = next(found, {"last-generated-id": b"0-0"})["last-generated-id"]
-        return State(**hashes, **sorted_sets, log=log, ends=ends, strings=values, last_id=last_id)
+        return State(
+            **hashes,
+            **sorted_sets,
+            log=log,
+            ends=ends,
+            strings=values,
+            last_id=last_id,
+            quarantine=quarantine,
+        )

@@ -14,6 +14,8 @@ from celery_stargate.lanes.leased import Fenced
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.follow_up import ResultRow
+from celery_stargate.model.frame import encode_frame
+from celery_stargate.model.message import Message
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, put, receipt
 from tests.integration.rig import Proxy, wait_for
 from tests.servers.fixtures import ServerAddress
@@ -519,12 +521,80 @@ def test_a_result_is_stored_in_the_step_that_settles(
     ]
 
 
-def test_a_message_whose_label_cannot_be_read_is_left_alone(
-    lanes: Outbox, lane: Lane, owner: Owner, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is told, without what it holds, and those behind it go on."""
-    for context, frame in (("a", b"secret"), ("b", b'{"payload":"","context":"b"}')):
-        lanes.put(lane, Record(context), [("", frame)], timeout=60.0)
-    assert labels(owner, count=1, mark=True) == ["b"]
-    assert "message 1 is not a frame" in caplog.text
-    assert "secret" not in caplog.text
+class TestUnreadable:
+    """Entries that may not be sent are told apart, and set aside."""
+
+    @pytest.mark.parametrize("label", ["", "a\t0"])
+    @pytest.mark.parametrize("context", ["a", 'a"b\\c', "\u00fc\u4e16"])
+    def test_the_context_of_a_frame_is_found(
+        self, lanes: Outbox, lane: Lane, owner: Owner, context: str, label: str
+    ) -> None:
+        """However JSON writes it, and whatever else the frame holds."""
+        name = context + label.removeprefix("a")
+        other = {"context": "x"}
+        frame = encode_frame(Message(payload="x", properties=other), name, 1 << 20)
+        lanes.put(lane, Record(name), [("", frame)], timeout=60.0)
+        long = "x" * 2000
+        lanes.put(
+            lane,
+            Record(long),
+            [("", encode_frame(Message(payload="x"), long, 1 << 20))],
+            timeout=60,
+        )
+        assert labels(owner) == [name, long]
+        assert owner.store.unreadable == []
+
+    def test_an_entry_without_its_context(
+        self, lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, prefix: str
+    ) -> None:
+        """It is not sent; nor is one whose record, frame or place cannot be read."""
+        for context in "abcdefg":
+            frame = b"secret" if context == "c" else b'{"payload":"","context":"%s"}'
+            filled = frame.replace(b"%s", context.encode())
+            lanes.put(lane, Record(context), [("", filled)], timeout=60.0)
+        contexts, log = lane.key(prefix, "contexts"), lane.key(prefix, "log")
+        client.hdel(contexts, "a")
+        client.hset(contexts, "b", "no head")
+        client.hset(contexts, "d", "1 1 1 0\n{}")  # of another message
+        client.xadd(log, {"f": b'{"context":"g"}', "p": "x"}, id="8-0")
+        client.xadd(log, {"f": b'{"context":"g"}'}, id="9-3")
+        expected = [(1, "orphan"), (2, "damaged"), (3, "damaged"), (4, "orphan")]
+        assert labels(owner, mark=True) == ["e", "f", "g"]
+        assert owner.store.unreadable == [*expected, (8, "damaged"), (9, "damaged")]
+        assert labels(owner, count=1) == ["e"]
+        assert owner.store.unreadable == expected
+        assert owner.do(owner.store.set_aside([*expected, (8, "damaged"), (9, "damaged")])) == 6
+        assert client.hget(lane.key(prefix, "meta"), "set_aside") == b"6"
+        quarantine: Any = client.xrange(lane.key(prefix, "quarantine"))
+        assert [each[b"number"] for _, each in quarantine] == [
+            b"%d" % n for n in (1, 2, 3, 4, 8, 9)
+        ]
+        assert quarantine[2][1][b"q"] == b"secret"
+        assert labels(owner) == ["e", "f", "g"]
+        assert owner.store.unreadable == []
+
+    def test_a_record_of_a_newer_version_keeps_its_place(
+        self, lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, prefix: str
+    ) -> None:
+        """What is behind it waits for a process that can read it, until its deadline."""
+        for context in "abc":
+            put(lanes, lane, context)
+        contexts = lane.key(prefix, "contexts")
+        client.hset(contexts, "b", b"2" + client.hget(contexts, "b")[1:])  # type: ignore[index, operator]
+        assert labels(owner, mark=True) == ["a"]
+        assert labels(owner, after=1, mark=True) == []
+        assert owner.store.unreadable == [(2, "newer")]
+        assert owner.do(owner.store.progress()).sent == 1
+        assert owner.do(owner.store.set_aside([(2, "newer")])) == 0
+        client.zadd(lane.key(prefix, "deadlines"), {"b": 1})
+        assert labels(owner, after=1) == ["c"]
+        assert owner.store.unreadable == [(2, "expired")]
+        assert owner.do(owner.store.set_aside([(2, "expired")])) == 1
+        assert client.hexists(contexts, "b")
+
+    def test_a_fenced_owner_sets_nothing_aside(self, owner: Owner, make_owner: MakeOwner) -> None:
+        """The lane is another's."""
+        owner.do(owner.store.release())
+        make_owner("next")
+        with pytest.raises(Fenced):
+            owner.do(owner.store.set_aside([(1, "orphan")]))

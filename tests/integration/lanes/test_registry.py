@@ -212,6 +212,43 @@ def test_workers_and_lanes(both: tuple[Runner, CallerRegistry]) -> None:
     assert caller.survey() == (1, [ORDERS])
 
 
+def test_times_too_far_ahead_do_not_count(
+    both: tuple[Runner, CallerRegistry], redis_server: ServerAddress, prefix: str
+) -> None:
+    """A ghost would keep a share of the lanes for ever; a worker with a long lease is none."""
+    worker, caller = both
+    keys = RegistryKeys(prefix)
+    worker(lambda each: each.heartbeat("long", 299.0))
+    with redis.Redis.from_url(redis_server.url) as client:
+        ghosts: Any = {f"ghost{number}": 9e15 for number in range(50)} | {"ever": "+inf"}
+        client.zadd(keys.key("workers"), ghosts)
+        assert caller.survey() == (1, [])
+        assert worker(lambda each: each.heartbeat("one", 60.0))[0] == 2
+        assert set(client.zrange(keys.key("workers"), 0, -1)) == {b"long", b"one"}
+        client.zadd(keys.key("lanes"), {ORDERS.name: 9e15})
+        assert worker(lambda each: each.deregister(ORDERS, 3600.0)) is True
+
+
+@pytest.mark.parametrize("part", ["workers", "lanes", "events"])
+def test_a_key_of_a_wrong_type_begins_anew(
+    both: tuple[Runner, CallerRegistry],
+    redis_server: ServerAddress,
+    prefix: str,
+    part: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """For a caller and for a worker, and only that key."""
+    worker, caller = both
+    with redis.Redis.from_url(redis_server.url) as client:
+        for ask in (caller.survey, lambda: worker(lambda each: each.heartbeat("one", 60.0))):
+            client.set(RegistryKeys(prefix).key(part), "x")
+            ask()
+            caller.announce(ORDERS, again=True)
+            assert worker(lambda each: each.heartbeat("one", 60.0)) == (1, [CONTEXTS_LANE, ORDERS])
+    assert all("was deleted" in each.getMessage() for each in caplog.records)
+    assert len(caplog.records) == (0 if part == "events" else 2)
+
+
 def test_a_free_lane_is_told(
     both: tuple[Runner, CallerRegistry], redis_server: ServerAddress, prefix: str
 ) -> None:

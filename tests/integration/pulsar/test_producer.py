@@ -123,6 +123,25 @@ class TestRefused:
         assert (found.status, found.permanent) == (409, False)
         assert "'taken' is already connected" in str(found)
 
+    def test_a_topic_that_demands_a_schema(self, pulsar: PulsarAddress, endpoint: Endpoint) -> None:
+        """409 as for a name in use, and permanent: this client sends bytes without a schema."""
+        admin = pulsar.admin
+        namespace = f"public/schema-{uuid.uuid4().hex[:8]}"
+        admin.create_namespace(namespace)
+        admin.call("POST", f"namespaces/{namespace}/schemaValidationEnforced", True)
+        admin.create_topic(f"persistent://{namespace}/t")
+        avro = {"type": "record", "name": "A", "fields": [{"name": "a", "type": "int"}]}
+        schema = {"type": "AVRO", "schema": json.dumps(avro), "properties": {}}
+        admin.call("POST", f"schemas/{namespace}/t/schema", schema)
+        found = refused(endpoint, f"{namespace}/t")
+        assert (found.status, found.permanent) == (409, True)
+        assert "without a schema" in found.sentence
+
+    def test_a_url_that_is_too_long(self, endpoint: Endpoint) -> None:
+        """A retry does not make it shorter."""
+        found = refused(endpoint, "x" * 9000)
+        assert (found.status, found.permanent) == (414, True)
+
     def test_a_topic_that_was_terminated(
         self, endpoint: Endpoint, topic: str, pulsar: PulsarAddress
     ) -> None:

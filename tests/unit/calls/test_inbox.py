@@ -111,6 +111,48 @@ def test_what_nobody_waits_for_harms_nothing(line: Line, inbox: Inbox) -> None:
     assert not given_up.future.done()
 
 
+def test_unreadable_entries_are_skipped_and_logged_once(
+    line: Line, inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An empty list, bytes that are no UTF-8, no outcome, no address; the next one is heard."""
+    ticket = inbox.expect()
+    bad = (b"1[]", b'0[{"type":"receipt","context":"\xff\xfe"}]', b"", b"\xff", b"2[]")
+    for each in bad:
+        line.said.put((ticket.address, each))
+    line.said.put(("", wire(receipt("x"))))
+    line.said.put((ticket.address, wire(receipt("c"))))
+    assert ticket.future.result(5) == receipt("c")
+    assert len([each for each in caplog.records if "could not be read" in each.message]) == 1
+
+
+def test_a_look_that_fails_does_not_end_the_thread(
+    line: Line, inbox: Inbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it fails with: the thread is the only ear of its process."""
+    monkeypatch.setattr("celery_stargate.calls.inbox._PAUSE", 0.001)
+    ticket = inbox.expect()
+    for _ in range(5):
+        line.said.put(KeyError("b'to'"))
+    line.said.put((ticket.address, wire(receipt("c"))))
+    assert ticket.future.result(5) == receipt("c")
+    assert (
+        len([each for each in caplog.records if "waiting for outcomes failed" in each.message]) == 1
+    )
+
+
+def test_a_deadline_that_cannot_be_enforced_harms_no_other_waiter(line: Line, inbox: Inbox) -> None:
+    """Each waiter is judged by itself."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    broken = inbox.expect(Waiting(0.0, Patience(), fail, monotonic=lambda: 1e9))
+    ticket = inbox.expect()
+    line.said.put((ticket.address, wire(receipt("c"))))
+    assert ticket.future.result(5) == receipt("c")
+    inbox.forget(broken)
+
+
 def test_a_repeat_for_an_earlier_wait_is_not_taken_for_this_one(line: Line, inbox: Inbox) -> None:
     """Outcomes may be told twice, and a context may have a second life."""
     first = inbox.expect()

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 from celery_stargate.delivery.effects_queue import EffectsQueue
 from celery_stargate.delivery.in_flight import InFlight
+from celery_stargate.delivery.log_reader import LogReader
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.retry import Retry
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.shared import Services, Shared
 from celery_stargate.delivery.states import Event, State, lane_machine
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.leased import LaneTick, Progress
+from celery_stargate.lanes.leased import LaneTick, Progress, Unreadable
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
@@ -52,8 +53,14 @@ class FakeStore:
     def __init__(self, lane: Lane, *numbers: int) -> None:
         self.lane = lane
         self.log = [entry(number) for number in numbers]
+        #: Why messages may not be sent, by number, and which were set aside.
+        self.reasons: dict[int, str] = {}
+        self.unreadable: list[tuple[int, str]] = []
+        self.aside: list[tuple[int, str]] = []
         #: Whether each read marked what it returned, and after which number it was.
         self.reads: list[tuple[int, bool]] = []
+        #: Whether a message that is settled leaves the log, as in Redis.
+        self.forgets = False
         self.settled: list[tuple[str, int, Outcome]] = []
         self.completed: list[str] = []
         self.rows: list[tuple[str, ResultRow]] = []
@@ -72,16 +79,33 @@ class FakeStore:
     ) -> list[Entry]:
         self._raise("read")
         self.reads.append((after, mark))
-        found = [each for each in self.log if each.number > after][:count]
+        found, self.unreadable = [], []
+        for each in [each for each in self.log if each.number > after][:count]:
+            if (reason := self.reasons.get(each.number)) is None:
+                found.append(each)
+                continue
+            self.unreadable.append((each.number, reason))
+            if reason == Unreadable.NEWER:
+                break
         if gapless:
             return [each for place, each in enumerate(found, after + 1) if each.number == place]
         return found
+
+    async def set_aside(self, unreadable: Sequence[tuple[int, str]]) -> int:
+        self._raise("set_aside")
+        self.aside += unreadable
+        gone = {number for number, _ in unreadable}
+        self.log = [each for each in self.log if each.number not in gone]
+        return len(unreadable)
 
     async def settle(
         self, outcomes: Sequence[tuple[str, int, Outcome]], token: str
     ) -> tuple[list[Settled], int, bool]:
         self._raise("settle")
         self.settled += outcomes
+        if self.forgets:
+            gone = {context for context, _, _ in outcomes}
+            self.log = [each for each in self.log if each.context not in gone]
         found = [Settled(Record(context), (outcome,)) for context, _, outcome in outcomes]
         return found, self.late, self.fenced
 
@@ -162,6 +186,7 @@ class PartsRig:
         )
         self.in_flight = InFlight(Window(1000, 1 << 20))
         self.queue = EffectsQueue(self.lane, self.in_flight)
+        self.log = LogReader(self.lane)
         self.settler = Settler(self.lane, self.in_flight, self.queue)
 
     def go_to(self, *events: Event) -> State:

@@ -85,7 +85,7 @@ class FakePipeline:
     def evalsha(self, sha: str, count: int, *rest: Any) -> None:
         # Without the script Redis would answer NOSCRIPT.
         assert self._loaded
-        assert (sha, count, len(rest)) == ("the sha", 9, 9 + 3)
+        assert (sha, count, len(rest)) == ("the sha", 10, 10 + 3)
         self._lanes.append(_number(rest))
 
     async def execute(self, raise_on_error: bool) -> list[Any]:

@@ -11,13 +11,14 @@ import pytest
 
 from celery_stargate.delivery import sender as sender_module
 from celery_stargate.delivery.lease import Lease
+from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.sender import Sender
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.lanes.leased import Progress
+from celery_stargate.lanes.leased import Progress, Unreadable
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
+from celery_stargate.pulsar.link import Blame, HandshakeRefused, LinkBroken
 from celery_stargate.pulsar.sequence import DeduplicationUnavailable, SequenceMismatch
 from tests.unit.delivery.rig import PartsRig, entry, until
 from tests.unit.helpers import TOPIC
@@ -47,6 +48,8 @@ class FakeProducer:
 
     async def replies(self) -> AsyncIterator[Sequence[bytes]]:
         await self.rig.broken.wait()
+        if self.rig.breaks_when_sent:
+            await until(lambda: self.sent)
         raise self.rig.breaks
         yield ()
 
@@ -70,6 +73,8 @@ class Rig(PartsRig):
         self.not_deduplicated: list[Exception] = []
         self.breaks: Exception = LinkBroken("cut")
         self.broken, self.sent = asyncio.Event(), asyncio.Event()
+        #: Whether each connection lasts until something was sent.
+        self.breaks_when_sent = False
         self.made: list[FakeProducer] = []
         self.checked = 0
         self.generations: list[str] = []
@@ -151,6 +156,42 @@ def test_no_connection_now(error: Exception, waits: list[float]) -> None:
         assert len(waits) == 3
         assert rig.store.settled == []
         assert all("close" in producer.ended for producer in rig.made)
+
+    run(main)
+
+
+def test_a_newer_record_is_left_to_a_newer_worker(waits: list[float]) -> None:
+    """The owner ends, a lease later at the earliest: deadlines had their time."""
+
+    async def main() -> None:
+        rig = Rig(1, 2)
+        rig.store.reasons = {1: Unreadable.NEWER}
+        with pytest.raises(NewerRecord, match="message 1 was recorded by a newer version"):
+            await rig.sender.run()
+        assert waits == [rig.lane.shared.settings.lease]
+        assert rig.made == []
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("blame", "connections"), [(Blame.FRAME_TOO_LARGE, 1), (Blame.UNCLEAR, 5)], ids=str
+)
+def test_a_message_that_breaks_each_connection(
+    waits: list[float], blame: Blame, connections: int
+) -> None:
+    """It gets its failure, and the lane goes on."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        rig.store.forgets = True
+        rig.breaks, rig.breaks_when_sent = LinkBroken("it broke", blame), True
+        rig.broken.set()
+        await send_until(rig, lambda: rig.store.settled)
+        ((context, _, outcome),) = rig.store.settled
+        assert context == "c1"
+        assert isinstance(outcome, Failure)
+        assert len(rig.made) == connections
 
     run(main)
 

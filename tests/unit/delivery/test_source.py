@@ -8,6 +8,7 @@ from typing import Any
 
 from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.states import Event, State
+from celery_stargate.lanes.leased import Unreadable
 from celery_stargate.model.outcome import Failure
 from tests.unit.delivery.rig import PartsRig, entry, settled, until
 
@@ -18,7 +19,9 @@ class Rig(PartsRig):
     def __init__(self, *numbers: int, sent: int = 0, first: int = 1, **options: Any) -> None:
         super().__init__(*numbers, **options)
         self.go_to(Event.FOUND, Event.OPENED)
-        self.source = LaneSource(self.lane, self.settler, self.queue, self.progress(sent), first)
+        self.source = LaneSource(
+            self.lane, self.settler, self.queue, self.log, self.progress(sent), first
+        )
 
     async def next(self, count: int = 100) -> list[int]:
         """Return the numbers of the next messages."""
@@ -87,6 +90,19 @@ def test_a_gap_is_nothing_without_numbers() -> None:
 
     async def main() -> None:
         assert await Rig(1, 2, 4).next() == [1, 2, 4]
+
+    run(main)
+
+
+def test_a_newer_record_ends_the_session() -> None:
+    """When what is before it was given; nothing behind it is."""
+
+    async def main() -> None:
+        rig = Rig(1, 2, 3)
+        rig.store.reasons = {2: Unreadable.NEWER}
+        assert await rig.next() == [1]
+        assert await rig.next() == []
+        assert rig.go_to(Event.SESSION_OVER) is State.IDLE
 
     run(main)
 

@@ -8,11 +8,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import ResponseError
 
 from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
-from celery_stargate.lanes.registry import RegistryKeys
+from celery_stargate.lanes.leased import LeasedLane
+from celery_stargate.lanes.registry import Registry, RegistryKeys
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.link import LinkBroken
@@ -212,6 +215,7 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
 
 _PARTS = (
     *("log", "contexts", "deadlines", "outcomes", "due", "lease", "meta", "tombstones"),
+    "quarantine",
     "answers:t",
 )
 
@@ -262,6 +266,108 @@ def test_a_lane_whose_owner_failed_is_taken_again(
     rig.until(lambda: len(began) == 2)
     assert began[1] - began[0] >= 1.0
     assert "broken on purpose" in caplog.text
+
+
+def test_a_lane_that_cannot_be_taken_is_set_aside(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a growing time, logged once; the others are owned, and it is when it can be."""
+    tries: list[float] = []
+    ill = [True]
+    acquire = LeasedLane.acquire
+
+    async def refuse(store: LeasedLane) -> bool:
+        if store.lane == LANES[0] and ill[0]:
+            tries.append(rig.loop.now)
+            raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return await acquire(store)
+
+    monkeypatch.setattr(LeasedLane, "acquire", refuse)
+    rig.announce(*LANES)
+    rig.supervisor("one")
+    with caplog.at_level("ERROR", logger.name):
+        rig.until(lambda: len(rig.owned("one")) == 5, within=1.0)
+        rig.pass_time(600.0)
+    assert len([each for each in caplog.records if "sets it aside" in each.message]) < 6
+    assert 5 < len(tries) < 20
+    assert tries[-1] - tries[-2] >= 60.0
+    ill[0] = False
+    rig.until(lambda: LANES[0] in rig.owned("one"), within=130.0)
+
+
+def test_a_list_of_lanes_that_is_lost(rig: Rig) -> None:
+    """The owners register their lanes again, and keep them."""
+    rig.announce(*LANES)
+    rig.supervisor("one")
+    rig.until(lambda: len(rig.owned("one")) == 6)
+    listed = rig.world.redis.model.sorted_set(rig.registry.key("lanes"))
+    listed.clear()
+    rig.until(lambda: len(listed) == 5, within=2.0)
+    meta = [rig.world.redis.model.hash(lane.key("p", "meta")) for lane in LANES]
+    assert [each[b"fencing_token"] for each in meta] == [b"1"] * len(LANES)
+    assert len(rig.owned("one")) == 6
+
+
+def test_a_registry_that_cannot_be_read_takes_no_lane_away(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owners go on, and it is tried again."""
+    rig.announce(*LANES)
+    rig.supervisor("one")
+    rig.until(lambda: len(rig.owned("one")) == 6)
+    heartbeat = Registry.heartbeat
+
+    async def refuse(*_: object) -> Any:
+        raise ResponseError("ERR whatever it is")
+
+    monkeypatch.setattr(Registry, "heartbeat", refuse)
+    with caplog.at_level("ERROR", logger.name):
+        rig.pass_time(30.0)
+    assert len(rig.owned("one")) == 6
+    assert caplog.text.count("whatever it is") == 1
+    monkeypatch.setattr(Registry, "heartbeat", heartbeat)
+    other = Lane(TOPIC, 77)
+    rig.announce(other)
+    rig.until(lambda: rig.lease(other) == "one", within=5.0)
+
+
+def test_a_watcher_that_ended_is_started_again(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it no lane would hear of its messages."""
+    began: list[float] = []
+
+    async def end(watcher: Watcher) -> None:
+        began.append(rig.loop.now)
+        if len(began) < 3:
+            raise MemoryError
+        await rig.loop.create_future()
+
+    monkeypatch.setattr(Watcher, "run", end)
+    rig.supervisor("one")
+    rig.until(lambda: len(began) == 3)
+    assert rig.owned("one") == {CONTEXTS_LANE}
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        *(b'{"compression_type": "\xff\xfe"}', b'{"lanes": 1e400}', b'{"lanes": NaN}', b"[1]"),
+        *(b'{"encryption_keys": [[1]]}', b"[" * 100_000, b'{"topic": {"a": []}}', b"null", b""),
+    ],
+    ids=lambda left: repr(left[:20]),
+)
+def test_options_that_hold_anything(rig: Rig, left: bytes) -> None:
+    """This worker's settings are used, and the lane goes on."""
+    lane = LANES[0]
+    rig.world.redis.model.hset(lane.key("p", "meta"), "options", cast("Any", left))
+    keys = [lane.key("p", part) for part in _PARTS]
+    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "{}"]
+    rig.world.redis.model.script("put", keys, message)
+    rig.announce(lane)
+    rig.supervisor("one")
+    rig.until(lambda: bool(rig.made["one"]))
+    assert rig.made["one"][0].max_in_flight == 1000
 
 
 def test_a_forked_child_closes_the_sockets(rig: Rig) -> None:

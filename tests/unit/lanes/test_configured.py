@@ -298,7 +298,17 @@ def test_whether_results_are_stored_beside_the_lanes(backend: str, url: str, sam
     assert Connections(url).same_as(found) is same
 
 
-def test_a_target_shows_no_secret() -> None:
-    """Not even in a traceback's locals."""
-    target = find_target(app(), "redis://:hunter2@h", {})
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://:hunter2@h", "redis://h:6379/0"),
+        ("rediss://u:hunter2@h:1/2", "rediss://h:1/2"),
+        ("unix://:hunter2@/run/r.sock?db=3", "unix:///run/r.sock?db=3"),
+        ("sentinel://:hunter2@a:1/4;sentinel://b:2", "sentinel://a:1,b:2/4?master_name=m"),
+    ],
+)
+def test_a_target_shows_no_secret(url: str, address: str) -> None:
+    """Neither in a traceback's locals nor in a report."""
+    target = find_target(app(), url, {"master_name": "m"})
     assert "hunter2" not in repr(target)
+    assert target.address == address

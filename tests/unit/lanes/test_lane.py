@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_stargate.lanes.lane import CONTEXTS, Lane, lane_for
-from celery_stargate.lanes.registry import RegistryKeys, parse_lanes
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.model.topic import Topic
 
 TOPIC = Topic.parse("orders")
@@ -54,30 +54,6 @@ def test_what_is_no_name(name: str) -> None:
     """Is a `ValueError`: each lane has one name."""
     with pytest.raises(ValueError, match="is not the name of a lane|^topic "):
         Lane.parse(name)
-
-
-def test_names_in_redis_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
-    """Are logged and left alone; the others count."""
-    assert parse_lanes([b"contexts#0", b"\xff#0", b"nobody", b"contexts#1"]) == [
-        Lane(CONTEXTS, 0),
-        Lane(CONTEXTS, 1),
-    ]
-    assert len(caplog.records) == 2
-    assert all("left alone" in each.getMessage() for each in caplog.records)
-
-
-def test_names_that_were_read_before(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Are not read again; what cannot be read is logged each time."""
-    names = [f"{TOPIC}#{index}".encode() for index in range(5)]
-    before = parse_lanes(names)
-    monkeypatch.setattr(Topic, "parse", None)
-    assert parse_lanes(names) == before
-    monkeypatch.undo()
-    for count in (1, 2):
-        assert parse_lanes([b"contexts#x"]) == []
-        assert len(caplog.records) == count
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_each_begins_with_words(path: Path) -> None:
 def test_the_keys_are_those_of_the_common_part() -> None:
     """In the same order, with the caller's answers last."""
     common = (FOLDER / "common.lua").read_text("utf-8")
-    documented = re.findall(r"^--\s+(\d)\s+(\w+)\s", common, re.MULTILINE)
+    documented = re.findall(r"^--\s+(\d+)\s+(\w+)\s", common, re.MULTILINE)
     assert documented == [
         (str(number), part) for number, part in enumerate([*LANE_PARTS, "answers"], start=1)
     ]

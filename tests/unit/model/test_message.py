@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import inspect
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from kombu.utils import json
 
 from celery_stargate import InvalidMessage, Message
 from celery_stargate.model.frame import encode_frame
-from celery_stargate.model.message import check_messages
+from celery_stargate.model.message import check_messages, refuse_ambiguous, to_json_form
 
 #: Text that UTF-8 carries.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -191,33 +193,44 @@ BAD_MESSAGES: list[tuple[object, str]] = [
     ((None, "p"), "key must be text, not NoneType"),
     ((b"k", "p"), "key must be text, not bytes"),
     (("k", None), "payload must be text or bytes, not NoneType"),
-    (("k", {"a": 1}), "payload must be text or bytes, not dict; encode it first"),
-    ({}, "the mapping has no payload"),
+    (("k", {"a": 1}), "payload must be text or bytes, not dict; for JSON use Message.json(…)"),
+    ({}, "the mapping has no payload; a message is {'payload': text or bytes} or {'json': …}"),
+    ({}, "also for an empty JSON object: {'json': {}}"),
     ({"payload": None}, "the mapping has no payload"),
+    ({"key": "k"}, "the mapping has no payload; a message is {'payload': text or bytes} or"),
+    ({"payload": "p", "json": 5}, "payload and json are both given; give one"),
+    ({"json": object()}, "json cannot be encoded: TypeError: Encoding objects of type object is"),
+    ({"json": "\ud800"}, "json cannot be encoded: UnicodeEncodeError"),
+    ({"json": {(1, 2): 3}}, "json cannot be encoded: TypeError: Only dicts with str-like"),
+    ({"json": 10**5000}, "json cannot be encoded: ValueError"),
+    ({"jsn": 5}, "unknown field 'jsn'; did you mean 'json'?"),
     ({"payload": 5}, "payload must be text or bytes, not int"),
     ({"payload": Decimal(1)}, "payload must be text or bytes, not Decimal"),
-    ({"payload": "\ud800"}, "payload holds a lone surrogate"),
+    ({"payload": "\ud800"}, "payload contains a lone surrogate"),
     ({"payload": "p", "key": 5}, "key must be text, not int"),
-    ({"payload": "p", "key": "\udfff"}, "key holds a lone surrogate"),
+    ({"payload": "p", "key": "\udfff"}, "key contains a lone surrogate"),
     ({"payload": "p", "paylod": "x"}, "unknown field 'paylod'; did you mean 'payload'?"),
     ({"payload": "p", "deliverAfter": 5}, "'deliverAfter'; did you mean 'deliver_after'?"),
     ({"payload": "p", "eventTime": 5}, "'eventTime'; did you mean 'event_time'?"),
-    ({"payload": "p", "zzz": 5}, "unknown field 'zzz'. The fields are payload, key, properties"),
+    (
+        {"payload": "p", "zzz": 5},
+        "unknown field 'zzz'. The fields are payload, json, key",
+    ),
     ({"payload": "p", 5: 5}, "the name of a field must be text, not int"),
     ({"payload": "p", "properties": ["a"]}, "properties must map text to text, not be list"),
     ({"payload": "p", "properties": {"a": 1}}, "property 'a' must be text, not int"),
     ({"payload": "p", "properties": {"a": None}}, "property 'a' must be text, not NoneType"),
     ({"payload": "p", "properties": {1: "a"}}, "the name of a property must be text, not int"),
-    ({"payload": "p", "properties": {"a": "\ud800"}}, "property 'a' holds a lone surrogate"),
+    ({"payload": "p", "properties": {"a": "\ud800"}}, "property 'a' contains a lone surrogate"),
     ({"payload": "p", "event_time": datetime(2030, 1, 1)}, "2030-01-01 00:00:00 is naive"),  # noqa: DTZ001
     ({"payload": "p", "event_time": "2030-01-01T00:00:00"}, "is naive; give it a time zone"),
     ({"payload": "p", "event_time": "soon"}, "event_time 'soon' is not an ISO 8601 time"),
     ({"payload": "p", "event_time": True}, "event_time must be a datetime, an ISO 8601 text"),
     ({"payload": "p", "event_time": Decimal(5)}, "not Decimal"),
     ({"payload": "p", "event_time": 0}, "event_time 0 is not after 1970"),
-    ({"payload": "p", "event_time": float("nan")}, "event_time nan is no epoch time"),
-    ({"payload": "p", "event_time": float("inf")}, "event_time inf is no epoch time"),
-    ({"payload": "p", "event_time": 10**5000}, "is no epoch time in seconds"),
+    ({"payload": "p", "event_time": float("nan")}, "event_time nan is not an epoch time"),
+    ({"payload": "p", "event_time": float("inf")}, "event_time inf is not an epoch time"),
+    ({"payload": "p", "event_time": 10**5000}, "is not an epoch time in seconds"),
     ({"payload": "p", "event_time": "9" * 10**6}, "is not an ISO 8601 time"),
     ({"payload": "p", "deliver_at": "2030-01-01"}, "deliver_at 2030-01-01 is naive"),
     ({"payload": "p", "deliver_at": -5}, "deliver_at -5 is not after 1970"),
@@ -264,8 +277,130 @@ def test_bad_input_in_a_list(given: object, words: str) -> None:
 
 def test_a_list_in_a_list() -> None:
     """Is no message."""
-    with pytest.raises(InvalidMessage, match=r"^message 0 of the list: .* not list$"):
+    with pytest.raises(InvalidMessage, match=r"^message 0 of the list: .* not list; JSON turns"):
         check_messages([["a"]])
+
+
+#: What msgspec encodes and `json.dumps` does not.
+ORDER = {
+    "id": UUID(int=5),
+    "at": NOON,
+    "total": Decimal("1.10"),
+    "tags": ("a", "b"),
+    "raw": b"x",
+}
+ORDER_JSON = (
+    b'{"id":"00000000-0000-0000-0000-000000000005","at":"2030-05-01T12:00:00Z",'
+    b'"total":"1.10","tags":["a","b"],"raw":"eA=="}'
+)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Message.json(ORDER, key="k"),
+        {"json": ORDER, "key": "k"},
+        {"json": ORDER, "payload": None, "key": "k"},
+    ],
+)
+def test_json_payloads(given: object) -> None:
+    """Values as msgspec encodes them; between tasks they are text already."""
+    for form in (given, json.loads(json.dumps(to_json_form(given)))):
+        [message], _ = check_messages(form)
+        assert message.to_frame_fields() == {"payload": ORDER_JSON, "key": "k"}
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "null"), ({}, "{}"), ([], "[]"), (0, "0")])
+def test_empty_json_payloads(value: object, text: str) -> None:
+    """Are values as any."""
+    assert Message.json(value).payload == text
+    assert check_messages({"json": value})[0][0].payload == text
+
+
+def test_a_value_that_contains_itself() -> None:
+    """Is told, as any that cannot be encoded."""
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(InvalidMessage, match="^json cannot be encoded: RecursionError"):
+        Message.json(value)
+
+
+def test_json_takes_every_field_of_a_message() -> None:
+    """So no message has to be written in another form for one field."""
+    taken = inspect.signature(Message.json).parameters.keys() - {"value"}
+    assert taken == set(Message.__struct_fields__) - {"payload"}
+    message = Message.json(5, properties={"a": "b"}, deliver_after=3, replication_clusters=["c"])
+    assert message.to_dict() == {
+        "payload": "5",
+        "properties": {"a": "b"},
+        "deliver_after": 3,
+        "replication_clusters": ("c",),
+    }
+
+
+def test_the_payload_may_stand_first() -> None:
+    """The others have names."""
+    assert Message("x", key="k") == Message(payload="x", key="k")
+    assert repr(Message("x")) == "<Message of 1 characters>"
+    with pytest.raises(TypeError):
+        Message("x", "k")  # type: ignore[call-arg]
+
+
+# Between tasks.
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("k", "p"), {"key": "k", "payload": "p"}),
+        (["a", "b"], [{"payload": "a"}, {"payload": "b"}]),
+        (["a", b"b"], [{"payload": "a"}, {"payload": b"b"}]),
+        ([b"a", "b"], [b"a", "b"]),
+        (["a"], ["a"]),
+        (["a", "b", "c"], ["a", "b", "c"]),
+        ([("k", "p"), Message("x")], [{"key": "k", "payload": "p"}, {"payload": "x"}]),
+        (bytearray(b"a"), b"a"),
+        (MappingProxyType({"json": 1}), {"payload": "1"}),
+        (
+            {"payload": "p", "deliver_after": timedelta(seconds=5)},
+            {"payload": "p", "deliver_after": 5},
+        ),
+        (("k", "p", "x"), ("k", "p", "x")),
+        (5, 5),
+    ],
+)
+def test_the_form_between_tasks(given: object, expected: object) -> None:
+    """JSON does not change it, so the next task gets the same messages."""
+    form = to_json_form(given)
+    assert form == expected
+    assert to_json_form(form) == form
+    try:
+        messages, is_list = check_messages(given)
+    except InvalidMessage:
+        return
+    received = json.loads(json.dumps(form))
+    refuse_ambiguous(received)
+    again, is_list_again = check_messages(received)
+    assert [each.to_frame_fields() for each in again] == [
+        each.to_frame_fields() for each in messages
+    ]
+    assert is_list_again == is_list
+
+
+@pytest.mark.parametrize("given", [("k", "p"), ("k", b"p"), ["a", "b"]])
+def test_what_may_have_been_a_tuple_is_refused(given: object) -> None:
+    """Where another sender encoded it: the words say what to send."""
+    with pytest.raises(InvalidMessage) as caught:
+        refuse_ambiguous(json.loads(json.dumps(given)))
+    assert "send {'key': …, 'payload': …}, or for two messages [{'payload': …}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given", ["a", ["a"], ["a", "b", "c"], [b"a", "b"], [{"payload": "a"}, "b"], {"payload": "a"}]
+)
+def test_what_cannot_have_been_a_tuple_passes(given: object) -> None:
+    """A key is text, and a tuple has two parts."""
+    refuse_ambiguous(given)
 
 
 @given(
@@ -310,6 +445,10 @@ def test_no_secret_is_shown(payload: str | bytes) -> None:
         ("s3cr3t\ud800", "s3cr3t"),
         {"payload": "s3cr3t\ud800"},
         {"payload": ["s3cr3t"]},
+        {"json": {"s3cr3t": "s3cr3t\ud800"}},
+        {"json": {("s3cr3t",): 5}},
+        {"json": ["s3cr3t", object()]},
+        {"json": "s3cr3t", "payload": "s3cr3t"},
         {"payload": "s3cr3t", "key": ["s3cr3t"]},
         {"payload": "s3cr3t", "properties": {"a": ["s3cr3t"]}},
         {"payload": "s3cr3t", "properties": "s3cr3t"},

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
+from kombu.utils import json as kombu_json
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from celery_stargate import Failure, Receipt
 from celery_stargate.model.outcome import failure_status
@@ -62,6 +65,68 @@ def test_a_bare_failure_says_so() -> None:
 def test_outcomes_are_told_apart_in_json(outcome: Receipt | Failure) -> None:
     """They stand beside one another in a list's outcomes."""
     assert msgspec.json.decode(msgspec.json.encode(outcome), type=Receipt | Failure) == outcome
+
+
+def test_str_is_a_line_for_people() -> None:
+    """With the place as ledger:entry, where there is one."""
+    assert str(receipt()) == f"stored in {TOPIC} at 12:0 (context c)"
+    deduplicated = Receipt(context="c", topic=TOPIC, status="deduplicated")
+    assert str(deduplicated) == f"deduplicated in {TOPIC} (context c)"
+    assert str(Receipt(context="c")) == "stored (context c)"
+    assert str(failure()) == f"refused: no (context c, {TOPIC})"
+
+
+OUTCOMES = [receipt(), receipt(value={"a": 1}), Receipt(context="c"), failure(outcomes=[{}])]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_outcomes_are_like_mappings(outcome: Receipt | Failure) -> None:
+    """So they can be returned where dicts can."""
+    assert dict(outcome) == {**outcome} == outcome.to_dict()
+    assert list(outcome) == list(outcome.to_dict())
+    assert outcome["context"] == "c"
+    assert "context" in outcome
+    with pytest.raises(KeyError):
+        outcome["nothing"]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_task_may_return_an_outcome(outcome: Receipt | Failure) -> None:
+    """Celery's JSON carries it as its dict."""
+    assert kombu_json.loads(kombu_json.dumps([outcome])) == [outcome.to_dict()]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_pydantic_encodes_and_reads_outcomes(outcome: Receipt | Failure) -> None:
+    """In a field of a model and by themselves, as FastAPI's return types are."""
+    adapter = TypeAdapter(type(outcome))
+    assert adapter.dump_python(outcome) == outcome.to_dict()
+    assert json.loads(adapter.dump_json(outcome)) == outcome.to_dict()
+    assert adapter.validate_python(outcome) is outcome
+    assert adapter.validate_python(outcome.to_dict()) == outcome
+    assert adapter.validate_json(adapter.dump_json(outcome)) == outcome
+
+
+@pytest.mark.parametrize("mode", ["validation", "serialization"])
+def test_the_schema_of_a_receipt(mode: Any) -> None:
+    """Names its fields in an API's description."""
+    schema = TypeAdapter(Receipt).json_schema(mode=mode)
+    assert schema["properties"].keys() == {*Receipt.__struct_fields__}
+    assert schema["properties"]["status"]["enum"] == ["stored", "deduplicated", "transient"]
+    assert schema["required"] == ["context"]
+
+
+def test_a_receipt_in_a_model() -> None:
+    """A wrong field is told as pydantic tells it."""
+
+    class Order(BaseModel):
+        receipts: list[Receipt]
+
+    order = Order(receipts=[receipt()])
+    assert order.model_dump() == {"receipts": [receipt().to_dict()]}
+    assert Order.model_validate_json(order.model_dump_json()) == order
+    with pytest.raises(ValidationError):
+        Order.model_validate({"receipts": [{"context": 5}]})
 
 
 def test_outcomes_do_not_change() -> None:

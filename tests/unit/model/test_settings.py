@@ -29,11 +29,12 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "open_timeout": (10, 10.0),
     "ping_interval": (10, 10.0),
     "ping_timeout": (10.5, 10.5),
-    "token": ("t", "t"),
+    "token": ("Bearer a.b-c_d=", "a.b-c_d="),
     "tls_server_name": ("host", "host"),
     "via": ("broker", "broker"),
     "worker": (False, False),
     "prefix": ("mine", "mine"),
+    "allow_unlisted_topics": (True, True),
 }
 GOOD_OPTIONS: dict[str, tuple[Any, Any]] = {
     "delivery_timeout": (timedelta(hours=1), 3600.0),
@@ -82,7 +83,7 @@ def test_each_producer_option(name: str) -> None:
     assert getattr(everywhere.options, name) == kept
     for_one = read(**extra, topics={"o": {"topic": "a", name: given}})
     assert getattr(for_one.resolve("o")[1], name) == kept
-    assert getattr(for_one.resolve("b")[1], name) == getattr(ProducerOptions(**extra), name)
+    assert getattr(for_one.resolve("a/b/c")[1], name) == getattr(ProducerOptions(**extra), name)
     assert getattr(ProducerOptions(**extra).changed({name: given}, "here"), name) == kept
 
 
@@ -94,7 +95,7 @@ def test_files(name: str, tmp_path: Path) -> None:
     names = {name} | ({"tls_certificate", "tls_key"} if name != "tls_ca" else set())
     assert getattr(read(**dict.fromkeys(names, path)), name) == str(path)
     with pytest.raises(
-        ConfigurationError, match=rf"^stargate_{name} names no file: 'nowhere.pem'$"
+        ConfigurationError, match=rf"^stargate_{name}: there is no file 'nowhere.pem'$"
     ):
         read(**{**dict.fromkeys(names, path), name: "nowhere.pem"})
 
@@ -124,6 +125,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("url", "ws://h:port", "its host or port cannot be read"),
     ("url", "ws://h:99999", "its host or port cannot be read"),
     ("url", "ws://[h", "its host or port cannot be read"),
+    ("url", "http://h", "and its scheme is 'http'; use ws:// with the same host and port"),
+    ("url", "https://h", "and its scheme is 'https'; use wss:// with the same host and port"),
+    ("url", "pulsar://h:6650", "and its scheme is 'pulsar'; that is the binary protocol"),
+    ("url", "ws://h/ws/v2/producer/persistent/a/b/c", "has the path of a producer or consumer"),
+    ("url", "ws://h/pulsar/ws/v2/", "has the path of a producer or consumer; give the service's"),
+    ("url", "ws://h/ws", "has the path of a producer or consumer"),
     ("url", "ws://h\r\nX: y", "white space or an unprintable character"),
     ("url", "ws://h h", "white space or an unprintable character"),
     ("url", "ws://h?", "a user, a query or a fragment; use stargate_token"),
@@ -177,22 +184,29 @@ BAD: list[tuple[str, Any, str]] = [
     ("worker", "yes", "stargate_worker must be True or False, not str"),
     ("worker", 1, "stargate_worker must be True or False, not int"),
     ("token", 5, "stargate_token must be text, or a callable that returns text, not int"),
+    ("token", "a.b.c\n", "begins or ends with white space, as the text of a file often does; use "),
+    ("token", " a.b.c", "stargate_token begins or ends with white space"),
+    ("token", "a.b c", "stargate_token is not a token: it contains white space"),
+    ("token", "a.b\x00c", "stargate_token is not a token"),
+    ("token", "a.b.ć", "a character that is not printable ASCII"),
+    ("token", "Bearer ", "stargate_token is not a token"),
+    ("token", "Bearer  a", "begins or ends with white space"),
     ("token", "", "stargate_token must be text, or a callable"),
     ("token", b"t", "not bytes"),
     ("tls_ca", 5, "stargate_tls_ca must be a file's path, not int"),
-    ("tls_ca", "", "stargate_tls_ca names no file"),
-    ("tls_ca", "\x00", "stargate_tls_ca names no file"),
-    ("prefix", "a{b", "stargate_prefix must hold no brace"),
-    ("prefix", "a}b", "stargate_prefix must hold no brace"),
+    ("tls_ca", "", "stargate_tls_ca: there is no file"),
+    ("tls_ca", "\x00", "stargate_tls_ca: there is no file"),
+    ("prefix", "a{b", "stargate_prefix must not contain a brace"),
+    ("prefix", "a}b", "stargate_prefix must not contain a brace"),
     ("encryption_keys", "key", "stargate_encryption_keys must be a list of names, not str"),
     ("encryption_keys", 5, "must be a list of names, not int"),
     ("encryption_keys", [], "must be a list of names"),
     ("encryption_keys", ["a", 5], "must be a list of names"),
     ("encryption_keys", ["a,b"], "must be a list of names"),
     ("initial_sequence_id", -2, "must be from -1"),
-    ("batching_max_messages", 5, "counts only with stargate_batching_enabled=True"),
-    ("batching_max_publish_delay", 5, "counts only with stargate_batching_enabled=True"),
-    ("max_pending_messages", 5, "counts only with stargate_batching_enabled=True"),
+    ("batching_max_messages", 5, "needs stargate_batching_enabled=True"),
+    ("batching_max_publish_delay", 5, "needs stargate_batching_enabled=True"),
+    ("max_pending_messages", 5, "needs stargate_batching_enabled=True"),
 ]
 
 
@@ -229,11 +243,11 @@ def test_unknown_settings(name: str, words: str) -> None:
 
 def test_what_cannot_go_together() -> None:
     """Both are named."""
-    with pytest.raises(ConfigurationError, match="effectively_once' cannot go with .*batching"):
+    with pytest.raises(ConfigurationError, match="effectively_once' does not work with .*batching"):
         read(delivery="effectively_once", batching_enabled=True)
     with pytest.raises(ConfigurationError, match=r"producer_name is one name, .*lanes=2"):
         read(producer_name="p", lanes=2)
-    with pytest.raises(ConfigurationError, match="counts only with"):
+    with pytest.raises(ConfigurationError, match="needs stargate_batching_enabled"):
         read(batching_enabled=False, batching_max_messages=5)
 
 
@@ -282,8 +296,45 @@ def test_an_app_with_a_namespace() -> None:
     assert (settings.url, settings.options.max_in_flight) == ("ws://h:1", 7)
     found["CELERY_STARGATE_URLL"] = "x"
     app.config_from_object(_Module(found), namespace="CELERY")
-    with pytest.raises(ConfigurationError, match="did you mean 'stargate_url'"):
+    with pytest.raises(ConfigurationError) as caught:
         Settings.read(app.conf, app.namespace)  # type: ignore[attr-defined]
+
+    assert str(caught.value) == (
+        "there is no setting CELERY_STARGATE_URLL; did you mean 'CELERY_STARGATE_URL'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LANES", "4", "CELERY_STARGATE_LANES must be a whole number, not str"),
+        ("TOPIC", "a/b", "CELERY_STARGATE_TOPIC: topic 'a/b' is not of the form"),
+        ("TOPICS", {"o": {}}, "CELERY_STARGATE_TOPICS['o'] must be"),
+        (
+            "BATCHING_MAX_MESSAGES",
+            5,
+            "CELERY_STARGATE_BATCHING_MAX_MESSAGES needs CELERY_STARGATE_",
+        ),
+        ("URL", "ws://h?token=a", "use CELERY_STARGATE_TOKEN for a token"),
+    ],
+)
+def test_errors_name_settings_as_a_namespace_does(name: str, value: Any, words: str) -> None:
+    """So that they are found in Django's settings."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.read({f"CELERY_STARGATE_{name}": value}, "CELERY")
+    assert words in str(caught.value)
+    assert "stargate_" not in str(caught.value)
+
+
+def test_later_errors_name_settings_as_a_namespace_does() -> None:
+    """What is missing is told when it is needed."""
+    settings = Settings.read({"CELERY_STARGATE_TOPICS": {"o": "a/b/c"}}, "CELERY")
+    with pytest.raises(ConfigurationError, match="^CELERY_STARGATE_URL is not set"):
+        settings.require_url()
+    with pytest.raises(ConfigurationError, match="set CELERY_STARGATE_TOPIC to the default one"):
+        settings.resolve(None)
+    with pytest.raises(InvalidMessage, match="'p' is not in CELERY_STARGATE_TOPICS; .* or set CEL"):
+        settings.resolve("p")
 
 
 class _Module:
@@ -316,8 +367,29 @@ def test_topics_by_name_and_by_full_name() -> None:
         topic, options = settings.resolve(name)
         assert str(topic) == ORDERS
         assert (options.lanes, options.max_in_flight) == (4, 7)
-    for name in ("plain", "a/b/c", "other"):
+    for name in ("plain", "a/b/c", "d/e/f"):
         assert settings.resolve(name)[1] == settings.options
+
+
+def test_a_short_name_that_is_not_listed() -> None:
+    """Is taken for a misspelled one; the error names the nearest, and what to do."""
+    settings = read(topics={"orders": ORDERS, "invoices": "a/b/c"})
+    with pytest.raises(InvalidMessage) as caught:
+        settings.resolve("ordrs")
+    assert str(caught.value) == (
+        "topic 'ordrs' is not in stargate_topics; use a name from there or a full name, or set "
+        "stargate_allow_unlisted_topics=True; did you mean 'orders'?"
+    )
+    with pytest.raises(ConfigurationError, match="^stargate_topic: topic 'ordrs' is not in .*"):
+        read(topics={"orders": ORDERS}, topic="ordrs")
+    allowed = read(topics={"orders": ORDERS}, topic="ordrs", allow_unlisted_topics=True)
+    for name in (None, "ordrs"):
+        assert str(allowed.resolve(name)[0]) == "persistent://public/default/ordrs"
+
+
+def test_without_a_list_every_short_name_is_a_topic() -> None:
+    """In `public/default`, as in Pulsar."""
+    assert str(read().resolve("ordrs")[0]) == "persistent://public/default/ordrs"
 
 
 def test_two_names_for_one_topic() -> None:
@@ -440,12 +512,12 @@ class TestEffectivelyOnce:
     )
     def test_what_it_sets_by_itself(self, name: str, value: Any) -> None:
         """The lane's name and numbers are its own."""
-        with pytest.raises(ConfigurationError, match=f"stargate_{name} cannot go with .*_once"):
+        with pytest.raises(ConfigurationError, match=f"stargate_{name} does not work with .*_once"):
             read(delivery="effectively_once", **{name: value})
 
     def test_partitions_without_it(self) -> None:
         """Pulsar chooses them itself."""
-        with pytest.raises(ConfigurationError, match="partitions counts only with"):
+        with pytest.raises(ConfigurationError, match="partitions needs stargate_delivery"):
             read(partitions=4)
 
     def test_lanes_that_are_not_its_partitions(self) -> None:

@@ -341,6 +341,38 @@ def test_a_terminated_topic_is_a_503() -> None:
     assert classify_handshake(503, "HTTP 503: Too busy") is Verdict.TRANSIENT
 
 
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (500, "java.lang.IllegalArgumentException: Invalid named entity: pub%2Blic"),
+        (500, "Can't add encryption key without configuring cryptoKeyReaderFactoryClassName"),
+        (409, "org.apache.pulsar.broker.service.schema.exceptions.IncompatibleSchemaException: no"),
+        (414, "Bad Message 414 reason: URI Too Long"),
+        (431, "Request Header Fields Too Large"),
+    ],
+)
+def test_permanent_handshakes_with_other_statuses(status: int, sentence: str) -> None:
+    """A retry until the deadline of a day would not help."""
+    assert classify_handshake(status, f"HTTP {status}: {sentence}") is Verdict.PERMANENT
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (500, "java.lang.NullPointerException"),
+        (500, "Failed to create producer/consumer: Connection already closed"),
+        (
+            409,
+            "NamingException: Producer with name 'p' is already connected",
+        ),
+        (503, "ServiceUnitNotReadyException: Namespace bundle is being unloaded"),
+    ],
+)
+def test_transient_handshakes(status: int, sentence: str) -> None:
+    """The broker's words may change with time."""
+    assert classify_handshake(status, f"HTTP {status}: {sentence}") is Verdict.TRANSIENT
+
+
 # Texts.
 
 PAGE = """<html><head><meta http-equiv="Content-Type" content="text/html;charset=ISO-8859-1"/>

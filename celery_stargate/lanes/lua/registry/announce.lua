@@ -3,5 +3,6 @@
 -- KEYS: lanes (sorted set: lane -> when it was last announced, epoch s), events (stream)
 -- ARGV: lane. Returns 1 if it was not known, else 0.
 local added = redis.call('ZADD', KEYS[1], redis.call('TIME')[1], ARGV[1])
-if added == 1 then redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'lane', ARGV[1]) end
+-- An event only saves time: without it workers find the lane at their next heartbeat.
+if added == 1 then redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'lane', ARGV[1]) end
 return added

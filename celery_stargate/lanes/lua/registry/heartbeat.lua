@@ -4,17 +4,21 @@
 --       announce)
 -- ARGV: worker ("" to look only), time to live ms (0: leave)
 -- Returns {count of living workers, lane, ...}.
+-- A time too far ahead is no worker's: it would count for ever, and keep a share of the lanes from
+-- the others. Workers remove it.
 local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now, ttl = t[1] * 1000 + math.floor(t[2] / 1000), tonumber(ARGV[2])
+local bound = now + (ttl > 0 and math.max(4 * ttl, 300000) or 86400000)
 if ARGV[1] ~= '' then
   -- The first write needs no memory, so a full Redis accepts the others, and lanes can be drained.
   redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-  if tonumber(ARGV[2]) > 0 then
-    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', bound), '+inf')
+  if ttl > 0 then
+    redis.call('ZADD', KEYS[1], now + ttl, ARGV[1])
   else
     redis.call('ZREM', KEYS[1], ARGV[1])
   end
 end
 local reply = redis.call('ZRANGE', KEYS[2], 0, -1)
-table.insert(reply, 1, redis.call('ZCOUNT', KEYS[1], now, '+inf'))
+table.insert(reply, 1, redis.call('ZCOUNT', KEYS[1], now, string.format('%.0f', bound)))
 return reply

@@ -1,0 +1,1 @@
+"""The ``celery stargate`` commands: they parse and print; ``operations`` does the work."""

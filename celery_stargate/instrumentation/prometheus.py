@@ -1,0 +1,170 @@
+"""Metrics of the lanes for Prometheus, read from Redis at each scrape; it needs no worker.
+
+The figure to alert on is ``stargate_oldest_message_age_seconds``. Labels are topics only, and they
+are bounded; there is none for hosts, processes or contexts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+
+from celery_stargate.operations.views import LaneView
+
+__all__ = ["LaneCollector"]
+
+#: The label of all topics beyond the bound.
+_OTHER = "other"
+
+#: What one scrape reads: all lanes, and how many workers are alive.
+Read = Callable[[], tuple[Sequence[LaneView], int]]
+
+
+class _Totals:
+    """Counters by topic that never fall.
+
+    A lane that was idle for long is forgotten and begins at 0 again; its topic goes on counting.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        self._totals: dict[str, int] = defaultdict(int)
+
+    def add(self, lane: str, topic: str, total: int) -> None:
+        """Take what a lane counted since it began."""
+        seen = self._seen.get(lane, 0)
+        self._totals[topic] += total - seen if total >= seen else total
+        self._seen[lane] = total
+
+    def items(self) -> Iterable[tuple[str, int]]:
+        """Return topics and totals."""
+        return sorted(self._totals.items())
+
+
+class LaneCollector(Collector):
+    """Reads the lanes when Prometheus asks.
+
+    Arguments:
+        read: reads them; it raises what redis-py raises.
+        max_topics: how many topics get a label of their own; all others are one.
+    """
+
+    def __init__(self, read: Read, max_topics: int = 500) -> None:
+        self._read = read
+        self._max_topics = max_topics
+        #: Scrapes may overlap.
+        self._lock = threading.Lock()
+        self._topics: set[str] = set()
+        self._recorded = _Totals()
+        self._sent = _Totals()
+        self._done = _Totals()
+        self._errors = 0
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: registering does not ask Redis."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all metrics; without Redis, that it is away."""
+        with self._lock:
+            try:
+                lanes, workers = self._read()
+            except (RedisError, OSError):
+                self._errors += 1
+                yield self._up(0)
+                yield self._error_count()
+                return
+            yield self._up(1)
+            yield self._error_count()
+            yield GaugeMetricFamily(
+                "stargate_workers", "Processes that own lanes or may.", value=workers
+            )
+            yield GaugeMetricFamily(
+                "stargate_lanes_without_owner",
+                "Lanes that hold messages and have no owner.",
+                value=sum(1 for lane in lanes if lane.needs_owner),
+            )
+            yield GaugeMetricFamily(
+                "stargate_lanes_paused",
+                "Lanes that an operator paused.",
+                value=sum(1 for lane in lanes if lane.paused),
+            )
+            yield from self._counters(lanes)
+            yield from self._gauges(lanes)
+
+    def _up(self, value: int) -> Metric:
+        return GaugeMetricFamily("stargate_redis_up", "Whether Redis answers.", value=value)
+
+    def _error_count(self) -> Metric:
+        return CounterMetricFamily(
+            "stargate_redis_errors", "Scrapes that Redis did not answer.", value=self._errors
+        )
+
+    def _label(self, lane: LaneView) -> str:
+        if lane.topic not in self._topics and len(self._topics) >= self._max_topics:
+            return _OTHER
+        self._topics.add(lane.topic)
+        return lane.topic
+
+    def _counters(self, lanes: Sequence[LaneView]) -> Iterator[Metric]:
+        for lane in lanes:
+            topic = self._label(lane)
+            self._recorded.add(lane.lane, topic, lane.recorded_total)
+            self._sent.add(lane.lane, topic, lane.sent_total)
+            self._done.add(lane.lane, topic, lane.done_total)
+        for name, about, totals in (
+            ("stargate_recorded_messages", "Messages that callers recorded.", self._recorded),
+            ("stargate_sent_messages", "Messages that were sent at least once.", self._sent),
+            ("stargate_done_messages", "Messages that got their outcome.", self._done),
+        ):
+            family = CounterMetricFamily(name, about, labels=["topic"])
+            for topic, total in totals.items():
+                family.add_metric([topic], total)
+            yield family
+
+    def _gauges(self, lanes: Sequence[LaneView]) -> Iterator[Metric]:
+        by_topic: dict[str, list[LaneView]] = defaultdict(list)
+        for lane in lanes:
+            by_topic[self._label(lane)].append(lane)
+        gauges: tuple[tuple[str, str, Callable[[list[LaneView]], float | None]], ...] = (
+            (
+                "stargate_backlog_messages",
+                "Messages without a receipt.",
+                lambda found: sum(lane.backlog for lane in found),
+            ),
+            (
+                "stargate_in_flight_messages",
+                "Messages that were sent and have no receipt.",
+                lambda found: sum(lane.sent for lane in found),
+            ),
+            (
+                "stargate_settled_contexts",
+                "Contexts with an outcome whose result or callbacks are not done.",
+                lambda found: sum(lane.settled for lane in found),
+            ),
+            (
+                "stargate_oldest_message_age_seconds",
+                "How long ago the oldest message without a receipt was recorded.",
+                _oldest,
+            ),
+        )
+        for name, about, value in gauges:
+            family = GaugeMetricFamily(name, about, labels=["topic"])
+            for topic, found in sorted(by_topic.items()):
+                figure = value(found)
+                if figure is not None:
+                    family.add_metric([topic], figure)
+            yield family
+
+
+def _oldest(lanes: Sequence[LaneView]) -> float | None:
+    """Return the age of the oldest message; 0 for none, None if it is not known."""
+    ages = [lane.oldest_age_seconds for lane in lanes if lane.oldest_age_seconds is not None]
+    if ages:
+        return max(ages)
+    return None if any(lane.backlog for lane in lanes) else 0.0

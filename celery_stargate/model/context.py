@@ -1,0 +1,39 @@
+"""Contexts: the ids of calls. Pulsar echoes them, and Celery shows them."""
+
+from __future__ import annotations
+
+from celery_stargate.errors import InvalidMessage
+
+__all__ = ["MAX_CONTEXT_SIZE", "check_context"]
+
+#: How many bytes a context may have as UTF-8. Celery's ids have 36, and result backends in
+#: databases keep 155 or 255. Pulsar echoes a context in each receipt, and the client closes the
+#: connection on a reply above 64 KiB: a context of that size would block its lane.
+MAX_CONTEXT_SIZE = 512
+
+
+def check_context(context: object) -> None:
+    """Check the id of a call: a context or a Celery task id.
+
+    Raises:
+        InvalidMessage: it is not text, is empty, is longer than 512 bytes as UTF-8, or contains an
+            unprintable character (such as a tab, a line end, NUL or a lone surrogate).
+    """
+    if not isinstance(context, str):
+        raise InvalidMessage(
+            f"a context (task_id) must be text, not {type(context).__name__}; use str(…)"
+        )
+    if not context:
+        raise InvalidMessage("a context (task_id) must not be empty")
+    # Each character has 1 to 4 bytes, so most contexts need not be encoded.
+    if len(context) * 4 > MAX_CONTEXT_SIZE:
+        size = len(context.encode("utf-8", "replace"))
+        if size > MAX_CONTEXT_SIZE:
+            raise InvalidMessage(
+                f"a context (task_id) has {size} bytes and the limit is {MAX_CONTEXT_SIZE}; use a "
+                "shorter id, such as a hash of it"
+            )
+    if not context.isprintable():
+        raise InvalidMessage(
+            "a context (task_id) contains an unprintable character; use printable text"
+        )

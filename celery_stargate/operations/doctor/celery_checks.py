@@ -1,0 +1,185 @@
+"""Celery's side: the broker, the result backend, the versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
+from packaging.version import InvalidVersion, Version
+
+from celery_stargate.operations.doctor.finding import Check, Problem, error, note, warning
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["CELERY_CHECKS", "CeleryFacts", "gather_celery", "package_versions"]
+
+#: The lowest versions that the tests run with, as in pyproject.toml.
+_LOWEST = {
+    "celery": "5.5",
+    "kombu": "5.5",
+    "msgspec": "0.19",
+    "redis": "5.2.1",
+    "websockets": "15",
+}
+#: The bound on one question, and on connecting to the broker, in seconds.
+_TIMEOUT = 10.0
+_CONNECT_TIMEOUT = 5
+#: Celery's default for a broker on Redis, in seconds.
+_VISIBILITY = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeleryFacts:
+    """What Celery is set up with."""
+
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    broker: str = ""
+    broker_problem: str | None = None
+    #: The class of the result backend.
+    backend: str = ""
+    results_disabled: bool = False
+    backend_problem: str | None = None
+    #: Seconds after which a Redis broker delivers an unacknowledged task again.
+    visibility_timeout: float | None = None
+    delivery_timeout: float = 0.0
+    via: str = "lane"
+    hiredis: bool = True
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the versions of the packages that matter; None for one that is not installed."""
+    return {name: _version_of(name) for name in ("celery-stargate", *_LOWEST, "hiredis")}
+
+
+def gather_celery(app: Celery, *, via: str, delivery_timeout: float) -> CeleryFacts:
+    """Ask Celery, its broker and its result backend.
+
+    Arguments:
+        via: ``stargate_via``.
+        delivery_timeout: ``stargate_delivery_timeout``, in seconds.
+    """
+    transport = app.connection_for_write()
+    backend: Any = app.backend
+    visibility = None
+    if transport.transport_cls in ("redis", "rediss", "sentinel"):
+        options = app.conf.broker_transport_options or {}
+        visibility = float(options.get("visibility_timeout", _VISIBILITY))
+    versions = package_versions()
+    return CeleryFacts(
+        versions=versions,
+        broker=str(transport.as_uri()),
+        broker_problem=_problem(lambda: _connect(app)),
+        backend=type(backend).__name__,
+        results_disabled=isinstance(backend, DisabledBackend),
+        backend_problem=_problem(lambda: _read(backend)),
+        visibility_timeout=visibility,
+        delivery_timeout=delivery_timeout,
+        via=via,
+        hiredis=versions["hiredis"] is not None,
+    )
+
+
+def _connect(app: Celery) -> None:
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
+
+
+def _read(backend: Any) -> None:
+    """Read a result that is not there; only of stores that answer such a question."""
+    if isinstance(backend, BaseKeyValueStoreBackend):
+        backend.get(backend.get_key_for_task("stargate-doctor"))
+
+
+def _problem(question: Callable[[], None]) -> str | None:
+    """Return why a question failed, without what may hold a secret; None if it did not."""
+    executor = ThreadPoolExecutor(1)
+    try:
+        executor.submit(question).result(_TIMEOUT)
+    except FutureTimeout:
+        return f"no answer within {_TIMEOUT:g} s"
+    except Exception as problem:  # noqa: BLE001  # each driver raises its own
+        return type(problem).__name__
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+    return None
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _versions(facts: CeleryFacts) -> Iterable[Problem]:
+    for name, lowest in _LOWEST.items():
+        found = facts.versions.get(name)
+        try:
+            fits = found is None or Version(found) >= Version(lowest)
+        except InvalidVersion:
+            continue
+        if not fits:
+            yield error(
+                f"{name} is {found}",
+                f"celery-stargate is tested with {name} {lowest} and newer",
+                f"pip install '{name}>={lowest}'",
+            )
+
+
+def _speed(facts: CeleryFacts) -> Iterable[Problem]:
+    if not facts.hiredis:
+        yield note(
+            "hiredis is not installed",
+            "redis-py then packs and parses in Python, several times slower",
+            "pip install 'redis[hiredis]'",
+        )
+
+
+def _broker(facts: CeleryFacts) -> Iterable[Problem]:
+    if facts.broker_problem:
+        yield error(
+            f"the broker does not answer: {facts.broker_problem} ({facts.broker})",
+            "on_ack and on_error cannot be published; they are repeated until it does",
+            "start the broker, or mend broker_url",
+        )
+
+
+def _backend(facts: CeleryFacts) -> Iterable[Problem]:
+    if facts.results_disabled:
+        yield note(
+            "no result backend is configured",
+            "produce_task.delay(msg).get() cannot wait; on_ack and stargate.produce work",
+            "set result_backend to redis://… (fastest in the lanes' Redis)",
+        )
+    elif facts.backend_problem:
+        yield error(
+            f"the result backend does not answer: {facts.backend_problem} ({facts.backend})",
+            "results cannot be stored; .get() waits until it does",
+            "start it, or mend result_backend",
+        )
+
+
+def _visibility(facts: CeleryFacts) -> Iterable[Problem]:
+    if facts.visibility_timeout is None:
+        return
+    if facts.visibility_timeout < 60:
+        yield warning(
+            f"the broker's visibility_timeout is {facts.visibility_timeout:g} s",
+            "callbacks and tasks that wait or run longer are delivered a second time",
+            "set broker_transport_options['visibility_timeout'] to 3600",
+        )
+
+
+CELERY_CHECKS: list[Check[CeleryFacts]] = [
+    Check("versions", "the packages are new enough", _versions),
+    Check("hiredis", "hiredis is installed", _speed),
+    Check("broker", "Celery's broker answers", _broker),
+    Check("result-backend", "Celery's result backend answers", _backend),
+    Check("visibility-timeout", "the broker redelivers late enough", _visibility),
+]

@@ -1,0 +1,147 @@
+"""Ask all parts, and judge what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from celery_stargate.errors import ConfigurationError
+from celery_stargate.lanes.configured import find_target
+from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.target import Target
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.settings import Settings
+from celery_stargate.model.topic import Topic
+from celery_stargate.operations.doctor.celery_checks import CELERY_CHECKS, gather_celery
+from celery_stargate.operations.doctor.finding import Finding, Level, examine
+from celery_stargate.operations.doctor.lanes import LANE_CHECKS, gather_lanes
+from celery_stargate.operations.doctor.peers import (
+    PEER_CHECKS,
+    gather_peers,
+    settings_here,
+)
+from celery_stargate.operations.doctor.redis_checks import REDIS_CHECKS, gather_redis
+from celery_stargate.operations.doctor.service import (
+    SERVICE_CHECKS,
+    ServiceFacts,
+    gather_service,
+)
+from celery_stargate.operations.doctor.topics import TOPIC_CHECKS, gather_topic
+from celery_stargate.operations.reading import LaneReader, configured_timeout
+from celery_stargate.pulsar.admin import AdminApi
+from celery_stargate.pulsar.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Diagnosis"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks of one app.
+
+    Arguments:
+        app: the Celery app.
+    """
+
+    app: Celery
+
+    def findings(self) -> Iterator[Finding]:
+        """Run all checks; each part is asked when the findings before it were taken.
+
+        A part that cannot be asked is one finding, and the others go on.
+        """
+        try:
+            settings = Settings.read(self.app.conf, getattr(self.app, "namespace", None))
+            target = find_target(self.app, settings.redis_url, settings.redis_options)
+        except ConfigurationError as problem:
+            yield Finding(
+                "settings",
+                Level.ERROR,
+                str(problem),
+                "no process of this app can start",
+                "mend the setting; docs/settings.md lists all of them",
+            )
+            return
+        yield Finding("settings", Level.OK, "the settings can be read")
+        yield from examine(
+            CELERY_CHECKS,
+            gather_celery(
+                self.app, via=settings.via, delivery_timeout=settings.options.delivery_timeout
+            ),
+        )
+        yield from self._redis(settings, target)
+        yield from self._pulsar(settings)
+
+    def _redis(self, settings: Settings, target: Target) -> Iterator[Finding]:
+        connections = Connections(target)
+        redis = connections.sync()
+        try:
+            facts = gather_redis(redis, settings.prefix)
+            yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
+            yield from examine(REDIS_CHECKS, facts)
+            if facts.holds_data:
+                reader = LaneReader(redis, settings.prefix, configured_timeout(settings))
+                lanes = gather_lanes(reader, settings)
+                yield from examine(LANE_CHECKS, lanes)
+                if lanes.alive:
+                    ours = settings_here(settings, redis)
+                    yield from examine(PEER_CHECKS, gather_peers(self.app, ours))
+        except (RedisError, OSError) as problem:
+            yield Finding(
+                "redis-connection",
+                Level.ERROR,
+                f"the lanes' Redis does not answer: {problem}",
+                "no message can be recorded: delay() raises StoreUnavailable",
+                "start Redis, or set stargate_redis_url to where it is",
+            )
+        finally:
+            connections.close()
+
+    def _pulsar(self, settings: Settings) -> Iterator[Finding]:
+        try:
+            endpoint = Endpoint.of(settings)
+            facts = gather_service(endpoint)
+        except ConfigurationError as problem:
+            yield Finding(
+                "pulsar-settings",
+                Level.ERROR,
+                str(problem),
+                "no worker can start, and delay() raises ConfigurationError",
+                "app.conf.stargate_url = 'ws://HOST:8080'",
+            )
+            return
+        yield Finding("pulsar-settings", Level.OK, "Pulsar's settings can be used")
+        yield from examine(SERVICE_CHECKS, facts)
+        if facts.reachable:
+            yield from self._topics(settings, endpoint, facts)
+
+    def _topics(
+        self, settings: Settings, endpoint: Endpoint, service: ServiceFacts
+    ) -> Iterator[Finding]:
+        admin = AdminApi(endpoint)
+        role = service.token.role if service.token else None
+        topics = _topics_of(settings)
+        if not topics:
+            yield Finding(
+                "topics",
+                Level.NOTE,
+                "no topic is in the settings",
+                "each call must name one; doctor cannot check them",
+                "set stargate_topic or stargate_topics",
+            )
+        for topic, options in topics.items():
+            yield from examine(
+                TOPIC_CHECKS, gather_topic(endpoint, admin, topic, options, role=role)
+            )
+
+
+def _topics_of(settings: Settings) -> Mapping[Topic, ProducerOptions]:
+    names = [name for name, _ in settings.topics.values()]
+    if settings.topic is not None:
+        names.append(settings.topic)
+    return dict(settings.resolve(name) for name in names)

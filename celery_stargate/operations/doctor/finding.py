@@ -1,0 +1,101 @@
+"""A finding, and the checks that make findings of facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+import msgspec
+
+__all__ = [
+    "Check",
+    "Finding",
+    "Level",
+    "Problem",
+    "error",
+    "examine",
+    "exit_code",
+    "note",
+    "warning",
+]
+
+_Facts = TypeVar("_Facts")
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"  #: nothing to do
+    NOTE = "note"  #: good to know
+    WARNING = "warning"  #: it works, and will hurt some day
+    ERROR = "error"  #: messages are lost, refused or stuck
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What a check found, without the check's name."""
+
+    level: Level
+    found: str
+    why: str
+    mend: str
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One answer of ``doctor``; its fields are the documented JSON form."""
+
+    #: The name of the check.
+    check: str
+    #: ``ok``, ``note``, ``warning`` or ``error``.
+    level: Level
+    #: What was found.
+    found: str
+    #: Why it matters; empty if nothing is wrong.
+    why: str = ""
+    #: The line that mends it; empty if nothing is wrong.
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Check(Generic[_Facts]):
+    """One question about facts."""
+
+    #: Its name, such as ``redis-persistence``.
+    name: str
+    #: What is so if it finds nothing.
+    sound: str
+    judge: Callable[[_Facts], Iterable[Problem]]
+
+
+def examine(checks: Sequence[Check[_Facts]], facts: _Facts) -> Iterator[Finding]:
+    """Run checks on facts; a check that finds nothing gives one ``ok``."""
+    for check in checks:
+        problems = list(check.judge(facts))
+        for each in problems:
+            yield Finding(check.name, each.level, each.found, each.why, each.mend)
+        if not problems:
+            yield Finding(check.name, Level.OK, check.sound)
+
+
+def error(found: str, why: str, mend: str) -> Problem:
+    """Return a problem by which messages are lost, refused or stuck."""
+    return Problem(Level.ERROR, found, why, mend)
+
+
+def warning(found: str, why: str, mend: str) -> Problem:
+    """Return a problem that will hurt some day."""
+    return Problem(Level.WARNING, found, why, mend)
+
+
+def note(found: str, why: str, mend: str) -> Problem:
+    """Return something that is good to know."""
+    return Problem(Level.NOTE, found, why, mend)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Return 0 if nothing is wrong, 1 for warnings, 2 for errors."""
+    levels = {finding.level for finding in findings}
+    if Level.ERROR in levels:
+        return 2
+    return 1 if Level.WARNING in levels else 0

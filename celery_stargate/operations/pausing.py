@@ -1,0 +1,101 @@
+"""Pause a topic: an operator holds the leases of its lanes, so that no owner sends.
+
+What is recorded waits. Receipts of messages that were in flight still count. A pause ends by
+itself, so that nothing waits for ever for an operator who forgot; deadlines that pass meanwhile
+are told when it ends.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.scripts import LANE_PARTS, Argument, lane_keys, script_on
+from celery_stargate.operations.audit import Audit, operator
+from celery_stargate.operations.reading import LaneReader
+from celery_stargate.operations.views import PAUSED_BY
+
+__all__ = ["Pauses"]
+
+_LEASE = LANE_PARTS.index("lease")
+#: About how many events of the registry are kept, as the registry itself does.
+_EVENTS_KEPT = 1000
+
+
+class Pauses:
+    """Pauses and resumes topics, and notes who did it.
+
+    Every method raises what redis-py raises when Redis is unavailable.
+
+    Arguments:
+        reader: reads the lanes.
+        prefix: what all keys begin with.
+    """
+
+    def __init__(self, reader: LaneReader, prefix: str) -> None:
+        self._reader = reader
+        self._prefix = prefix
+        self._audit = Audit(reader.redis, reader.registry)
+        self._lease = script_on(reader.redis, "lease")
+        self._release = script_on(reader.redis, "release")
+
+    def pause(self, topic: str, lanes: int, seconds: float) -> list[str]:
+        """Stop the sending of a topic; return the names of its lanes.
+
+        An owner finds out at its next step in Redis, and sends nothing after that. A pause of a
+        topic that is paused lasts from now on.
+
+        Arguments:
+            topic: its full name.
+            lanes: how many lanes it has by the settings; lanes beyond these are paused, too.
+            seconds: until the pause ends by itself.
+        """
+        paused = []
+        owner = f"{PAUSED_BY}{operator()}"
+        for lane in self._lanes(topic, lanes):
+            keys = lane_keys(self._prefix, lane, "operator")
+            # In one step: between them a worker would take the lane.
+            with self._reader.redis.pipeline(transaction=True) as pipeline:
+                pipeline.delete(keys[_LEASE])
+                arguments: list[Argument] = [owner, round(seconds * 1000), uuid.uuid4().hex]
+                self._lease(keys=keys, args=arguments, client=pipeline)
+                pipeline.execute()
+            paused.append(lane.name)
+        self._audit.note("pause", {"topic": topic, "lanes": len(paused), "seconds": seconds})
+        return paused
+
+    def resume(self, topic: str, lanes: int) -> list[str]:
+        """End the pause of a topic; return the names of the lanes that were paused.
+
+        Workers take the lanes at once.
+
+        Arguments:
+            topic: its full name.
+            lanes: how many lanes it has by the settings.
+        """
+        resumed = []
+        for lane in self._lanes(topic, lanes):
+            keys = lane_keys(self._prefix, lane, "operator")
+            lease = self._reader.redis.get(keys[_LEASE])
+            if lease is None or not lease.decode().startswith(PAUSED_BY):
+                continue
+            if self._release(keys=keys, args=[lease]):
+                self._announce_free(lane)
+                resumed.append(lane.name)
+        self._audit.note("resume", {"topic": topic, "lanes": len(resumed)})
+        return resumed
+
+    def _lanes(self, topic: str, lanes: int) -> Iterator[Lane]:
+        configured = [Lane(topic, index) for index in range(lanes)]
+        yield from configured
+        for lane, _ in self._reader.names():
+            if lane.topic == topic and lane not in configured:
+                yield lane
+
+    def _announce_free(self, lane: Lane) -> None:
+        fields: dict[Any, Any] = {"free": lane.name}
+        self._reader.redis.xadd(
+            self._reader.registry.key("events"), fields, maxlen=_EVENTS_KEPT, approximate=True
+        )

@@ -1,0 +1,1 @@
+"""Mistakes that are planted on real servers; the doctor finds them."""

@@ -1,0 +1,150 @@
+"""Mistakes in Redis, each on a server of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.integration.conftest import MakeApp
+from tests.integration.operations.doctor.conftest import Diagnose
+from tests.servers.fixtures import ServerAddress, require
+from tests.servers.process import ServerProcess, free_ports
+from tests.servers.redis import RedisServer, missing_reason
+
+
+@contextmanager
+def server(path: Path, **config: str) -> Iterator[RedisServer]:
+    """A Redis with some directives."""
+    require(missing_reason())
+    directives = {name.replace("_", "-"): value for name, value in config.items()}
+    with RedisServer(path, config={"appendonly": "yes", **directives}) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("config", "check", "words"),
+    [
+        (
+            {"maxmemory_policy": "allkeys-lru", "maxmemory": "200mb"},
+            "redis-eviction",
+            "throws pending messages away",
+        ),
+        ({"maxmemory_policy": "volatile-lru"}, "redis-eviction", "not set yet"),
+        ({"appendonly": "no"}, "redis-persistence", "nothing on disk"),
+        ({"appendonly": "no", "save": "3600 1"}, "redis-persistence", "snapshots only"),
+        ({"appendfsync": "no"}, "redis-persistence", "appendfsync is no"),
+    ],
+)
+def test_finds_a_wrong_directive(
+    tmp_path: Path,
+    make_app: MakeApp,
+    diagnose: Diagnose,
+    config: dict[str, str],
+    check: str,
+    words: str,
+) -> None:
+    with server(tmp_path, **config) as running:
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=running.url))
+    assert words in f"{found[check].found} {found[check].why}"
+    assert [name for name in found if name.startswith("redis-")] == [check]
+
+
+def test_a_sound_redis_has_no_finding(
+    tmp_path: Path, make_app: MakeApp, diagnose: Diagnose
+) -> None:
+    with server(tmp_path) as running:
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=running.url))
+        with redis.Redis.from_url(running.url) as client:
+            assert client.keys("*") == []
+    assert [name for name in found if name.startswith("redis-")] == []
+
+
+def test_finds_that_redis_is_nearly_full(
+    tmp_path: Path, make_app: MakeApp, diagnose: Diagnose
+) -> None:
+    with server(tmp_path) as running:
+        with redis.Redis.from_url(running.url) as client:
+            # The server makes it; a long command would need memory for itself.
+            client.setrange("ballast", 20 << 20, "x")
+            used = client.info("memory")["used_memory"]
+            client.config_set("maxmemory", int(used / 0.9))
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=running.url))
+    assert "of its maxmemory" in found["redis-memory"].found
+
+
+def test_finds_a_replica(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) -> None:
+    with server(tmp_path / "master") as master:
+        directives = {"replicaof": f"127.0.0.1 {master.port}"}
+        with server(tmp_path / "replica", **directives) as replica:
+            found = diagnose(make_app("ws://127.0.0.1:1", redis_url=replica.url))
+    assert f"127.0.0.1:{master.port}" in found["redis-topology"].mend
+
+
+def test_finds_a_sentinel(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) -> None:
+    require(missing_reason())
+    [port] = free_ports(1)
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\n")
+    command = ["redis-server", str(config), "--sentinel"]
+    sentinel = ServerProcess("sentinel", command, log_path=tmp_path / "log")
+    url = f"redis://127.0.0.1:{port}/0"
+
+    def ready() -> bool:
+        try:
+            with redis.Redis.from_url(url) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    sentinel.start(ready, timeout=20)
+    try:
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=url))
+    finally:
+        sentinel.kill()
+    assert "Sentinel" in found["redis-topology"].found
+
+
+@pytest.mark.parametrize("denied", ["xadd", "eval", "publish"])
+def test_finds_what_the_user_may_not_do(
+    tmp_path: Path, make_app: MakeApp, diagnose: Diagnose, denied: str
+) -> None:
+    with server(tmp_path) as running:
+        with redis.Redis.from_url(running.url) as client:
+            client.execute_command(
+                "ACL", "SETUSER", "shop", "on", ">s3cr3t", "~*", "&*", "+@all", f"-{denied}"
+            )
+        url = f"redis://shop:s3cr3t@127.0.0.1:{running.port}/0"
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=url))
+    assert found["redis-acl"].found == f"the user may not run {denied.upper()}"
+
+
+def test_finds_that_the_user_may_use_other_keys_only(
+    tmp_path: Path, make_app: MakeApp, diagnose: Diagnose
+) -> None:
+    with server(tmp_path) as running:
+        with redis.Redis.from_url(running.url) as client:
+            client.execute_command(
+                "ACL", "SETUSER", "shop", "on", ">s3cr3t", "~other:*", "&*", "+@all"
+            )
+        url = f"redis://shop:s3cr3t@127.0.0.1:{running.port}/0"
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=url))
+    assert "XADD" in found["redis-acl"].found
+    # It cannot look at the lanes, either.
+    assert "redis-connection" in found
+
+
+def test_finds_that_redis_is_away_or_the_password_wrong(
+    make_app: MakeApp, diagnose: Diagnose, redis_server: ServerAddress, tmp_path: Path
+) -> None:
+    found = diagnose(make_app("ws://127.0.0.1:1", redis_url="redis://:s3cr3t@127.0.0.1:1/0"))
+    assert "127.0.0.1:1" in found["redis-connection"].found
+    with server(tmp_path) as running:
+        with redis.Redis.from_url(running.url) as client:
+            client.config_set("requirepass", "right")
+        url = f"redis://:s3cr3t@127.0.0.1:{running.port}/0"
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=url))
+    assert "redis-connection" in found

@@ -1,0 +1,47 @@
+"""Durations as arguments and in tables."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from celery_stargate.cli.durations import DURATION, format_age, format_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30.0), ("30s", 30.0), ("5m", 300.0), ("1.5h", 5400.0), ("7d", 604_800.0), (2, 2.0)],
+)
+def test_reads_a_number_with_a_unit(text: object, seconds: float) -> None:
+    assert DURATION.convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "5x", "-5s", "1h30m", "1" * 30, "٣s"])
+def test_refuses_what_is_no_duration(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="30s, 5m, 2h or 7d"):
+        DURATION.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.04, "0.0s"),
+        (-0.01, "0.0s"),
+        (9.94, "9.9s"),
+        (59.4, "59s"),
+        (59.6, "1m 00s"),
+        (3599.7, "1h 00m"),
+        (-61.0, "-1m 01s"),
+        (86_399.6, "1d 00h"),
+        (200_000.0, "2d 07h"),
+    ],
+)
+def test_shows_at_most_two_units(seconds: float | None, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_marks_an_age_that_is_computed() -> None:
+    assert format_age(61.0, exact=True) == "1m 01s"
+    assert format_age(61.0, exact=False) == "~1m 01s"
+    assert format_age(None, exact=False) == "-"

@@ -1,0 +1,99 @@
+"""``delivery/log_reader.py``: what cannot be sent is set aside, and never makes the lane spin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from celery_stargate.delivery import log_reader
+from celery_stargate.lanes.leased import Unreadable
+from celery_stargate.support.log import logger
+from tests.unit.delivery.rig import PartsRig
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each pause, none of which is waited for."""
+    found: list[float] = []
+
+    class Asyncio:
+        @staticmethod
+        async def sleep(seconds: float) -> None:
+            found.append(seconds)
+
+    monkeypatch.setattr(log_reader, "asyncio", Asyncio)
+    return found
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it, in bounded time."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await main()
+
+    asyncio.run(bounded())
+
+
+async def read(rig: PartsRig) -> list[int]:
+    """Return the numbers of what may be sent."""
+    return [each.number for each in await rig.log.read(0, 100, 1 << 20, mark=True)]
+
+
+def test_what_cannot_be_sent_is_set_aside(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted, and logged once for many."""
+
+    async def main() -> None:
+        rig = PartsRig(1, 2, 3, 4, 5)
+        rig.store.reasons = {2: Unreadable.ORPHAN, 4: Unreadable.DAMAGED}
+        assert await read(rig) == [1, 3, 5]
+        assert rig.store.aside == [(2, "orphan"), (4, "damaged")]
+        rig.store.reasons[5] = Unreadable.EXPIRED
+        assert await read(rig) == [1, 3]
+        assert rig.lane.counters.set_aside == 3
+        assert rig.log.newer is None
+
+    with caplog.at_level("ERROR", logger.name):
+        run(main)
+    (record,) = caplog.records
+    assert "2 entries" in record.getMessage()
+    assert "number 2: there is no record of its context" in record.getMessage()
+
+
+def test_a_newer_record_keeps_its_place() -> None:
+    """Nothing behind it is read."""
+
+    async def main() -> None:
+        rig = PartsRig(1, 2, 3)
+        rig.store.reasons = {2: Unreadable.NEWER}
+        assert await read(rig) == [1]
+        assert rig.store.aside == []
+        assert "message 2" in str(rig.log.newer)
+        rig.store.reasons = {}
+        assert await read(rig) == [1, 2, 3]
+        assert rig.log.newer is None
+
+    run(main)
+
+
+def test_what_wakes_the_lane_and_cannot_be_read_does_not_make_it_spin(pauses: list[float]) -> None:
+    """Each wait that finds it anew pauses for longer; a message ends that."""
+
+    async def main() -> None:
+        rig = PartsRig()
+        for _ in range(20):
+            rig.watcher.answers.put_nowait(True)
+            assert await rig.log.wait(0, 60.0)
+            assert await read(rig) == []
+        assert len(pauses) == 19
+        assert pauses[-1] >= 2.5
+        rig.store.log = PartsRig(1).store.log
+        assert await read(rig) == [1]
+        rig.watcher.answers.put_nowait(True)
+        assert await rig.log.wait(1, 60.0)
+        assert len(pauses) == 19
+
+    run(main)

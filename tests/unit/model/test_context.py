@@ -1,0 +1,81 @@
+"""Contexts: which ids a call may have."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_stargate import InvalidMessage
+from celery_stargate.model.context import MAX_CONTEXT_SIZE, check_context
+from celery_stargate.model.entry import label_of
+from celery_stargate.model.frame import encode_frame, label_in
+from celery_stargate.model.message import Message
+from celery_stargate.pulsar.replies import decode_reply
+from celery_stargate.pulsar.socket import _MAX_REPLY_SIZE
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        str(uuid.UUID(int=5)),
+        uuid.UUID(int=5).hex,
+        "order-17 é😀",
+        "https://shop.example/orders/17?line=3#x",
+        "x" * 255,
+        "x" * MAX_CONTEXT_SIZE,
+        "😀" * (MAX_CONTEXT_SIZE // 4),
+    ],
+)
+def test_ids_that_people_use(context: str) -> None:
+    """Celery's own, those of their tables, and as long as any result backend keeps."""
+    check_context(context)
+
+
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [
+        ("", "must not be empty"),
+        (None, "must be text, not NoneType; use str(…)"),
+        (uuid.UUID(int=5), "must be text, not UUID; use str(…)"),
+        (b"a", "must be text, not bytes"),
+        ("x" * (MAX_CONTEXT_SIZE + 1), "has 513 bytes and the limit is 512; use a shorter id"),
+        ("😀" * 129, "has 516 bytes and the limit is 512"),
+        ("x" * 70_000, "has 70000 bytes"),
+        ("\ud800" * 600, "has 600 bytes"),
+        ("a\tb", "contains an unprintable character"),
+        ("a\nb", "contains an unprintable character"),
+        ("a\x00", "contains an unprintable character"),
+        ("a\x7f", "contains an unprintable character"),
+        ("a\ud800", "contains an unprintable character"),
+        ("a\u2028", "contains an unprintable character"),
+        ("a\u202e", "contains an unprintable character"),
+    ],
+)
+def test_ids_that_are_refused(context: object, words: str) -> None:
+    """In a short printable line, which does not contain the id."""
+    with pytest.raises(InvalidMessage) as caught:
+        check_context(context)
+    text = str(caught.value)
+    assert text.startswith("a context (task_id) ")
+    assert words in text
+    assert text.isprintable()
+    assert len(text) < 200
+
+
+@given(st.text(), st.integers(-1, 10**6))
+def test_what_is_accepted_comes_back(context: str, place: int) -> None:
+    """Pulsar's reply with it is far below our limit, and its label is no other context's."""
+    try:
+        check_context(context)
+    except InvalidMessage:
+        return
+    label = label_of(context, place)
+    frame = encode_frame(Message("x"), label, 1_048_576)
+    assert label_in(frame) == label
+    assert decode_reply(b'{"result":"ok",' + frame[1:]).context == label
+    assert len(frame) < _MAX_REPLY_SIZE // 8
+    with pytest.raises(InvalidMessage):
+        check_context(f"{context}\t{place}")

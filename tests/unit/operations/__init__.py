@@ -1,0 +1,1 @@
+"""Fast tests of what operators ask and do."""

@@ -1,0 +1,1 @@
+"""Fast tests of what the doctor judges."""
