@@ -49,6 +49,7 @@ class RegistryKeys:
             self.key("workers"): "zset",
             self.key("lanes"): "zset",
             self.key("events"): "stream",
+            self.key("apps"): "hash",
         }
 
 
