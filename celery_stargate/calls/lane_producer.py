@@ -8,6 +8,7 @@ from typing import Any
 
 from celery_stargate.calls.prepare import Call
 from celery_stargate.calls.runtime import Runtime
+from celery_stargate.calls.subscriptions import subscribe_when_awaited
 from celery_stargate.effects.signatures import Callbacks, pack
 
 __all__ = ["LaneProducer"]
@@ -35,6 +36,7 @@ class LaneProducer:
         self._callbacks = callbacks
         self._timeout = timeout
         self._acquired: Any = None
+        subscribe_when_awaited(runtime.app.backend, LaneProducer)
 
     @property
     def connection(self) -> LaneProducer:

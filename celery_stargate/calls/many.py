@@ -15,6 +15,7 @@ from celery_stargate.model.message import Message
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.topic import Topic
+from celery_stargate.support.bound import USUAL, bounded
 
 __all__ = ["callbacks_of_each", "prepare_many", "produce_many"]
 
@@ -87,7 +88,8 @@ def produce_many(
     calls = prepare_many(messages, parsed, found)
     if not calls:
         return []
-    runtime.require_owner()
+    with bounded(min(options.seconds(settings.produce_timeout), USUAL)):
+        runtime.require_owner()
     contexts = [call.context for call in calls]
     if options.callbacks:
         records = (call.record(callbacks()) for call in calls)

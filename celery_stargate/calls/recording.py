@@ -10,6 +10,7 @@ from celery_stargate.calls.prepare import Call
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.options import ProducerOptions
+from celery_stargate.support.bound import call_bound
 
 __all__ = ["Recorder"]
 
@@ -52,6 +53,12 @@ class Recorder:
             ContextInUse: the context is pending, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
+        with call_bound():
+            self._put(call, record, timeout, tombstone, exclusive)
+
+    def _put(
+        self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
+    ) -> None:
         home, *others = call.lanes
         tombstone, limit = max(tombstone, _once_window(call)), call.options.max_backlog
         common: dict[str, Any] = {"tombstone": tombstone, "options": self._differing(call)}

@@ -15,13 +15,17 @@ from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.effects.run import Effects
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
-from celery_stargate.lanes.connections import Connections, find_redis_url
+from celery_stargate.lanes.configured import find_target, target_of_backend
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled, done_of
+from celery_stargate.lanes.target import Target
 from celery_stargate.model.settings import Settings
+from celery_stargate.support.bound import bounded
 from celery_stargate.support.log import logger
 from celery_stargate.support.per_process import PerProcess
+from celery_stargate.support.shared_call import SharedCall
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -32,6 +36,8 @@ _ATTRIBUTE = "_celery_stargate_runtime"
 
 #: How long a caller settles without progress past its deadline before it gives up, in seconds.
 _GIVE_UP_AFTER = 5.0
+#: How long a waiting caller looks into Redis at most, in seconds: meanwhile it does not wait.
+_LOOK_BOUND = 2.0
 
 
 class Runtime:
@@ -45,6 +51,7 @@ class Runtime:
         self.app = app
         self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
         self._lock = PerProcess(threading.Lock)
+        self._survey = PerProcess(lambda: SharedCall(self._count_workers))
         self._delivery: DeliveryThread | None = None
         self._worker_known_until = 0.0
 
@@ -80,16 +87,17 @@ class Runtime:
         return Settings.read(self.app.conf, getattr(self.app, "namespace", None))
 
     @cached_property
-    def redis_url(self) -> str:
-        """The URL of the Redis that holds the lanes.
+    def redis(self) -> Target:
+        """The Redis that holds the lanes.
 
         Raises:
-            ConfigurationError: no Redis is configured.
+            ConfigurationError: no Redis is configured, or Celery cannot read its URL or options.
         """
+        settings = self.settings
         try:
-            return find_redis_url(self.settings.redis_url, self.app)
+            return find_target(self.app, settings.redis_url, settings.redis_options)
         except ConfigurationError as error:
-            raise self.settings.error(str(error)) from None
+            raise settings.error(str(error)) from None
 
     @cached_property
     def connections(self) -> Connections:
@@ -98,7 +106,7 @@ class Runtime:
         Raises:
             ConfigurationError: no Redis is configured.
         """
-        return Connections(self.redis_url)
+        return Connections(self.redis, max_connections=self.settings.redis_max_connections)
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -139,8 +147,14 @@ class Runtime:
             hostname,
             on_done,
             done_matters=done_matters,
-            beside_lanes=self.connections.holds_results(self.app.conf.result_backend),
+            beside_lanes=self._holds_results(),
         )
+
+    def _holds_results(self) -> bool:
+        """Whether results are stored in the lanes' Redis by the same user, or nowhere."""
+        if self.app.conf.result_backend is None:
+            return True
+        return self.connections.same_as(target_of_backend(self.app))
 
     def waiting(
         self, seconds: float, lanes: Iterable[Lane], progress: Callable[[], int] = lambda: 0
@@ -165,28 +179,41 @@ class Runtime:
     def require_owner(self) -> None:
         """Make sure that some process owns lanes: a producer worker, or else this process.
 
+        Threads that ask at the same time share one look into Redis; no lock is held meanwhile.
+
         Raises:
-            StoreUnavailable: Redis did not answer in bounded time.
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
-        now = time.monotonic()
+        if self._is_owned():
+            return
+        try:
+            workers = self._survey.get().result()
+        except TimeoutError:
+            raise StoreUnavailable("Redis did not answer another thread in time") from None
         with self._lock.get():
-            if self._delivery is not None and self._delivery.running:
-                return
-            if now < self._worker_known_until:
-                return
-            workers, _ = self.outbox.registry.survey()
             if workers:
-                self._worker_known_until = now + self.settings.lease / 2
-                return
-            self._delivery = DeliveryThread(self.settings, self.connections, self.effects)
-            self._delivery.start()
-            # So that the lanes of a script are free as soon as it ends.
-            atexit.register(self.close)
+                self._worker_known_until = time.monotonic() + self.settings.lease / 2
+            elif not self._is_owned():
+                self._delivery = DeliveryThread(self.settings, self.connections, self.effects)
+                self._delivery.start()
+                # So that the lanes of a script are free as soon as it ends.
+                atexit.register(self.close)
+
+    def _is_owned(self) -> bool:
+        """Whether lanes are owned, as far as this process knows without asking."""
+        delivery = self._delivery
+        return (delivery is not None and delivery.running) or (
+            time.monotonic() < self._worker_known_until
+        )
+
+    def _count_workers(self) -> int:
+        return self.outbox.registry.survey()[0]
 
     def look_for_owner(self) -> None:
         """Check, while a call waits, that the lanes' owner has not died since."""
         try:
-            self.require_owner()
+            with bounded(_LOOK_BOUND):
+                self.require_owner()
         except StoreUnavailable as error:
             # The message is recorded: its outcome may come when Redis is back.
             logger.warning("%s; the call waits on", error)
@@ -198,9 +225,11 @@ class Runtime:
         """
         try:
             for lane in lanes:
-                overdue = self.outbox.expire(lane)
+                with bounded(_LOOK_BOUND):
+                    overdue = self.outbox.expire(lane)
                 if done := done_of(overdue, self.effects.run(overdue)):
-                    self.outbox.finish(lane, done)
+                    with bounded(_LOOK_BOUND):
+                        self.outbox.finish(lane, done)
         except StoreUnavailable as error:
             logger.warning("%s; what is overdue is settled later", error)
 

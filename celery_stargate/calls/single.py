@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from typing import Any
 
@@ -18,8 +19,12 @@ from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.support.bound import USUAL, bounded
 
 __all__ = ["aproduce", "check", "produce", "produce_in_process"]
+
+#: How long Redis has to record a call, in seconds, however short the message's own time is.
+_LEAST_BOUND = 0.5
 
 
 def check(
@@ -51,7 +56,9 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
         _record(runtime, call, options)
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
-    return _wait(runtime, call, seconds, _submit(runtime, call, seconds))
+    end = time.monotonic() + seconds
+    ticket = _submit(runtime, call, seconds)
+    return _wait(runtime, call, end - time.monotonic(), ticket)
 
 
 async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
@@ -64,10 +71,12 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
         await asyncio.to_thread(_record, runtime, call, options)
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
+    end = time.monotonic() + seconds
     ticket = await asyncio.to_thread(_submit, runtime, call, seconds)
     try:
         future = asyncio.wrap_future(ticket.future)
-        await runtime.waiting(seconds, call.lanes).until_async(future)
+        left = end - time.monotonic()
+        await runtime.waiting(left, call.lanes).until_async(future)
         return _outcome(ticket, call)
     finally:
         runtime.inbox.forget(ticket)
@@ -87,34 +96,34 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> An
     """
     seconds = options.seconds(runtime.settings.produce_timeout)
     if _has_redis(runtime):
+        end = time.monotonic() + seconds
         ticket = _submit(runtime, call, seconds, options.callbacks)
-        found = _wait(runtime, call, seconds, ticket)
+        found = _wait(runtime, call, end - time.monotonic(), ticket)
     else:
         found = _publish_directly(runtime, call, seconds, options.callbacks)
     return [each.to_dict() for each in found] if isinstance(found, list) else found.to_dict()
 
 
 def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
-    runtime.require_owner()
-    runtime.recorder.put(
-        call,
-        call.record(options.callbacks),
-        timeout=options.seconds(call.options.delivery_timeout),
-        exclusive=True,
-    )
+    seconds = options.seconds(call.options.delivery_timeout)
+    # The caller does not wait for the outcome.
+    with bounded(min(max(seconds, _LEAST_BOUND), USUAL)):
+        runtime.require_owner()
+        runtime.recorder.put(call, call.record(options.callbacks), timeout=seconds, exclusive=True)
 
 
 def _submit(
     runtime: Runtime, call: Call, seconds: float, callbacks: Callbacks = NO_CALLBACKS
 ) -> Ticket:
-    runtime.require_owner()
-    ticket = runtime.inbox.expect()
-    try:
-        record = call.record(callbacks, inbox=ticket.address)
-        runtime.recorder.put(call, record, timeout=seconds, exclusive=True)
-    except BaseException:
-        runtime.inbox.forget(ticket)
-        raise
+    with bounded(max(seconds, _LEAST_BOUND)):
+        runtime.require_owner()
+        ticket = runtime.inbox.expect()
+        try:
+            record = call.record(callbacks, inbox=ticket.address)
+            runtime.recorder.put(call, record, timeout=seconds, exclusive=True)
+        except BaseException:
+            runtime.inbox.forget(ticket)
+            raise
     return ticket
 
 
@@ -136,7 +145,7 @@ def _outcome(ticket: Ticket, call: Call) -> Receipts:
 
 def _has_redis(runtime: Runtime) -> bool:
     try:
-        return bool(runtime.redis_url)
+        return bool(runtime.redis)
     except ConfigurationError:
         return False
 

@@ -27,9 +27,7 @@ def describe(deployment: Deployment, as_json: bool) -> None:
     """
     output = deployment.output(as_json=as_json)
     stargate = deployment.stargate
-    report = make_report(
-        stargate.app, stargate.settings, stargate.runtime.redis_url, deployment.reader
-    )
+    report = make_report(stargate.app, stargate.settings, stargate.runtime.redis, deployment.reader)
     if as_json:
         output.object(report)
         return

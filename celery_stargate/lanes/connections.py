@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
-from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
-from redis.connection import HiredisRespSerializer, parse_url
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import RedisError
-from redis.retry import Retry
-from redis.utils import HIREDIS_AVAILABLE
 
-from celery_stargate.errors import ConfigurationError, StoreUnavailable
+from celery_stargate.errors import StoreUnavailable
+from celery_stargate.lanes.async_client import (
+    AsyncSentinelConnection,
+    AsyncSentinelSSLConnection,
+    BoundedAsyncRedis,
+    one_retry,
+    packing,
+)
+from celery_stargate.lanes.passing import Epoch
+from celery_stargate.lanes.sentinels import MasterWatch, async_sentinel, sync_sentinel
+from celery_stargate.lanes.sync_client import (
+    BoundedConnection,
+    BoundedPool,
+    BoundedRedis,
+    BoundedSentinelConnection,
+    BoundedSentinelPool,
+    BoundedSentinelSSLConnection,
+    BoundedSSLConnection,
+    BoundedUnixConnection,
+    no_retry,
+)
+from celery_stargate.lanes.target import Target, parse_target
 from celery_stargate.support.per_process import PerProcess
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 __all__ = [
     "UNAVAILABLE",
     "Connections",
-    "find_redis_url",
     "store_errors",
     "stream_entries",
 ]
@@ -44,83 +53,48 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
     OSError,
 )
 
-_SCHEMES = ("redis", "rediss", "unix")
-
-#: Parts of a Redis URL that Celery and redis-py write differently.
-_CELERY_TO_REDIS_PY = {
-    "redis+socket://": "unix://",
-    "socket://": "unix://",
-    "ssl_cert_reqs=CERT_REQUIRED": "ssl_cert_reqs=required",
-    "ssl_cert_reqs=CERT_OPTIONAL": "ssl_cert_reqs=optional",
-    "ssl_cert_reqs=CERT_NONE": "ssl_cert_reqs=none",
+_SYNC: Final = {
+    "tcp": BoundedConnection,
+    "tls": BoundedSSLConnection,
+    "unix": BoundedUnixConnection,
+}
+_ASYNC: Final = {
+    "tcp": redis.asyncio.Connection,
+    "tls": redis.asyncio.SSLConnection,
+    "unix": redis.asyncio.UnixDomainSocketConnection,
 }
 
-#: What a URL that leaves these out means.
-_URL_DEFAULTS = {"host": "localhost", "port": 6379, "db": 0}
-
-# A call ends within about 15 s, whatever Redis does. A retry is safe: each script that must not run
-# twice gets a token, and answers a repeated token as before.
-_TIMEOUTS: Mapping[str, Any] = {
-    "socket_connect_timeout": 3.0,
-    "socket_timeout": 5.0,
-    "health_check_interval": 30,
-}
-#: Seconds for a whole call from an event loop, including connecting and one retry.
-_ASYNC_CALL_TIMEOUT = 5.0
-
-
-def find_redis_url(setting: str | None, app: Celery) -> str:
-    """Return the URL of the lanes' Redis: the setting, else the result backend's or the broker's.
-
-    Arguments:
-        setting: ``stargate_redis_url``; None if it is not set.
-        app: the Celery app whose result backend and broker are tried next.
-
-    Raises:
-        ConfigurationError: the setting is not a Redis URL, or none of the three is.
-    """
-    candidates = (setting, app.conf.result_backend, app.conf.broker_write_url)
-    for candidate in candidates:
-        if not isinstance(candidate, str):
-            continue
-        url = _redis_py_url(candidate)
-        try:
-            scheme = urlsplit(url).scheme
-        except ValueError:
-            scheme = "unreadable"
-        if scheme in _SCHEMES:
-            return url
-        if candidate is setting:
-            raise ConfigurationError(
-                "stargate_redis_url must be redis://, rediss:// or unix://, and its scheme is "
-                f"{scheme!r}"
-            )
-    raise ConfigurationError(
-        "no Redis for the lanes: set stargate_redis_url, or use redis:// for the result backend or "
-        "the broker"
-    )
+#: Seconds to connect, and after which an unused connection is tried before it is used.
+_CONNECT, _HEALTH_CHECK = 3.0, 30
 
 
 class Connections:
     """Makes the clients of the Redis that holds the lanes.
 
-    Everything else asks here for a client, so another topology (Sentinel, Cluster) changes only
-    this class.
+    Everything else asks here for a client, so another topology changes only this class and what it
+    is made of.
+
+    A call of a thread ends within the bound around it (:mod:`celery_stargate.support.bound`),
+    and within 5 s where there is none: waiting for a connection, connecting and retries included.
+    A retry is safe: each script that must not run twice gets a token, and answers a repeated token
+    as before.
 
     Arguments:
-        url: of the Redis, as :func:`find_redis_url` returns it.
+        target: the Redis, or the URL of one.
+        max_connections: how many connections the threads of this process share.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._sync = PerProcess(self._connect)
+    def __init__(self, target: Target | str, *, max_connections: int = 100) -> None:
+        self._target = parse_target(target) if isinstance(target, str) else target
+        self._max_connections = max_connections
+        self._process = PerProcess(lambda: _Process(self._target, self._max_connections))
 
     def sync(self) -> redis.Redis:
         """Return this process's client for callers; its threads share it, a forked child does not.
 
-        A call ends within about 15 s.
+        A call ends within the bound around it, or within 5 s.
         """
-        return self._sync.get()
+        return self._process.get().client()
 
     def asyncio(self) -> redis.asyncio.Redis:
         """Return a new client for one event loop; whoever asked for it closes it.
@@ -128,13 +102,7 @@ class Connections:
         A call or a pipeline ends within 5 s. It is retried once; further retries are up to the
         lane's owner.
         """
-        retry = AsyncRetry(ExponentialBackoff(cap=0.5, base=0.05), 1)
-        options = {**_TIMEOUTS, "socket_timeout": None}
-        client = _Bounded.from_url(self._url, retry=retry, **options)
-        if HIREDIS_AVAILABLE:
-            pool: Any = client.connection_pool
-            pool.connection_class = _packing(pool.connection_class)
-        return client
+        return self._process.get().asyncio()
 
     def blocking(self) -> redis.asyncio.Redis:
         """Return a new client for one event loop, to be used for reads that block and nothing else.
@@ -143,84 +111,90 @@ class Connections:
         """
         return self.asyncio()
 
-    def holds_results(self, backend: object) -> bool:
-        """Whether a result backend stores in this Redis (same database and user), or nowhere.
-
-        Arguments:
-            backend: the app's ``result_backend`` setting.
-        """
-        if backend is None:
-            return True
-        if not isinstance(backend, str):
-            return False
-        try:
-            ours, theirs = (parse_url(each) for each in (self._url, _redis_py_url(backend)))  # type: ignore[no-untyped-call]
-        except ValueError:
-            return False
-        return {**_URL_DEFAULTS, **ours} == {**_URL_DEFAULTS, **theirs}
+    def same_as(self, other: Target | None) -> bool:
+        """Whether another Redis is this one: the same database, and the same user."""
+        return other is not None and other.identity == self._target.identity
 
     def close(self) -> None:
         """Close this process's client for callers; a later call connects again."""
-        self.sync().close()
-
-    def _connect(self) -> redis.Redis:
-        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
-        return redis.Redis.from_url(self._url, retry=retry, **_TIMEOUTS)
+        self._process.get().close()
 
 
-def _redis_py_url(url: str) -> str:
-    for celerys, redis_pys in _CELERY_TO_REDIS_PY.items():
-        url = url.replace(celerys, redis_pys, 1)
-    return url
+class _Process:
+    """The clients of one process."""
 
+    def __init__(self, target: Target, max_connections: int) -> None:
+        self._target = target
+        self._epoch = Epoch()
+        self._watch = MasterWatch(target, self._epoch) if target.sentinels else None
+        self._sentinel = sync_sentinel(target) if target.sentinels else None
+        self._client = self._make_client(max_connections)
 
-class _Bounded(redis.asyncio.Redis):
-    """Bounds each call as a whole.
+    def client(self) -> redis.Redis:
+        if self._watch is not None:
+            self._watch.touch()
+        return self._client
 
-    With ``socket_timeout`` redis-py bounds each read and write of a call, with a task and timers
-    that cost half as much as the call itself.
-    """
+    def close(self) -> None:
+        self._client.close()
+        if self._watch is not None:
+            self._watch.close()
+        if self._sentinel is not None:
+            for each in self._sentinel.sentinels:
+                each.close()
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with _within(_ASYNC_CALL_TIMEOUT):
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+    def asyncio(self) -> redis.asyncio.Redis:
+        options = {**self._parameters(), "retry": one_retry(), "socket_timeout": None}
+        tls = self._target.transport == "tls"
+        pool: Any
+        if self._target.sentinels:
+            pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+                self._target.master_name,
+                async_sentinel(self._target, one_retry()),
+                connection_class=packing(
+                    AsyncSentinelSSLConnection if tls else AsyncSentinelConnection
+                ),
+                epoch=self._epoch,
+                **options,
+            )
+        else:
+            kind = _ASYNC[self._target.transport]
+            pool = redis.asyncio.ConnectionPool(connection_class=packing(kind), **options)
+        client = cast("BoundedAsyncRedis", BoundedAsyncRedis.from_pool(pool))
+        client.join(self._epoch, self._watch)
+        return client
 
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        return _BoundedPipeline(
-            self.connection_pool, self.response_callbacks, transaction, shard_hint
-        )
+    def _make_client(self, max_connections: int) -> redis.Redis:
+        tls = self._target.transport == "tls"
+        options: dict[str, Any] = {
+            "socket_timeout": None,
+            **self._parameters(),
+            "retry": no_retry(),
+            "epoch": self._epoch,
+            "max_connections": max_connections,
+        }
+        pool: BoundedPool
+        if self._sentinel is not None:
+            pool = BoundedSentinelPool(  # type: ignore[no-untyped-call]
+                self._target.master_name,
+                self._sentinel,
+                connection_class=BoundedSentinelSSLConnection if tls else BoundedSentinelConnection,
+                **options,
+            )
+        else:
+            pool = BoundedPool(  # type: ignore[no-untyped-call]
+                connection_class=_SYNC[self._target.transport], **options
+            )
+        client = cast("BoundedRedis", BoundedRedis.from_pool(pool))
+        if self._sentinel is not None:
+            client.behind_sentinel()
+        return client
 
-
-class _BoundedPipeline(Pipeline):
-    """A pipeline of such a client, bounded as a whole."""
-
-    async def execute(self, raise_on_error: bool = True) -> Any:
-        async with _within(_ASYNC_CALL_TIMEOUT):
-            return await super().execute(raise_on_error)
-
-
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise redis.exceptions.TimeoutError(f"no answer within {seconds:g} s") from None
-
-
-@cache
-def _packing(connection: type[Any]) -> type[Any]:
-    """Return a class of connections that pack commands with hiredis.
-
-    redis-py does so for its sync connections; its asyncio ones pack in Python, ten times slower.
-    """
-    packer = HiredisRespSerializer()
-
-    class Packing(connection):  # type: ignore[misc]
-        def pack_command(self, *args: Any) -> Any:
-            return packer.pack(*args)
-
-    return Packing
+    def _parameters(self) -> dict[str, Any]:
+        usual: dict[str, Any] = {"health_check_interval": _HEALTH_CHECK}
+        if self._target.transport != "unix":
+            usual["socket_connect_timeout"] = _CONNECT
+        return {**usual, **self._target.parameters}
 
 
 def stream_entries(reply: Any) -> list[tuple[bytes, list[Any]]]:

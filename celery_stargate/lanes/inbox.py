@@ -52,7 +52,7 @@ class Inboxes:
             address: the inbox, a slash, and the waiting call in it.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within 5 s.
         """
         key = self._key(address.partition("/")[0])
         with store_errors():
@@ -79,7 +79,7 @@ class Inboxes:
             Up to 100 entries; none when the time is over.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within 5 s.
         """
         key = self._key(inbox)
         with store_errors(), self._connections.sync().pipeline(transaction=False) as pipeline:

@@ -25,6 +25,7 @@ from celery_stargate.lanes.scripts import Argument, Caller, Callers, Run, Script
 from celery_stargate.lanes.wire import PutWord, SettleAnswer, read_answer, read_put
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.support.bound import USUAL, bounded, call_bound
 
 __all__ = ["Outbox"]
 
@@ -35,6 +36,8 @@ ANSWER_MS = 900_000
 GRACE_MS = 15_000
 #: How many overdue contexts one call settles at most.
 _EXPIRE_COUNT = 100
+#: How long Redis has for one pipeline of puts at least, in seconds.
+_LEAST_BOUND = 0.5
 #: How many puts, and how many bytes of frames, one pipeline holds at most.
 _PIPELINE_COUNT, _PIPELINE_BYTES = 500, 4 << 20
 #: The same for one script in it; a script must not occupy Redis for long.
@@ -47,6 +50,9 @@ _Put = TypeVar("_Put", bound=tuple[Any, ...])
 
 class Outbox:
     """All lanes of one prefix, as callers use them; safe among threads and after a fork.
+
+    Each call ends within the bound around it (:mod:`celery_stargate.support.bound`), and within
+    5 s where there is none.
 
     Arguments:
         connections: to the Redis that holds the lanes.
@@ -103,7 +109,7 @@ class Outbox:
             LaneFull: the lane holds ``max_backlog`` messages.
             ContextInUse: the context is there, or was within ``tombstone``, and ``exclusive`` was
                 set.
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
         arguments: list[Argument] = [
             record.context,
@@ -116,7 +122,7 @@ class Outbox:
         ]
         for label, frame in messages:
             arguments += (label, frame)
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             self.registry.announce(lane, options)
             word, number = read_put(self._run("put", lane, caller, [caller.token(), *arguments]))
             if word is PutWord.NEW and number == 1 and messages:
@@ -151,8 +157,8 @@ class Outbox:
 
         Raises:
             LaneFull: a lane would hold more; nothing was recorded.
-            StoreUnavailable: Redis did not answer within about 15 s; the text says how many
-                messages are certainly recorded.
+            StoreUnavailable: Redis did not answer a pipeline within ``timeout``, or 5 s; the text
+                says how many messages are certainly recorded.
         """
         recorded = 0
         lanes = Counter(lane for lane, _, _ in puts)
@@ -160,7 +166,8 @@ class Outbox:
         times = _milliseconds(timeout), round(tombstone * 1000)
         for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:
-                self._put_chunk(chunk, times, room, options)
+                with bounded(min(max(timeout, _LEAST_BOUND), USUAL)):
+                    self._put_chunk(chunk, times, room, options)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"{error}; the first {recorded} of {len(puts)} messages are recorded and will "
@@ -182,7 +189,7 @@ class Outbox:
 
         Raises:
             LaneFull: a lane has no room; nothing is reserved.
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
         name = uuid.uuid4().hex
         reserved: list[Lane] = []
@@ -213,13 +220,13 @@ class Outbox:
                 for the one that is there.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
             TypeError: JSON cannot represent the receipt's ``value``.
             ValueError: the context is settled, and its record is of another version or damaged.
         """
         kind = "foreign" if isinstance(outcome, Failure) and not anyone else "ok"
         encoded = encode_outcome(outcome)
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             number = "" if first is None else first
             given: list[Argument] = [outcome.context, number, place, encoded, kind]
             _, answer = self._run("settle", lane, caller, ["", caller.token(), GRACE_MS, *given])
@@ -229,9 +236,9 @@ class Outbox:
         """Settle what is overdue in a lane: one context, or up to 100.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             reply = self._run("expire", lane, caller, [GRACE_MS, _EXPIRE_COUNT, context])
         return list(decode_triples(reply, lane))
 
@@ -239,9 +246,9 @@ class Outbox:
         """Forget contexts whose effects are done.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             identities = [part for each in done for part in each.identity]
             self._run("finish", lane, caller, identities)
 
@@ -249,9 +256,9 @@ class Outbox:
         """Return how many messages a lane holds.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        with store_errors():
+        with call_bound(), store_errors():
             return int(self._connections.sync().xlen(lane.key(self._prefix, "log")))
 
     def close(self) -> None:
@@ -303,7 +310,7 @@ class Outbox:
     def _reserve(self, lane: Lane, name: str, count: int, max_backlog: int) -> tuple[bool, int]:
         """Reserve room in a lane, or give it back; return whether there is any, and the backlog."""
         given: list[Argument] = [f"room:{name}", count, max_backlog, RESERVED_MS]
-        with store_errors(), self._callers.lend() as [caller]:
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
             there_is, held = self._run("reserve", lane, caller, given)
         return bool(there_is), int(held)
 

@@ -16,6 +16,7 @@ from celery_stargate.errors import shown
 from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
+from celery_stargate.support.bound import call_bound
 from celery_stargate.support.log import logger
 from celery_stargate.support.seldom import Seldom
 
@@ -48,6 +49,7 @@ class RegistryKeys:
             self.key("workers"): "zset",
             self.key("lanes"): "zset",
             self.key("events"): "stream",
+            self.key("apps"): "hash",
         }
 
 
@@ -108,9 +110,9 @@ class CallerRegistry:
         """Return how many workers are alive, and the announced lanes.
 
         Raises:
-            StoreUnavailable: Redis did not answer within about 15 s.
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
-        with store_errors():
+        with call_bound(), store_errors():
             workers, *names = self._run("heartbeat", self._survey_keys, ["", 0])
         return int(workers), self._names.read(names)
 

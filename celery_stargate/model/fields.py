@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
 from celery_stargate.model.hashing import SCHEMES
+from celery_stargate.model.redis_options import read_redis_options, read_redis_url
 from celery_stargate.model.topic import Topic
 
 __all__ = [
@@ -228,7 +229,9 @@ _DELIVERY = _choice("at_least_once", "effectively_once")
 #: All settings, by their names without the prefix.
 TABLE: Mapping[str, Setting[object]] = {
     "url": Setting(_service_url),
-    "redis_url": Setting(_text),
+    "redis_url": Setting(read_redis_url),
+    "redis_options": Setting(read_redis_options),
+    "redis_max_connections": Setting(_whole(1, 100_000)),
     "topic": Setting(_text),
     "topics": Setting(_mapping),
     "allow_unlisted_topics": Setting(_flag),

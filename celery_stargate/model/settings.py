@@ -14,6 +14,7 @@ from typing import Any, Literal
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
 from celery_stargate.model.fields import PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
+from celery_stargate.model.redis_options import check_redis
 from celery_stargate.model.topic import Topic
 
 __all__ = ["Settings", "named"]
@@ -26,6 +27,10 @@ class Settings:
     url: str | None = None
     #: Not in the repr: it may contain a password.
     redis_url: str | None = field(default=None, repr=False)
+    #: Not shown: they may hold a password.
+    redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    #: How many connections to Redis the threads of a process share.
+    redis_max_connections: int = 100
     #: The default topic: its full name, or its name in ``topics``.
     topic: str | None = None
     #: Name → topic's full name and its producer options.
@@ -113,6 +118,20 @@ class Settings:
         return parsed, self.options
 
 
+def _default_prefix(conf: Mapping[str, Any]) -> str:
+    """Return the prefix of an app that sets none: behind the one that its Celery keys have.
+
+    Two systems that share a Redis by ``global_keyprefix`` do not share their lanes.
+    """
+    for name in ("result_backend_transport_options", "broker_transport_options"):
+        options = conf.get(name)
+        keyprefix = options.get("global_keyprefix") if isinstance(options, Mapping) else None
+        if keyprefix:
+            # Braces would be read as a hash tag.
+            return f"{keyprefix}stargate".replace("{", "").replace("}", "")
+    return "stargate"
+
+
 def named(text: str, namespace: str | None) -> str:
     """Return a text with the names of settings as they are in a namespace.
 
@@ -169,7 +188,9 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
         raise ConfigurationError(
             f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
         )
-    if "{" in own.get("prefix", "") or "}" in own.get("prefix", ""):
+    check_redis(own.get("redis_url"), own.get("redis_options", {}), PREFIX)
+    own.setdefault("prefix", _default_prefix(conf))
+    if "{" in own["prefix"] or "}" in own["prefix"]:
         raise ConfigurationError(
             f"{PREFIX}prefix must not contain a brace: Redis Cluster gives braces a meaning"
         )

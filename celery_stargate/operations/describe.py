@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from celery_stargate.lanes.connections import UNAVAILABLE
+from celery_stargate.lanes.target import Target
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.audit import Audit
@@ -24,7 +25,7 @@ __all__ = ["describe", "masked_url"]
 
 #: What a report shows instead of a secret.
 _MASK = "********"
-_SECRETS = ("token", "redis_url")
+_SECRETS = ("token", "redis_url", "redis_options")
 #: What ``INFO`` of Redis tells that matters here.
 _REDIS_INFO = (
     "redis_version",
@@ -41,7 +42,7 @@ _REDIS_INFO = (
 _ACTIONS = 10
 
 
-def describe(app: Celery, settings: Settings, redis_url: str, reader: LaneReader) -> dict[str, Any]:
+def describe(app: Celery, settings: Settings, target: Target, reader: LaneReader) -> dict[str, Any]:
     """Return the report: versions, settings, topology and counts, JSON types only.
 
     Redis that is away is told in it; it raises nothing for that.
@@ -49,7 +50,7 @@ def describe(app: Celery, settings: Settings, redis_url: str, reader: LaneReader
     Arguments:
         app: the Celery app.
         settings: of Stargate.
-        redis_url: of the Redis that holds the lanes.
+        target: the Redis that holds the lanes.
         reader: reads the lanes.
     """
     return {
@@ -66,13 +67,15 @@ def describe(app: Celery, settings: Settings, redis_url: str, reader: LaneReader
             "task_serializer": app.conf.task_serializer,
             "task_always_eager": app.conf.task_always_eager,
         },
-        "redis": {"url": masked_url(redis_url), **_redis(reader)},
+        "redis": {"url": target.address, **_redis(reader)},
         **_lanes(reader),
     }
 
 
 def masked_url(url: str) -> str:
-    """Return a URL without its password."""
+    """Return a URL, or several with semicolons between them, without passwords."""
+    if ";" in url:
+        return ";".join(masked_url(each) for each in url.split(";"))
     try:
         parts = urlsplit(url)
         if parts.password is None:

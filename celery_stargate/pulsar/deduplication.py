@@ -87,7 +87,7 @@ async def _ask(endpoint: Endpoint, path: str) -> tuple[int, dict[str, Any]]:
     """
     if endpoint.tls_server_name is not None:
         return 0, {}
-    headers = await asyncio.to_thread(endpoint.headers)
+    headers = await endpoint.fetch_headers()
     context = endpoint.tls()
     with suppress(OSError, HTTPException, msgspec.DecodeError):
         return await asyncio.to_thread(_get, endpoint.url, path, headers, context)

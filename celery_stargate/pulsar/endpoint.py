@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.model.fields import Token, bearer
 from celery_stargate.model.settings import Settings, named
+from celery_stargate.pulsar.link import LinkBroken
+from celery_stargate.support.daemon_call import call_in_daemon
 
 __all__ = ["Endpoint"]
 
@@ -68,6 +70,23 @@ class Endpoint:
                     f"the callable in {setting} failed with {type(error).__name__}"
                 ) from error
         return {"Authorization": f"Bearer {bearer(name, token)}"}
+
+    async def fetch_headers(self) -> dict[str, str]:
+        """Do as :meth:`headers` without holding the event loop.
+
+        Raises:
+            ConfigurationError: as :meth:`headers`.
+            LinkBroken: the token's callable did not return within ``stargate_open_timeout``.
+        """
+        if not callable(self.token):
+            return self.headers()
+        try:
+            return await call_in_daemon(self.headers, self.open_timeout, self.token)
+        except TimeoutError:
+            setting = named("stargate_token", self.namespace)
+            raise LinkBroken(
+                f"the callable in {setting} did not return within {self.open_timeout:g} s"
+            ) from None
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context for ``wss``, None for ``ws``.

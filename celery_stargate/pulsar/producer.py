@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -47,8 +46,7 @@ class Producer:
             ConfigurationError: the token or a TLS file is not usable.
         """
         endpoint = self._endpoint
-        # A token callable may be slow. It must not block the event loop.
-        headers = await asyncio.to_thread(endpoint.headers)
+        headers = await endpoint.fetch_headers()
         tls = endpoint.tls()
         options: dict[str, Any] = {}
         if tls is not None:

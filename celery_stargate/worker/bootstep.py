@@ -12,6 +12,7 @@ import celery_stargate.worker.control  # noqa: F401  # registers the commands of
 from celery_stargate.acknowledger import Acknowledger
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.record import Settled
+from celery_stargate.worker.peers import Peers, peer_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,6 +53,7 @@ class StargateStep(bootsteps.StartStopStep):
         super().__init__(parent, **kwargs)
         self._worker = parent
         self._acknowledger: Acknowledger | None = None
+        self._peers: Peers | None = None
         self.enabled = not without_stargate and Runtime.of(parent.app).settings.worker
 
     def start(self, parent: Any) -> None:
@@ -69,18 +71,30 @@ class StargateStep(bootsteps.StartStopStep):
             done_matters=self._sends_events,
         )
         self._acknowledger.start()
+        runtime = Runtime.of(parent.app)
+        self._peers = Peers(
+            runtime.connections, runtime.settings.prefix, parent.hostname, peer_of(parent.app)
+        )
+        self._peers.start()
 
     def stop(self, parent: Any) -> None:
         """Give the lanes back, after a bounded wait for receipts."""
+        self._end_peers()
         if self._acknowledger is not None:
             self._acknowledger.stop()
             self._acknowledger = None
 
     def terminate(self, parent: Any) -> None:
         """Give the lanes back without waiting for receipts."""
+        self._end_peers()
         if self._acknowledger is not None:
             self._acknowledger.stop(timeout=0.0)
             self._acknowledger = None
+
+    def _end_peers(self) -> None:
+        if self._peers is not None:
+            self._peers.stop()
+            self._peers = None
 
     def info(self, parent: Any) -> dict[str, Any]:  # type: ignore[override]  # Celery merges it
         """Return what ``celery inspect stats`` shows."""

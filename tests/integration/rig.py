@@ -212,6 +212,10 @@ class Proxy:
         for thread in cut.values():
             _join(thread)
 
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another server; those there are stay with the old one."""
+        self._target = port
+
     def lose_answer_to(
         self, request: Callable[[bytes], bool], then: Callable[[], object] = lambda: None
     ) -> None:

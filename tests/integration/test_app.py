@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 from celery import Celery
+from celery.exceptions import TimeoutError as CeleryTimeout
 
 from celery_stargate import (
     Acknowledger,
@@ -32,7 +35,7 @@ from celery_stargate.lanes.lane import Lane, lane_for
 from celery_stargate.model.topic import Topic
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
-from tests.integration.rig import Proxy, Reader, Triggered, elapsed, read_back, wait_for
+from tests.integration.rig import WAIT, Proxy, Reader, Triggered, elapsed, read_back, wait_for
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import PulsarAddress, ServerAddress, require
 from tests.servers.redis import RedisServer
@@ -514,6 +517,82 @@ class TestRedis:
             with elapsed() as seconds, pytest.raises(StoreUnavailable):
                 call()
             assert seconds() < 5
+
+    def test_calls_to_a_frozen_redis_do_not_wait_one_behind_the_other(
+        self, make_app: MakeApp, tmp_path: Path
+    ) -> None:
+        """Eight threads with a second each: each ends about a second later."""
+        require(redis_module.missing_reason())
+        with RedisServer(tmp_path / "redis") as server:
+            app = make_app("ws://127.0.0.1:1", redis_url=server.url)
+            stargate = Stargate.of(app)
+            client = stargate.runtime.connections.sync()
+            key = f"{stargate.settings.prefix}:{{registry}}:workers"
+            client.zadd(key, {"alive": (client.time()[0] + 3600) * 1000})
+            server.pause()
+            try:
+                with ThreadPoolExecutor(8) as threads, elapsed() as seconds:
+                    calls = [threads.submit(stargate.produce, "x", timeout=1) for _ in range(8)]
+                    for call in calls:
+                        assert isinstance(call.exception(), StoreUnavailable)
+                assert seconds() < 2.5
+            finally:
+                server.resume()
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_delay_is_told_in_bounded_time_where_results_are_in_that_redis_too(
+        self, make_app: MakeApp, tmp_path: Path, frozen: bool
+    ) -> None:
+        """Celery's Redis backend would try to subscribe for 20 s first."""
+        require(redis_module.missing_reason())
+        with RedisServer(tmp_path / "redis") as server:
+            conf = {"broker_url": server.url, "result_backend": server.url}
+            app = make_app("ws://127.0.0.1:1", redis_url=None, conf=conf)
+            task = app.tasks["celery_stargate.produce"]
+            # So that its backend had a connection, as in a process that has run for a while.
+            waited_for = task.delay("x")
+            with pytest.raises(CeleryTimeout):
+                waited_for.get(timeout=0.1)
+            if frozen:
+                server.pause()
+            else:
+                server.kill()
+            with elapsed() as seconds, pytest.raises(StoreUnavailable):
+                task.delay("x")
+            assert seconds() < 5.5
+            server.resume() if frozen else server.start()
+            # The second process of a web server has had no connection yet.
+            other = make_app("ws://127.0.0.1:1", redis_url=None, conf=conf)
+            server.kill()
+            with elapsed() as seconds, pytest.raises(StoreUnavailable):
+                other.tasks["celery_stargate.produce"].delay("x")
+            assert seconds() < 5.5
+            # Celery unsubscribes when the result is collected, and tries for 20 s, too.
+            server.start()
+            waited_for.forget()
+
+    @pytest.mark.parametrize("count", [150, 300])
+    def test_more_threads_than_connections(
+        self, make_app: MakeApp, tmp_path: Path, count: int, topic: str
+    ) -> None:
+        """They wait for one another's connections, and make no more than the setting says."""
+        require(redis_module.missing_reason())
+        with RedisServer(tmp_path / "redis") as server:
+            app = make_app("ws://127.0.0.1:1", redis_url=server.url, redis_max_connections=50)
+            task = app.tasks["celery_stargate.produce"]
+            begin = threading.Barrier(count)
+
+            def call() -> None:
+                begin.wait(WAIT)
+                for _ in range(3):
+                    task.apply_async(("x",), ignore_result=True)
+
+            with ThreadPoolExecutor(count) as threads:
+                for each in [threads.submit(call) for _ in range(count)]:
+                    each.result(60)
+            assert Stargate.of(app).lanes.backlog(Lane(topic)) == 3 * count
+            with redis.Redis.from_url(server.url) as client:
+                assert client.info("clients")["connected_clients"] <= 51
 
     def test_a_waiting_call_outlives_a_restart_of_redis(
         self, make_app: MakeApp, local: LocalPulsar, tmp_path: Path, topic: str

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 import redis
 from redis.exceptions import RedisError
@@ -72,7 +73,7 @@ class SentinelServers:
     @property
     def url(self) -> str:
         """The URL in Celery's form: every sentinel, separated by semicolons."""
-        user = "" if self.password is None else f":{self.password}@"
+        user = "" if self.password is None else f":{quote(self.password, safe='')}@"
         return ";".join(f"sentinel://{user}127.0.0.1:{port}/0" for port in self.sentinel_ports)
 
     @property
@@ -121,6 +122,30 @@ class SentinelServers:
         before = self.master
         self._wait("a failover", lambda: self.master is not before)
         return self.master
+
+    def isolate(self, server: RedisServer, *, user: str, password: str) -> None:
+        """Cut a server off from its sentinels and the other servers; one user still reaches it.
+
+        Its default user, as whom they come, gets another password.
+
+        Arguments:
+            server: the one; all have ``password``.
+            user: who still reaches it; made by :meth:`add_user`.
+            password: of that user.
+        """
+        with redis.Redis(port=server.port, username=user, password=password) as client:
+            client.execute_command("ACL", "SETUSER", "default", "resetpass", ">unknown")
+            client.execute_command("CLIENT", "KILL", "USER", "default")
+
+    def kill_sentinel(self, number: int) -> None:
+        """Kill one of the sentinels."""
+        self._sentinels[number].kill()
+
+    def add_user(self, user: str, password: str, *rules: str) -> None:
+        """Make an ACL user on all data servers."""
+        for server in self.servers:
+            with self._data_client(server) as client:
+                client.execute_command("ACL", "SETUSER", user, "on", f">{password}", *rules)
 
     def stop(self) -> None:
         """End all of them."""

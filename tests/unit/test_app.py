@@ -126,14 +126,14 @@ def test_settings_may_come_after() -> None:
 @pytest.mark.parametrize(
     ("conf", "expected"),
     [
-        ({"stargate_redis_url": "redis://a"}, "redis://a"),
-        ({"stargate_redis_url": None, "result_backend": "redis://b"}, "redis://b"),
-        ({"stargate_redis_url": None, "broker_url": "redis://c"}, "redis://c"),
+        ({"stargate_redis_url": "redis://a"}, "a"),
+        ({"stargate_redis_url": None, "result_backend": "redis://b"}, "b"),
+        ({"stargate_redis_url": None, "broker_url": "redis://c"}, "c"),
     ],
 )
 def test_where_redis_is(conf: dict[str, Any], expected: str) -> None:
     """The setting's, else the result backend's, else the broker's."""
-    assert Stargate(make_app(**conf)).runtime.redis_url == expected
+    assert Stargate(make_app(**conf)).runtime.redis.parameters["host"] == expected
 
 
 def test_a_task_of_ones_own() -> None:

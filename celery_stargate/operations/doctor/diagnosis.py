@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.lanes.connections import Connections, find_redis_url
+from celery_stargate.lanes.configured import find_target
+from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.target import Target
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
@@ -55,7 +57,7 @@ class Diagnosis:
         """
         try:
             settings = Settings.read(self.app.conf, getattr(self.app, "namespace", None))
-            redis_url = find_redis_url(settings.redis_url, self.app)
+            target = find_target(self.app, settings.redis_url, settings.redis_options)
         except ConfigurationError as problem:
             yield Finding(
                 "settings",
@@ -72,11 +74,12 @@ class Diagnosis:
                 self.app, via=settings.via, delivery_timeout=settings.options.delivery_timeout
             ),
         )
-        yield from self._redis(settings, redis_url)
+        yield from self._redis(settings, target)
         yield from self._pulsar(settings)
 
-    def _redis(self, settings: Settings, url: str) -> Iterator[Finding]:
-        redis = Connections(url).sync()
+    def _redis(self, settings: Settings, target: Target) -> Iterator[Finding]:
+        connections = Connections(target)
+        redis = connections.sync()
         try:
             facts = gather_redis(redis, settings.prefix)
             yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
@@ -97,7 +100,7 @@ class Diagnosis:
                 "start Redis, or set stargate_redis_url to where it is",
             )
         finally:
-            redis.close()
+            connections.close()
 
     def _pulsar(self, settings: Settings) -> Iterator[Finding]:
         try:

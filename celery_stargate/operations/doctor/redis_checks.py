@@ -82,10 +82,12 @@ def gather_redis(
         config = client.config_get("maxmemory-policy", "appendonly", "appendfsync", "save")
     except RedisError:
         config = None
+    # One refuses writes, whoever asks.
+    replica = info.get("role") == "slave"
     return RedisFacts(
         info=info,
         config=config,
-        denied=_denied(client, RegistryKeys(prefix).key("doctor")),
+        denied=() if replica else _denied(client, RegistryKeys(prefix).key("doctor")),
         latency=statistics.median(latencies),
         clock_ahead=ahead,
     )

@@ -61,8 +61,8 @@ def all_stored(results: list[Any], timeout: float = 30.0) -> None:
 def held(app: Celery, topic: str) -> int:
     """How many contexts the topic's lane holds."""
     stargate = Stargate.of(app)
-    with redis.Redis.from_url(stargate.runtime.redis_url) as client:
-        return int(client.hlen(Lane(topic).key(stargate.settings.prefix, "contexts")))
+    client = stargate.runtime.connections.sync()
+    return int(client.hlen(Lane(topic).key(stargate.settings.prefix, "contexts")))
 
 
 def first_occurrences(local: LocalPulsar, topic: str) -> list[str]:

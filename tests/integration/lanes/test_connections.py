@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from celery_stargate.lanes import connections as store
+from celery_stargate.lanes import async_client
 from celery_stargate.lanes.connections import UNAVAILABLE, Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
@@ -74,7 +74,7 @@ def test_a_call_of_the_loops_client_ends_though_redis_is_silent(
     redis_server: ServerAddress, prefix: str, monkeypatch: pytest.MonkeyPatch, pipelined: bool
 ) -> None:
     """It is unavailable then; and the answer, should it come late, is nobody else's."""
-    monkeypatch.setattr(store, "_ASYNC_CALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(async_client, "CALL_TIMEOUT", 0.2)
 
     async def ask() -> object:
         client = Connections(redis_server.url).asyncio()

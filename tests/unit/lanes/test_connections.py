@@ -1,4 +1,4 @@
-"""Which Redis holds the lanes, and what its answers look like."""
+"""The clients of the lanes' Redis, and what its answers look like."""
 
 from __future__ import annotations
 
@@ -6,82 +6,9 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from celery import Celery
 
-from celery_stargate import ConfigurationError
 from celery_stargate.errors import StoreUnavailable
-from celery_stargate.lanes.connections import (
-    Connections,
-    find_redis_url,
-    store_errors,
-    stream_entries,
-)
-
-
-def app(broker: str | None = None, backend: str | None = None) -> Celery:
-    """Return an app that connects to nothing."""
-    return Celery("shop", broker=broker, backend=backend, set_as_current=False)
-
-
-@pytest.mark.parametrize(
-    ("setting", "broker", "backend", "found"),
-    [
-        ("redis://own/1", "redis://broker", "redis://backend", "redis://own/1"),
-        (None, "redis://broker", "redis://backend", "redis://backend"),
-        (None, "rediss://broker", None, "rediss://broker"),
-        (None, "redis://broker", "rpc://", "redis://broker"),
-        (None, "amqp://broker", "redis+socket:///run/redis.sock", "unix:///run/redis.sock"),
-        (
-            None,
-            "amqp://broker",
-            "rediss://host?ssl_cert_reqs=CERT_REQUIRED",
-            "rediss://host?ssl_cert_reqs=required",
-        ),
-    ],
-)
-def test_the_setting_comes_first_then_the_backend_then_the_broker(
-    setting: str | None, broker: str, backend: str | None, found: str
-) -> None:
-    """Whichever of them is a Redis."""
-    assert find_redis_url(setting, app(broker, backend)) == found
-
-
-@pytest.mark.parametrize("backend", [None, "rpc://", "db+sqlite://"])
-def test_no_redis_at_all(backend: str | None) -> None:
-    """Says which setting to use."""
-    with pytest.raises(ConfigurationError, match="set stargate_redis_url"):
-        find_redis_url(None, app("amqp://broker", backend))
-
-
-@pytest.mark.parametrize("setting", ["http://host", "amqp://user:hunter2@host", "redis://[x"])
-def test_a_setting_that_is_no_redis(setting: str) -> None:
-    """Is refused, though the backend would do; a password in it is not shown."""
-    with pytest.raises(ConfigurationError, match="^stargate_redis_url must be") as caught:
-        find_redis_url(setting, app("redis://broker", "redis://backend"))
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("backend", "url", "same"),
-    [
-        ("redis://", "redis://localhost:6379/0", True),
-        ("redis://host/1", "redis://host:6379/1", True),
-        ("redis://host/1", "redis://host/2", False),
-        ("redis://host/1", "redis://other/1", False),
-        ("redis://host:1/1", "redis://host:2/1", False),
-        ("redis://host", "rediss://host", False),
-        ("redis+socket:///run/redis.sock", "unix:///run/redis.sock", True),
-        # Another user may have other rights there.
-        ("redis://:a@host", "redis://:b@host", False),
-        ("rpc://", "redis://", False),
-        ("redis://host:x", "redis://host", False),
-        (None, "redis://", True),
-        (object(), "redis://", False),
-    ],
-)
-def test_whether_results_are_stored_beside_the_lanes(backend: object, url: str, same: bool) -> None:
-    """In the same database, by the same user; or not at all."""
-    assert Connections(url).holds_results(backend) is same
+from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
 
 
 @pytest.mark.parametrize("url", ["redis://host", "rediss://host", "unix:///run/redis.sock"])

@@ -102,11 +102,11 @@ def test_only_two_modules_make_clients_or_run_scripts() -> None:
     found = {
         (path.relative_to(package).as_posix(), word)
         for path in package.rglob("*.py")
-        for word in ("register_script", "from_url", "evalsha", "script_load")
+        for word in ("register_script", "from_pool", "from_url", "evalsha", "script_load")
         if f".{word}(" in path.read_text("utf-8")
     }
     assert found == {
-        ("lanes/connections.py", "from_url"),
+        ("lanes/connections.py", "from_pool"),
         ("lanes/scripts.py", "register_script"),
         ("lanes/scripts.py", "script_load"),
         ("lanes/scripts.py", "evalsha"),

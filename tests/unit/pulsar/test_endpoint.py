@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from celery_stargate import ConfigurationError
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.pulsar.link import LinkBroken
 
 
 def _fails() -> str:
@@ -57,3 +60,20 @@ def test_errors_name_settings_as_a_namespace_does(tmp_path: Path) -> None:
         endpoint.headers()
     with pytest.raises(ConfigurationError, match="^CELERY_STARGATE_TLS_CA, CELERY_STARGATE_TLS_C"):
         endpoint.tls()
+
+
+def test_a_token_callable_that_hangs() -> None:
+    """Is a connection that cannot be made now: it is tried again."""
+    release = threading.Event()
+
+    def token() -> str:
+        release.wait(30)
+        return "x"
+
+    endpoint = Endpoint("ws://h:1", token, open_timeout=0.1)
+    with pytest.raises(LinkBroken, match=r"stargate_token did not return within 0\.1 s"):
+        asyncio.run(endpoint.fetch_headers())
+    release.set()
+    assert asyncio.run(Endpoint("ws://h:1", lambda: "y").fetch_headers()) == {
+        "Authorization": "Bearer y"
+    }

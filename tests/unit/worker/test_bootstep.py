@@ -45,6 +45,25 @@ class Noted:
         self.calls.append(("stop", timeout))
 
 
+class NotedPeers:
+    """Stand where Peers does."""
+
+    def __init__(self, *given: Any) -> None:
+        self.given = given
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(autouse=True)
+def peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread looks for workers of other apps."""
+    monkeypatch.setattr(bootstep, "Peers", NotedPeers)
+
+
 @pytest.fixture(autouse=True)
 def acknowledgers(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
     """What was made."""

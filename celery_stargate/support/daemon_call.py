@@ -1,0 +1,57 @@
+"""Call a function of the user's from an event loop, and depend on it for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+__all__ = ["call_in_daemon"]
+
+_Result = TypeVar("_Result")
+
+#: Calls that did not return in time, by what they call: no more threads are made for those.
+_hanging: dict[Hashable, Future[Any]] = {}
+
+
+async def call_in_daemon(call: Callable[[], _Result], seconds: float, key: Hashable) -> _Result:
+    """Run a blocking call in a daemon thread of its own.
+
+    Neither the event loop nor the interpreter waits for that thread when it ends, as they do for
+    those of ``asyncio.to_thread``.
+
+    Arguments:
+        call: to run.
+        seconds: to wait for it.
+        key: what it calls. While an earlier call with this key hangs, that one is waited for.
+
+    Raises:
+        TimeoutError: it did not return in time.
+        Whatever the call raises.
+    """
+    future: Future[_Result] | None = _hanging.get(key)
+    if future is None:
+        future = Future()
+        # From now on a cancelled wait does not cancel it.
+        future.set_running_or_notify_cancel()
+        threading.Thread(
+            target=_run, args=(future, call), name="stargate-call", daemon=True
+        ).start()
+    try:
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(future)
+    except TimeoutError:
+        if future.done():
+            raise
+        _hanging[key] = future
+        future.add_done_callback(lambda _: _hanging.pop(key, None))
+        raise
+
+
+def _run(future: Future[_Result], call: Callable[[], _Result]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001  # raised to whoever waits
+        future.set_exception(error)

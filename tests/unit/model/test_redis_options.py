@@ -1,0 +1,98 @@
+"""What the settings of Redis may say, and the prefix that follows from Celery's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from celery_stargate import ConfigurationError
+from celery_stargate.model.settings import Settings
+
+
+def read(**conf: Any) -> Settings:
+    """Read a configuration."""
+    return Settings.read(conf)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"master_nme": "m"}, "no option 'master_nme'; did you mean 'master_name'?"),
+        ({"ssl_ca_cert": "/ca"}, "no option 'ssl_ca_cert'; did you mean 'ssl_ca_certs'?"),
+        ({5: "x"}, "no option 5"),
+        ({"master_name": 5}, "stargate_redis_options['master_name'] must be str, not int"),
+        ({"sentinel_kwargs": "x"}, "['sentinel_kwargs'] must be a mapping, not str"),
+        ({"socket_timeout": 0}, "['socket_timeout'] must be seconds above 0"),
+        ({"min_other_sentinels": True}, "['min_other_sentinels'] must be int, not bool"),
+        ("master_name=m", "stargate_redis_options must be a mapping, not str"),
+    ],
+)
+def test_options_that_are_wrong(options: Any, words: str) -> None:
+    """Are refused, with the nearest name."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(stargate_redis_options=options)
+    assert words in str(caught.value)
+
+
+def test_options_that_are_right() -> None:
+    """Are kept, and not shown."""
+    options = {"master_name": "m", "socket_timeout": 1.5, "password": "hunter2"}
+    settings = read(stargate_redis_options=options)
+    assert settings.redis_options == options
+    assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sentinel://a:1;sentinel://b:2", "redis+sentinel://a,b/0", "redis-sentinel://:p@a:1/0"],
+)
+def test_a_sentinel_url_needs_the_name_of_a_master(url: str) -> None:
+    """From the options or from itself, when the settings are read."""
+    with pytest.raises(ConfigurationError, match="names sentinels, and nothing names the master"):
+        read(stargate_redis_url=url)
+    assert read(stargate_redis_url=url, stargate_redis_options={"master_name": "m"}).redis_url
+    assert read(stargate_redis_url=f"{url}?master_name=m").redis_url
+
+
+@pytest.mark.parametrize("scheme", ["rediscluster", "redisclusters"])
+def test_a_cluster_is_refused(scheme: str) -> None:
+    """With the reason."""
+    with pytest.raises(ConfigurationError, match="a Redis Cluster, which cannot hold the lanes"):
+        read(stargate_redis_url=f"{scheme}://:hunter2@a:1,b:2")
+
+
+def test_a_misspelled_scheme() -> None:
+    """The nearest is named."""
+    with pytest.raises(ConfigurationError, match="did you mean 'redis'"):
+        read(stargate_redis_url="redsis://a")
+
+
+@pytest.mark.parametrize(
+    ("conf", "prefix"),
+    [
+        ({}, "stargate"),
+        ({"broker_transport_options": {"global_keyprefix": "A:"}}, "A:stargate"),
+        (
+            {
+                "broker_transport_options": {"global_keyprefix": "A:"},
+                "result_backend_transport_options": {"global_keyprefix": "B:"},
+            },
+            "B:stargate",
+        ),
+        ({"result_backend_transport_options": {"global_keyprefix": "{x}:"}}, "x:stargate"),
+        (
+            {
+                "result_backend_transport_options": {"global_keyprefix": "B:"},
+                "stargate_prefix": "own",
+            },
+            "own",
+        ),
+        ({"broker_transport_options": None}, "stargate"),
+    ],
+)
+def test_two_systems_apart_by_celerys_prefix_have_lanes_of_their_own(
+    conf: dict[str, Any], prefix: str
+) -> None:
+    """The default prefix is behind Celery's; one that is set is taken as it is."""
+    assert read(**conf).prefix == prefix

@@ -1,0 +1,61 @@
+"""Blocking calls of an event loop that nothing waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from celery_stargate.support.daemon_call import call_in_daemon
+
+
+def test_a_call_that_returns() -> None:
+    """Its result, or its error, is the caller's."""
+
+    def fail() -> None:
+        raise KeyError("x")
+
+    assert asyncio.run(call_in_daemon(lambda: 5, 5.0, "a")) == 5
+    with pytest.raises(KeyError):
+        asyncio.run(call_in_daemon(fail, 5.0, "a"))
+
+
+def test_a_call_that_hangs() -> None:
+    """Neither the wait nor the end of the event loop waits for it, and it hangs only once."""
+    release, calls = threading.Event(), []
+
+    def hang() -> str:
+        calls.append(threading.current_thread())
+        release.wait(30)
+        return "late"
+
+    async def ask() -> list[object]:
+        waits = (call_in_daemon(hang, 0.1, "b") for _ in range(2))
+        return list(await asyncio.gather(*waits, return_exceptions=True))
+
+    for _ in range(3):
+        assert [type(each) for each in asyncio.run(ask())] == [TimeoutError, TimeoutError]
+    assert len(calls) == 2
+    assert all(each.daemon for each in calls)
+    release.set()
+    for each in calls:
+        each.join(5)
+    assert asyncio.run(call_in_daemon(lambda: "new", 5.0, "b")) == "new"
+
+
+def test_a_call_that_returns_after_its_loop_is_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody hears of it."""
+    release, threads = threading.Event(), []
+
+    def hang() -> None:
+        threads.append(threading.current_thread())
+        release.wait(30)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(call_in_daemon(hang, 0.1, "c"))
+    release.set()
+    threads[0].join(5)
+    assert caplog.records == []
