@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from celery import signals
 
-from celery_stargate import acknowledger
+from celery_stargate.delivery import producers
 from tests.acceptance.tasks import BELIEVE, CONF, LOG_URL, READY, SIGNALS, make_app
 
 app = make_app(json.loads(os.environ[CONF]))
@@ -24,7 +24,8 @@ async def _believe(*_: Any) -> None:
 
 
 if os.environ.get(BELIEVE):
-    vars(acknowledger)["require_deduplication"] = _believe
+    assert hasattr(producers, "require_deduplication"), "the control controls nothing"
+    vars(producers)["require_deduplication"] = _believe
 
 
 @signals.worker_ready.connect
