@@ -224,8 +224,15 @@ def script_on(redis: Any, name: str) -> Script:
 @cache
 def _text(name: str) -> str:
     if name.startswith(_REGISTRY):
-        return _read(f"{name}.lua")
-    return _read("common.lua") + _read(f"{name}.lua")
+        return _code(_read(f"{name}.lua"))
+    return _code(_read("common.lua") + _read(f"{name}.lua"))
+
+
+def _code(text: str) -> str:
+    """Leave out the lines that are comments: Redis gets the text again with each pipeline."""
+    return "".join(
+        line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("--")
+    )
 
 
 def _read(path: str) -> str:

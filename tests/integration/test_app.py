@@ -630,8 +630,17 @@ class TestRedis:
             wait_for(lambda: stargate.lanes.registry.survey()[0])
             local.faults.hold_receipts()
             found: list[Any] = []
+            recorder, recorded = stargate.runtime.recorder, threading.Event()
+            put = recorder.put
+
+            def put_and_tell(*args: Any, **options: Any) -> None:
+                put(*args, **options)
+                recorded.set()
+
+            vars(recorder)["put"] = put_and_tell
             thread = threading.Thread(target=lambda: found.append(_try(stargate, "x")))
             thread.start()
+            assert recorded.wait(20)
             local.wait_for_messages(topic, 1)
             proxy.close()
             # Long enough for it to look for an owner, in vain.
