@@ -161,6 +161,17 @@ class BoundedPool(redis.BlockingConnectionPool):
 class BoundedSentinelPool(SentinelConnectionPool, BoundedPool):
     """The same behind Sentinel."""
 
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close connections; when the master is another one, those in use notice it themselves.
+
+        Before version 6 a blocking pool of redis-py does not take the argument that its pool for
+        Sentinel gives, and closes all connections.
+        """
+        try:
+            super().disconnect(inuse_connections)
+        except TypeError:
+            redis.BlockingConnectionPool.disconnect(self)
+
 
 class BoundedRedis(redis.Redis):
     """A client whose calls end within the bound of their caller, retries included.

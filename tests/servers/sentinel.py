@@ -86,7 +86,9 @@ class SentinelServers:
         for port in self.sentinel_ports:
             try:
                 with self._sentinel_client(port) as client:
-                    address = client.sentinel_get_master_addr_by_name(MASTER_NAME)
+                    address = client.execute_command(
+                        "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME
+                    )
             except RedisError:
                 continue
             for server in self.servers:
@@ -206,8 +208,12 @@ class SentinelServers:
         try:
             for port in self.sentinel_ports:
                 with self._sentinel_client(port) as client:
-                    state = client.sentinel_master(MASTER_NAME)
-                if state["num-slaves"] < replicas or state["num-other-sentinels"] < others:
+                    # redis-py 6 fails in its own method for this command.
+                    reply = client.execute_command("SENTINEL", "MASTER", MASTER_NAME)
+                if not isinstance(reply, dict):
+                    reply = dict(zip(reply[::2], reply[1::2], strict=True))
+                known = int(reply["num-slaves"]), int(reply["num-other-sentinels"])
+                if known[0] < replicas or known[1] < others:
                     return False
             with self._data_client(self.servers[0]) as client:
                 return bool(client.info("replication")["connected_slaves"] >= replicas)
