@@ -31,7 +31,7 @@ class Rest:
         since: when its effects began, by the clock of whoever bounds them.
     """
 
-    __slots__ = ("error", "remaining", "since")
+    __slots__ = ("error", "remaining", "since", "tries")
 
     def __init__(self, since: float = 0.0) -> None:
         self.since = since
@@ -39,6 +39,8 @@ class Rest:
         self.remaining: list[Stage] | None = None
         #: Why the task failed although the message has a receipt; None if it did not.
         self.error: BaseException | None = None
+        #: How often a passing error interrupted it.
+        self.tries = 0
 
 
 class Job:

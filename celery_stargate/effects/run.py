@@ -230,7 +230,8 @@ class Effects:
     def _each(self, stage: Stage, jobs: Iterable[Job], effect: Callable[[Job], None]) -> None:
         """Do one stage of jobs one by one; each fails for itself."""
         breakers = [self._breakers[each] for each in _NEEDS[stage]]
-        for job in jobs:
+        # One that fails each time must not be the only one that is tried.
+        for job in sorted(jobs, key=lambda each: each.rest.tries):
             if any(each.is_open for each in breakers) or not all(b.allows() for b in breakers):
                 job.interrupted.add(stage)
                 continue
@@ -248,6 +249,7 @@ class Effects:
         """Note what a stage of a job raised."""
         if self._kind(error) is Kind.PASSING:
             job.interrupted.add(stage)
+            job.rest.tries += 1
             self._away(error, publishing=stage is Stage.CALLBACKS)
             return
         logger.error(

@@ -46,6 +46,12 @@ class OutcomeTask(Task):  # type: ignore[type-arg]
     # The log line names the context; formatting the whole receipt would cost more than the rest.
     resultrepr_maxsize = 64
 
+    @property
+    def is_retried(self) -> bool:
+        """Whether Celery may try the task again by itself after a failure."""
+        # Celery puts a function around the ``run`` of such a task (``celery.app.autoretry``).
+        return hasattr(self, "_orig_run")
+
     def in_process(self, message: Any, **given: Any) -> Any:
         """Publish and wait in this process, as a direct call of the task does.
 

@@ -396,7 +396,7 @@ class TestLife:
             callback = triggered.next()
         assert callback["id"] == callback_id(result.id, "on_ack")
         assert broken == []
-        assert "will be repeated" in caplog.text
+        assert "Celery's broker is away" in caplog.text
 
 
 class TestSharing:

@@ -148,6 +148,7 @@ CONTROLS: Mapping[str, Control] = {
         _realigning_off,
         "P",
         Focus(effectively_once=True, rates={"cut before the receipt": 0.1}, timed=("revoked",)),
+        seeds=200,
     ),
     "generation": Control(
         partial(replaced, session_module, "judge", _believe),
