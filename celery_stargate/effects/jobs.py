@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
-import msgspec
+from msgspec.structs import replace
 
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Settled
-from celery_stargate.model.follow_up import read_request
+from celery_stargate.model.follow_up import Request, read_request
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.outcomes import CallOutcomes
 
@@ -56,16 +56,19 @@ class Job:
         rest: what was left of it, if it was interrupted.
     """
 
-    __slots__ = ("interrupted", "lane", "remaining", "rest", "settled")
+    __slots__ = ("context", "interrupted", "lane", "remaining", "rest", "settled")
 
     def __init__(
         self, settled: Settled, lane: Lane | None = None, rest: Rest | None = None
     ) -> None:
-        self.settled = settled
+        #: The id by which the lane knows it.
+        self.context = settled.record.context
+        request = read_request(settled.record.request)
+        self.settled = _as_task(settled, request)
         self.lane = lane
         self.rest = rest or Rest()
         if self.rest.remaining is None:
-            self.rest.remaining = _stages(settled)
+            self.rest.remaining = _stages(settled, request)
         #: What is left to do, in order.
         self.remaining: list[Stage] = self.rest.remaining
         #: Stages that a passing error interrupted in this round.
@@ -75,11 +78,6 @@ class Job:
     def error(self) -> BaseException | None:
         """Why the task failed although the message has a receipt; None if it did not."""
         return self.rest.error
-
-    @property
-    def context(self) -> str:
-        """The id of the context."""
-        return self.settled.record.context
 
     @property
     def done(self) -> bool:
@@ -112,7 +110,8 @@ class Job:
         if self.error is None:
             return self.settled.call
         settled = self.settled
-        return CallOutcomes(self.context, is_list=False, outcomes=(_failure(settled, self.error),))
+        context = settled.record.context
+        return CallOutcomes(context, is_list=False, outcomes=(_failure(settled, self.error),))
 
     @property
     def callback(self) -> str | None:
@@ -120,14 +119,21 @@ class Job:
         return self.settled.callback if self.error is None else self.settled.record.on_error
 
 
-def _stages(settled: Settled) -> list[Stage]:
+def _as_task(settled: Settled, request: Request | None) -> Settled:
+    """Return a later attempt under the id of its task: its context is another one."""
+    if request is None or not request.retries or not request.id:
+        return settled
+    outcomes = tuple(replace(each, context=request.id) for each in settled.outcomes)
+    return Settled(replace(settled.record, context=request.id), outcomes)
+
+
+def _stages(settled: Settled, request: Request | None) -> list[Stage]:
     record = settled.record
     if record.parent is not None:
         return [Stage.WAITERS]
     callbacks = [Stage.CALLBACKS] if settled.callback is not None else []
     results: list[Stage] = []
     if record.task is not None:
-        request = read_request(record.request)
         plain = request is not None and not request.goes_on
         if settled.failed:
             plain = plain and request is not None and not request.errbacks
@@ -138,7 +144,7 @@ def _stages(settled: Settled) -> list[Stage]:
 
 
 def _failure(settled: Settled, error: BaseException) -> Failure:
-    outcomes = [msgspec.structs.asdict(each) for each in settled.outcomes]
+    outcomes = [each.to_dict() for each in settled.outcomes]
     return Failure(
         context=settled.record.context,
         topic=settled.outcomes[0].topic,

@@ -63,6 +63,7 @@ Decision = ResultRow | Remaining
 class Request(msgspec.Struct):
     """The fields of a task's request that decide about its result, or are stored with it."""
 
+    id: str | None = None
     ignore_result: bool | None = None
     callbacks: list[Any] | None = None
     errbacks: list[Any] | None = None
