@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from celery import states
+from celery.exceptions import TaskPredicate
 
 from celery_stargate.effects.breaker import Breaker
 from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
@@ -255,10 +256,15 @@ class Effects:
         logger.error(
             "context %s: cannot %s; this is not repeated", job.context, stage.value, exc_info=error
         )
-        was = job.error
         job.finish(stage)
-        if stage is not Stage.CALLBACKS or (was is None and not job.settled.failed):
-            self._told_as_failure(job, error)
+        if isinstance(error, TaskPredicate):
+            # A hook's Reject, Ignore or Retry: the result is stored already.
+            return
+        first = job.error is None and not job.settled.failed
+        self._told_as_failure(job, error)
+        if first and stage in (Stage.CANVAS, Stage.RESULTS):
+            # Not even the failure is stored yet.
+            job.remaining.insert(0, stage)
 
     def _told_as_failure(self, job: Job, error: BaseException) -> None:
         """Let the task of a stored message fail, for what follows its receipt cannot be done."""

@@ -183,6 +183,8 @@ class OutcomeTracer:
         fields = {
             "delivery_info": {"priority": None, "redelivered": False},
             **given,
+            # Celery would take our own fields for headers of the user, and give them to a retry.
+            "headers": Context(given).headers or {},
             "is_eager": False,
             "hostname": self._hostname,
             OUTCOME: outcome,

@@ -93,6 +93,10 @@ def raising(name: str, error: Callable[[], Exception]) -> type:
     return type(f"Raising_{name}", (), {name: hook})
 
 
+class Plain:
+    """A task without hooks."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """A canvas with a mistake in it."""
@@ -101,7 +105,7 @@ class Shape:
     #: Whether the task's own work fails.
     fails: bool = False
     #: Further base class of the task.
-    base: type = type("Nothing", (), {})
+    base: type = Plain
     #: A signal whose receiver raises.
     signal: str | None = None
 
@@ -297,6 +301,18 @@ def test_on_error_is_triggered_where_a_link_cannot_be_published(app: Celery) -> 
     [(headers, body)] = messages(app)
     assert headers["task"] == "shop.cry"
     assert body[0][0]["code"] == "TypeError"
+
+
+@pytest.mark.filterwarnings("error:Exception raised outside body:RuntimeWarning")
+def test_what_leaves_celerys_tracer(app: Celery) -> None:
+    """Warnings may be errors: the failure is stored all the same."""
+    settled, _ = settled_of(app)
+    lanes = NotedLanes()
+    Stargate(app).runtime.__dict__["outbox"] = lanes
+    app.tasks[ProduceTask.default_name].apply_async(("x",), link=without_parameters(app))
+    record = lanes.puts[0].record
+    assert Effects(app, None).run([Settled(record, settled.outcomes)]) == [record.context]
+    assert app.AsyncResult(record.context).state == "FAILURE"
 
 
 def test_on_error_that_cannot_be_published(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
