@@ -96,11 +96,13 @@ def kind_of(error: BaseException, backend: Any = None) -> Kind:
     inside = getattr(error, "reason", None)
     if isinstance(inside, BaseException):
         error = inside
-    if isinstance(error, OperationalError) and isinstance(
-        error.__cause__, redis_errors.ResponseError
-    ):
+    cause = error.__cause__
+    if isinstance(error, OperationalError) and isinstance(cause, redis_errors.ResponseError):
         # kombu wraps what Redis answers to one message, such as a queue's key of another type.
-        error = error.__cause__
+        error = cause
+    elif type(error) is RuntimeError and cause is not None:
+        # Celery's Redis backend, when it has tried to connect for long.
+        error = cause
     passing = (
         isinstance(error, _PASSING)
         or _is_answer_of_redis(error)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from celery import Celery, Task, _state, signals, states
 from celery.app.task import Context
 from celery.app.trace import TraceInfo, build_tracer
+from celery.backends.redis import RedisBackend
 from celery.exceptions import Retry
 
 from celery_stargate.effects.failures import Interrupted, Kind, kind_of
@@ -93,13 +94,28 @@ def run(
 
 @contextmanager
 def acting_as(app: Celery) -> Iterator[None]:
-    """Make an app the thread's current one: Celery publishes the parts of a canvas with that."""
+    """Make an app the thread's current one: Celery publishes the parts of a canvas with that.
+
+    Meanwhile Celery does not subscribe to the results of what is published: nobody here waits for
+    them, and the result backend may be away.
+    """
     before = _state.get_current_app()
     app.set_current()
+    backend: Any = app.backend
+    # Celery has a backend for each thread, unless it is told that one is safe for all.
+    alone = not backend.thread_safe and isinstance(backend, RedisBackend)
+    if alone:
+        backend.on_task_call = _no_subscription
     try:
         yield
     finally:
+        if alone:
+            backend.__dict__.pop("on_task_call", None)
         before.set_current()
+
+
+def _no_subscription(producer: Any, task_id: str) -> None:
+    """Stand in the place of ``RedisBackend.on_task_call``."""
 
 
 class _Way(Enum):

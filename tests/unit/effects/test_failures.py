@@ -56,6 +56,7 @@ PASSING: list[BaseException] = [
     _OfAClient("gone away"),
     Reject(OperationalError("a retry could not be published")),
     caused(OperationalError("away"), ConnectionRefusedError()),
+    caused(RuntimeError("retry limit exceeded"), redis.ConnectionError("away")),
 ]
 PERMANENT: list[BaseException] = [
     TypeError("takes 0 arguments"),
