@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 
+from celery_stargate.effects.attempts import STUCK_AFTER
 from celery_stargate.effects.jobs import Job, Stage
-from celery_stargate.effects.run import STUCK_AFTER, Effects
+from celery_stargate.effects.run import Effects
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox

@@ -97,12 +97,19 @@ class Job:
         if stage in self.remaining:
             self.remaining.remove(stage)
 
-    def fail(self, error: BaseException) -> None:
-        """Note a permanent error: the task fails with it, and ``on_error`` is triggered."""
+    def fail(self, error: BaseException) -> bool:
+        """Note a permanent error: the task of a stored message fails, and triggers ``on_error``.
+
+        Returns:
+            Whether it counts; a message that failed keeps its own failure.
+        """
+        if self.rest.error is not None or self.settled.failed:
+            return False
         self.rest.error = error
         self.finish(Stage.CALLBACKS)
         if self.settled.record.on_error is not None:
             self.remaining.append(Stage.CALLBACKS)
+        return True
 
     @property
     def call(self) -> CallOutcomes:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from celery import states
-from celery.exceptions import TaskPredicate
 
-from celery_stargate.effects.breaker import Breaker
+from celery_stargate.effects.attempts import Attempts
 from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
-from celery_stargate.effects.failures import Dependency, Kind, blamed, kind_of
+from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
@@ -31,21 +30,10 @@ if TYPE_CHECKING:
 
     from celery_stargate.lanes.outbox import Outbox
 
-__all__ = ["STUCK_AFTER", "Effects", "callback_id"]
-
-#: What each stage needs.
-_NEEDS: dict[Stage, tuple[Dependency, ...]] = {
-    Stage.WAITERS: (Dependency.LANES,),
-    Stage.CALLBACKS: (Dependency.BROKER,),
-    Stage.CANVAS: (Dependency.BACKEND, Dependency.BROKER),
-    Stage.RESULTS: (Dependency.BACKEND,),
-}
-#: Seconds that one effect may take before its stage counts as stuck.
-STUCK_AFTER = 5.0
-#: Seconds between two log records about a stage that hangs.
-_LOG_EVERY = 300.0
+__all__ = ["Effects", "callback_id"]
 
 
+# One method for each stage and each part of it; that makes more than 15.
 class Effects:
     """Does the effects of settled contexts, in the calling thread.
 
@@ -77,12 +65,8 @@ class Effects:
         self._on_done = on_done
         self._done_matters = done_matters
         self._beside_lanes = beside_lanes
-        self._monotonic = monotonic
         self._local = threading.local()
-        self._breakers = {each: Breaker(each.value, monotonic) for each in Dependency}
-        #: When the effect began that a thread does now, by its stage and the thread.
-        self._began: dict[tuple[Stage, int], float] = {}
-        self._log_at: dict[Stage, float] = {}
+        self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
         """Do the effects of some contexts, and return the contexts for which they are done.
@@ -114,15 +98,15 @@ class Effects:
         try:
             match stage:
                 case Stage.WAITERS:
-                    self._each(stage, jobs, lambda job: self._notify(job, further))
+                    self._attempts.each(stage, jobs, lambda job: self._notify(job, further))
                 case Stage.CALLBACKS:
                     self._publish(jobs)
                 case Stage.CANVAS:
-                    self._each(stage, jobs, self._trace)
+                    self._attempts.each(stage, jobs, self._trace)
                 case Stage.RESULTS:
                     self._store(jobs)
         finally:
-            self._began.pop((stage, threading.get_ident()), None)
+            self._attempts.end(stage)
         self._tell_done(job for job in jobs if job.done)
         return further
 
@@ -131,24 +115,11 @@ class Effects:
 
         It is 0.0 as long as that may be an ordinary delay.
         """
-        now = self._monotonic()
-        began = [at for (of, _), at in list(self._began.items()) if of is stage]
-        longest = now - min(began, default=now)
-        if longest <= STUCK_AFTER:
-            return 0.0
-        if now >= self._log_at.get(stage, now):
-            self._log_at[stage] = now + _LOG_EVERY
-            logger.warning(
-                "cannot %s: no answer for %.0f s; what needs it is repeated later",
-                *(stage.value, longest),
-            )
-        return longest
+        return self._attempts.hangs_for(stage)
 
     def abandon(self, stage: Stage) -> None:
         """Forget the threads that hang in a stage: others do its jobs."""
-        for key in list(self._began):
-            if key[0] is stage:
-                self._began.pop(key, None)
+        self._attempts.abandon(stage)
 
     def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Decision]:
         """Decide for each outcome what is left to do in the step that settles it.
@@ -186,7 +157,7 @@ class Effects:
             try:
                 effect()
             except Exception as error:
-                if self._kind(error) is Kind.PASSING:
+                if kind_of(error, self._app.backend) is Kind.PASSING:
                     raise
                 logger.exception("the failure of task %s cannot be told whole", failure.context)
 
@@ -222,60 +193,6 @@ class Effects:
             except Exception:
                 logger.exception("context %s is done, but not all heard of it", job.context)
 
-    def _begin(self, stage: Stage) -> None:
-        self._began[stage, threading.get_ident()] = self._monotonic()
-
-    def _kind(self, error: BaseException) -> Kind:
-        return kind_of(error, self._app.backend)
-
-    def _each(self, stage: Stage, jobs: Iterable[Job], effect: Callable[[Job], None]) -> None:
-        """Do one stage of jobs one by one; each fails for itself."""
-        breakers = [self._breakers[each] for each in _NEEDS[stage]]
-        # One that fails each time must not be the only one that is tried.
-        for job in sorted(jobs, key=lambda each: each.rest.tries):
-            if any(each.is_open for each in breakers) or not all(b.allows() for b in breakers):
-                job.interrupted.add(stage)
-                continue
-            self._begin(stage)
-            try:
-                effect(job)
-            except Exception as error:
-                self._failed(stage, job, error)
-            else:
-                job.finish(stage)
-                for breaker in breakers:
-                    breaker.succeeded()
-
-    def _failed(self, stage: Stage, job: Job, error: Exception) -> None:
-        """Note what a stage of a job raised."""
-        if self._kind(error) is Kind.PASSING:
-            job.interrupted.add(stage)
-            job.rest.tries += 1
-            self._away(error, publishing=stage is Stage.CALLBACKS)
-            return
-        logger.error(
-            "context %s: cannot %s; this is not repeated", job.context, stage.value, exc_info=error
-        )
-        job.finish(stage)
-        if isinstance(error, TaskPredicate):
-            # A hook's Reject, Ignore or Retry: the result is stored already.
-            return
-        first = job.error is None and not job.settled.failed
-        self._told_as_failure(job, error)
-        if first and stage in (Stage.CANVAS, Stage.RESULTS):
-            # Not even the failure is stored yet.
-            job.remaining.insert(0, stage)
-
-    def _told_as_failure(self, job: Job, error: BaseException) -> None:
-        """Let the task of a stored message fail, for what follows its receipt cannot be done."""
-        if job.error is None and not job.settled.failed and job.settled.record.parent is None:
-            job.fail(error)
-
-    def _away(self, error: BaseException, *, publishing: bool = False) -> None:
-        away = blamed(error, publishing=publishing)
-        if away is not None:
-            self._breakers[away].failed(error)
-
     def _notify(self, job: Job, further: list[Job]) -> None:
         """Notify the process that waits for a context, or settle its place of a list."""
         record = job.settled.record
@@ -300,10 +217,9 @@ class Effects:
 
     def _publish(self, jobs: Sequence[Job]) -> None:
         """Publish callbacks: together where that is possible, the others one by one."""
-        breaker = self._breakers[Dependency.BROKER]
         together: set[str] = set()
-        if not breaker.is_open:
-            self._begin(Stage.CALLBACKS)
+        if not self._attempts.is_open(Stage.CALLBACKS):
+            self._attempts.begin(Stage.CALLBACKS)
             together = trigger_together(self._app, jobs)
 
         def publish(job: Job) -> None:
@@ -314,9 +230,9 @@ class Effects:
             if job.context in together:
                 job.finish(Stage.CALLBACKS)
         if together:
-            breaker.succeeded()
+            self._attempts.succeeded(Stage.CALLBACKS)
         left = [job for job in jobs if job.context not in together]
-        self._each(Stage.CALLBACKS, left, publish)
+        self._attempts.each(Stage.CALLBACKS, left, publish)
 
     def _store(self, jobs: Sequence[Job]) -> None:
         """Store results; those that are result-only together."""
@@ -330,29 +246,22 @@ class Effects:
             if len(here.batch) > kept:
                 batched.append(job)
 
-        self._each(stage, jobs, store)
-        self._begin(stage)
+        self._attempts.each(stage, jobs, store)
+        self._attempts.begin(stage)
         try:
             refused = here.batch.flush()
         except Exception as error:
             here.batch.drop()
-            passing = self._kind(error) is Kind.PASSING
-            if passing:
-                self._away(error)
             for job in batched:
-                job.remaining.insert(0, stage)
-                if passing:
-                    job.interrupted.add(stage)
-                else:
-                    self._failed(stage, job, error)
+                self._told_late(job, error)
         else:
             for place, answer in refused.items():
                 self._told_late(batched[place], answer)
 
     def _told_late(self, job: Job, error: Exception) -> None:
-        """Note that the backend refused one row of many."""
+        """Note that a row which was kept in the batch could not be stored."""
         job.remaining.insert(0, Stage.RESULTS)
-        self._failed(Stage.RESULTS, job, error)
+        self._attempts.failed(Stage.RESULTS, job, error)
 
     def _store_one(self, job: Job) -> None:
         """Store the result of a context's task, or add its row to the batch."""
@@ -382,12 +291,12 @@ class Effects:
             job.finish(Stage.CALLBACKS)
         elif traced.error is not None and traced.error is not job.error:
             logger.error(
-                "task %s[%s]: the message %s, and the task ends as %s: %r",
-                *(record.task, job.context, "failed" if settled.failed else "is stored"),
-                *(traced.state, traced.error),
+                "task %s[%s]: the task ends as %s, after a message that %s: %r",
+                *(record.task, job.context, traced.state),
+                *("failed" if settled.failed else "is stored", traced.error),
             )
             if traced.state == states.FAILURE:
-                self._told_as_failure(job, traced.error)
+                job.fail(traced.error)
 
     def _require_lanes(self) -> Outbox:
         if self._lanes is None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
+from celery_stargate.effects.attempts import STUCK_AFTER
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage
-from celery_stargate.effects.run import STUCK_AFTER, callback_id
+from celery_stargate.effects.run import callback_id
 from celery_stargate.lanes.record import Settled, encode_outcome
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow

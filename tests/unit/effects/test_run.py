@@ -188,6 +188,15 @@ def test_a_part_of_a_list_over_lanes(app: Celery) -> None:
     assert app.AsyncResult("c").get(timeout=1) == [receipt("c").to_dict()] * 2
 
 
+def test_a_caller_that_cannot_be_notified(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    """That is logged, and is no failure of the task."""
+    settled = one(inbox="i/1")
+    context = settled.record.context
+    assert Effects(app, None).run([settled]) == [context]
+    assert app.AsyncResult(context).get(timeout=1) == settled.result
+    assert f"context {context}: cannot notify waiting callers" in caplog.text
+
+
 class AwayLanes(NotedLanes):
     """Lanes whose Redis does not answer."""
 
