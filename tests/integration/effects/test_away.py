@@ -21,7 +21,7 @@ from tests.servers.redis import RedisServer
 
 DRAIN = 1.0
 
-AppOn = Callable[..., Celery]
+SplitApp = Callable[..., Celery]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def other(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def app_on(make_app: MakeApp, local: LocalPulsar, redis_server: ServerAddress) -> AppOn:
+def app_on(make_app: MakeApp, local: LocalPulsar, redis_server: ServerAddress) -> SplitApp:
     """Make apps of which one server is another one, and not that of the lanes."""
 
     def make(**conf: Any) -> Celery:
@@ -43,7 +43,7 @@ def app_on(make_app: MakeApp, local: LocalPulsar, redis_server: ServerAddress) -
 
 
 @pytest.mark.parametrize("what", ["broker_url", "result_backend"])
-def test_a_server_that_hangs(app_on: AppOn, other: RedisServer, topic: str, what: str) -> None:
+def test_a_server_that_hangs(app_on: SplitApp, other: RedisServer, topic: str, what: str) -> None:
     """Callers get their receipts, the process stops in time, and what was due is done later."""
     app = app_on(**{what: other.url})
     stargate = Stargate.of(app)
@@ -74,7 +74,9 @@ def test_a_server_that_hangs(app_on: AppOn, other: RedisServer, topic: str, what
             assert Triggered(app).next()["args"][0]["context"] == context
 
 
-def test_a_caller_past_its_deadline_reads_what_redis_has(app_on: AppOn, other: RedisServer) -> None:
+def test_a_caller_past_its_deadline_reads_what_redis_has(
+    app_on: SplitApp, other: RedisServer
+) -> None:
     """The callback hangs in the broker; the caller of a context without a message gets its own."""
     app = app_on(broker_url=other.url)
     with Acknowledger(app) as acknowledger:
@@ -89,7 +91,7 @@ def test_a_caller_past_its_deadline_reads_what_redis_has(app_on: AppOn, other: R
 
 
 def test_effects_due_after_an_outage_are_done(
-    app_on: AppOn, other: RedisServer, caplog: pytest.LogCaptureFixture
+    app_on: SplitApp, other: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The breaker lets one try through; then the rest."""
     app = app_on(broker_url=other.url)
