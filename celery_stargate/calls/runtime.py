@@ -13,13 +13,14 @@ from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
+from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.effects.run import Effects
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.configured import find_target, target_of_backend
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Settled, done_of
+from celery_stargate.lanes.record import Settled
 from celery_stargate.lanes.target import Target
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.bound import bounded
@@ -122,6 +123,11 @@ class Runtime:
     def effects(self) -> Effects:
         """Does the effects of contexts that this process settles."""
         return self.make_effects()
+
+    @cached_property
+    def effects_apart(self) -> EffectsApart:
+        """Does the same in bounded time, for a caller's thread."""
+        return EffectsApart(self.effects, self.outbox)
 
     @cached_property
     def recorder(self) -> Recorder:
@@ -227,9 +233,9 @@ class Runtime:
             for lane in lanes:
                 with bounded(_LOOK_BOUND):
                     overdue = self.outbox.expire(lane)
-                if done := done_of(overdue, self.effects.run(overdue)):
+                if overdue:
                     with bounded(_LOOK_BOUND):
-                        self.outbox.finish(lane, done)
+                        self.effects_apart.run(lane, overdue)
         except StoreUnavailable as error:
             logger.warning("%s; what is overdue is settled later", error)
 

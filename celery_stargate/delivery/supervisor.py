@@ -15,7 +15,7 @@ from celery_stargate.delivery.ailing import AilingLanes
 from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.renewals import Renewals
-from celery_stargate.delivery.shared import Services, Shared
+from celery_stargate.delivery.shared import Services, Shared, StageThreads
 from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.lanes.lane import Lane
@@ -74,6 +74,7 @@ class Supervisor:
         self._log_failure = Seldom(monotonic=monotonic)
         self._shared = Shared(
             settings=settings,
+            threads=StageThreads(services.thread),
             services=services,
             watcher=Watcher(redis, blocking, self._registry, name, self._look.set),
             renewals=Renewals(redis, settings.lease / 3, monotonic),
@@ -118,6 +119,7 @@ class Supervisor:
             await cancel_all(
                 [watching, *self._leaving.values(), *(task for _, task in self._owners.values())]
             )
+            self._shared.threads.close()
             await self._shared.renewals.close()
             await self._redis.aclose()
             await self._blocking.aclose()

@@ -243,6 +243,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "once_window": Setting(_seconds(0), of_topic=True),
     "lease": Setting(_seconds(0.5)),
     "drain_timeout": Setting(_seconds(0)),
+    "effects_timeout": Setting(_seconds(1)),
     "idle_timeout": Setting(_seconds(1)),
     "receipt_timeout": Setting(_seconds(0.1)),
     "open_timeout": Setting(_seconds(1)),

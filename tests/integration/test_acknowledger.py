@@ -399,7 +399,7 @@ class TestLife:
         assert callback["args"][0]["context"] == result.id
         assert ids == {callback["id"]}, "each try has the same id"
         assert broken == []
-        assert "will be repeated" in caplog.text
+        assert "Celery's broker is away" in caplog.text
 
 
 class TestSharing:
