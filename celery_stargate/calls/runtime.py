@@ -13,6 +13,7 @@ from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
+from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.effects.run import Effects
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.connections import Connections, find_redis_url
@@ -116,6 +117,11 @@ class Runtime:
         return self.make_effects()
 
     @cached_property
+    def effects_apart(self) -> EffectsApart:
+        """Does the same in bounded time, for a caller's thread."""
+        return EffectsApart(self.effects, self.outbox)
+
+    @cached_property
     def recorder(self) -> Recorder:
         """Records calls in their lanes."""
         return Recorder(self.outbox, self.settings.options)
@@ -198,9 +204,7 @@ class Runtime:
         """
         try:
             for lane in lanes:
-                done = self.effects.run(self.outbox.expire(lane))
-                if done:
-                    self.outbox.finish(lane, done)
+                self.effects_apart.run(lane, self.outbox.expire(lane))
         except StoreUnavailable as error:
             logger.warning("%s; what is overdue is settled later", error)
 

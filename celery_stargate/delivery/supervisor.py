@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.renewals import Renewals
-from celery_stargate.delivery.shared import Services, Shared
+from celery_stargate.delivery.shared import Services, Shared, StageThreads
 from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.connections import UNAVAILABLE
@@ -69,6 +69,7 @@ class Supervisor:
         self._registry = Registry(redis, settings.prefix)
         self._shared = Shared(
             settings=settings,
+            threads=StageThreads(services.thread),
             services=services,
             watcher=Watcher(redis, blocking, self._registry.keys, name, self._look.set),
             renewals=Renewals(redis, settings.lease / 3, monotonic),
@@ -108,6 +109,7 @@ class Supervisor:
             await cancel_all(
                 [watching, *self._leaving.values(), *(task for _, task in self._owners.values())]
             )
+            self._shared.threads.close()
             await self._shared.renewals.close()
             await self._redis.aclose()
             await self._blocking.aclose()

@@ -9,14 +9,15 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from celery_stargate.delivery.producers import PulsarProducers
 from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.effects.jobs import Stage
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.model.settings import Settings
+from celery_stargate.support.daemon import DaemonThread
 from celery_stargate.support.log import logger
 
 __all__ = ["DeliveryThread"]
@@ -24,6 +25,10 @@ __all__ = ["DeliveryThread"]
 #: How long a stop may take beyond the drain, in seconds: to close sockets, to release leases, and
 #: to end the effects under way.
 _CLOSING = 15.0
+
+
+def _thread(stage: Stage) -> DaemonThread:
+    return DaemonThread(f"stargate-{stage.name.lower()}")
 
 
 class DeliveryThread:
@@ -100,22 +105,18 @@ class DeliveryThread:
 
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, thread_name_prefix="stargate-effects")
-        try:
-            self.supervisor = self._make_supervisor(executor)
-            if self._stop.is_set():
-                return
-            await self.supervisor.run()
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+        self.supervisor = self._make_supervisor()
+        if self._stop.is_set():
+            return
+        await self.supervisor.run()
 
-    def _make_supervisor(self, executor: ThreadPoolExecutor) -> Supervisor:
+    def _make_supervisor(self) -> Supervisor:
         settings = self._settings
         return Supervisor(
             settings,
             self._connections.asyncio(),
             self._connections.blocking(),
-            Services(PulsarProducers(settings), self._effects, executor, self._revoked),
+            Services(PulsarProducers(settings), self._effects, _thread, self._revoked),
             name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}",
         )
 

@@ -1,15 +1,19 @@
-"""Effects: what follows an outcome. Results are stored, callbacks published, callers notified."""
+"""Effects: what follows an outcome. Callers are notified, callbacks published, results stored."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from functools import partial
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from celery import states
 
+from celery_stargate.effects.breaker import Breaker
 from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
+from celery_stargate.effects.failures import Dependency, Kind, blamed, kind_of
+from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.tracer import OutcomeTracer
@@ -26,7 +30,19 @@ if TYPE_CHECKING:
 
     from celery_stargate.lanes.outbox import Outbox
 
-__all__ = ["Effects", "callback_id"]
+__all__ = ["STUCK_AFTER", "Effects", "callback_id"]
+
+#: What each stage needs.
+_NEEDS: dict[Stage, tuple[Dependency, ...]] = {
+    Stage.WAITERS: (Dependency.LANES,),
+    Stage.CALLBACKS: (Dependency.BROKER,),
+    Stage.CANVAS: (Dependency.BACKEND, Dependency.BROKER),
+    Stage.RESULTS: (Dependency.BACKEND,),
+}
+#: Seconds that one effect may take before its stage counts as stuck.
+STUCK_AFTER = 5.0
+#: Seconds between two log records about a stage that hangs.
+_LOG_EVERY = 300.0
 
 
 class Effects:
@@ -40,6 +56,7 @@ class Effects:
         done_matters: whether ``on_done`` has anything to do now; by default it always has.
         beside_lanes: whether the app's results are stored in the Redis that holds the lanes, or
             nowhere.
+        monotonic: the clock, in seconds, by which a stage is stuck and what is away is tried again.
     """
 
     def __init__(
@@ -51,6 +68,7 @@ class Effects:
         *,
         done_matters: Callable[[], bool] = lambda: True,
         beside_lanes: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._lanes = lanes
@@ -58,24 +76,78 @@ class Effects:
         self._on_done = on_done
         self._done_matters = done_matters
         self._beside_lanes = beside_lanes
+        self._monotonic = monotonic
         self._local = threading.local()
+        self._breakers = {each: Breaker(each.value, monotonic) for each in Dependency}
+        #: When the effect began that a thread does now, by its stage and the thread.
+        self._began: dict[tuple[Stage, int], float] = {}
+        self._log_at: dict[Stage, float] = {}
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
         """Do the effects of some contexts, and return the contexts for which they are done.
 
-        All results are stored first, then callbacks are published and callers notified. Results and
-        callbacks go together where that is possible, but each context fails for itself: it is
-        logged and left out, stays due, and its effects are repeated later.
+        Each context fails for itself: one that is interrupted by a passing error is left out, stays
+        due, and its effects are repeated later.
         """
-        stored = self._store_all(settled)
-        whole = [each for each in stored if each.record.parent is None]
-        triggered = trigger_together(self._app, whole)
-        done: list[str] = []
-        for each in stored:
-            context = each.record.context
-            if self._attempt(partial(self._announce, triggered=context in triggered), each):
-                done.append(context)
-        return done
+        own = [Job(each) for each in settled]
+        self.go_on(own)
+        return [job.context for job in own if job.done]
+
+    def go_on(self, jobs: Sequence[Job]) -> None:
+        """Do all stages of some jobs, as far as nothing interrupts them."""
+        while jobs:
+            for stage in Stage:
+                now = [job for job in jobs if job.next is stage]
+                if now:
+                    jobs = [*jobs, *self.perform(stage, now)]
+            jobs = [job for job in jobs if job.next is not None]
+
+    def perform(self, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
+        """Do one stage of some jobs; note in each what became of it.
+
+        Returns:
+            Further jobs that came of it: lists of which the last message has its outcome now.
+        """
+        further: list[Job] = []
+        jobs = [job for job in jobs if stage in job.remaining]
+        try:
+            match stage:
+                case Stage.WAITERS:
+                    self._each(stage, jobs, lambda job: self._notify(job, further))
+                case Stage.CALLBACKS:
+                    self._publish(jobs)
+                case Stage.CANVAS:
+                    self._each(stage, jobs, self._trace)
+                case Stage.RESULTS:
+                    self._store(jobs)
+        finally:
+            self._began.pop((stage, threading.get_ident()), None)
+        self._tell_done(job for job in jobs if job.done)
+        return further
+
+    def hangs_for(self, stage: Stage) -> float:
+        """Return for how many seconds a stage has hung in a server that does not answer.
+
+        It is 0.0 as long as that may be an ordinary delay.
+        """
+        now = self._monotonic()
+        began = [at for (of, _), at in list(self._began.items()) if of is stage]
+        longest = now - min(began, default=now)
+        if longest <= STUCK_AFTER:
+            return 0.0
+        if now >= self._log_at.get(stage, now):
+            self._log_at[stage] = now + _LOG_EVERY
+            logger.warning(
+                "cannot %s: no answer for %.0f s; what needs it is repeated later",
+                *(stage.value, longest),
+            )
+        return longest
+
+    def abandon(self, stage: Stage) -> None:
+        """Forget the threads that hang in a stage: others do its jobs."""
+        for key in list(self._began):
+            if key[0] is stage:
+                self._began.pop(key, None)
 
     def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Decision]:
         """Decide for each outcome what is left to do in the step that settles it.
@@ -103,11 +175,19 @@ class Effects:
             on_error: the packed signature to publish.
 
         Raises:
-            Whatever the backend or the broker raises.
+            Whatever the backend or the broker raises while it is away. Permanent errors are logged.
         """
-        self._here.tracer.trace(task, failure.context, request, failure)
         call = CallOutcomes(failure.context, is_list=False, outcomes=(failure,))
-        trigger(self._app, call, on_error)
+        for effect in (
+            lambda: self._here.tracer.trace(task, failure.context, request, failure),
+            lambda: trigger(self._app, call, on_error),
+        ):
+            try:
+                effect()
+            except Exception as error:
+                if self._kind(error) is Kind.PASSING:
+                    raise
+                logger.exception("the failure of task %s cannot be told whole", failure.context)
 
     @property
     def _here(self) -> _ThreadState:
@@ -130,76 +210,176 @@ class Effects:
             logger.exception("the result of context %s will be stored by itself", outcome.context)
             return Remaining.FULL
 
-    def _store_all(self, settled: Iterable[Settled]) -> list[Settled]:
-        """Store results; return the contexts for which that is done."""
-        here = self._here
-        here.rows.begin()
-        stored: list[Settled] = []
-        batched: list[Settled] = []
-        for each in settled:
-            kept = len(here.batch)
-            if self._attempt(self._store, each):
-                (batched if len(here.batch) > kept else stored).append(each)
-        try:
-            here.batch.flush()
-        except Exception:
-            logger.exception("the results of %d contexts will be stored again", len(batched))
-            here.batch.drop()
-        else:
-            stored += batched
-        return stored
+    def _tell_done(self, jobs: Iterable[Job]) -> None:
+        """Tell ``on_done`` of jobs, and finish those of other lanes."""
+        for job in jobs:
+            try:
+                if job.lane is not None:
+                    self._require_lanes().finish(job.lane, [job.context])
+                if self._on_done is not None and job.settled.record.parent is None:
+                    self._on_done(job.settled)
+            except Exception:
+                logger.exception("context %s is done, but not all heard of it", job.context)
 
-    def _attempt(self, effect: Callable[[Settled], None], settled: Settled) -> bool:
-        try:
-            effect(settled)
-        except Exception:
-            logger.exception(
-                "the effects of context %s failed and will be repeated", settled.record.context
-            )
-            return False
-        return True
+    def _begin(self, stage: Stage) -> None:
+        self._began[stage, threading.get_ident()] = self._monotonic()
 
-    def _store(self, settled: Settled) -> None:
-        """Store the result of a context's task, or add its row to the batch."""
-        record = settled.record
-        if record.task is None:
+    def _kind(self, error: BaseException) -> Kind:
+        return kind_of(error, self._app.backend)
+
+    def _each(self, stage: Stage, jobs: Iterable[Job], effect: Callable[[Job], None]) -> None:
+        """Do one stage of jobs one by one; each fails for itself."""
+        breakers = [self._breakers[each] for each in _NEEDS[stage]]
+        for job in jobs:
+            if any(each.is_open for each in breakers) or not all(b.allows() for b in breakers):
+                job.interrupted.add(stage)
+                continue
+            self._begin(stage)
+            try:
+                effect(job)
+            except Exception as error:
+                self._failed(stage, job, error)
+            else:
+                job.finish(stage)
+                for breaker in breakers:
+                    breaker.succeeded()
+
+    def _failed(self, stage: Stage, job: Job, error: Exception) -> None:
+        """Note what a stage of a job raised."""
+        if self._kind(error) is Kind.PASSING:
+            job.interrupted.add(stage)
+            self._away(error, publishing=stage is Stage.CALLBACKS)
             return
-        here = self._here
-        outcome: Any = settled.failure if settled.failed else settled.result
-        decision: Decision = Remaining.FULL
-        if not settled.failed:
-            decision = here.rows.decide(record, outcome)
-        if decision is Remaining.FULL:
-            here.tracer.trace(record.task, record.context, record.request, outcome)
-        elif decision is not Remaining.NOTHING:
-            here.batch.keep(decision)
+        logger.error(
+            "context %s: cannot %s; this is not repeated", job.context, stage.value, exc_info=error
+        )
+        was = job.error
+        job.finish(stage)
+        if stage is not Stage.CALLBACKS or (was is None and not job.settled.failed):
+            self._told_as_failure(job, error)
 
-    def _announce(self, settled: Settled, *, triggered: bool = False) -> None:
-        """Publish a context's callback and tell all who wait for its outcome."""
-        record = settled.record
+    def _told_as_failure(self, job: Job, error: BaseException) -> None:
+        """Let the task of a stored message fail, for what follows its receipt cannot be done."""
+        if job.error is None and not job.settled.failed and job.settled.record.parent is None:
+            job.fail(error)
+
+    def _away(self, error: BaseException, *, publishing: bool = False) -> None:
+        away = blamed(error, publishing=publishing)
+        if away is not None:
+            self._breakers[away].failed(error)
+
+    def _notify(self, job: Job, further: list[Job]) -> None:
+        """Notify the process that waits for a context, or settle its place of a list."""
+        record = job.settled.record
         if record.parent is not None:
-            self._settle_parent(record.parent, settled)
-            return
-        if not triggered:
-            trigger(self._app, settled.call, settled.callback)
-        if record.inbox is not None:
-            self._require_lanes().inboxes.notify(record.inbox, settled.call)
-        if self._on_done is not None:
-            self._on_done(settled)
+            whole = self._settle_parent(record.parent, job.settled)
+            if whole is not None:
+                further.append(whole)
+        elif record.inbox is not None:
+            self._require_lanes().inboxes.notify(record.inbox, job.settled.call)
 
-    def _settle_parent(self, parent: tuple[str, str, int], settled: Settled) -> None:
-        """Settle one place of a list that spans lanes; for the last place do the list's effects."""
+    def _settle_parent(self, parent: tuple[str, str, int], settled: Settled) -> Job | None:
+        """Settle one place of a list that spans lanes; return the job of a list that is complete.
+
+        If the job is lost with this process, the owner of the list's lane does it.
+        """
         name, context, place = parent
         lane = Lane.parse(name)
         outcome = settled.failure if settled.failed else settled.outcomes[0]
-        lanes = self._require_lanes()
         of_list = msgspec.structs.replace(outcome, context=context)
-        _, whole = lanes.settle(lane, of_list, place=place, anyone=True)
-        if whole is not None:
-            self._store(whole)
-            self._here.batch.flush()
-            self._announce(whole)
-            lanes.finish(lane, [context])
+        _, whole = self._require_lanes().settle(lane, of_list, place=place, anyone=True)
+        return None if whole is None else Job(whole, lane)
+
+    def _publish(self, jobs: Sequence[Job]) -> None:
+        """Publish callbacks: together where that is possible, the others one by one."""
+        breaker = self._breakers[Dependency.BROKER]
+        together: set[str] = set()
+        if not breaker.is_open:
+            self._begin(Stage.CALLBACKS)
+            together = trigger_together(self._app, jobs)
+
+        def publish(job: Job) -> None:
+            if job.context not in together:
+                trigger(self._app, job.call, job.callback)
+
+        for job in jobs:
+            if job.context in together:
+                job.finish(Stage.CALLBACKS)
+        if together:
+            breaker.succeeded()
+        left = [job for job in jobs if job.context not in together]
+        self._each(Stage.CALLBACKS, left, publish)
+
+    def _store(self, jobs: Sequence[Job]) -> None:
+        """Store results; those that are result-only together."""
+        here, stage = self._here, Stage.RESULTS
+        here.rows.begin()
+        batched: list[Job] = []
+
+        def store(job: Job) -> None:
+            kept = len(here.batch)
+            self._store_one(job)
+            if len(here.batch) > kept:
+                batched.append(job)
+
+        self._each(stage, jobs, store)
+        self._begin(stage)
+        try:
+            refused = here.batch.flush()
+        except Exception as error:
+            here.batch.drop()
+            passing = self._kind(error) is Kind.PASSING
+            if passing:
+                self._away(error)
+            for job in batched:
+                job.remaining.insert(0, stage)
+                if passing:
+                    job.interrupted.add(stage)
+                else:
+                    self._failed(stage, job, error)
+        else:
+            for place, answer in refused.items():
+                self._told_late(batched[place], answer)
+
+    def _told_late(self, job: Job, error: Exception) -> None:
+        """Note that the backend refused one row of many."""
+        job.remaining.insert(0, Stage.RESULTS)
+        self._failed(Stage.RESULTS, job, error)
+
+    def _store_one(self, job: Job) -> None:
+        """Store the result of a context's task, or add its row to the batch."""
+        settled = job.settled
+        if job.error is None and not settled.failed:
+            decision: Decision = Remaining.FULL
+            try:
+                decision = self._here.rows.decide(settled.record, settled.result)
+            except Exception:
+                # What Celery means for such a result is what its tracer stores.
+                logger.debug("the result of %s goes through the tracer", job.context)
+            if decision is not Remaining.FULL:
+                if decision is not Remaining.NOTHING:
+                    self._here.batch.keep(decision)
+                return
+        self._trace(job)
+
+    def _trace(self, job: Job) -> None:
+        """Let Celery's tracer store a result and do what goes on from it."""
+        settled, record = job.settled, job.settled.record
+        outcome: Any = settled.failure if settled.failed else settled.result
+        traced = self._here.tracer.trace(
+            str(record.task), record.context, record.request, job.error or outcome
+        )
+        if traced.state == states.RETRY:
+            # A new attempt follows, and tells its own outcome.
+            job.finish(Stage.CALLBACKS)
+        elif traced.error is not None and traced.error is not job.error:
+            logger.error(
+                "task %s[%s]: the message %s, and the task ends as %s: %r",
+                *(record.task, job.context, "failed" if settled.failed else "is stored"),
+                *(traced.state, traced.error),
+            )
+            if traced.state == states.FAILURE:
+                self._told_as_failure(job, traced.error)
 
     def _require_lanes(self) -> Outbox:
         if self._lanes is None:

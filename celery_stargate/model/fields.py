@@ -239,6 +239,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "max_backlog": Setting(_whole(0), of_topic=True),
     "lease": Setting(_seconds(0.5)),
     "drain_timeout": Setting(_seconds(0)),
+    "effects_timeout": Setting(_seconds(1)),
     "idle_timeout": Setting(_seconds(1)),
     "receipt_timeout": Setting(_seconds(0.1)),
     "open_timeout": Setting(_seconds(1)),

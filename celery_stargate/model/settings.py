@@ -36,6 +36,7 @@ class Settings:
     produce_timeout: float = 30.0
     lease: float = 10.0
     drain_timeout: float = 10.0
+    effects_timeout: float = 86400.0
     idle_timeout: float = 300.0
     receipt_timeout: float = 60.0
     open_timeout: float = 45.0

@@ -19,7 +19,7 @@ from celery_stargate.model.entry import label_of
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.topic import Topic
-from tests.simulation.effects import SimulatedEffects
+from tests.simulation.effects import BROKEN, SimulatedEffects
 from tests.simulation.ledger import Context, Ledger
 from tests.simulation.loop import Process
 from tests.simulation.plan import Plan
@@ -88,6 +88,9 @@ class Caller:
         chance = zlib.crc32(name.encode()) % 4
         quiet = count == 1 and not again and chance in (0, 2)
         mark = FollowUp.RESULT if count == 1 and chance == 1 else FollowUp.MORE
+        # Some have effects of several stages, some of these a callback that cannot be published.
+        context.staged = not quiet and chance == 3
+        context.broken = context.staged and zlib.crc32(name.encode()) % 3 == 0
         while True:
             try:
                 if quiet:
@@ -108,7 +111,11 @@ class Caller:
         self, lane: Lane, context: Context, tombstone: int, mark: FollowUp = FollowUp.MORE
     ) -> None:
         await self._announce(lane)
-        record = Record(context.name, is_list=len(context.labels) > 1)
+        staged: dict[str, Any] = {}
+        if context.staged:
+            on_ack = BROKEN if context.broken else "paid"
+            staged = {"inbox": "i/1", "task": "t", "on_ack": on_ack, "on_error": "failed"}
+        record = Record(context.name, is_list=len(context.labels) > 1, **staged)
         arguments: list[Any] = [
             f"{self._process.name}:{next(self._tokens)}",
             context.name,

@@ -18,6 +18,7 @@ from unittest import mock
 from celery_stargate.delivery import source as source_module
 from celery_stargate.delivery.keeper import Keeper
 from celery_stargate.delivery.source import LaneSource
+from celery_stargate.effects.failures import Kind
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.pulsar import judge as judge_module
 from celery_stargate.pulsar import session as session_module
@@ -179,6 +180,11 @@ CONTROLS: Mapping[str, Control] = {
         "P3",
         Focus(rates={"receipt lost": 0.3, "receipt late": 0.2}),
         seeds=200,
+    ),
+    "permanent effects": Control(
+        partial(replaced, effects_module, "kind_of", lambda error, backend=None: Kind.PASSING),
+        "P2",
+        Focus(rates={"effects fail": 0.05}),
     ),
     "callbacks by one id": Control(
         lambda: replaced(effects_module, "callback_id", _Counting()),

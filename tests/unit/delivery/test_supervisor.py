@@ -82,7 +82,7 @@ class Rig:
         services = Services(
             producers=cast("Any", _Producers(options)),
             effects=cast("Any", None),
-            executor=EffectsThread(lambda: 0.0),
+            thread=lambda stage: EffectsThread(lambda: 0.0),
             revoked=lambda context: False,
         )
         made: list[Supervisor] = []

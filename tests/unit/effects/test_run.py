@@ -12,7 +12,7 @@ from celery.exceptions import TaskRevokedError
 from kombu.exceptions import OperationalError
 from kombu.utils import json
 
-from celery_stargate import ProduceError, ProduceTimeout
+from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
 from celery_stargate.effects.run import Effects, callback_id
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.lanes.lane import Lane
@@ -188,12 +188,21 @@ def test_a_part_of_a_list_over_lanes(app: Celery) -> None:
     assert app.AsyncResult("c").get(timeout=1) == [receipt("c").to_dict()] * 2
 
 
-def test_one_that_raises_is_left_due(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged without a word of its payload; the others are done."""
-    lost = one(task=None, inbox="i")
+class AwayLanes(NotedLanes):
+    """Lanes whose Redis does not answer."""
+
+    def notify(self, address: str, call: CallOutcomes) -> None:
+        """Raise."""
+        raise StoreUnavailable("Redis does not answer")
+
+
+def test_one_that_is_interrupted_is_left_due(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    """What is away is logged once; the others are done."""
+    lost = [one(task=None, inbox="i"), one(task=None, inbox="i")]
     fine = one()
-    assert Effects(app, None).run([lost, fine]) == [fine.record.context]
-    assert f"the effects of context {lost.record.context} failed" in caplog.text
+    effects = Effects(app, AwayLanes())  # type: ignore[arg-type]
+    assert effects.run([*lost, fine]) == [fine.record.context]
+    assert caplog.text.count("the Redis of the lanes is away") == 1
 
 
 @pytest.mark.parametrize("failed", [False, True])
