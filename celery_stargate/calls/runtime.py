@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from celery_stargate.lanes.connections import Connections, find_redis_url
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled
-from celery_stargate.model.settings import Settings
+from celery_stargate.model.settings import Settings, named
 from celery_stargate.support.log import logger
 from celery_stargate.support.per_process import PerProcess
 
@@ -33,6 +32,13 @@ _ATTRIBUTE = "_celery_stargate_runtime"
 
 #: How long a caller settles without progress past its deadline before it gives up, in seconds.
 _GIVE_UP_AFTER = 5.0
+#: A waiting caller looks at least this often for an owner, in seconds: the process that owned the
+#: lanes for its own calls may have ended.
+_LOOK_EVERY = 2.0
+_NO_WORKER = (
+    "no producer worker is alive, and stargate_own_lanes is 'worker': messages wait in Redis until "
+    "one starts"
+)
 
 
 class Runtime:
@@ -48,6 +54,7 @@ class Runtime:
         self._lock = PerProcess(threading.Lock)
         self._delivery: DeliveryThread | None = None
         self._worker_known_until = 0.0
+        self._worker_missed = False
 
     @classmethod
     def bind(cls, app: Celery) -> Runtime:
@@ -159,7 +166,9 @@ class Runtime:
             progress: a number that changes while outcomes still arrive.
         """
         own = tuple(lanes)
-        patience = Patience(look_every=self.settings.lease / 2, give_up_after=_GIVE_UP_AFTER)
+        patience = Patience(
+            look_every=min(self.settings.lease / 2, _LOOK_EVERY), give_up_after=_GIVE_UP_AFTER
+        )
         return Waiting(
             time.monotonic() + seconds,
             patience,
@@ -176,18 +185,32 @@ class Runtime:
         """
         now = time.monotonic()
         with self._lock.get():
-            if self._delivery is not None and self._delivery.running:
+            if self._delivery is not None and self._delivery.use():
                 return
             if now < self._worker_known_until:
                 return
             workers, _ = self.outbox.registry.survey()
             if workers:
-                self._worker_known_until = now + self.settings.lease / 2
-                return
-            self._delivery = DeliveryThread(self.settings, self.connections, self.effects)
-            self._delivery.start()
-            # So that the lanes of a script are free as soon as it ends.
-            atexit.register(self.close)
+                self._worker_missed = False
+                self._worker_known_until = now + min(self.settings.lease / 2, _LOOK_EVERY)
+            elif self.settings.own_lanes == "worker":
+                self._miss_worker(now)
+            else:
+                self._own()
+
+    def _miss_worker(self, now: float) -> None:
+        """Log, once until one comes, that no worker is alive and this process may not own."""
+        if not self._worker_missed:
+            self._worker_missed = True
+            logger.warning("%s", named(_NO_WORKER, self.settings.namespace))
+        self._worker_known_until = now + 1.0
+
+    def _own(self) -> None:
+        """Own lanes in this process."""
+        self._delivery = DeliveryThread(
+            self.settings, self.connections, self.effects, for_calls=True
+        )
+        self._delivery.start()
 
     def look_for_owner(self) -> None:
         """Check, while a call waits, that the lanes' owner has not died since."""
@@ -216,7 +239,6 @@ class Runtime:
         with self._lock.get():
             delivery, self._delivery = self._delivery, None
         if delivery is not None:
-            atexit.unregister(self.close)
             delivery.stop()
         if "outbox" in self.__dict__:
             self.outbox.close()

@@ -34,6 +34,9 @@ _RELEASES = 20
 class Supervisor:
     """Takes a fair share of the lanes among all workers, and runs an owner for each.
 
+    A caller's process shares the lanes with other callers' while there is no worker, and hands all
+    of them over when one comes. It ends by itself when it has had no reason to own them for long.
+
     Arguments:
         settings: of the app.
         redis: for all but the watcher's read; closed at the end.
@@ -66,7 +69,13 @@ class Supervisor:
         self._owners: dict[Lane, tuple[LaneOwner, asyncio.Task[None]]] = {}
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
-        self._registry = Registry(redis, settings.prefix)
+        self._demand = services.demand
+        self._registry = Registry(
+            redis, settings.prefix, "workers" if self._demand is None else "callers"
+        )
+        self._known = False
+        #: What was counted in all lanes when a caller's process last looked whether it is busy.
+        self._counted = 0
         self._shared = Shared(
             settings=settings,
             threads=StageThreads(services.thread),
@@ -85,7 +94,7 @@ class Supervisor:
         self._look.set()
 
     async def run(self) -> None:
-        """Own lanes until stopped."""
+        """Own lanes until stopped, in a caller's process at most as long as there is a reason."""
         watching = asyncio.ensure_future(self._shared.watcher.run())
         try:
             await self._warn_of_eviction()
@@ -99,6 +108,8 @@ class Supervisor:
                     continue
                 if watching.done():
                     watching.result()
+                if self._is_needless():
+                    break
                 try:
                     async with asyncio.timeout(self._settings.lease / 3):
                         await self._look.wait()
@@ -132,8 +143,15 @@ class Supervisor:
     async def _share(self) -> None:
         """Send a heartbeat; take free lanes up to a fair share; hand over the excess."""
         self._forget_ended()
-        workers, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
-        share = -(-len(lanes) // max(1, workers))
+        owners, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
+        share = -(-len(lanes) // max(1, owners))
+        if self._demand is not None and await self._registry.has_workers():
+            share = 0
+            if not self._owners:
+                self._demand.end()
+        elif self._demand is None and not self._known:
+            await self._registry.announce_worker(self._name)
+            self._known = True
         free = [lane for lane in lanes if lane not in self._owners]
         self._shared.rng.shuffle(free)
         for lane in free:
@@ -142,6 +160,16 @@ class Supervisor:
             await self._try(lane)
         for lane in list(self._owners)[share:]:
             self._hand_over(lane)
+
+    def _is_needless(self) -> bool:
+        """Whether this is a caller's process that has no reason to own lanes any more."""
+        if self._demand is None:
+            return False
+        owners = [owner for owner, _ in self._owners.values()]
+        counted = sum(owner.counters.sent + owner.counters.receipts for owner in owners)
+        busy = counted != self._counted or not all(owner.at_rest for owner in owners)
+        self._counted = counted
+        return self._demand.has_ended(busy=busy)
 
     async def _try(self, lane: Lane) -> None:
         store = LeasedLane(

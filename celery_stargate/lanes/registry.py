@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from redis.asyncio import Redis as AsyncRedis
 
@@ -15,7 +15,11 @@ from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane, parse_lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
 from celery_stargate.support.log import logger
 
-__all__ = ["CallerRegistry", "Registry", "RegistryKeys", "parse_lanes"]
+__all__ = ["KINDS", "CallerRegistry", "Kind", "Registry", "RegistryKeys", "parse_lanes"]
+
+#: Who owns lanes: producer workers, and callers' processes while there is no worker.
+Kind = Literal["workers", "callers"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
@@ -59,7 +63,7 @@ class CallerRegistry:
         self._prefix = prefix
         keys = RegistryKeys(prefix)
         self._announce_keys = [keys.key("lanes"), keys.key("events")]
-        self._survey_keys = [keys.key("workers"), keys.key("lanes")]
+        self._survey_keys = [[keys.key(kind), keys.key("lanes")] for kind in KINDS]
         self._monotonic = monotonic
         #: When each lane was announced last.
         self._announced: dict[Lane, float] = {}
@@ -90,14 +94,20 @@ class CallerRegistry:
         self._announced[lane] = now
 
     def survey(self) -> tuple[int, list[Lane]]:
-        """Return how many workers are alive, and the announced lanes.
+        """Return how many owners are alive, workers and callers, and the announced lanes.
 
         Raises:
             StoreUnavailable: Redis did not answer within about 15 s.
         """
         with store_errors():
-            workers, *names = self._scripts.run("registry/heartbeat", self._survey_keys, ["", 0])
-        return int(workers), parse_lanes(names)
+            found = self._scripts.run_many(
+                "registry/heartbeat", [(keys, ["", 0]) for keys in self._survey_keys]
+            )
+            for each in found:
+                if isinstance(each, Exception):
+                    raise each
+        (workers, *names), (callers, *_) = found
+        return int(workers) + int(callers), parse_lanes(names)
 
 
 class Registry:
@@ -108,32 +118,44 @@ class Registry:
     Arguments:
         redis: a client of :meth:`Connections.asyncio`.
         prefix: what all keys begin with.
+        kind: of this process: ``workers``, or ``callers``, which own lanes only while there is no
+            worker.
     """
 
-    def __init__(self, redis: AsyncRedis, prefix: str) -> None:
+    def __init__(self, redis: AsyncRedis, prefix: str, kind: Kind = "workers") -> None:
         self._redis = redis
+        self._kind = kind
         self._scripts = AsyncScripts(redis)
         self.keys = RegistryKeys(prefix)
 
     async def heartbeat(self, worker: str, ttl: float) -> tuple[int, list[Lane]]:
-        """Keep a worker among the living.
+        """Keep an owner among the living of its kind.
 
         Arguments:
             worker: its name.
             ttl: seconds until the next heartbeat is overdue.
 
         Returns:
-            How many workers are alive, and all lanes; :data:`CONTEXTS_LANE`, which nobody
+            How many of its kind are alive, and all lanes; :data:`CONTEXTS_LANE`, which nobody
             announces, is the first of them.
         """
         workers, *names = await self._run(
-            "heartbeat", ("workers", "lanes"), worker, round(ttl * 1000)
+            "heartbeat", (self._kind, "lanes"), worker, round(ttl * 1000)
         )
         return int(workers), list(dict.fromkeys([CONTEXTS_LANE, *parse_lanes(names)]))
 
     async def leave(self, worker: str) -> None:
-        """Remove a worker from the living, so that the others no longer count a share for it."""
-        await self._run("heartbeat", ("workers", "lanes"), worker, 0)
+        """Remove an owner from the living, so that the others no longer count a share for it."""
+        await self._run("heartbeat", (self._kind, "lanes"), worker, 0)
+
+    async def has_workers(self) -> bool:
+        """Return whether a producer worker is alive."""
+        workers, *_ = await self._run("heartbeat", ("workers", "lanes"), "", 0)
+        return bool(workers)
+
+    async def announce_worker(self, worker: str) -> None:
+        """Let the owners know at once that there is a new worker, which needs its share."""
+        await self._announce("worker", worker)
 
     async def register(self, lane: Lane) -> None:
         """Put a lane into the list of lanes."""
@@ -152,8 +174,11 @@ class Registry:
 
     async def announce_free(self, lane: Lane) -> None:
         """Let the other workers know at once that nobody owns a lane."""
+        await self._announce("free", lane.name)
+
+    async def _announce(self, what: str, name: str) -> None:
         await self._redis.xadd(
-            self.keys.key("events"), {"free": lane.name}, maxlen=_EVENTS_KEPT, approximate=True
+            self.keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
         )
 
     async def _run(self, name: str, parts: Iterable[str], *arguments: Argument) -> Any:

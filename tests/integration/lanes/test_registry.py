@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -210,6 +210,34 @@ def test_workers_and_lanes(both: tuple[Runner, CallerRegistry]) -> None:
     assert caller.survey() == (1, [])
     worker(lambda each: each.register(ORDERS))
     assert caller.survey() == (1, [ORDERS])
+
+
+def test_callers_are_counted_apart(
+    both: tuple[Runner, CallerRegistry], redis_server: ServerAddress, prefix: str
+) -> None:
+    """An owner that is no worker: it keeps others from owning, but takes no worker's share."""
+    worker, caller = both
+    connections = Connections(redis_server.url)
+
+    async def as_caller(call: Callable[[Registry], Awaitable[Any]]) -> Any:
+        client = connections.asyncio()
+        try:
+            return await call(Registry(client, prefix, "callers"))
+        finally:
+            await client.aclose()
+
+    def run(call: Callable[[Registry], Awaitable[Any]]) -> Any:
+        return asyncio.run(as_caller(call))
+
+    assert run(lambda each: each.heartbeat("one", 60.0)) == (1, [CONTEXTS_LANE])
+    assert run(lambda each: each.has_workers()) is False
+    assert caller.survey() == (1, [])
+    assert worker(lambda each: each.heartbeat("two", 60.0)) == (1, [CONTEXTS_LANE])
+    assert run(lambda each: each.has_workers()) is True
+    assert caller.survey() == (2, [])
+    run(lambda each: each.leave("one"))
+    assert caller.survey() == (1, [])
+    connections.close()
 
 
 def test_a_free_lane_is_told(

@@ -1,9 +1,9 @@
--- Keep a worker among the living, and list workers and lanes.
+-- Keep an owner among the living, count those of its kind, and list the lanes.
 --
--- KEYS: workers (sorted set: worker -> until when it counts as alive, epoch ms), lanes (as in
---       announce)
--- ARGV: worker ("" to look only), time to live ms (0: leave)
--- Returns {count of living workers, lane, ...}.
+-- KEYS: workers or callers (sorted set: owner -> until when it counts as alive, epoch ms), lanes
+--       (as in announce)
+-- ARGV: owner ("" to look only), time to live ms (0: leave)
+-- Returns {count of living owners of this kind, lane, ...}.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if ARGV[1] ~= '' then
