@@ -20,6 +20,7 @@ from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.daemon import DaemonThread
+from celery_stargate.support.event_loop import LastingLoop
 from celery_stargate.support.log import logger
 
 __all__ = ["DeliveryThread"]
@@ -107,7 +108,8 @@ class DeliveryThread:
         wait = 0.5
         while not self._stop.is_set():
             try:
-                asyncio.run(self._main())
+                with asyncio.Runner(loop_factory=LastingLoop) as runner:
+                    runner.run(self._main())
             except Exception:
                 logger.exception("the acknowledger failed; it starts again in %.1f s", wait)
                 self._stop.wait(wait)
