@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from celery_stargate.delivery.demand import Demand
 from celery_stargate.delivery.producers import Producers
 from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.delivery.watcher import Watcher
@@ -29,6 +30,8 @@ class Services:
     thread: Callable[[Stage], Executor]
     #: Whether a context was revoked, as Celery's worker knows it.
     revoked: Callable[[str], bool]
+    #: Why a caller's process owns lanes; None for a worker, which needs no reason.
+    demand: Demand | None = None
 
 
 #: Seconds after which the first thread that hangs in a stage is replaced.

@@ -261,6 +261,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "tls_server_name": Setting(_text),
     "via": Setting(_choice("lane", "broker")),
     "worker": Setting(_flag),
+    "own_lanes": Setting(_choice("auto", "worker")),
     "prefix": Setting(_text),
     "producer_name": Setting(_text, "producerName", True),
     "initial_sequence_id": Setting(_whole(-1, 2**62), "initialSequenceId", True),

@@ -54,6 +54,8 @@ class Settings:
     tls_server_name: str | None = None
     via: Literal["lane", "broker"] = "lane"
     worker: bool = True
+    #: Whether a process that calls owns lanes while there is no worker.
+    own_lanes: Literal["auto", "worker"] = "auto"
     prefix: str = "stargate"
     #: What the names in the configuration begin with, such as ``CELERY``; for the texts of errors.
     namespace: str | None = field(default=None, compare=False)
