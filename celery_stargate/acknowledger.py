@@ -11,6 +11,7 @@ from celery_stargate.calls.given import Callback, Timeout
 from celery_stargate.calls.prepare import CallOptions
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.delivery.thread import DeliveryThread
+from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.outcome import Outcome, Receipt
 
@@ -54,7 +55,7 @@ class Acknowledger:
         self._app = app
         runtime = Runtime.of(app)
         effects = runtime.make_effects(hostname, on_done, done_matters)
-        self._contexts = Contexts(runtime, effects)
+        self._contexts = Contexts(runtime, EffectsApart(effects, runtime.outbox))
         self._delivery = DeliveryThread(
             runtime.settings, runtime.connections, effects, revoked or (lambda context: False)
         )

@@ -112,6 +112,10 @@ class ProduceTask(OutcomeTask):
     * :class:`StoreUnavailable`: Redis did not answer; this is a
       ``kombu.exceptions.OperationalError`` too, as for any Celery task.
 
+    ``autoretry_for``, ``max_retries``, ``retry_backoff``, ``retry_jitter`` and ``retry_kwargs`` do
+    what they do for any task: a message that failed is published again by a new attempt, which has
+    a deadline of its own.
+
     With ``via="broker"``, a ``countdown``, an ``eta`` or a ``queue``, the call goes by Celery's
     broker, and the worker that gets it puts it into the lane.
     """
@@ -181,7 +185,10 @@ class ProduceTask(OutcomeTask):
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
         kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
         lane: Any
-        with closing(LaneProducer(runtime, call, asked.callbacks, seconds)) as lane:
+        again = None
+        if self.is_retried:
+            again = message, _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
+        with closing(LaneProducer(runtime, call, asked.callbacks, seconds, again)) as lane:
             result = super().apply_async(
                 message, kept, task_id, lane, link, link_error, shadow, **options
             )
@@ -199,7 +206,8 @@ class ProduceTask(OutcomeTask):
         via = via or runtime.settings.via
         if via not in ("lane", "broker"):
             raise InvalidMessage(f"via must be 'lane' or 'broker', not {via!r}")
-        if via == "broker" or self.app.conf.task_always_eager:
+        if via == "broker" or self.app.conf.task_always_eager or options.get("retries"):
+            # A retry has the task's id again, which the lane may still know.
             return False
         own_queue = any(getattr(self, each, None) is not None for each in _OWN_QUEUE)
         return not own_queue and not any(options.get(each) for each in _BROKER_OPTIONS)

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 from celery_stargate.calls.prepare import CallOptions, new_incarnation
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import Patience, Waiting
-from celery_stargate.effects.run import Effects
+from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
-from celery_stargate.lanes.record import Record, done_of
+from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.wire import SettleWord
 from celery_stargate.model.context import check_context
 from celery_stargate.model.outcome import Outcome, Receipt
@@ -30,7 +30,7 @@ class Contexts:
         effects: does the effects of what is settled here.
     """
 
-    def __init__(self, runtime: Runtime, effects: Effects) -> None:
+    def __init__(self, runtime: Runtime, effects: EffectsApart) -> None:
         self._runtime = runtime
         self._effects = effects
 
@@ -83,7 +83,7 @@ class Contexts:
         for lane in self._candidates(outcome):
             word, settled = outbox.settle(lane, outcome)
             if settled is not None:
-                outbox.finish(lane, done_of([settled], self._effects.run([settled])))
+                self._effects.run(lane, [settled])
                 return True
             if word is not SettleWord.LATE:
                 break

@@ -10,6 +10,7 @@ from celery_stargate.calls.prepare import Call
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.subscriptions import subscribe_when_awaited
 from celery_stargate.effects.signatures import Callbacks, pack
+from celery_stargate.effects.tracer import CALL
 
 __all__ = ["LaneProducer"]
 
@@ -26,15 +27,24 @@ class LaneProducer:
         call: what the task's message records.
         callbacks: what its outcome triggers.
         timeout: seconds until its deadline.
+        retry_call: the task's arguments, if a failure may be retried; else None.
     """
 
     serializer = None
 
-    def __init__(self, runtime: Runtime, call: Call, callbacks: Callbacks, timeout: float) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        call: Call,
+        callbacks: Callbacks,
+        timeout: float,
+        retry_call: tuple[Any, Any] | None = None,
+    ) -> None:
         self._runtime = runtime
         self._call = call
         self._callbacks = callbacks
         self._timeout = timeout
+        self._retry_call = retry_call
         self._acquired: Any = None
         subscribe_when_awaited(runtime.app.backend, LaneProducer)
 
@@ -84,6 +94,8 @@ class LaneProducer:
         }
         if properties.get("priority") is not None:
             request["delivery_info"] = {"priority": properties["priority"], "redelivered": False}
+        if self._retry_call is not None:
+            request[CALL] = self._retry_call
         packed = pack("a link, chain, chord or header of the call", request)
         record = self._call.record(self._callbacks, task=headers["task"], request=packed)
         self._runtime.recorder.put(self._call, record, timeout=self._timeout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,15 +12,16 @@ from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
+from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.effects.run import Effects
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.configured import find_target, target_of_backend
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Settled, done_of
+from celery_stargate.lanes.record import Settled
 from celery_stargate.lanes.target import Target
-from celery_stargate.model.settings import Settings
+from celery_stargate.model.settings import Settings, named
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.log import logger
 from celery_stargate.support.per_process import PerProcess
@@ -38,6 +38,13 @@ _ATTRIBUTE = "_celery_stargate_runtime"
 _GIVE_UP_AFTER = 5.0
 #: How long a waiting caller looks into Redis at most, in seconds: meanwhile it does not wait.
 _LOOK_BOUND = 2.0
+#: A waiting caller looks at least this often for an owner, in seconds: the process that owned the
+#: lanes for its own calls may have ended.
+_LOOK_EVERY = 2.0
+_NO_WORKER = (
+    "no producer worker is alive, and stargate_own_lanes is 'worker': messages wait in Redis until "
+    "one starts"
+)
 
 
 class Runtime:
@@ -51,9 +58,10 @@ class Runtime:
         self.app = app
         self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
         self._lock = PerProcess(threading.Lock)
-        self._survey = PerProcess(lambda: SharedCall(self._count_workers))
+        self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
         self._worker_known_until = 0.0
+        self._worker_missed = False
 
     @classmethod
     def bind(cls, app: Celery) -> Runtime:
@@ -124,6 +132,11 @@ class Runtime:
         return self.make_effects()
 
     @cached_property
+    def effects_apart(self) -> EffectsApart:
+        """Does the same in bounded time, for a caller's thread."""
+        return EffectsApart(self.effects, self.outbox)
+
+    @cached_property
     def recorder(self) -> Recorder:
         """Records calls in their lanes."""
         return Recorder(self.outbox, self.settings.options)
@@ -167,7 +180,9 @@ class Runtime:
             progress: a number that changes while outcomes still arrive.
         """
         own = tuple(lanes)
-        patience = Patience(look_every=self.settings.lease / 2, give_up_after=_GIVE_UP_AFTER)
+        patience = Patience(
+            look_every=min(self.settings.lease / 2, _LOOK_EVERY), give_up_after=_GIVE_UP_AFTER
+        )
         return Waiting(
             time.monotonic() + seconds,
             patience,
@@ -187,27 +202,44 @@ class Runtime:
         if self._is_owned():
             return
         try:
-            workers = self._survey.get().result()
+            owners = self._survey.get().result()
         except TimeoutError:
             raise StoreUnavailable("Redis did not answer another thread in time") from None
         with self._lock.get():
-            if workers:
-                self._worker_known_until = time.monotonic() + self.settings.lease / 2
-            elif not self._is_owned():
-                self._delivery = DeliveryThread(self.settings, self.connections, self.effects)
-                self._delivery.start()
-                # So that the lanes of a script are free as soon as it ends.
-                atexit.register(self.close)
+            if owners:
+                self._worker_missed = False
+                known = min(self.settings.lease / 2, _LOOK_EVERY)
+                self._worker_known_until = time.monotonic() + known
+            elif self._is_owned():
+                return
+            elif self.settings.own_lanes == "worker":
+                self._miss_worker()
+            else:
+                self._own()
 
     def _is_owned(self) -> bool:
         """Whether lanes are owned, as far as this process knows without asking."""
         delivery = self._delivery
-        return (delivery is not None and delivery.running) or (
+        return (delivery is not None and delivery.use()) or (
             time.monotonic() < self._worker_known_until
         )
 
-    def _count_workers(self) -> int:
+    def _count_owners(self) -> int:
         return self.outbox.registry.survey()[0]
+
+    def _miss_worker(self) -> None:
+        """Log, once until one comes, that no worker is alive and this process may not own."""
+        if not self._worker_missed:
+            self._worker_missed = True
+            logger.warning("%s", named(_NO_WORKER, self.settings.namespace))
+        self._worker_known_until = time.monotonic() + 1.0
+
+    def _own(self) -> None:
+        """Own lanes in this process."""
+        self._delivery = DeliveryThread(
+            self.settings, self.connections, self.effects, for_calls=True
+        )
+        self._delivery.start()
 
     def look_for_owner(self) -> None:
         """Check, while a call waits, that the lanes' owner has not died since."""
@@ -227,9 +259,9 @@ class Runtime:
             for lane in lanes:
                 with bounded(_LOOK_BOUND):
                     overdue = self.outbox.expire(lane)
-                if done := done_of(overdue, self.effects.run(overdue)):
+                if overdue:
                     with bounded(_LOOK_BOUND):
-                        self.outbox.finish(lane, done)
+                        self.effects_apart.run(lane, overdue)
         except StoreUnavailable as error:
             logger.warning("%s; what is overdue is settled later", error)
 
@@ -241,7 +273,6 @@ class Runtime:
         with self._lock.get():
             delivery, self._delivery = self._delivery, None
         if delivery is not None:
-            atexit.unregister(self.close)
             delivery.stop()
         if "outbox" in self.__dict__:
             self.outbox.close()

@@ -7,6 +7,8 @@ import time
 import uuid
 from typing import Any
 
+from msgspec import convert
+
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
@@ -14,9 +16,9 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import is_done
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
-from celery_stargate.errors import ConfigurationError
+from celery_stargate.errors import ConfigurationError, ProduceError
 from celery_stargate.model.deadline import deadline_failure
-from celery_stargate.model.outcome import error_of
+from celery_stargate.model.outcome import Failure, error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.support.bound import USUAL, bounded
@@ -95,7 +97,9 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> An
         ConfigurationError: the delivery needs a Redis, and there is none.
     """
     seconds = options.seconds(runtime.settings.produce_timeout)
-    if _has_redis(runtime):
+    if _has_redis(runtime) and runtime.app.conf.task_always_eager:
+        found = _wait_eagerly(runtime, call, seconds, options.callbacks)
+    elif _has_redis(runtime):
         end = time.monotonic() + seconds
         ticket = _submit(runtime, call, seconds, options.callbacks)
         found = _wait(runtime, call, end - time.monotonic(), ticket)
@@ -134,6 +138,23 @@ def _wait(runtime: Runtime, call: Call, seconds: float, ticket: Ticket) -> Recei
         return _outcome(ticket, call)
     finally:
         runtime.inbox.forget(ticket)
+
+
+def _wait_eagerly(runtime: Runtime, call: Call, seconds: float, callbacks: Callbacks) -> Receipts:
+    """Publish, wait, and run the callback in this thread before returning, as eager tasks do."""
+    end = time.monotonic() + seconds
+    incarnation = new_incarnation(callbacks)
+    try:
+        ticket = _submit(runtime, call, seconds)
+        found = _wait(runtime, call, end - time.monotonic(), ticket)
+    except ProduceError as error:
+        failed = CallOutcomes(call.context, False, (convert(error.failure, Failure),), incarnation)
+        trigger(runtime.app, failed, callbacks.on_error)
+        raise
+    receipts = tuple(found) if isinstance(found, list) else (found,)
+    stored = CallOutcomes(call.context, call.is_list, receipts, incarnation)
+    trigger(runtime.app, stored, callbacks.on_ack)
+    return found
 
 
 def _outcome(ticket: Ticket, call: Call) -> Receipts:

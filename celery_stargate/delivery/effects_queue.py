@@ -1,23 +1,36 @@
-"""Do the effects of settled contexts, one batch at a time, in a thread."""
+"""Do the effects of settled contexts, in batches, in one thread for each stage."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.owned import OwnedLane
-from celery_stargate.lanes.record import Settled, done_of
+from celery_stargate.effects.jobs import Job, Rest, Stage
+from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import label_of
+from celery_stargate.support.cancel import cancel_all
+from celery_stargate.support.log import logger
 
 __all__ = ["EffectsQueue"]
 
-#: How many contexts one round in the effects' thread has at most.
+#: How many contexts one round in a stage's thread has at most.
 _BATCH = 100
+#: Seconds between two looks at a thread that is busy: it may hang.
+_LOOK_EVERY = 1.0
+#: Seconds past its bound for which an interrupted context may still come back from Redis.
+_KEPT = 600.0
+#: Of how many interrupted contexts the rest is known; others begin anew, with a new bound.
+_KEPT_COUNT = 100_000
 
 
 class EffectsQueue:
     """The settled contexts of one lane whose effects are to be done.
+
+    A context that a passing error interrupts leaves the queue and stays due in Redis, which brings
+    it back; it goes on where it was interrupted.
 
     Arguments:
         lane: whose they are.
@@ -27,9 +40,13 @@ class EffectsQueue:
     def __init__(self, lane: OwnedLane, in_flight: InFlight) -> None:
         self._lane = lane
         self._in_flight = in_flight
-        self._queue: asyncio.Queue[Settled] = asyncio.Queue()
+        self._waiting: dict[Stage, deque[Job]] = {stage: deque() for stage in Stage}
+        self._given = asyncio.Event()
+        self._busy: dict[Stage, asyncio.Task[None]] = {}
         #: Contexts that are queued or being done, each with its first number.
         self._known: set[tuple[str, int]] = set()
+        #: What is left to do for contexts that were interrupted, the oldest first.
+        self._interrupted: dict[tuple[str, int], Rest] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -40,7 +57,7 @@ class EffectsQueue:
             context, first = each.identity
             if each.identity not in self._known:
                 self._known.add(each.identity)
-                self._queue.put_nowait(each)
+                self._queue(self._job(each))
             count = len(each.outcomes)
             places = range(count) if count > 1 else (-1,)
             self._in_flight.forget(
@@ -53,19 +70,115 @@ class EffectsQueue:
         Raises:
             Whatever redis-py raises, except that Redis is not available.
         """
-        while True:
-            batch = [await self._queue.get()]
-            while len(batch) < _BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            done = await self.perform(batch)
-            if done:
-                await self._lane.retry.until_available(self._lane.store.finish, done)
-            self._known.difference_update(each.identity for each in batch)
+        try:
+            while True:
+                await self._given.wait()
+                self._given.clear()
+                for stage, task in list(self._busy.items()):
+                    if task.done():
+                        del self._busy[stage]
+                        task.result()
+                for stage, jobs in self._waiting.items():
+                    if jobs and stage not in self._busy:
+                        self._busy[stage] = task = asyncio.ensure_future(self._work(stage))
+                        task.add_done_callback(lambda _: self._given.set())
+        finally:
+            await cancel_all(list(self._busy.values()))
+
+    async def hand_in(self, settled: Sequence[Settled]) -> list[Settled]:
+        """Do the effects of some contexts beside the queue; return those that are done."""
+        own = [self._job(each) for each in settled]
+        jobs = own
+        while jobs:
+            for stage in Stage:
+                now = [job for job in jobs if job.next is stage]
+                if now:
+                    jobs = [*jobs, *await self._perform(stage, now)]
+            jobs = [job for job in jobs if job.next is not None]
+        return [job.given for job in own if job.done]
+
+    def _job(self, settled: Settled) -> Job:
+        """Return the job of a context; one that was interrupted goes on."""
+        rest = self._interrupted.get(settled.identity)
+        return Job(settled, rest=rest or Rest(self._lane.shared.monotonic()))
+
+    def _queue(self, job: Job) -> None:
+        # A thread that hung may have done the rest since; then it only has to be finished.
+        self._waiting[job.next or Stage.WAITERS].append(job)
+        self._given.set()
+
+    async def _work(self, stage: Stage) -> None:
+        """Do one stage of all jobs that wait for it."""
+        waiting = self._waiting[stage]
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
+            batch += await self._perform(stage, batch)
+            await self._finish([job for job in batch if job.done and job.lane is None])
+            for job in batch:
+                if job.next is not None:
+                    self._queue(job)
+                elif job.lane is None:
+                    if not job.done:
+                        await self._set_aside(job)
+                    self._known.discard(job.given.identity)
             self._lane.changes.notify()
 
-    async def perform(self, settled: Sequence[Settled]) -> list[Settled]:
-        """Do the effects of some contexts in the thread; return those that are done."""
-        services = self._lane.shared.services
+    async def _perform(self, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
+        """Do one stage of some jobs in its thread, or leave them if the thread hangs.
+
+        Returns:
+            Further jobs that came of it.
+        """
+        shared = self._lane.shared
+        effects, threads = shared.services.effects, shared.threads
+        hanging = effects.hangs_for(stage)
+        if hanging > threads.patience(stage):
+            threads.replace(stage)
+            effects.abandon(stage)
+        elif hanging:
+            self._interrupt(stage, jobs)
+            return []
         loop = asyncio.get_running_loop()
-        names = await loop.run_in_executor(services.executor, services.effects.run, settled)
-        return done_of(settled, names)
+        future = loop.run_in_executor(threads.of(stage), effects.perform, stage, jobs)
+        try:
+            while not (await asyncio.wait([future], timeout=_LOOK_EVERY))[0]:
+                if effects.hangs_for(stage):
+                    future.cancel()
+                    self._interrupt(stage, jobs)
+                    return []
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future.result()
+
+    @staticmethod
+    def _interrupt(stage: Stage, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            job.interrupted.add(stage)
+
+    async def _finish(self, jobs: Sequence[Job]) -> None:
+        if jobs:
+            done = [job.given for job in jobs]
+            for each in done:
+                self._interrupted.pop(each.identity, None)
+            await self._lane.retry.until_available(self._lane.store.finish, done)
+
+    async def _set_aside(self, job: Job) -> None:
+        """Keep what is left of a job that was interrupted, or give it up when its time is over."""
+        now = self._lane.shared.monotonic()
+        bound, since = self._lane.shared.settings.effects_timeout, job.rest.since
+        if now - since > bound:
+            logger.error(
+                "lane %s: context %s is given up after %.0f s: could not %s; see "
+                "stargate_effects_timeout",
+                *(self._lane.name, job.context, now - since),
+                " or ".join(stage.value for stage in job.remaining),
+            )
+            await self._finish([job])
+            return
+        if len(self._interrupted) < _KEPT_COUNT:
+            self._interrupted[job.given.identity] = job.rest
+        # What another process finished does not come back.
+        identity, oldest = next(iter(self._interrupted.items()))
+        if now - oldest.since > bound + _KEPT:
+            del self._interrupted[identity]

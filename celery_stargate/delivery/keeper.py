@@ -55,6 +55,8 @@ class Keeper:
         self._effects = effects
         self._at_rest = at_rest
         self._unread_ticks = 0
+        #: Whether the last look at the lane found nothing in it.
+        self.found_nothing = False
         self._empty_since = 0.0
         self._retire_after = math.inf
 
@@ -72,6 +74,7 @@ class Keeper:
         while True:
             tick = await retry.until_available(self._renew)
             self._require_read(tick)
+            self.found_nothing = tick.idle
             if tick.contexts:
                 self._empty_since = self._lane.shared.monotonic()
             elif self._unused and await self._retire():

@@ -66,6 +66,11 @@ class LaneOwner:
         return self._lane.counters
 
     @property
+    def at_rest(self) -> bool:
+        """Whether nothing waits in the lane, as far as the owner knows."""
+        return self._keeper.found_nothing and not self._busy
+
+    @property
     def descriptor(self) -> int | None:
         """The file descriptor of the lane's socket, where it has one."""
         return self._in_flight.descriptor

@@ -105,7 +105,7 @@ class Settler:
         store = self._lane.store
         try:
             settled, _, _ = await store.settle(self._outcomes, uuid.uuid4().hex)
-            await store.finish(await self._effects.perform(settled))
+            await store.finish(await self._effects.hand_in(settled))
         except UNAVAILABLE as error:
             logger.warning(
                 "lane %s: its next owner has to get %d outcomes again: %s",

@@ -15,7 +15,7 @@ from celery_stargate.delivery.ailing import AilingLanes
 from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.renewals import Renewals
-from celery_stargate.delivery.shared import Services, Shared
+from celery_stargate.delivery.shared import Services, Shared, StageThreads
 from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.lanes.lane import Lane
@@ -35,6 +35,9 @@ _RELEASES = 20
 
 class Supervisor:
     """Takes a fair share of the lanes among all workers, and runs an owner for each.
+
+    A caller's process shares the lanes with other callers' while there is no worker, and hands all
+    of them over when one comes. It ends by itself when it has had no reason to own them for long.
 
     Arguments:
         settings: of the app.
@@ -70,10 +73,17 @@ class Supervisor:
         self._listed: set[Lane] = set()
         self._leaving: dict[Lane, asyncio.Task[None]] = {}
         self._releases = asyncio.Semaphore(_RELEASES)
-        self._registry = Registry(redis, settings.prefix)
+        self._demand = services.demand
+        self._registry = Registry(
+            redis, settings.prefix, "workers" if self._demand is None else "callers"
+        )
+        self._known = False
+        #: What was counted in all lanes when a caller's process last looked whether it is busy.
+        self._counted = 0
         self._log_failure = Seldom(monotonic=monotonic)
         self._shared = Shared(
             settings=settings,
+            threads=StageThreads(services.thread),
             services=services,
             watcher=Watcher(redis, blocking, self._registry, name, self._look.set),
             renewals=Renewals(redis, settings.lease / 3, monotonic),
@@ -90,7 +100,7 @@ class Supervisor:
         self._look.set()
 
     async def run(self) -> None:
-        """Own lanes until stopped."""
+        """Own lanes until stopped, in a caller's process at most as long as there is a reason."""
         watching: asyncio.Future[None] = asyncio.ensure_future(self._shared.watcher.run())
         try:
             await self._warn_of_eviction()
@@ -108,6 +118,8 @@ class Supervisor:
                         logger.error("the lanes cannot be shared; it is tried again: %s", error)
                 if watching.done():
                     watching = self._watch_again(watching)
+                if self._is_needless():
+                    break
                 try:
                     async with asyncio.timeout(self._settings.lease / 3):
                         await self._look.wait()
@@ -118,6 +130,7 @@ class Supervisor:
             await cancel_all(
                 [watching, *self._leaving.values(), *(task for _, task in self._owners.values())]
             )
+            self._shared.threads.close()
             await self._shared.renewals.close()
             await self._redis.aclose()
             await self._blocking.aclose()
@@ -145,10 +158,17 @@ class Supervisor:
     async def _share(self) -> None:
         """Send a heartbeat; take free lanes up to a fair share; hand over the excess."""
         self._forget_ended()
-        workers, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
+        owners, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
         lanes += await self._register_again(set(lanes))
         self._ailing.keep_only(lanes)
-        share = -(-len(lanes) // max(1, workers))
+        share = -(-len(lanes) // max(1, owners))
+        if self._demand is not None and await self._registry.has_workers():
+            share = 0
+            if not self._owners:
+                self._demand.end()
+        elif self._demand is None and not self._known:
+            await self._registry.announce_worker(self._name)
+            self._known = True
         may_try = self._ailing.may_try
         free = [lane for lane in lanes if lane not in self._owners and may_try(lane)]
         self._shared.rng.shuffle(free)
@@ -169,6 +189,16 @@ class Supervisor:
             await self._registry.register(lane)
         self._listed = listed.union(lost)
         return lost
+
+    def _is_needless(self) -> bool:
+        """Whether this is a caller's process that has no reason to own lanes any more."""
+        if self._demand is None:
+            return False
+        owners = [owner for owner, _ in self._owners.values()]
+        counted = sum(owner.counters.sent + owner.counters.receipts for owner in owners)
+        busy = counted != self._counted or not all(owner.at_rest for owner in owners)
+        self._counted = counted
+        return self._demand.has_ended(busy=busy)
 
     async def _try(self, lane: Lane) -> None:
         """Take a lane if it is free; a lane that fails is set aside, and no other with it."""

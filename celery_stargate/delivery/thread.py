@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import socket
 import threading
@@ -10,15 +11,18 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
+from celery_stargate.delivery.demand import Demand
 from celery_stargate.delivery.producers import PulsarProducers
 from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
+from celery_stargate.effects.jobs import Stage
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.backoff import Backoff
+from celery_stargate.support.daemon import DaemonThread
+from celery_stargate.support.event_loop import LastingLoop
 from celery_stargate.support.log import logger
 
 __all__ = ["DeliveryThread"]
@@ -30,6 +34,10 @@ _CLOSING = 15.0
 _LASTED = 60.0
 
 
+def _thread(stage: Stage) -> DaemonThread:
+    return DaemonThread(f"stargate-{stage.name.lower()}")
+
+
 class DeliveryThread:
     """Runs a :class:`~celery_stargate.delivery.supervisor.Supervisor`, which owns lanes.
 
@@ -38,6 +46,8 @@ class DeliveryThread:
         connections: to the Redis that holds the lanes.
         effects: does the effects of settled contexts.
         revoked: tells whether a context was revoked.
+        for_calls: this process is no worker: it owns lanes while calls need it and no worker is
+            alive, and the thread ends by itself when they have not for ``stargate_idle_timeout``.
     """
 
     def __init__(
@@ -46,11 +56,14 @@ class DeliveryThread:
         connections: Connections,
         effects: Effects,
         revoked: Callable[[str], bool] = lambda context: False,
+        *,
+        for_calls: bool = False,
     ) -> None:
         self._settings = settings
         self._connections = connections
         self._effects = effects
         self._revoked = revoked
+        self._demand = Demand(settings.idle_timeout) if for_calls else None
         self._thread: threading.Thread | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.supervisor: Supervisor | None = None
@@ -61,6 +74,10 @@ class DeliveryThread:
     def running(self) -> bool:
         """Whether the thread is alive in this process."""
         return self._thread is not None and self._thread.is_alive()
+
+    def use(self) -> bool:
+        """Note that a call needs the owner, and return whether this thread owns lanes."""
+        return self.running and (self._demand is None or self._demand.note())
 
     def start(self) -> None:
         """Start owning lanes. A second start changes nothing."""
@@ -96,7 +113,8 @@ class DeliveryThread:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                asyncio.run(self._main())
+                with asyncio.Runner(loop_factory=LastingLoop) as runner:
+                    runner.run(self._main())
             except BaseException:  # nobody else would start this thread again
                 if time.monotonic() - began > _LASTED:
                     backoff.reset()
@@ -107,22 +125,22 @@ class DeliveryThread:
 
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, thread_name_prefix="stargate-effects")
-        try:
-            self.supervisor = self._make_supervisor(executor)
-            if self._stop.is_set():
-                return
-            await self.supervisor.run()
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+        self.supervisor = self._make_supervisor()
+        if self._stop.is_set():
+            return
+        await self.supervisor.run()
+        # It was stopped, or ended by itself: then nothing is to run again.
+        self._stop.set()
 
-    def _make_supervisor(self, executor: ThreadPoolExecutor) -> Supervisor:
+    def _make_supervisor(self) -> Supervisor:
         settings = self._settings
         return Supervisor(
             settings,
             self._connections.asyncio(),
             self._connections.blocking(),
-            Services(PulsarProducers(settings), self._effects, executor, self._revoked),
+            Services(
+                PulsarProducers(settings), self._effects, _thread, self._revoked, self._demand
+            ),
             name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}",
         )
 
@@ -141,6 +159,18 @@ _alive: weakref.WeakSet[DeliveryThread] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for thread in list(_alive):
         thread.drop_after_fork()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Give the lanes back when the process ends.
+
+    It is registered when this module is imported, so an application's own handlers, which may still
+    publish, run before it.
+    """
+    for thread in list(_alive):
+        if thread.running:
+            thread.stop()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

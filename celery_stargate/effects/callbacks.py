@@ -5,14 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.canvas import maybe_signature
 from kombu.exceptions import OperationalError
 
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.tracer import acting_as
-from celery_stargate.lanes.record import Settled
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger
@@ -54,7 +53,19 @@ def trigger(app: Celery, call: CallOutcomes, callback: str | None) -> None:
             _publish(call, _signature(app, callback))
 
 
-def trigger_together(app: Celery, settled: Iterable[Settled]) -> set[str]:
+class Triggering(Protocol):
+    """Outcomes, and the callback that they trigger."""
+
+    @property
+    def call(self) -> CallOutcomes:
+        """What the callback gets."""
+
+    @property
+    def callback(self) -> str | None:
+        """The packed signature; None if there is none."""
+
+
+def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
     """Publish the callbacks of many contexts with one producer; with Redis in one round trip.
 
     Groups, chains and chords are left out: publishing them takes further producers from the pool,

@@ -1,15 +1,19 @@
-"""Effects: what follows an outcome. Results are stored, callbacks published, callers notified."""
+"""Effects: what follows an outcome. Callers are notified, callbacks published, results stored."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from functools import partial
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from celery import states
 
+from celery_stargate.effects.attempts import Attempts
 from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
+from celery_stargate.effects.failures import Kind, kind_of
+from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.tracer import OutcomeTracer
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "callback_id"]
 
 
+# One method for each stage and each part of it; that makes more than 15.
 class Effects:
     """Does the effects of settled contexts, in the calling thread.
 
@@ -40,6 +45,7 @@ class Effects:
         done_matters: whether ``on_done`` has anything to do now; by default it always has.
         beside_lanes: whether the app's results are stored in the Redis that holds the lanes, or
             nowhere.
+        monotonic: the clock, in seconds, by which a stage is stuck and what is away is tried again.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Effects:
         *,
         done_matters: Callable[[], bool] = lambda: True,
         beside_lanes: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._lanes = lanes
@@ -59,23 +66,60 @@ class Effects:
         self._done_matters = done_matters
         self._beside_lanes = beside_lanes
         self._local = threading.local()
+        self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
         """Do the effects of some contexts, and return the contexts for which they are done.
 
-        All results are stored first, then callbacks are published and callers notified. Results and
-        callbacks go together where that is possible, but each context fails for itself: it is
-        logged and left out, stays due, and its effects are repeated later.
+        Each context fails for itself: one that is interrupted by a passing error is left out, stays
+        due, and its effects are repeated later.
         """
-        stored = self._store_all(settled)
-        whole = [each for each in stored if each.record.parent is None]
-        triggered = trigger_together(self._app, whole)
-        done: list[str] = []
-        for each in stored:
-            context = each.record.context
-            if self._attempt(partial(self._announce, triggered=context in triggered), each):
-                done.append(context)
-        return done
+        own = [Job(each) for each in settled]
+        self.go_on(own)
+        return [job.context for job in own if job.done]
+
+    def go_on(self, jobs: Sequence[Job]) -> None:
+        """Do all stages of some jobs, as far as nothing interrupts them."""
+        while jobs:
+            for stage in Stage:
+                now = [job for job in jobs if job.next is stage]
+                if now:
+                    jobs = [*jobs, *self.perform(stage, now)]
+            jobs = [job for job in jobs if job.next is not None]
+
+    def perform(self, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
+        """Do one stage of some jobs; note in each what became of it.
+
+        Returns:
+            Further jobs that came of it: lists of which the last message has its outcome now.
+        """
+        further: list[Job] = []
+        jobs = [job for job in jobs if stage in job.remaining]
+        try:
+            match stage:
+                case Stage.WAITERS:
+                    self._attempts.each(stage, jobs, lambda job: self._notify(job, further))
+                case Stage.CALLBACKS:
+                    self._publish(jobs)
+                case Stage.CANVAS:
+                    self._attempts.each(stage, jobs, self._trace)
+                case Stage.RESULTS:
+                    self._store(jobs)
+        finally:
+            self._attempts.end(stage)
+        self._tell_done(job for job in jobs if job.done)
+        return further
+
+    def hangs_for(self, stage: Stage) -> float:
+        """Return for how many seconds a stage has hung in a server that does not answer.
+
+        It is 0.0 as long as that may be an ordinary delay.
+        """
+        return self._attempts.hangs_for(stage)
+
+    def abandon(self, stage: Stage) -> None:
+        """Forget the threads that hang in a stage: others do its jobs."""
+        self._attempts.abandon(stage)
 
     def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Decision]:
         """Decide for each outcome what is left to do in the step that settles it.
@@ -103,11 +147,19 @@ class Effects:
             on_error: the packed signature to publish.
 
         Raises:
-            Whatever the backend or the broker raises.
+            Whatever the backend or the broker raises while it is away. Permanent errors are logged.
         """
-        self._here.tracer.trace(task, failure.context, request, failure)
         call = CallOutcomes(failure.context, is_list=False, outcomes=(failure,))
-        trigger(self._app, call, on_error)
+        for effect in (
+            lambda: self._here.tracer.trace(task, failure.context, request, failure),
+            lambda: trigger(self._app, call, on_error),
+        ):
+            try:
+                effect()
+            except Exception as error:
+                if kind_of(error, self._app.backend) is Kind.PASSING:
+                    raise
+                logger.exception("the failure of task %s cannot be told whole", failure.context)
 
     @property
     def _here(self) -> _ThreadState:
@@ -130,77 +182,122 @@ class Effects:
             logger.exception("the result of context %s will be stored by itself", outcome.context)
             return Remaining.FULL
 
-    def _store_all(self, settled: Iterable[Settled]) -> list[Settled]:
-        """Store results; return the contexts for which that is done."""
-        here = self._here
-        here.rows.begin()
-        stored: list[Settled] = []
-        batched: list[Settled] = []
-        for each in settled:
-            kept = len(here.batch)
-            if self._attempt(self._store, each):
-                (batched if len(here.batch) > kept else stored).append(each)
-        try:
-            here.batch.flush()
-        except Exception:
-            logger.exception("the results of %d contexts will be stored again", len(batched))
-            here.batch.drop()
-        else:
-            stored += batched
-        return stored
+    def _tell_done(self, jobs: Iterable[Job]) -> None:
+        """Tell ``on_done`` of jobs, and finish those of other lanes."""
+        for job in jobs:
+            try:
+                if job.lane is not None:
+                    self._require_lanes().finish(job.lane, [job.given])
+                if self._on_done is not None and job.settled.record.parent is None:
+                    self._on_done(job.settled)
+            except Exception:
+                logger.exception("context %s is done, but not all heard of it", job.context)
 
-    def _attempt(self, effect: Callable[[Settled], None], settled: Settled) -> bool:
-        try:
-            effect(settled)
-        except Exception:
-            logger.exception(
-                "the effects of context %s failed and will be repeated", settled.record.context
-            )
-            return False
-        return True
-
-    def _store(self, settled: Settled) -> None:
-        """Store the result of a context's task, or add its row to the batch."""
-        record = settled.record
-        if record.task is None:
-            return
-        here = self._here
-        outcome: Any = settled.failure if settled.failed else settled.result
-        decision: Decision = Remaining.FULL
-        if not settled.failed:
-            decision = here.rows.decide(record, outcome)
-        if decision is Remaining.FULL:
-            here.tracer.trace(record.task, record.context, record.request, outcome)
-        elif decision is not Remaining.NOTHING:
-            here.batch.keep(decision)
-
-    def _announce(self, settled: Settled, *, triggered: bool = False) -> None:
-        """Publish a context's callback and tell all who wait for its outcome."""
-        record = settled.record
+    def _notify(self, job: Job, further: list[Job]) -> None:
+        """Notify the process that waits for a context, or settle its place of a list."""
+        record = job.settled.record
         if record.parent is not None:
-            self._settle_parent(record.parent, settled)
-            return
-        if not triggered:
-            trigger(self._app, settled.call, settled.callback)
-        if record.inbox is not None:
-            self._require_lanes().inboxes.notify(record.inbox, settled.call)
-        if self._on_done is not None:
-            self._on_done(settled)
+            whole = self._settle_parent(record.parent, job.settled)
+            if whole is not None:
+                further.append(whole)
+        elif record.inbox is not None:
+            self._require_lanes().inboxes.notify(record.inbox, job.settled.call)
 
-    def _settle_parent(self, parent: tuple[str, str, int], settled: Settled) -> None:
-        """Settle one place of a list that spans lanes; for the last place do the list's effects."""
+    def _settle_parent(self, parent: tuple[str, str, int], settled: Settled) -> Job | None:
+        """Settle one place of a list that spans lanes; return the job of a list that is complete.
+
+        If the job is lost with this process, the owner of the list's lane does it.
+        """
         name, context, place = parent
         lane = Lane.parse(name)
         outcome = settled.failure if settled.failed else settled.outcomes[0]
-        lanes = self._require_lanes()
         of_list = msgspec.structs.replace(outcome, context=context)
         first = settled.record.parent_first
-        _, whole = lanes.settle(lane, of_list, place=place, anyone=True, first=first)
-        if whole is not None:
-            self._store(whole)
-            self._here.batch.flush()
-            self._announce(whole)
-            lanes.finish(lane, [whole])
+        _, whole = self._require_lanes().settle(
+            lane, of_list, place=place, anyone=True, first=first
+        )
+        return None if whole is None else Job(whole, lane)
+
+    def _publish(self, jobs: Sequence[Job]) -> None:
+        """Publish callbacks: together where that is possible, the others one by one."""
+        left = list(jobs)
+        if not self._attempts.is_open(Stage.CALLBACKS):
+            self._attempts.begin(Stage.CALLBACKS)
+            # Of two with one context only one can be told from what was published.
+            named = {job.settled.record.context: job for job in jobs}
+            together = trigger_together(self._app, named.values())
+            for context in together:
+                named[context].finish(Stage.CALLBACKS)
+            if together:
+                self._attempts.succeeded(Stage.CALLBACKS)
+                left = [job for job in jobs if Stage.CALLBACKS in job.remaining]
+        self._attempts.each(
+            Stage.CALLBACKS, left, lambda job: trigger(self._app, job.call, job.callback)
+        )
+
+    def _store(self, jobs: Sequence[Job]) -> None:
+        """Store results; those that are result-only together."""
+        here, stage = self._here, Stage.RESULTS
+        here.rows.begin()
+        batched: list[Job] = []
+
+        def store(job: Job) -> None:
+            kept = len(here.batch)
+            self._store_one(job)
+            if len(here.batch) > kept:
+                batched.append(job)
+
+        self._attempts.each(stage, jobs, store)
+        self._attempts.begin(stage)
+        try:
+            refused = here.batch.flush()
+        except Exception as error:
+            here.batch.drop()
+            for job in batched:
+                self._told_late(job, error)
+        else:
+            for place, answer in refused.items():
+                self._told_late(batched[place], answer)
+
+    def _told_late(self, job: Job, error: Exception) -> None:
+        """Note that a row which was kept in the batch could not be stored."""
+        job.remaining.insert(0, Stage.RESULTS)
+        self._attempts.failed(Stage.RESULTS, job, error)
+
+    def _store_one(self, job: Job) -> None:
+        """Store the result of a context's task, or add its row to the batch."""
+        settled = job.settled
+        if job.error is None and not settled.failed:
+            decision: Decision = Remaining.FULL
+            try:
+                decision = self._here.rows.decide(settled.record, settled.result)
+            except Exception:
+                # What Celery means for such a result is what its tracer stores.
+                logger.debug("the result of %s goes through the tracer", job.context)
+            if decision is not Remaining.FULL:
+                if decision is not Remaining.NOTHING:
+                    self._here.batch.keep(decision)
+                return
+        self._trace(job)
+
+    def _trace(self, job: Job) -> None:
+        """Let Celery's tracer store a result and do what goes on from it."""
+        settled, record = job.settled, job.settled.record
+        outcome: Any = settled.failure if settled.failed else settled.result
+        traced = self._here.tracer.trace(
+            str(record.task), record.context, record.request, job.error or outcome
+        )
+        if traced.state == states.RETRY:
+            # A new attempt follows, and tells its own outcome.
+            job.finish(Stage.CALLBACKS)
+        elif traced.error is not None and traced.error is not job.error:
+            logger.error(
+                "task %s[%s]: the task ends as %s, after a message that %s: %r",
+                *(record.task, job.context, traced.state),
+                *("failed" if settled.failed else "is stored", traced.error),
+            )
+            if traced.state == states.FAILURE:
+                job.fail(traced.error)
 
     def _require_lanes(self) -> Outbox:
         if self._lanes is None:

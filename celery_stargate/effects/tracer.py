@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, ClassVar
+from types import MethodType
+from typing import Any, ClassVar, NamedTuple
 
-from celery import Celery, Task, _state, signals
+from celery import Celery, Task, _state, signals, states
 from celery.app.task import Context
-from celery.app.trace import build_tracer
+from celery.app.trace import TraceInfo, build_tracer
+from celery.backends.redis import RedisBackend
+from celery.exceptions import Retry
 
+from celery_stargate.effects.failures import Interrupted, Kind, kind_of
 from celery_stargate.effects.results.write import ResultBatch, may_batch
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.errors import ProduceError
@@ -23,7 +27,10 @@ from celery_stargate.model.follow_up import PRODUCE
 from celery_stargate.model.outcome import Failure, error_of
 from celery_stargate.support.log import logger
 
-__all__ = ["OUTCOME", "OutcomeTask", "OutcomeTracer", "acting_as", "run"]
+__all__ = ["CALL", "OUTCOME", "OutcomeTask", "OutcomeTracer", "Traced", "acting_as", "run"]
+
+#: The field of a stored request with the task's arguments, if a failure may be retried.
+CALL = "stargate_call"
 
 #: The field of the tracer's request with the outcome that the task returns or raises.
 OUTCOME = "stargate_outcome"
@@ -39,6 +46,12 @@ class OutcomeTask(Task):  # type: ignore[type-arg]
     throws = (ProduceError,)
     # The log line names the context; formatting the whole receipt would cost more than the rest.
     resultrepr_maxsize = 64
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether Celery may try the task again by itself after a failure."""
+        # Celery puts a function around the ``run`` of such a task (``celery.app.autoretry``).
+        return hasattr(self, "_orig_run")
 
     def in_process(self, message: Any, **given: Any) -> Any:
         """Publish and wait in this process, as a direct call of the task does.
@@ -66,6 +79,8 @@ def run(
     outcome = getattr(self.request, OUTCOME, None)
     if isinstance(outcome, Failure):
         raise error_of(outcome)
+    if isinstance(outcome, BaseException):
+        raise outcome
     if outcome is not None:
         return outcome
     return self.in_process(
@@ -79,21 +94,73 @@ def run(
 
 @contextmanager
 def acting_as(app: Celery) -> Iterator[None]:
-    """Make an app the thread's current one: Celery publishes the parts of a canvas with that."""
+    """Make an app the thread's current one: Celery publishes the parts of a canvas with that.
+
+    Meanwhile Celery does not subscribe to the results of what is published: nobody here waits for
+    them, and the result backend may be away.
+    """
     before = _state.get_current_app()
     app.set_current()
+    backend: Any = app.backend
+    # Celery has a backend for each thread, unless it is told that one is safe for all.
+    alone = not backend.thread_safe and isinstance(backend, RedisBackend)
+    if alone:
+        backend.on_task_call = _no_subscription
     try:
         yield
     finally:
+        if alone:
+            backend.__dict__.pop("on_task_call", None)
         before.set_current()
+
+
+def _no_subscription(producer: Any, task_id: str) -> None:
+    """Stand in the place of ``RedisBackend.on_task_call``."""
 
 
 class _Way(Enum):
     """How a tracer treats what the task returns or raises."""
 
-    FAILED = "failed"  #: the error is stored as the task's failure
-    STORED = "stored"  #: the result is stored at once
+    TRACED = "traced"  #: as any task: retries, hooks, and a result that is stored at once
     BATCHED = "batched"  #: the result is kept until the batch is flushed
+    BROKEN = "broken"  #: the task fails, and is not retried: its message is stored
+
+
+class Traced(NamedTuple):
+    """How Celery's tracer ended a task."""
+
+    #: A state of Celery.
+    state: str
+    #: Why it is no success; None for a success, and for the failure that the message has.
+    error: BaseException | None = None
+
+
+class _Info(TraceInfo):
+    """What Celery's tracer makes of an error; a passing one leaves the tracer instead.
+
+    If the backend or the broker is away, the effects are repeated. All other errors are Celery's:
+    it stores and tells them as it does for any task.
+    """
+
+    def handle_error_state(self, task: Any, req: Any, *args: Any, **options: Any) -> Any:
+        """Store an error, unless it passes."""
+        self._require_permanent(self.retval, task)
+        try:
+            return super().handle_error_state(task, req, *args, **options)
+        except Exception as error:
+            self._require_permanent(error, task)
+            raise
+
+    def handle_reject(self, task: Any, req: Any, **options: Any) -> None:
+        """Log a rejection, unless the broker is away: then a retry could not be published."""
+        self._require_permanent(self.retval, task)
+        super().handle_reject(task, req, **options)
+
+    @staticmethod
+    def _require_permanent(error: Any, task: Any) -> None:
+        # The reason of a `Retry` is the failure that is retried.
+        if not isinstance(error, Retry) and kind_of(error, task.backend) is Kind.PASSING:
+            raise Interrupted(error)
 
 
 class OutcomeTracer:
@@ -111,43 +178,53 @@ class OutcomeTracer:
         self._batch = batch
         self._tracers: dict[tuple[str, _Way], Callable[..., Any]] = {}
 
-    def trace(self, task: str, context: str, request: str | None, outcome: Any) -> None:
+    def trace(self, task: str, context: str, request: str | None, outcome: Any) -> Traced:
         """Let Celery store a task's outcome and do what goes on from it.
 
         Arguments:
             task: the name of the task.
-            context: its id.
+            context: its id, if the request has none.
             request: its packed request.
-            outcome: what it returns, or a :class:`Failure`, which it raises.
+            outcome: what it returns; or a :class:`Failure` or an exception, which it raises.
+
+        Returns:
+            How the task ended.
 
         Raises:
-            RuntimeError: the backend was unavailable while the failure was stored.
-            Whatever the backend or the broker raises for a result.
+            Whatever the backend or the broker raises while it is away, and what a hook raises where
+            Celery does not catch it.
         """
+        given = unpack(request) if request is not None else {}
+        args, kwargs = given.pop(CALL, ((), {}))
         fields = {
             "delivery_info": {"priority": None, "redelivered": False},
-            **(unpack(request) if request is not None else {}),
+            **given,
+            # Celery would take our own fields for headers of the user, and give them to a retry.
+            "headers": Context(given).headers or {},
             "is_eager": False,
             "hostname": self._hostname,
             OUTCOME: outcome,
         }
+        task_id = given.get("id") or context
         if isinstance(outcome, Failure) and outcome.code == "revoked":
-            self._revoke(task, context, Context(fields), outcome)
-            return
-        if isinstance(outcome, Failure):
-            way = _Way.FAILED
-        elif may_batch(self._app.backend, fields):
+            self._revoke(task, task_id, Context(fields), outcome)
+            return Traced(states.REVOKED)
+        if isinstance(outcome, BaseException):
+            way = _Way.BROKEN
+        elif not isinstance(outcome, Failure) and may_batch(self._app.backend, fields):
             way = _Way.BATCHED
         else:
-            way = _Way.STORED
+            way = _Way.TRACED
         tracer = self._tracer(task, way)
-        with acting_as(self._app):
-            traced = tracer(context, (), {}, fields)
-        if way is _Way.FAILED:
-            stored = getattr(traced.info, "retval", None)
-            if not isinstance(stored, ProduceError):
-                # The backend failed, and the tracer took that for the task's own failure.
-                raise RuntimeError(f"the failure was not stored: {stored!r}")
+        try:
+            with acting_as(self._app):
+                info = tracer(task_id, tuple(args), kwargs, fields).info
+        except Interrupted as stop:
+            raise stop.error from None
+        if info is None:
+            return Traced(states.SUCCESS)
+        told = isinstance(outcome, Failure) and isinstance(info.retval, ProduceError)
+        return Traced(info.state, None if told else info.retval)
 
     def _revoke(self, name: str, context: str, request: Context, failure: Failure) -> None:
         """Store that a task was revoked, as ``celery.worker.request`` does."""
@@ -159,24 +236,18 @@ class OutcomeTracer:
         )
 
     def _tracer(self, name: str, way: _Way) -> Callable[..., Any]:
-        """Return Celery's tracer for a task.
-
-        For a receipt it propagates errors: if the backend or the broker is unavailable, we must
-        try again, and not store that as the task's failure.
-        """
+        """Return Celery's tracer for a task."""
         tracer = self._tracers.get((name, way))
         if tracer is None:
             task: Any = self._task(name)
             if way is _Way.BATCHED and task.backend is self._app.backend:
                 task = type(task)()
                 task.backend = self._batch.backend
+            elif way is _Way.BROKEN:
+                task = type(task)()
+                task.run = MethodType(run, task)
             tracer = self._tracers[name, way] = build_tracer(
-                name,
-                task,
-                self._app.loader,
-                self._hostname,
-                app=self._app,
-                propagate=way is not _Way.FAILED,
+                name, task, self._app.loader, self._hostname, Info=_Info, app=self._app
             )
         return tracer
 

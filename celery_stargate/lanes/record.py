@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,7 +21,6 @@ __all__ = [
     "Settled",
     "decode_settled",
     "decode_triples",
-    "done_of",
     "encode_outcome",
     "encode_record",
     "report_undecodable",
@@ -164,18 +162,6 @@ def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled
     if not parts:
         raise ValueError("a damaged record: it has no outcome")
     return Settled(record, tuple(_named(record.context, topic, parts)), first)
-
-
-def done_of(settled: Sequence[Settled], names: Iterable[str]) -> list[Settled]:
-    """Return the contexts whose effects are done.
-
-    Arguments:
-        settled: the contexts whose effects were to be done.
-        names: those that are done, by their names. Where only some of one name are, none of them
-            counts: the effects are repeated, and not left out.
-    """
-    done, asked = Counter(names), Counter(each.record.context for each in settled)
-    return [each for each in settled if done[each.record.context] == asked[each.record.context]]
 
 
 def _named(

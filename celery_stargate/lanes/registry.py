@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
@@ -20,7 +20,21 @@ from celery_stargate.support.bound import call_bound
 from celery_stargate.support.log import logger
 from celery_stargate.support.seldom import Seldom
 
-__all__ = ["CallerRegistry", "LaneNames", "Registry", "RegistryKeys", "is_wrong_type"]
+__all__ = [
+    "KINDS",
+    "CallerRegistry",
+    "Kind",
+    "LaneNames",
+    "Registry",
+    "RegistryKeys",
+    "is_wrong_type",
+]
+
+_Reply = TypeVar("_Reply")
+
+#: Who owns lanes: producer workers, and callers' processes while there is no worker.
+Kind = Literal["workers", "callers"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
@@ -46,7 +60,7 @@ class RegistryKeys:
     def types(self) -> dict[str, str]:
         """Each key that all processes share, and its type in Redis."""
         return {
-            self.key("workers"): "zset",
+            **dict.fromkeys(map(self.key, KINDS), "zset"),
             self.key("lanes"): "zset",
             self.key("events"): "stream",
             self.key("apps"): "hash",
@@ -74,7 +88,7 @@ class CallerRegistry:
         self._prefix = prefix
         keys = RegistryKeys(prefix)
         self._announce_keys = [keys.key("lanes"), keys.key("events")]
-        self._survey_keys = [keys.key("workers"), keys.key("lanes")]
+        self._survey_keys = [[keys.key(kind), keys.key("lanes")] for kind in KINDS]
         self._types = keys.types
         self._names = LaneNames()
         self._monotonic = monotonic
@@ -103,22 +117,33 @@ class CallerRegistry:
         if options is not None:
             text = json.dumps(options, sort_keys=True)
             self._connections.sync().hset(lane.key(self._prefix, "meta"), "options", text)
-        self._run("announce", self._announce_keys, [lane.name])
+        self._healed(
+            lambda: self._scripts.run("registry/announce", self._announce_keys, [lane.name])
+        )
         self._announced[lane] = now
 
     def survey(self) -> tuple[int, list[Lane]]:
-        """Return how many workers are alive, and the announced lanes.
+        """Return how many owners are alive, workers and callers, and the announced lanes.
 
         Raises:
             StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
         with call_bound(), store_errors():
-            workers, *names = self._run("heartbeat", self._survey_keys, ["", 0])
-        return int(workers), self._names.read(names)
+            (workers, *names), (callers, *_) = self._healed(self._look)
+        return int(workers) + int(callers), self._names.read(names)
 
-    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+    def _look(self) -> list[Any]:
+        found = self._scripts.run_many(
+            "registry/heartbeat", [(keys, ["", 0]) for keys in self._survey_keys]
+        )
+        for each in found:
+            if isinstance(each, Exception):
+                raise each
+        return found
+
+    def _healed(self, call: Callable[[], _Reply]) -> _Reply:
         try:
-            return self._scripts.run(f"registry/{name}", keys, arguments)
+            return call()
         except ResponseError as error:
             types = self._types
             if not is_wrong_type(error):
@@ -126,7 +151,7 @@ class CallerRegistry:
             # Another process may have healed it first.
             if self._scripts.run("registry/heal", list(types), list(types.values())):
                 logger.error(_HEALED)
-            return self._scripts.run(f"registry/{name}", keys, arguments)
+            return call()
 
 
 class Registry:
@@ -137,33 +162,45 @@ class Registry:
     Arguments:
         redis: a client of :meth:`Connections.asyncio`.
         prefix: what all keys begin with.
+        kind: of this process: ``workers``, or ``callers``, which own lanes only while there is no
+            worker.
     """
 
-    def __init__(self, redis: AsyncRedis, prefix: str) -> None:
+    def __init__(self, redis: AsyncRedis, prefix: str, kind: Kind = "workers") -> None:
         self._redis = redis
+        self._kind = kind
         self._scripts = AsyncScripts(redis)
         self.keys = RegistryKeys(prefix)
         self._names = LaneNames()
 
     async def heartbeat(self, worker: str, ttl: float) -> tuple[int, list[Lane]]:
-        """Keep a worker among the living.
+        """Keep an owner among the living of its kind.
 
         Arguments:
             worker: its name.
             ttl: seconds until the next heartbeat is overdue.
 
         Returns:
-            How many workers are alive, and all lanes; :data:`CONTEXTS_LANE`, which nobody
+            How many of its kind are alive, and all lanes; :data:`CONTEXTS_LANE`, which nobody
             announces, is the first of them.
         """
         workers, *names = await self._run(
-            "heartbeat", ("workers", "lanes"), worker, round(ttl * 1000)
+            "heartbeat", (self._kind, "lanes"), worker, round(ttl * 1000)
         )
         return int(workers), list(dict.fromkeys([CONTEXTS_LANE, *self._names.read(names)]))
 
     async def leave(self, worker: str) -> None:
-        """Remove a worker from the living, so that the others no longer count a share for it."""
-        await self._run("heartbeat", ("workers", "lanes"), worker, 0)
+        """Remove an owner from the living, so that the others no longer count a share for it."""
+        await self._run("heartbeat", (self._kind, "lanes"), worker, 0)
+
+    async def has_workers(self) -> bool:
+        """Return whether a producer worker is alive."""
+        workers, *_ = await self._run("heartbeat", ("workers", "lanes"), "", 0)
+        return bool(workers)
+
+    async def announce_worker(self, worker: str) -> None:
+        """Let the owners know at once that there is a new worker, which needs its share."""
+        await self._announce("worker", worker)
 
     async def register(self, lane: Lane) -> None:
         """Put a lane into the list of lanes."""
@@ -190,8 +227,11 @@ class Registry:
 
     async def announce_free(self, lane: Lane) -> None:
         """Let the other workers know at once that nobody owns a lane."""
+        await self._announce("free", lane.name)
+
+    async def _announce(self, what: str, name: str) -> None:
         await self._redis.xadd(
-            self.keys.key("events"), {"free": lane.name}, maxlen=_EVENTS_KEPT, approximate=True
+            self.keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
         )
 
     async def heal(self) -> None:

@@ -63,12 +63,16 @@ Decision = ResultRow | Remaining
 class Request(msgspec.Struct):
     """The fields of a task's request that decide about its result, or are stored with it."""
 
+    id: str | None = None
     ignore_result: bool | None = None
     callbacks: list[Any] | None = None
+    errbacks: list[Any] | None = None
     chain: list[Any] | None = None
     chord: Any = None
     group: str | None = None
     parent_id: str | None = None
+    #: How many attempts came before, where the task is retried.
+    retries: int | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -81,7 +85,9 @@ class Request(msgspec.Struct):
         # Group and parent are stored with the result. If the request does not say whether the
         # result is ignored, the task does, and only a worker knows that for sure.
         stored_with_it = self.group is not None or self.parent_id is not None
-        if self.goes_on or stored_with_it or self.ignore_result is None:
+        # The context of a later attempt is not the task's id.
+        later = bool(self.retries)
+        if self.goes_on or stored_with_it or later or self.ignore_result is None:
             return FollowUp.MORE
         return FollowUp.IGNORED if self.ignore_result else FollowUp.RESULT
 

@@ -41,6 +41,7 @@ class Settings:
     produce_timeout: float = 30.0
     lease: float = 10.0
     drain_timeout: float = 10.0
+    effects_timeout: float = 86400.0
     idle_timeout: float = 300.0
     receipt_timeout: float = 60.0
     open_timeout: float = 45.0
@@ -53,6 +54,8 @@ class Settings:
     tls_server_name: str | None = None
     via: Literal["lane", "broker"] = "lane"
     worker: bool = True
+    #: Whether a process that calls owns lanes while there is no worker.
+    own_lanes: Literal["auto", "worker"] = "auto"
     prefix: str = "stargate"
     #: What the names in the configuration begin with, such as ``CELERY``; for the texts of errors.
     namespace: str | None = field(default=None, compare=False)

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.registry import KINDS
 from celery_stargate.operations.reading import (
     LaneReader,
     OldestMessage,
@@ -65,7 +66,8 @@ class LaneInspector:
         now = self._reader.now()
         alive = {
             name.decode(): until / 1000 - now
-            for page in self._reader.pages(self._reader.registry.key("workers"))
+            for kind in KINDS
+            for page in self._reader.pages(self._reader.registry.key(kind))
             for name, until in page
         }
         return [

@@ -18,6 +18,7 @@ from celery_stargate.calls.arguments import Arguments
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
+from celery_stargate.effects.tracer import CALL
 from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
 from celery_stargate.model.message import refuse_ambiguous
 from celery_stargate.model.outcome import Failure
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from celery_stargate.task import ProduceTask
 
-__all__ = ["produce"]
+__all__ = ["attempt_context", "produce"]
 
 #: How long until a put that Redis did not answer is tried again, in seconds.
 _RETRY = 1.0
@@ -117,7 +118,12 @@ class _LanePool:
             runtime = Runtime.of(self._app)
             arguments = Arguments.read(args, kwargs)
             refuse_ambiguous(arguments.message)
-            call, asked = task.checked(runtime, arguments, task_id)
+            context = attempt_context(task_id, request.get("retries") or 0)
+            call, asked = task.checked(runtime, arguments, context)
+            if task.is_retried:
+                kept = {**kwargs, **asked.callbacks.unpacked()}
+                again = {**request, **(embed or {}), CALL: (args, kept)}
+                packed = pack("the task's request", _plain(again))
             runtime.recorder.put(
                 call,
                 call.record(asked.callbacks, task=name, request=packed),
@@ -152,6 +158,16 @@ class _LanePool:
         """How long the broker may deliver the message again: Redis' default is an hour."""
         options = self._app.conf.broker_transport_options or {}
         return float(options.get("visibility_timeout", 3600))
+
+
+def attempt_context(task_id: str, retries: int) -> str:
+    """Return the context of an attempt: lanes know the ids of earlier attempts for a while.
+
+    Arguments:
+        task_id: of the task.
+        retries: how many attempts came before.
+    """
+    return f"{task_id}.retry-{retries}" if retries else task_id
 
 
 def _plain(request: dict[str, Any]) -> dict[str, Any]:

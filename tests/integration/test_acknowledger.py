@@ -399,7 +399,7 @@ class TestLife:
         assert callback["args"][0]["context"] == result.id
         assert ids == {callback["id"]}, "each try has the same id"
         assert broken == []
-        assert "will be repeated" in caplog.text
+        assert "Celery's broker is away" in caplog.text
 
 
 class TestSharing:
@@ -466,6 +466,21 @@ class TestSharing:
             assert task.delay("b").get(timeout=10)["status"] == "stored"
         second.stop()
         assert seconds() < 5
+        assert local.payloads(topic) == [b"a", b"b"]
+
+    def test_a_calling_process_hands_its_lanes_to_a_worker(
+        self, make_app: MakeApp, local: LocalPulsar, topic: str
+    ) -> None:
+        """Within a second, long before its lease ends, and stops to own lanes itself."""
+        app = make_app(local.url, lease=30.0)
+        stargate = Stargate.of(app)
+        stargate.produce("a")
+        [own] = self.owners(app, topic, 1)
+        assert own is not None
+        with Acknowledger(make_app(local.url, lease=30.0)), elapsed() as seconds:
+            wait_for(lambda: self.owners(app, topic, 1)[0] not in (own, None), 10.0)
+            assert seconds() < 1.5
+            assert stargate.produce("b").status == "stored"
         assert local.payloads(topic) == [b"a", b"b"]
 
     def test_a_frozen_ones_lane_is_taken_over_and_it_is_fenced(

@@ -15,7 +15,6 @@ from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
 from celery_stargate.lanes.record import (
     Record,
     decode_triples,
-    done_of,
     encode_outcome,
     encode_record,
 )
@@ -25,7 +24,7 @@ from celery_stargate.model.entry import label_of
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.topic import Topic
-from tests.simulation.effects import SimulatedEffects
+from tests.simulation.effects import BROKEN, SimulatedEffects
 from tests.simulation.ledger import Context, Ledger
 from tests.simulation.loop import Process
 from tests.simulation.plan import Plan
@@ -97,6 +96,9 @@ class Caller:
         chance = zlib.crc32(name.encode()) % 4
         quiet = count == 1 and not again and chance in (0, 2)
         mark = FollowUp.RESULT if count == 1 and chance == 1 else FollowUp.MORE
+        # Some have effects of several stages, some of these a callback that cannot be published.
+        context.staged = not quiet and chance == 3
+        context.broken = context.staged and zlib.crc32(name.encode()) % 3 == 0
         while True:
             try:
                 if quiet:
@@ -121,7 +123,12 @@ class Caller:
     ) -> bool:
         """Put a context; return whether it was known."""
         await self._announce(lane)
-        record = Record(context.context, is_list=len(context.labels) > 1, incarnation=context.name)
+        staged: dict[str, Any] = {}
+        if context.staged:
+            on_ack = BROKEN if context.broken else "paid"
+            staged = {"inbox": "i/1", "task": "t", "on_ack": on_ack, "on_error": "failed"}
+        is_list = len(context.labels) > 1
+        record = Record(context.context, is_list=is_list, incarnation=context.name, **staged)
         arguments: list[Any] = [
             f"{self._process.name}:{next(self._tokens)}",
             context.context,
@@ -215,7 +222,7 @@ class Caller:
 
     async def _do_effects(self, lane: Lane, found: list[bytes]) -> None:
         settled = list(decode_triples(found, lane))
-        done = done_of(settled, self._effects.run(settled))
+        done = self._effects.run(settled)
         if done:
             identities: list[Any] = [part for each in done for part in each.identity]
             try:

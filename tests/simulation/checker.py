@@ -100,10 +100,16 @@ def _outcome(world: World, context: Context, copies: Counter[str]) -> Iterator[s
     if any(each.outcomes != outcomes for each in told):
         yield f"P3: {name} was told {[each.outcomes for each in told]}"
     failed = any(isinstance(each, Failure) for each in outcomes)
+    if context.broken and not failed:
+        yield f"P4: {name} was told by a callback that cannot be published"
+    if isinstance(outcomes[0], Failure) and outcomes[0].code == "TypeError":
+        if not context.broken:
+            yield f"P4: {name} was told as broken, and is not"
+        outcomes = ()
     callbacks = {each.callback for each in told}
     if callbacks != {callback_id(context.context, name, "on_error" if failed else "on_ack")}:
         yield f"P4: the callbacks of {name} have the ids {callbacks}"
-    if len(outcomes) not in (len(context.labels), 1):
+    if outcomes and len(outcomes) not in (len(context.labels), 1):
         yield f"P3: {name} has {len(outcomes)} outcomes"
     topic = world.broker.topics.get(context.topic or "")
     for label, outcome in zip(context.labels, outcomes, strict=False):

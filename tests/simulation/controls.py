@@ -19,6 +19,7 @@ from celery_stargate.delivery import source as source_module
 from celery_stargate.delivery.keeper import Keeper
 from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.suspicion import Suspicion
+from celery_stargate.effects.failures import Kind
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.pulsar import judge as judge_module
 from celery_stargate.pulsar import session as session_module
@@ -206,6 +207,7 @@ CONTROLS: Mapping[str, Control] = {
         _realigning_off,
         "P",
         Focus(effectively_once=True, rates={"cut before the receipt": 0.1}, timed=("revoked",)),
+        seeds=200,
     ),
     "generation": Control(
         _numbers_believed,
@@ -275,6 +277,11 @@ CONTROLS: Mapping[str, Control] = {
         partial(replaced, Suspicion, "broke", lambda *args, **options: None),
         "P2",
         Focus(rates={"message too large": 0.1, "message unreadable": 0.1}),
+    ),
+    "permanent effects": Control(
+        partial(replaced, effects_module, "kind_of", lambda error, backend=None: Kind.PASSING),
+        "P2",
+        Focus(rates={"effects fail": 0.05}),
     ),
     "callbacks by one id": Control(
         lambda: replaced(effects_module, "callback_id", _Counting()),

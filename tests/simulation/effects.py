@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
+from kombu.exceptions import OperationalError
+
+from celery_stargate.effects.attempts import STUCK_AFTER
+from celery_stargate.effects.failures import Kind, kind_of
+from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.effects.run import callback_id
 from celery_stargate.lanes.record import Settled, encode_outcome
 from celery_stargate.model.entry import Entry
@@ -16,7 +21,10 @@ from tests.simulation.ledger import Ledger, Told, name_in
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.redis_server import World
 
-__all__ = ["EffectsThread", "SimulatedEffects"]
+__all__ = ["BROKEN", "EffectsThread", "SimulatedEffects"]
+
+#: The packed signature of a callback that can never be published.
+BROKEN = "broken"
 
 
 class SimulatedEffects:
@@ -26,6 +34,23 @@ class SimulatedEffects:
         self._world = world
         self._ledger = ledger
         self._process = process
+        self._threads: dict[Stage, EffectsThread] = {}
+
+    def thread(self, stage: Stage) -> EffectsThread:
+        """Make the thread of a stage."""
+
+        def took() -> float:
+            hangs = self._world.faults.pick("effects thread")
+            return self._world.latency() + (3 * STUCK_AFTER if hangs else 0.0)
+
+        self._threads[stage] = EffectsThread(took)
+        return self._threads[stage]
+
+    def hangs_for(self, stage: Stage) -> float:
+        """As the real effects; the servers answer in the end."""
+        thread = self._threads.get(stage)
+        busy = 0.0 if thread is None else thread.busy_for(self._world.loop.now)
+        return busy if busy > STUCK_AFTER else 0.0
 
     def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Decision]:
         """As Celery's backend would store it; the world tells what is stored."""
@@ -40,26 +65,58 @@ class SimulatedEffects:
             found.append(how)
         return found
 
-    def run(self, settled: Iterable[Settled]) -> list[str]:
-        done = []
-        for each in settled:
-            if self._world.over or not self._process.alive:
+    def run(self, settled: Iterable[Settled]) -> list[Settled]:
+        """Do all stages, as a caller does; return what is done."""
+        own = [Job(each) for each in settled]
+        jobs = own
+        while jobs:
+            for job in jobs:
+                if job.next is not None:
+                    self.perform(job.next, [job])
+            jobs = [] if self._gone else [job for job in jobs if job.next is not None]
+        return [job.given for job in own if job.done]
+
+    def perform(self, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
+        """Do one stage; the outcome is told in the last one that can tell it."""
+        for job in jobs:
+            if self._gone:
                 break
-            context, name = each.record.context, each.record.incarnation
-            if self._world.faults.pick("effects"):
+            if stage not in job.remaining:
                 continue
-            option = "on_error" if each.failed else "on_ack"
-            told = Told(
-                self._world.loop.now,
-                self._process.name,
-                callback_id(context, name, option),
-                each.outcomes,
-            )
-            self._ledger.notify(name, told)
-            self._world.note(f"{self._process.name}: {option} of {name}")
-            done.append(context)
-            self._world.strike(self._process, "effects")
-        return done
+            try:
+                self._do(stage, job)
+            except Exception as error:  # noqa: BLE001  # the package's own table decides
+                if kind_of(error) is Kind.PASSING:
+                    job.interrupted.add(stage)
+                else:
+                    job.fail(error)
+            else:
+                job.finish(stage)
+                self._world.strike(self._process, "effects")
+        return []
+
+    @property
+    def _gone(self) -> bool:
+        return self._world.over or not self._process.alive
+
+    def _do(self, stage: Stage, job: Job) -> None:
+        if self._world.faults.pick("effects"):
+            raise OperationalError("the server is away")
+        record = job.settled.record
+        if stage is not Stage.CALLBACKS and record.on_error is not None:
+            # The callback tells it.
+            return
+        if job.callback == BROKEN:
+            raise TypeError("the callback takes no argument")
+        option = "on_error" if job.call.failed else "on_ack"
+        told = Told(
+            self._world.loop.now,
+            self._process.name,
+            callback_id(job.context, record.incarnation, option),
+            job.call.outcomes,
+        )
+        self._ledger.notify(record.incarnation, told)
+        self._world.note(f"{self._process.name}: {option} of {record.incarnation}")
 
 
 class EffectsThread(Executor):
@@ -72,6 +129,14 @@ class EffectsThread(Executor):
     def __init__(self, took: Callable[[], float]) -> None:
         self._took = took
         self._busy_until = 0.0
+        self._began = 0.0
+
+    def busy_for(self, now: float) -> float:
+        """Return for how many seconds it has done what it does now."""
+        return max(0.0, now - self._began) if now < self._busy_until else 0.0
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: what was begun is done."""
 
     def begin(self, loop: VirtualLoop, work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Do it in virtual time, in the process that asks."""
@@ -87,6 +152,8 @@ class EffectsThread(Executor):
                 if not future.done():
                     future.set_result(result)
 
+        if self._busy_until <= loop.now:
+            self._began = loop.now
         self._busy_until = max(self._busy_until, loop.now) + self._took()
         loop.call_at(self._busy_until, run)
         return future

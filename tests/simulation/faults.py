@@ -43,6 +43,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "not persistent": ("message dropped",),
     # The effects of one context.
     "effects": ("effects fail",),
+    # One round in the thread of a stage of the effects.
+    "effects thread": ("effects hang",),
 }
 
 #: The faults that strike at a moment.

@@ -72,6 +72,9 @@ class Context:
     finished: float | None = None
     #: Whether it was finished by its receipt: nothing was to follow.
     completed: bool = False
+    #: Whether its effects have several stages, and whether its `on_ack` cannot be published.
+    staged: bool = False
+    broken: bool = False
     told: list[Told] = field(default_factory=list)
 
 

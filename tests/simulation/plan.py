@@ -22,6 +22,7 @@ _RATES: Mapping[str, tuple[float, float]] = {
     "receipt": (0.01, 0.1),
     "close": (0.1, 0.6),
     "effects": (0.02, 0.2),
+    "effects thread": (0.02, 0.2),
     "not persistent": (0.1, 0.5),
 }
 #: The errors of one message alone: those behind it are stored.

@@ -31,7 +31,7 @@ from celery_stargate.support.log import logger
 from tests.simulation.broker import Broker, SimulatedProducer
 from tests.simulation.callers import Caller
 from tests.simulation.checker import check
-from tests.simulation.effects import EffectsThread, SimulatedEffects
+from tests.simulation.effects import SimulatedEffects
 from tests.simulation.faults import Faults
 from tests.simulation.ledger import Context, Ledger, Told, name_of
 from tests.simulation.loop import Process, VirtualLoop
@@ -370,13 +370,12 @@ class _Worker:
         plan = world.plan
         self.process = process = Process(world.loop, name)
         effects = SimulatedEffects(world, world.ledger, process)
-        thread = EffectsThread(world.latency)
 
         clients = [SimulatedRedis(world, world.redis, process) for _ in range(2)]
         services = Services(
             producers=cast("Any", SimulatedProducers(world, process, plan.settings.open_timeout)),
             effects=cast("Any", effects),
-            executor=thread,
+            thread=effects.thread,
             revoked=world.revoked,
         )
 

@@ -65,7 +65,7 @@ class ResultRows:
         """
         task = None if record.task is None else self._eligibility.task(record.task)
         request = read_request(record.request)
-        if task is None or request is None or request.goes_on:
+        if task is None or request is None or request.goes_on or request.retries:
             return Remaining.FULL
         ignored = request.ignore_result
         if ignored is None:

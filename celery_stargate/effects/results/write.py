@@ -8,6 +8,7 @@ from typing import Any
 from celery import signals
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
+from redis.exceptions import ResponseError
 
 from celery_stargate.model.follow_up import ResultRow
 
@@ -56,28 +57,44 @@ class ResultBatch:
         """Take the row that was kept last out of the batch."""
         return self._rows.pop()
 
-    def flush(self) -> None:
+    def flush(self) -> dict[int, ResponseError]:
         """Store and publish the rows, in one round trip.
 
+        Returns:
+            The rows that Redis refused, by their place, with the error; the others are stored.
+
         Raises:
-            What the backend raises when its retries are used up; the rows are kept then.
+            What the backend raises when its retries are used up, and what Redis answers while it
+            cannot store anything; the rows are kept then.
         """
+        refused: dict[int, ResponseError] = {}
         if self._rows:
-            self.backend.ensure(self._write, ())
+            refused = self.backend.ensure(self._write, ())
+            if len(refused) == len(self._rows):
+                raise next(iter(refused.values()))
             self._rows.clear()
+        return refused
 
     def drop(self) -> None:
         """Forget the rows."""
         self._rows.clear()
 
-    def _write(self) -> None:
+    def _write(self) -> dict[int, ResponseError]:
         with self.backend.client.pipeline(transaction=False) as pipeline:
             # The pipeline's own methods for these two commands would double the cost.
             run = pipeline.execute_command
             for key, value, expires in self._rows:
                 run("SET", key, value, *(("EX", expires) if expires else ()))
                 run("PUBLISH", key, value)
-            pipeline.execute()
+            # SET and PUBLISH of each row, in turn.
+            replies = pipeline.execute(raise_on_error=False)
+        refused = {}
+        for place, reply in enumerate(replies[::2]):
+            if isinstance(reply, ResponseError):
+                refused[place] = reply
+            elif isinstance(reply, Exception):
+                raise reply
+        return refused
 
 
 def may_batch(backend: Any, request: dict[str, Any]) -> bool:

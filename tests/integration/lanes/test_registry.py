@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -229,7 +229,7 @@ def test_times_too_far_ahead_do_not_count(
         assert worker(lambda each: each.deregister(ORDERS, 3600.0)) is True
 
 
-@pytest.mark.parametrize("part", ["workers", "lanes", "events"])
+@pytest.mark.parametrize("part", ["workers", "callers", "lanes", "events"])
 def test_a_key_of_a_wrong_type_begins_anew(
     both: tuple[Runner, CallerRegistry],
     redis_server: ServerAddress,
@@ -246,7 +246,8 @@ def test_a_key_of_a_wrong_type_begins_anew(
             caller.announce(ORDERS, again=True)
             assert worker(lambda each: each.heartbeat("one", 60.0)) == (1, [CONTEXTS_LANE, ORDERS])
     assert all("was deleted" in each.getMessage() for each in caplog.records)
-    assert len(caplog.records) == (0 if part == "events" else 2)
+    # A worker does not look at the callers.
+    assert len(caplog.records) == {"events": 0, "callers": 1}.get(part, 2)
 
 
 def test_a_key_that_another_process_healed_first(
@@ -267,6 +268,34 @@ def test_a_key_that_another_process_healed_first(
     caller = CallerRegistry(connections, prefix)
     caller.announce(ORDERS)
     assert caller.survey() == (0, [ORDERS])
+    connections.close()
+
+
+def test_callers_are_counted_apart(
+    both: tuple[Runner, CallerRegistry], redis_server: ServerAddress, prefix: str
+) -> None:
+    """An owner that is no worker: it keeps others from owning, but takes no worker's share."""
+    worker, caller = both
+    connections = Connections(redis_server.url)
+
+    async def as_caller(call: Callable[[Registry], Awaitable[Any]]) -> Any:
+        client = connections.asyncio()
+        try:
+            return await call(Registry(client, prefix, "callers"))
+        finally:
+            await client.aclose()
+
+    def run(call: Callable[[Registry], Awaitable[Any]]) -> Any:
+        return asyncio.run(as_caller(call))
+
+    assert run(lambda each: each.heartbeat("one", 60.0)) == (1, [CONTEXTS_LANE])
+    assert run(lambda each: each.has_workers()) is False
+    assert caller.survey() == (1, [])
+    assert worker(lambda each: each.heartbeat("two", 60.0)) == (1, [CONTEXTS_LANE])
+    assert run(lambda each: each.has_workers()) is True
+    assert caller.survey() == (2, [])
+    run(lambda each: each.leave("one"))
+    assert caller.survey() == (1, [])
     connections.close()
 
 

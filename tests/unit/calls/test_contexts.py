@@ -40,7 +40,7 @@ def contexts(**conf: Any) -> tuple[Contexts, Silent, CallOptions]:
     lanes: Any = Silent()
     vars(runtime)["outbox"] = lanes
     lanes.inbox = runtime.inbox
-    return Contexts(runtime, runtime.effects), lanes, CallOptions.read(stargate.app)
+    return Contexts(runtime, runtime.effects_apart), lanes, CallOptions.read(stargate.app)
 
 
 def test_one_is_recorded_until_its_deadline() -> None:

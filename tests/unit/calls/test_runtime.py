@@ -22,13 +22,18 @@ class Noted:
 
     made: list[Noted]
 
-    def __init__(self, *given: Any) -> None:
+    def __init__(self, *given: Any, for_calls: bool) -> None:
+        assert for_calls
         self.running = False
         self.made.append(self)
 
     def start(self) -> None:
         """Note it."""
         self.running = True
+
+    def use(self) -> bool:
+        """Say whether it still owns lanes."""
+        return self.running
 
     def stop(self) -> None:
         """Note it."""
@@ -87,6 +92,27 @@ def test_where_none_is_alive_this_process_owns_lanes(threads: list[Noted]) -> No
     runtime.require_owner()
     assert len(threads) == 2
     runtime.close()
+
+
+def test_one_that_ended_by_itself_is_followed_by_another(threads: list[Noted]) -> None:
+    """Nothing had waited for long, or a worker came, and is gone now."""
+    runtime, _, _ = runtime_of(workers=0)
+    runtime.require_owner()
+    threads[0].running = False
+    runtime.require_owner()
+    assert [each.running for each in threads] == [False, True]
+
+
+def test_only_workers_own_lanes(threads: list[Noted], caplog: pytest.LogCaptureFixture) -> None:
+    """With `stargate_own_lanes = "worker"`; the log says once that none is alive."""
+    runtime, _, _ = runtime_of(workers=0)
+    runtime.app.conf.stargate_own_lanes = "worker"
+    runtime.require_owner()
+    runtime.require_owner()
+    assert threads == []
+    assert [record.getMessage() for record in caplog.records] == [
+        module._NO_WORKER  # noqa: SLF001
+    ]
 
 
 def test_redis_may_be_away_while_a_call_waits(caplog: pytest.LogCaptureFixture) -> None:

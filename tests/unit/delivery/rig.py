@@ -14,8 +14,9 @@ from celery_stargate.delivery.log_reader import LogReader
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.retry import Retry
 from celery_stargate.delivery.settler import Settler
-from celery_stargate.delivery.shared import Services, Shared
+from celery_stargate.delivery.shared import Services, Shared, StageThreads
 from celery_stargate.delivery.states import Event, State, lane_machine
+from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LaneTick, Progress, Unreadable
 from celery_stargate.lanes.record import Record, Settled
@@ -132,10 +133,17 @@ class FakeEffects:
         #: The way of each entry, by its label; by default its effects are done afterwards.
         self.ways: dict[str, Decision] = {}
 
-    def run(self, given: Sequence[Settled]) -> list[str]:
-        contexts = [each.record.context for each in given]
-        self.runs.append(contexts)
-        return [each for each in contexts if each not in self.failing]
+    def perform(self, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
+        self.runs.append([job.context for job in jobs])
+        for job in jobs:
+            if job.context in self.failing:
+                job.interrupted.add(stage)
+            elif stage in job.remaining:
+                job.finish(stage)
+        return []
+
+    def hangs_for(self, stage: Stage) -> float:
+        return 0.0
 
     def at_once(self, given: Sequence[tuple[Entry, Outcome]]) -> list[Decision]:
         return [self.ways.get(each.label, Remaining.FULL) for each, _ in given]
@@ -166,11 +174,12 @@ class PartsRig:
         services = Services(
             producers=cast("Any", None),
             effects=cast("Any", self.effects),
-            executor=self.executor,
+            thread=lambda stage: self.executor,
             revoked=self.revoked.__contains__,
         )
         self.shared = Shared(
             settings=Settings(lease=3.0),
+            threads=StageThreads(services.thread),
             services=services,
             watcher=cast("Any", self.watcher),
             renewals=cast("Any", None),

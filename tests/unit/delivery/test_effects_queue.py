@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any, cast
 
-from tests.unit.delivery.rig import PartsRig, settled, until
+import pytest
+
+from celery_stargate.delivery.shared import _REPLACE_AFTER
+from celery_stargate.effects.jobs import Job, Stage
+from celery_stargate.lanes.record import Record, Settled
+from tests.unit.delivery.rig import PartsRig, receipt, settled, until
 
 
 async def drain(rig: PartsRig) -> None:
@@ -46,6 +52,21 @@ def test_a_context_that_is_here_already() -> None:
     assert asyncio.run(main()).effects.runs == [["c1", "c2"]]
 
 
+def test_contexts_of_one_name() -> None:
+    """A context that is used again is another one, also while the first is done."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.queue.add([Settled(Record("c"), (receipt(number),), number) for number in (1, 2)])
+        assert len(rig.queue) == 2
+        await drain(rig)
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.effects.runs == [["c", "c"]]
+    assert rig.store.finished == [("c", 1), ("c", 2)]
+
+
 def test_rounds_are_bounded() -> None:
     """The thread is asked again for more."""
 
@@ -73,3 +94,136 @@ def test_receipts_are_waited_for_no_more() -> None:
 
     asyncio.run(main())
     assert forgotten == [("c1", 1)]
+
+
+def staged(number: int) -> Settled:
+    """Return a context with a waiting caller, a callback and a result."""
+    record = Record(f"c{number}", inbox="i/1", on_ack="packed", task="t")
+    return Settled(record, (receipt(number),), number)
+
+
+def test_stages_go_one_after_another() -> None:
+    """Who waits comes first; the result is stored after the callback, as Celery does with links."""
+    stages: list[Stage] = []
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        perform = rig.effects.perform
+
+        def note(stage: Stage, jobs: Any) -> list[Job]:
+            stages.append(stage)
+            return perform(stage, jobs)
+
+        rig.effects.perform = note  # type: ignore[method-assign]
+        rig.queue.add([staged(1)])
+        await drain(rig)
+        return rig
+
+    rig = asyncio.run(main())
+    assert stages == [Stage.WAITERS, Stage.CALLBACKS, Stage.RESULTS]
+    assert rig.store.finished == [("c1", 1)]
+
+
+def test_a_stage_that_is_interrupted_holds_back_no_other() -> None:
+    """The result is stored while the broker is away; only the callback is done again."""
+    stages: list[Stage] = []
+    away = True
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+
+        def perform(stage: Stage, jobs: Any) -> list[Job]:
+            stages.append(stage)
+            for job in jobs:
+                if stage is Stage.CALLBACKS and away:
+                    job.interrupted.add(stage)
+                else:
+                    job.finish(stage)
+            return []
+
+        rig.effects.perform = perform  # type: ignore[method-assign]
+        rig.queue.add([staged(1)])
+        await drain(rig)
+        assert rig.store.finished == []
+        assert len(rig.queue) == 0, "it stays due in Redis"
+        nonlocal away
+        away = False
+        rig.queue.add([staged(1)])
+        await drain(rig)
+        return rig
+
+    rig = asyncio.run(main())
+    assert stages == [Stage.WAITERS, Stage.CALLBACKS, Stage.RESULTS, Stage.CALLBACKS]
+    assert rig.store.finished == [("c1", 1)]
+
+
+def test_a_thread_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its contexts leave the queue, others are not given to it, and it is replaced in the end."""
+    monkeypatch.setattr("celery_stargate.delivery.effects_queue._LOOK_EVERY", 0.01)
+    answers = threading.Event()
+    hanging = [0.0]
+    performed: list[str] = []
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        abandoned: list[Stage] = []
+
+        def perform(stage: Stage, jobs: Any) -> list[Job]:
+            if not performed:
+                performed.append("hangs")
+                assert answers.wait(20)
+                return []
+            performed.extend(job.context for job in jobs)
+            for job in jobs:
+                job.finish(stage)
+            return []
+
+        effects: Any = rig.effects
+        effects.perform = perform
+        effects.hangs_for = lambda stage: hanging[0]
+        effects.abandon = abandoned.append
+        rig.queue.add([settled(1)])
+        running = asyncio.ensure_future(rig.queue.run())
+        await until(lambda: performed)
+        hanging[0] = 6.0
+        await until(lambda: not len(rig.queue))
+        rig.queue.add([settled(2)])
+        await until(lambda: not len(rig.queue))
+        assert performed == ["hangs"]
+        # Another thread than the one that hangs.
+        rig.executor = type(rig.executor)(1)
+        hanging[0] = _REPLACE_AFTER + 1
+
+        def forget(stage: Stage) -> None:
+            abandoned.append(stage)
+            hanging[0] = 0.0
+
+        effects.abandon = forget
+        rig.queue.add([settled(3)])
+        await until(lambda: not len(rig.queue))
+        assert abandoned == [Stage.WAITERS]
+        running.cancel()
+        answers.set()
+        return rig
+
+    rig = asyncio.run(main())
+    assert performed == ["hangs", "c3"]
+    assert rig.store.finished == [("c3", 3)]
+
+
+def test_effects_have_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+    """A context always ends: what was away for too long is given up, and told in the log."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.effects.failing = {"c1"}
+        rig.queue.add([staged(1)])
+        await drain(rig)
+        rig.clock += rig.shared.settings.effects_timeout + 1
+        rig.queue.add([staged(1)])
+        await drain(rig)
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.store.finished == [("c1", 1)]
+    assert "context c1 is given up after 86401 s: could not notify waiting callers" in caplog.text

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ResponseError
 
+from celery_stargate.delivery.demand import Demand
 from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.delivery.watcher import Watcher
@@ -78,7 +79,9 @@ class Rig:
         for lane in lanes:
             self.world.redis.model.registry("announce", keys, [lane.name])
 
-    def supervisor(self, name: str, redis: SimulatedRedis | None = None) -> Supervisor:
+    def supervisor(
+        self, name: str, redis: SimulatedRedis | None = None, demand: Demand | None = None
+    ) -> Supervisor:
         """Start a supervisor in a process of its own."""
         process = Process(self.loop, name)
         options = self.made.setdefault(name, [])
@@ -86,8 +89,9 @@ class Rig:
         services = Services(
             producers=cast("Any", _Producers(options)),
             effects=cast("Any", None),
-            executor=EffectsThread(lambda: 0.0),
+            thread=lambda stage: EffectsThread(lambda: 0.0),
             revoked=lambda context: False,
+            demand=demand,
         )
         made: list[Supervisor] = []
 
@@ -130,6 +134,10 @@ class Rig:
     def workers(self) -> set[bytes]:
         """The workers that send heartbeats."""
         return set(self.world.redis.model.sorted_set(self.registry.key("workers")))
+
+    def callers(self) -> set[bytes]:
+        """The callers' processes that send heartbeats."""
+        return set(self.world.redis.model.sorted_set(self.registry.key("callers")))
 
 
 @pytest.fixture
@@ -405,3 +413,79 @@ def test_a_forked_child_closes_the_sockets(rig: Rig) -> None:
         del owners[LANES[0]], owners[LANES[1]]
         os.close(reading)
         os.close(writing)
+
+
+class TestCallers:
+    """A process that is no worker, and owns lanes for its own calls."""
+
+    def caller(self, rig: Rig, name: str = "caller", idle_after: float = 1000.0) -> Demand:
+        """Start the supervisor of such a process."""
+        demand = Demand(idle_after, monotonic=rig.loop.time)
+        rig.supervisor(name, demand=demand)
+        return demand
+
+    def test_it_hands_all_lanes_to_a_worker_within_a_second(self, rig: Rig) -> None:
+        """Whenever one comes; it hears of it, and ends then."""
+        rig.announce(*LANES)
+        demand = self.caller(rig)
+        rig.until(lambda: len(rig.owned("caller")) == 6)
+        assert rig.workers() == set()
+        assert rig.callers() == {b"caller"}
+        rig.supervisor("worker")
+        rig.until(lambda: len(rig.owned("worker")) == 6, within=1.0)
+        rig.until(lambda: not rig.callers())
+        assert not demand.note()
+
+    def test_a_worker_that_was_restarted_gets_all_lanes_back(self, rig: Rig) -> None:
+        """Callers owned them meanwhile."""
+        rig.announce(*LANES)
+        first = rig.supervisor("first")
+        rig.until(lambda: len(rig.owned("first")) == 6)
+        first.stop(1.0)
+        rig.until(lambda: not rig.workers())
+        self.caller(rig)
+        rig.until(lambda: len(rig.owned("caller")) == 6)
+        rig.supervisor("second")
+        rig.until(lambda: len(rig.owned("second")) == 6, within=1.0)
+
+    def test_it_takes_none_where_a_worker_is_alive(self, rig: Rig) -> None:
+        """And the worker's share is not smaller for it."""
+        rig.supervisor("worker")
+        rig.until(lambda: rig.workers() == {b"worker"})
+        demand = self.caller(rig)
+        rig.announce(*LANES)
+        rig.until(lambda: len(rig.owned("worker")) == 6)
+        meta = [rig.world.redis.model.hash(lane.key("p", "meta")) for lane in LANES]
+        assert [each[b"fencing_token"] for each in meta] == [b"1"] * len(LANES)
+        rig.until(lambda: not demand.note())
+
+    def test_two_callers_share(self, rig: Rig) -> None:
+        """As workers do."""
+        rig.announce(*LANES)
+        self.caller(rig, "one")
+        self.caller(rig, "two")
+        rig.until(lambda: len(rig.owned("one")) == len(rig.owned("two")) == 3)
+
+    def test_it_ends_when_nothing_has_waited_for_long(self, rig: Rig) -> None:
+        """Then nobody owns its lanes, and a call has to start another one."""
+        rig.announce(*LANES)
+        demand = self.caller(rig, idle_after=20.0)
+        rig.until(lambda: len(rig.owned("caller")) == 6)
+        rig.pass_time(15.0)
+        assert demand.note()
+        rig.pass_time(15.0)
+        assert rig.callers() == {b"caller"}
+        rig.until(lambda: not rig.callers() and not rig.owned("caller"))
+        assert not demand.note()
+
+    def test_it_does_not_end_while_a_message_waits(self, rig: Rig) -> None:
+        """Pulsar is away: the message is put, and cannot be sent."""
+        keys = [LANES[0].key("p", part) for part in _PARTS]
+        message: list[str | int] = ["t:1", "c", "{}", 200_000, 0, 0, 60_000, "f", "c", "{}"]
+        rig.world.redis.model.script("put", keys, message)
+        rig.announce(*LANES)
+        demand = self.caller(rig, idle_after=10.0)
+        rig.until(lambda: len(rig.owned("caller")) == 6)
+        rig.pass_time(60.0)
+        assert rig.callers() == {b"caller"}
+        assert demand.note()

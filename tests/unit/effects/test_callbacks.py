@@ -12,6 +12,7 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import OperationalError
 
 from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
+from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.lanes.record import Record, Settled
@@ -100,6 +101,18 @@ def test_many(app: Celery, published: list[dict[str, Any]]) -> None:
     expected = [callback_id(context, "", "on_ack") for context in "abc"]
     assert [each["id"] for each in published] == expected
     assert [sent_by_broker(app)[0][0]["context"] for _ in "abc"] == [*"abc"]
+
+
+def test_calls_with_one_context(app: Celery, published: list[dict[str, Any]]) -> None:
+    """Each of them gets its own callback, beside others that are published together."""
+    on_ack = freeze_callback("on_ack", app.signature("x"), app)
+    given = [
+        Settled(Record(context, on_ack=on_ack, incarnation=incarnation), (receipt(context),), first)
+        for first, (context, incarnation) in enumerate([("c", "a"), ("c", "b"), ("d", "")], 1)
+    ]
+    assert Effects(app, None).run(given) == ["c", "c", "d"]
+    expected = {callback_id(*each, "on_ack") for each in [("c", "a"), ("c", "b"), ("d", "")]}
+    assert sorted(each["id"] for each in published) == sorted(expected)
 
 
 def test_one_that_cannot_be_published(app: Celery) -> None:

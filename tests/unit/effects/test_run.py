@@ -12,7 +12,7 @@ from celery.exceptions import TaskRevokedError
 from kombu.exceptions import OperationalError
 from kombu.utils import json
 
-from celery_stargate import ProduceError, ProduceTimeout
+from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
 from celery_stargate.effects.run import Effects, callback_id
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.lanes.lane import Lane
@@ -190,12 +190,30 @@ def test_a_part_of_a_list_over_lanes(app: Celery) -> None:
     assert app.AsyncResult("c").get(timeout=1) == [receipt("c").to_dict()] * 2
 
 
-def test_one_that_raises_is_left_due(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged without a word of its payload; the others are done."""
-    lost = one(task=None, inbox="i")
+def test_a_caller_that_cannot_be_notified(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    """That is logged, and is no failure of the task."""
+    settled = one(inbox="i/1")
+    context = settled.record.context
+    assert Effects(app, None).run([settled]) == [context]
+    assert app.AsyncResult(context).get(timeout=1) == settled.result
+    assert f"context {context}: cannot notify waiting callers" in caplog.text
+
+
+class AwayLanes(NotedLanes):
+    """Lanes whose Redis does not answer."""
+
+    def notify(self, address: str, call: CallOutcomes) -> None:
+        """Raise."""
+        raise StoreUnavailable("Redis does not answer")
+
+
+def test_one_that_is_interrupted_is_left_due(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    """What is away is logged once; the others are done."""
+    lost = [one(task=None, inbox="i"), one(task=None, inbox="i")]
     fine = one()
-    assert Effects(app, None).run([lost, fine]) == [fine.record.context]
-    assert f"the effects of context {lost.record.context} failed" in caplog.text
+    effects = Effects(app, AwayLanes())  # type: ignore[arg-type]
+    assert effects.run([*lost, fine]) == [fine.record.context]
+    assert caplog.text.count("the Redis of the lanes is away") == 1
 
 
 @pytest.mark.parametrize("failed", [False, True])

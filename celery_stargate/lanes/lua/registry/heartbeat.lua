@@ -1,11 +1,11 @@
--- Keep a worker among the living, and list workers and lanes.
+-- Keep an owner among the living, count those of its kind, and list the lanes.
 --
--- KEYS: workers (sorted set: worker -> until when it counts as alive, epoch ms), lanes (as in
---       announce)
--- ARGV: worker ("" to look only), time to live ms (0: leave)
--- Returns {count of living workers, lane, ...}.
--- A time too far ahead is no worker's: it would count for ever, and keep a share of the lanes from
--- the others. Workers remove it.
+-- KEYS: workers or callers (sorted set: owner -> until when it counts as alive, epoch ms), lanes
+--       (as in announce)
+-- ARGV: owner ("" to look only), time to live ms (0: leave)
+-- Returns {count of living owners of this kind, lane, ...}.
+-- A time too far ahead is no owner's: it would count for ever, and keep a share of the lanes from
+-- the others. Owners of its kind remove it.
 local t = redis.call('TIME')
 local now, ttl = t[1] * 1000 + math.floor(t[2] / 1000), tonumber(ARGV[2])
 local bound = now + (ttl > 0 and math.max(4 * ttl, 300000) or 86400000)

@@ -138,7 +138,8 @@ def test_only_redis(make_app: MakeApp) -> None:
 
 def test_a_backend_that_is_away_for_a_moment(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole batch is done again; what was refused in it was stored by itself."""
-    effects = Effects(app, None)
+    now = 0.0
+    effects = Effects(app, None, monotonic=lambda: now)
     failed = Settled(settled("failed").record, (Failure(context="failed", reason="no"),))
     flush = ResultBatch.flush
 
@@ -148,6 +149,7 @@ def test_a_backend_that_is_away_for_a_moment(app: Celery, monkeypatch: pytest.Mo
     monkeypatch.setattr(ResultBatch, "flush", away)
     assert effects.run([settled("a"), failed, settled("b")]) == ["failed"]
     monkeypatch.setattr(ResultBatch, "flush", flush)
+    now = 5.0
     assert effects.run([settled("a"), settled("b")]) == ["a", "b"]
     assert produce_task.AsyncResult("b").get(timeout=5)["status"] == "stored"
     assert produce_task.AsyncResult("failed").state == "FAILURE"

@@ -1,0 +1,141 @@
+"""Which errors of effects pass, and which do not: one table for results, callbacks and canvases."""
+
+from __future__ import annotations
+
+import socket
+from enum import Enum
+from typing import Any
+
+from celery.exceptions import BackendError
+from kombu.exceptions import OperationalError
+from redis import exceptions as redis_errors
+
+from celery_stargate.errors import LaneFull, StoreUnavailable
+
+__all__ = ["Dependency", "Interrupted", "Kind", "blamed", "kind_of"]
+
+
+class Kind(Enum):
+    """Whether it helps to repeat an effect that raised an error."""
+
+    PASSING = "passing"  #: something is away: repeat the effect later
+    PERMANENT = "permanent"  #: a repeat raises it again: tell it now, as Celery does
+
+
+class Dependency(Enum):
+    """What effects need beside this process; the value names it in the log."""
+
+    LANES = "the Redis of the lanes"
+    BACKEND = "the result backend"
+    BROKER = "Celery's broker"
+
+
+class Interrupted(BaseException):
+    """A passing error inside Celery's tracer, which would store any ``Exception`` as a failure.
+
+    Arguments:
+        error: the passing error.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+#: These pass, whoever raises them.
+_PASSING: tuple[type[BaseException], ...] = (
+    OperationalError,  # kombu: the broker; ours: StoreUnavailable
+    LaneFull,  # a produce task that follows: the lane may have room later
+    BackendError,  # Celery could not read or write a result
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ReadOnlyError,
+    redis_errors.ClusterDownError,
+    redis_errors.MasterDownError,
+    redis_errors.TryAgainError,
+    redis_errors.OutOfMemoryError,
+    ConnectionError,
+    TimeoutError,
+    BlockingIOError,
+    InterruptedError,
+    socket.gaierror,
+    socket.herror,
+)
+
+#: Redis answers with these words while it cannot serve; redis-py has no classes for all of them.
+_PASSING_ANSWERS = (
+    *("LOADING", "READONLY", "MASTERDOWN", "MISCONF", "OOM", "UNBLOCKED", "CLUSTERDOWN"),
+    *("NOREPLICAS", "TRYAGAIN", "BUSY"),
+)
+
+#: Clients of result backends, by the first part of their module, and what the names of their
+#: passing errors contain. They need not be installed.
+_CLIENTS = {
+    *("sqlalchemy", "django", "psycopg", "psycopg2", "MySQLdb", "pymysql", "sqlite3", "asyncpg"),
+    *("oracledb", "pymongo", "elasticsearch", "elastic_transport", "cassandra", "couchbase"),
+    *("botocore", "azure", "google", "pylibmc", "memcache", "pymemcache", "consul", "kazoo"),
+    *("urllib3", "requests", "httpx", "grpc", "amqp", "pyArango"),
+}
+_CLIENT_ERRORS = (
+    *("OperationalError", "InterfaceError", "Connection", "Timeout", "TimedOut", "AutoReconnect"),
+    *("Disconnect", "Unavailable", "Network", "NoHost", "ServerSelection", "Transport", "Retry"),
+    *("Throttl", "RecoverableConnectionError", "RecoverableChannelError", "SessionExpired"),
+)
+
+
+def kind_of(error: BaseException, backend: Any = None) -> Kind:
+    """Return the kind of an error that an effect raised.
+
+    What is not known to pass is permanent: an error of the user's code, of the canvas or of the
+    configuration must be told, and not be repeated without a sign.
+
+    Arguments:
+        error: the error; for a ``Reject`` or a ``Retry`` around one, the error inside decides.
+        backend: Celery's result backend, which knows more errors of its own client.
+    """
+    inside = getattr(error, "reason", None)
+    if isinstance(inside, BaseException):
+        error = inside
+    cause = error.__cause__
+    if isinstance(error, OperationalError) and isinstance(cause, redis_errors.ResponseError):
+        # kombu wraps what Redis answers to one message, such as a queue's key of another type.
+        error = cause
+    elif type(error) is RuntimeError and cause is not None:
+        # Celery's Redis backend, when it has tried to connect for long.
+        error = cause
+    passing = (
+        isinstance(error, _PASSING)
+        or _is_answer_of_redis(error)
+        or _is_error_of_client(error)
+        or (isinstance(error, OSError) and error.errno is not None and error.filename is None)
+        or (backend is not None and bool(backend.exception_safe_to_retry(error)))
+    )
+    return Kind.PASSING if passing else Kind.PERMANENT
+
+
+def blamed(error: BaseException, *, publishing: bool) -> Dependency | None:
+    """Return what a passing error shows to be away; None if nothing is.
+
+    Arguments:
+        error: a passing error.
+        publishing: whether the effect published a task and stored nothing.
+    """
+    if isinstance(error, LaneFull):
+        return None
+    if isinstance(error, StoreUnavailable):
+        return Dependency.LANES
+    if publishing or isinstance(error, OperationalError):
+        return Dependency.BROKER
+    return Dependency.BACKEND
+
+
+def _is_answer_of_redis(error: BaseException) -> bool:
+    return isinstance(error, redis_errors.ResponseError) and str(error).startswith(_PASSING_ANSWERS)
+
+
+def _is_error_of_client(error: BaseException) -> bool:
+    return any(
+        each.__module__.partition(".")[0] in _CLIENTS
+        and any(part in each.__name__ for part in _CLIENT_ERRORS)
+        for each in type(error).__mro__
+    )

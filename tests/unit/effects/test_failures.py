@@ -1,0 +1,116 @@
+"""``effects/failures.py``: which errors pass."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from typing import Any
+
+import pytest
+import redis
+from celery.exceptions import (
+    BackendStoreError,
+    Ignore,
+    NotRegistered,
+    QueueNotFound,
+    Reject,
+    Retry,
+)
+from kombu.exceptions import EncodeError, OperationalError, SerializerNotInstalled
+
+from celery_stargate import LaneFull, StoreUnavailable
+from celery_stargate.effects.failures import Dependency, Kind, blamed, kind_of
+from tests.unit.helpers import make_app
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    """Return an error with a cause, as kombu raises it."""
+    error.__cause__ = cause
+    return error
+
+
+class _OfAClient(Exception):
+    """An error of a backend's client that need not be installed."""
+
+    __module__ = "sqlalchemy.exc"
+
+
+_OfAClient.__name__ = "OperationalError"
+
+PASSING: list[BaseException] = [
+    OperationalError("the broker is away"),
+    StoreUnavailable("Redis is away"),
+    LaneFull("lane", 3, 3),
+    BackendStoreError("not stored"),
+    redis.ConnectionError("away"),
+    redis.TimeoutError("late"),
+    redis.BusyLoadingError("loading"),
+    redis.ReadOnlyError("a replica"),
+    redis.ResponseError("MISCONF cannot persist"),
+    redis.ResponseError("OOM command not allowed"),
+    ConnectionResetError("reset"),
+    TimeoutError("late"),
+    socket.gaierror(-2, "unknown name"),
+    OSError(113, "no route to host"),
+    sqlite3.OperationalError("database is locked"),
+    _OfAClient("gone away"),
+    Reject(OperationalError("a retry could not be published")),
+    caused(OperationalError("away"), ConnectionRefusedError()),
+    caused(RuntimeError("retry limit exceeded"), redis.ConnectionError("away")),
+]
+PERMANENT: list[BaseException] = [
+    TypeError("takes 0 arguments"),
+    ValueError("no"),
+    EncodeError("no JSON"),
+    SerializerNotInstalled("none"),
+    QueueNotFound("missing"),
+    NotRegistered("shop.gone"),
+    RuntimeError("by a hook"),
+    FileNotFoundError(2, "no such file", "/x"),
+    redis.ResponseError("WRONGTYPE Operation against a key"),
+    redis.DataError("invalid input"),
+    sqlite3.IntegrityError("twice"),
+    Reject(ValueError("no")),
+    Ignore(),
+    Retry("again", ValueError("why")),
+    caused(OperationalError("WRONGTYPE"), redis.ResponseError("WRONGTYPE of a queue")),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_what_passes(error: BaseException) -> None:
+    """A server is away, or cannot serve now."""
+    assert kind_of(error, make_app().backend) is Kind.PASSING
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=repr)
+def test_what_does_not(error: BaseException) -> None:
+    """A repeat raises it again."""
+    assert kind_of(error, make_app().backend) is Kind.PERMANENT
+
+
+def test_a_backend_knows_errors_of_its_own() -> None:
+    """As Celery asks it."""
+
+    class Backend:
+        def exception_safe_to_retry(self, error: Any) -> bool:
+            return isinstance(error, KeyError)
+
+    assert kind_of(KeyError(), Backend()) is Kind.PASSING
+    assert kind_of(KeyError()) is Kind.PERMANENT
+
+
+@pytest.mark.parametrize(
+    ("error", "publishing", "away"),
+    [
+        (OperationalError(), True, Dependency.BROKER),
+        (OperationalError(), False, Dependency.BROKER),
+        (OSError(), True, Dependency.BROKER),
+        (redis.ConnectionError(), False, Dependency.BACKEND),
+        (StoreUnavailable(), True, Dependency.LANES),
+        (LaneFull("lane", 3, 3), True, None),
+    ],
+)
+def test_what_is_away(error: Exception, publishing: bool, away: Dependency | None) -> None:
+    """Others that need the same wait; the rest goes on."""
+    assert blamed(error, publishing=publishing) is away
