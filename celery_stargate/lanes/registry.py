@@ -107,6 +107,9 @@ class CallerRegistry:
         Raises:
             RedisError, OSError: as redis-py raises them.
         """
+        if not lane.has_messages:
+            # The lane of contexts without messages always exists.
+            return
         now = self._monotonic()
         if again:
             # First, so that the next put tries again if this fails.
