@@ -171,19 +171,16 @@ class ProduceTask(OutcomeTask):
                 message, kept, task_id, producer, link, link_error, shadow, **options
             )
             return cast("ProduceResult[Any]", sent)
-        expires = options.get("expires", getattr(self, "expires", None))
-        seconds = asked.seconds_of_task(call, expires, self.app)
-        deadline = time.monotonic() + seconds
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
         kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
         lane: Any
-        with closing(LaneProducer(runtime, call, asked.callbacks, seconds)) as lane:
+        with closing(LaneProducer(runtime, call, asked)) as lane:
             result = super().apply_async(
                 message, kept, task_id, lane, link, link_error, shadow, **options
             )
-        if isinstance(result, ProduceResult):
+        if isinstance(result, ProduceResult) and lane.deadline is not None:
             lanes = tuple(call.lanes)
-            result.enforce_deadline(deadline, lambda: runtime.settle_overdue(lanes))
+            result.enforce_deadline(lane.deadline, lambda: runtime.settle_overdue(lanes))
         return cast("ProduceResult[Any]", result)
 
     def _goes_by_lane(self, runtime: Runtime, via: Any, options: Mapping[str, Any]) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celery_stargate.calls.prepare import Call
+from celery_stargate.calls.prepare import Call, CallOptions
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.effects.signatures import Callbacks, pack
+from celery_stargate.effects.signatures import pack
+from celery_stargate.model.revocation import expired_failure
 
 __all__ = ["LaneProducer"]
 
@@ -23,17 +25,17 @@ class LaneProducer:
     Arguments:
         runtime: of the app.
         call: what the task's message records.
-        callbacks: what its outcome triggers.
-        timeout: seconds until its deadline.
+        asked: its callbacks and its timeout.
     """
 
     serializer = None
 
-    def __init__(self, runtime: Runtime, call: Call, callbacks: Callbacks, timeout: float) -> None:
+    def __init__(self, runtime: Runtime, call: Call, asked: CallOptions) -> None:
         self._runtime = runtime
         self._call = call
-        self._callbacks = callbacks
-        self._timeout = timeout
+        self._asked = asked
+        #: The deadline of what was recorded (monotonic); None: nothing was.
+        self.deadline: float | None = None
         self._acquired: Any = None
 
     @property
@@ -66,6 +68,8 @@ class LaneProducer:
     def publish(self, body: Any, headers: Any = None, **properties: Any) -> None:
         """Record the task's message; publish anything else, such as a ``task-sent`` event.
 
+        A message that has expired is not recorded: its task ends as revoked.
+
         Raises:
             InvalidMessage: JSON cannot carry the task's request.
             LaneFull, StoreUnavailable: the message was not recorded.
@@ -83,8 +87,15 @@ class LaneProducer:
         if properties.get("priority") is not None:
             request["delivery_info"] = {"priority": properties["priority"], "redelivered": False}
         packed = pack("a link, chain, chord or header of the call", request)
-        record = self._call.record(self._callbacks, task=headers["task"], request=packed)
-        self._runtime.recorder.put(self._call, record, timeout=self._timeout)
+        name, callbacks = headers["task"], self._asked.callbacks
+        seconds = self._asked.seconds_of_task(self._call, headers.get("expires"), self._runtime.app)
+        if seconds <= 0:
+            failure = expired_failure(self._call.context, str(self._call.topic))
+            self._runtime.effects.fail(name, packed, failure, callbacks.on_error)
+            return
+        self.deadline = time.monotonic() + seconds
+        record = self._call.record(callbacks, task=name, request=packed)
+        self._runtime.recorder.put(self._call, record, timeout=seconds)
 
     def close(self) -> None:
         """Give the broker's producer back, if one was needed."""

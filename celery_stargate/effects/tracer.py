@@ -19,8 +19,10 @@ from celery.app.trace import build_tracer
 from celery_stargate.effects.results.write import ResultBatch, may_batch
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.errors import ProduceError
+from celery_stargate.model.durations import until
 from celery_stargate.model.follow_up import PRODUCE
 from celery_stargate.model.outcome import Failure, error_of
+from celery_stargate.model.revocation import EXPIRED, REVOKED, expired_failure
 from celery_stargate.support.log import logger
 
 __all__ = ["OUTCOME", "OutcomeTask", "OutcomeTracer", "acting_as", "run"]
@@ -131,7 +133,9 @@ class OutcomeTracer:
             "hostname": self._hostname,
             OUTCOME: outcome,
         }
-        if isinstance(outcome, Failure) and outcome.code == "revoked":
+        if isinstance(outcome, Failure):
+            outcome = self._expired_or(outcome, fields.get("expires"))
+        if isinstance(outcome, Failure) and outcome.code in (REVOKED, EXPIRED):
             self._revoke(task, context, Context(fields), outcome)
             return
         if isinstance(outcome, Failure):
@@ -152,11 +156,27 @@ class OutcomeTracer:
     def _revoke(self, name: str, context: str, request: Context, failure: Failure) -> None:
         """Store that a task was revoked, as ``celery.worker.request`` does."""
         task: Any = self._task(name)
-        store = not (request.ignore_result or task.ignore_result)
+        ignored = task.ignore_result if request.ignore_result is None else request.ignore_result
+        store = task.store_errors_even_if_ignored or not ignored
         task.backend.mark_as_revoked(context, failure.reason, request=request, store_result=store)
         signals.task_revoked.send(
-            sender=task, request=request, terminated=False, signum=None, expired=False
+            sender=task,
+            request=request,
+            terminated=False,
+            signum=None,
+            expired=failure.code == EXPIRED,
         )
+
+    def _expired_or(self, failure: Failure, expires: Any) -> Failure:
+        """Return a failure, or that of an expired task if this is what Celery's worker calls it.
+
+        Arguments:
+            expires: of the task's request.
+        """
+        never_sent = failure.code == "deadline" and failure.status == "refused"
+        if never_sent and expires is not None and until(expires, self._app) <= 0:
+            return expired_failure(failure.context, failure.topic)
+        return failure
 
     def _tracer(self, name: str, way: _Way) -> Callable[..., Any]:
         """Return Celery's tracer for a task.

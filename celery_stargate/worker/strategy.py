@@ -20,6 +20,7 @@ from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
 from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
 from celery_stargate.model.outcome import Failure
+from celery_stargate.model.revocation import expired_failure
 from celery_stargate.support.log import logger
 
 if TYPE_CHECKING:
@@ -115,10 +116,15 @@ class _LanePool:
             packed = pack("the task's request", _plain({**request, **(embed or {})}))
             runtime = Runtime.of(self._app)
             call, asked = task.checked(runtime, Arguments.read(args, kwargs), task_id)
+            seconds = asked.seconds_of_task(call, request.get("expires"), self._app)
+            if seconds <= 0:
+                failure = expired_failure(task_id, str(call.topic))
+                self._fail(name, packed, failure, asked.callbacks.on_error)
+                return
             runtime.recorder.put(
                 call,
                 call.record(asked.callbacks, task=name, request=packed),
-                timeout=asked.seconds_of_task(call, request.get("expires"), self._app),
+                timeout=seconds,
                 tombstone=self._visibility_timeout(),
             )
         except StoreUnavailable:
@@ -126,9 +132,11 @@ class _LanePool:
         except (StargateError, KombuError, TypeError, ValueError) as error:
             # What delay() would have told its caller, told here as the task's failure.
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
-            Effects(self._app, None, self._consumer.hostname).fail(
-                name, packed, failure, self._on_error(kwargs)
-            )
+            self._fail(name, packed, failure, self._on_error(kwargs))
+
+    def _fail(self, name: str, packed: str, failure: Failure, on_error: str | None) -> None:
+        effects = Effects(self._app, None, self._consumer.hostname)
+        effects.fail(name, packed, failure, on_error)
 
     def _decode(self, body: Any, content_type: Any, encoding: Any) -> tuple[Any, Any, Any]:
         if not content_type:
