@@ -17,7 +17,7 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.settings import Settings
-from celery_stargate.task import ProduceTask
+from celery_stargate.task import ProduceTask, task_class_of, use_task_class
 from celery_stargate.worker.bootstep import install
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ class Stargate:
         default = getattr(_state, "default_app", None)
         if default is None or default.main == "default":
             app.set_default()
+        if getattr(app, "finalized", False):
+            use_task_class(app)
+        else:
+            app.on_after_finalize.connect(_use_task_class)
         install(app)
 
     @classmethod
@@ -147,7 +151,7 @@ class Stargate:
         made: ProduceTask = app.task(
             name=name,
             bind=True,
-            base=ProduceTask,
+            base=task_class_of(app),
             topic=topic,
             producer_options=producer_options or None,
             # Celery would give it to every other app, and replace their task of that name.
@@ -405,3 +409,7 @@ class Stargate:
         """
         if self._runtime is not None:
             self._runtime.close()
+
+
+def _use_task_class(sender: Celery, **_: object) -> None:
+    use_task_class(sender)

@@ -24,9 +24,10 @@ from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.canvas import Signature
 
-__all__ = ["ProduceResult", "ProduceTask", "produce_task"]
+__all__ = ["ProduceResult", "ProduceTask", "produce_task", "task_class_of", "use_task_class"]
 
 #: An owner of the lane that is alive settles first; the waiter settles after it.
 _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
@@ -230,6 +231,16 @@ class ProduceTask(OutcomeTask):
         def s(self, *args: Any, **kwargs: Any) -> Signature[Any]:
             """Return a signature; Celery's types leave open what its task returns."""
 
+        # Where the app's task class has them, as Django's has.
+
+        def delay_on_commit(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
+            """Call :meth:`delay` when the transaction commits."""
+
+        def apply_async_on_commit(
+            self, args: Any = None, kwargs: Any = None, **options: Any
+        ) -> ProduceResult[Any]:
+            """Call :meth:`apply_async` when the transaction commits."""
+
     def in_process(self, message: Any, **given: Any) -> Any:
         """Publish and wait in this process, callbacks included; what a direct call does.
 
@@ -241,6 +252,70 @@ class ProduceTask(OutcomeTask):
         context = self.request.id or uuid()
         call, asked = self.checked(runtime, Arguments(message, **given), context)
         return produce_in_process(runtime, call, asked)
+
+
+class _OnCommit:
+    """What a task class like Django's adds: calls that are made when a transaction commits.
+
+    Celery's own methods return nothing; these return the result, whose id is known at once.
+    """
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
+        """Call ``delay`` when the transaction commits, and return its result now.
+
+        Raises:
+            InvalidMessage, ConfigurationError: now, so that the transaction can roll back.
+        """
+        return self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> ProduceResult[Any]:
+        """Call ``apply_async`` when the transaction commits, and return its result now.
+
+        Raises:
+            InvalidMessage, ConfigurationError: now, so that the transaction can roll back.
+        """
+        task: Any = self
+        task_id = task_id or uuid()
+        task.checked(Runtime.of(task.app), Arguments.read(args, kwargs), task_id)
+        above: Any = super()
+        above.apply_async_on_commit(args, kwargs, task_id=task_id, **options)
+        result: ProduceResult[Any] = task.AsyncResult(task_id)
+        return result
+
+
+def task_class_of(app: Celery) -> type[ProduceTask]:
+    """Return the class of an app's produce tasks: with the app's own task class, if it has one.
+
+    Arguments:
+        app: its ``task_cls`` is Celery's, Django's or one of your own.
+    """
+    own: Any = app.Task
+    if issubclass(own, ProduceTask):
+        return cast("type[ProduceTask]", own)
+    if issubclass(ProduceTask, own.__bases__):
+        return ProduceTask
+    bases: tuple[type, ...] = (ProduceTask, own)
+    if hasattr(own, "apply_async_on_commit"):
+        bases = (_OnCommit, *bases)
+    made: type[ProduceTask] = type("ProduceTask", bases, {"abstract": True})
+    return made
+
+
+def use_task_class(app: Celery) -> None:
+    """Give :data:`produce_task` the app's own task class, if it has one."""
+    made, name = task_class_of(app), ProduceTask.default_name
+    own: Any = app.Task
+    if isinstance(app.tasks[name], own.__bases__):
+        return
+    register: Any = app
+    app.tasks.unregister(name)
+    register.task(bind=True, base=made, name=name, shared=False)(run)
 
 
 #: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.
