@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from typing import Any
 
+from celery_stargate.calls import eager
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
 from celery_stargate.calls.prepare import Call, CallOptions, prepare
@@ -47,6 +48,8 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
         LaneFull, ContextInUse, StoreUnavailable: nothing was recorded.
         ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
     """
+    if eager.is_eager(runtime):
+        return eager.produce(runtime, call, options)
     if options.callbacks:
         _record(runtime, call, options)
         return call.context
@@ -60,6 +63,8 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
     Raises:
         As :func:`produce`. If it is cancelled, a recorded message still goes on.
     """
+    if eager.is_eager(runtime):
+        return await eager.aproduce(runtime, call, options)
     if options.callbacks:
         await asyncio.to_thread(_record, runtime, call, options)
         return call.context
@@ -86,7 +91,9 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> An
         ConfigurationError: the delivery needs a Redis, and there is none.
     """
     seconds = options.seconds(runtime.settings.produce_timeout)
-    if _has_redis(runtime):
+    if eager.is_eager(runtime):
+        found = eager.produce_in_process(runtime, call, options)
+    elif _has_redis(runtime):
         ticket = _submit(runtime, call, seconds, options.callbacks)
         found = _wait(runtime, call, seconds, ticket)
     else:
