@@ -10,6 +10,7 @@ from celery import _state
 
 from celery_stargate.calls import many, single
 from celery_stargate.calls.given import Callback, CallGiven, ManyGiven, OneMessage, TaskGiven
+from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.tracer import run
 from celery_stargate.errors import ConfigurationError
@@ -401,6 +402,24 @@ class Stargate:
         return await asyncio.to_thread(
             many.produce_many, self.runtime, messages, topic, on_ack, on_error, timeout
         )
+
+    def cancel(self, context: str) -> bool:
+        """Revoke a call whose message was not sent yet, from any process.
+
+        Its task ends as ``REVOKED``, and ``on_error`` gets a failure with the code ``revoked``.
+
+        Arguments:
+            context: the id of the call: of a task its id, else what :meth:`produce` returned.
+
+        Returns:
+            Whether nothing of it was or will be sent. Else it has its outcome already, or is not
+            known, or may have been sent; the messages of a list that were not sent are failed.
+
+        Raises:
+            ConfigurationError: no Redis is configured.
+            StoreUnavailable: Redis did not answer in bounded time.
+        """
+        return Revoker(self.runtime).cancel(context)
 
     def close(self) -> None:
         """Close this process's connections, and stop owning lanes if it does.

@@ -124,6 +124,7 @@ class ProduceTask(OutcomeTask):
     producer_options: Mapping[str, Any] | None = None
 
     Strategy = "celery_stargate.worker.strategy:produce"
+    Request = "celery_stargate.worker.request:ProduceRequest"
 
     @overload
     def delay(

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery_stargate.calls.prepare import Call, CallOptions
+from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.signatures import pack
+from celery_stargate.model.follow_up import RECORDED_AT
 from celery_stargate.model.revocation import expired_failure
 
 __all__ = ["LaneProducer"]
@@ -83,6 +85,7 @@ class LaneProducer:
             **{name: value for name, value in embed.items() if value is not None},
             "correlation_id": properties.get("correlation_id"),
             "reply_to": properties.get("reply_to"),
+            RECORDED_AT: round(time.time(), 3),
         }
         if properties.get("priority") is not None:
             request["delivery_info"] = {"priority": properties["priority"], "redelivered": False}
@@ -96,6 +99,9 @@ class LaneProducer:
         self.deadline = time.monotonic() + seconds
         record = self._call.record(callbacks, task=name, request=packed)
         self._runtime.recorder.put(self._call, record, timeout=seconds)
+        if request.get("stamped_headers"):
+            revoker = Revoker(self._runtime)
+            revoker.check_stamps(self._call.context, self._call.lanes, request)
 
     def close(self) -> None:
         """Give the broker's producer back, if one was needed."""

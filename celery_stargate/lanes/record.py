@@ -17,6 +17,7 @@ from celery_stargate.support.log import logger
 __all__ = [
     "Record",
     "Settled",
+    "decode_record",
     "decode_settled",
     "decode_triples",
     "encode_outcome",
@@ -123,6 +124,21 @@ class Settled(msgspec.Struct, frozen=True):
         return self.call.failure
 
 
+def decode_record(stored: bytes) -> Record:
+    """Read a record as a lane stores it: head and body.
+
+    Raises:
+        ValueError: the record is of another version, or damaged.
+    """
+    head, separator, body = stored.partition(b"\n")
+    if not separator or not head.startswith(b"1 "):
+        raise ValueError(f"a record of an unknown version: {head[:20]!r}")
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"a damaged record: {error}") from None
+
+
 def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled:
     """Read a record and the outcomes of its messages, as a script returns them.
 
@@ -134,11 +150,8 @@ def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled
     Raises:
         ValueError: the record is of another version, or damaged.
     """
-    head, separator, body = stored.partition(b"\n")
-    if not separator or not head.startswith(b"1 "):
-        raise ValueError(f"a record of an unknown version: {head[:20]!r}")
+    record = decode_record(stored)
     try:
-        record = _decoder.decode(body)
         parts = _outcomes.decode(outcomes)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"a damaged record: {error}") from None

@@ -10,7 +10,8 @@ from click import Option
 
 from celery_stargate.acknowledger import Acknowledger
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.lanes.record import Settled
+from celery_stargate.worker.control import ControlStep
+from celery_stargate.worker.events import TaskEvents
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -23,6 +24,7 @@ def install(app: Celery) -> None:
     if StargateStep in app.steps["worker"]:
         return
     app.steps["worker"].add(StargateStep)
+    app.steps["consumer"].add(ControlStep)
     app.user_options["worker"].add(_Without())
 
 
@@ -49,8 +51,8 @@ class StargateStep(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, without_stargate: bool = False, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self._worker = parent
         self._acknowledger: Acknowledger | None = None
+        self._events = TaskEvents(parent.app, lambda: getattr(parent, "consumer", None))
         self.enabled = not without_stargate and Runtime.of(parent.app).settings.worker
 
     def start(self, parent: Any) -> None:
@@ -64,8 +66,8 @@ class StargateStep(bootsteps.StartStopStep):
             parent.app,
             hostname=parent.hostname,
             revoked=state.revoked.__contains__,
-            on_done=self._send_event,
-            done_matters=self._sends_events,
+            on_done=self._events.done,
+            done_matters=self._events.wanted,
         )
         self._acknowledger.start()
 
@@ -85,25 +87,3 @@ class StargateStep(bootsteps.StartStopStep):
         """Return what ``celery inspect stats`` shows."""
         running = self._acknowledger is not None and self._acknowledger.running
         return {"stargate": {"running": running}}
-
-    def _send_event(self, settled: Settled) -> None:
-        """Send the task event of an outcome, as the worker does for any task."""
-        record = settled.record
-        if record.task is None or not self._sends_events():
-            return
-        kind: str
-        fields: dict[str, Any]
-        if not settled.failed:
-            kind, fields = "task-succeeded", {"result": str(settled.result), "runtime": 0.0}
-        elif settled.failure.code == "revoked":
-            kind, fields = "task-revoked", {"terminated": False, "signum": None, "expired": False}
-        else:
-            kind, fields = "task-failed", {"exception": settled.failure.reason}
-        # The dispatcher belongs to the consumer's thread.
-        consumer: Any = self._worker.consumer
-        consumer.call_soon(consumer.event_dispatcher.send, kind, uuid=record.context, **fields)
-
-    def _sends_events(self) -> bool:
-        consumer: Any = getattr(self._worker, "consumer", None)
-        events = getattr(consumer, "event_dispatcher", None)
-        return events is not None and bool(events.enabled)

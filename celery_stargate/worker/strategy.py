@@ -15,12 +15,13 @@ from kombu.exceptions import KombuError
 from kombu.serialization import loads, prepare_accept_content
 
 from celery_stargate.calls.arguments import Arguments
+from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
 from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
 from celery_stargate.model.outcome import Failure
-from celery_stargate.model.revocation import expired_failure
+from celery_stargate.model.revocation import expired_failure, revoked_failure
 from celery_stargate.support.log import logger
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ class _LanePool:
         self._put(celery_request, task, task_id, request, body, content_type, content_encoding)
 
     def _put(self, celery_request: Any, *given: Any) -> None:
+        if celery_request.revoked():
+            # Meanwhile, while Redis was away.
+            return
         try:
             self._record(*given)
         except Exception as error:  # noqa: BLE001  # whatever it is, the message is kept
@@ -116,6 +120,10 @@ class _LanePool:
             packed = pack("the task's request", _plain({**request, **(embed or {})}))
             runtime = Runtime.of(self._app)
             call, asked = task.checked(runtime, Arguments.read(args, kwargs), task_id)
+            if _may_be_older(request) and Revoker(runtime).is_revoked(task_id):
+                failure = revoked_failure(task_id, str(call.topic))
+                self._fail(name, packed, failure, asked.callbacks.on_error)
+                return
             seconds = asked.seconds_of_task(call, request.get("expires"), self._app)
             if seconds <= 0:
                 failure = expired_failure(task_id, str(call.topic))
@@ -127,6 +135,8 @@ class _LanePool:
                 timeout=seconds,
                 tombstone=self._visibility_timeout(),
             )
+            if request.get("stamped_headers"):
+                Revoker(runtime).check_stamps(task_id, call.lanes, request)
         except StoreUnavailable:
             raise
         except (StargateError, KombuError, TypeError, ValueError) as error:
@@ -157,6 +167,12 @@ class _LanePool:
         """How long the broker may deliver the message again: Redis' default is an hour."""
         options = self._app.conf.broker_transport_options or {}
         return float(options.get("visibility_timeout", 3600))
+
+
+def _may_be_older(request: dict[str, Any]) -> bool:
+    """Whether a task may have been revoked before this worker started: it waited, or came again."""
+    info = request.get("delivery_info") or {}
+    return bool(request.get("eta") or info.get("redelivered"))
 
 
 def _plain(request: dict[str, Any]) -> dict[str, Any]:
