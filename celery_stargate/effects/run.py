@@ -107,7 +107,7 @@ class Effects:
         """
         self._here.tracer.trace(task, failure.context, request, failure)
         call = CallOutcomes(failure.context, is_list=False, outcomes=(failure,))
-        trigger(self._app, call, on_error)
+        trigger(self._app, call, on_error, request)
 
     @property
     def _here(self) -> _ThreadState:
@@ -181,7 +181,7 @@ class Effects:
             self._settle_parent(record.parent, settled)
             return
         if not triggered:
-            trigger(self._app, settled.call, settled.callback)
+            trigger(self._app, settled.call, settled.callback, record.request)
         if record.inbox is not None:
             self._require_lanes().inboxes.notify(record.inbox, settled.call)
         if self._on_done is not None:
