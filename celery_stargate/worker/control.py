@@ -1,8 +1,9 @@
-"""Remote control: what a worker is told of revoked tasks is written to the lanes."""
+"""Remote control: revocations are written to the lanes, and ``inspect`` shows what waits there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -15,6 +16,7 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.support.log import logger
 from celery_stargate.worker.events import TaskEvents
+from celery_stargate.worker.inspecting import ACTIVE, RESERVED, LaneInspector
 
 __all__ = ["ControlStep"]
 
@@ -52,6 +54,9 @@ class ControlStep(bootsteps.StartStopStep):
             "revoke": self._revoke,
             "terminate": self._terminate,
             "revoke_by_stamped_headers": self._revoke_by_stamped_headers,
+            "query_task": self._query_task,
+            **{name: partial(self._show, ACTIVE) for name in ("active", "dump_active")},
+            **{name: partial(self._show, RESERVED) for name in ("reserved", "dump_reserved")},
         }
 
     def _revoke(self, state: Any, task_id: Any, **kwargs: Any) -> Any:
@@ -70,6 +75,27 @@ class ControlStep(bootsteps.StartStopStep):
             headers = dict(each.split("=", 1) for each in headers)
         self._by_stamps(headers)
         return _celerys.revoke_by_stamped_headers(state, headers, **kwargs)
+
+    def _query_task(self, state: Any, ids: Any, **kwargs: Any) -> Any:
+        """Show tasks by id, those in the lanes and Celery's own."""
+        wanted = [str(each) for each in maybe_list(ids) or ()]
+        return {
+            **self._look(lambda lanes: lanes.find(wanted), {}),
+            **_celerys.query_task(state, ids),
+        }
+
+    def _show(self, kind: str, state: Any, **kwargs: Any) -> Any:
+        """Show the tasks in a state, Celery's own first."""
+        celerys = getattr(_celerys, kind)(state, **kwargs)
+        return celerys + self._look(lambda lanes: lanes.tasks(kind), [])
+
+    def _look(self, call: Callable[[LaneInspector], Any], nothing: Any) -> Any:
+        consumer = self._consumer
+        try:
+            return call(LaneInspector(Runtime.of(consumer.app), consumer.hostname))
+        except (ConfigurationError, StoreUnavailable) as error:
+            logger.warning("what waits in the lanes cannot be shown: %s", error)
+            return nothing
 
     def _by_id(self, contexts: list[str]) -> set[str]:
         """Write a revocation to the lanes; while Redis is away, again later."""

@@ -30,8 +30,7 @@ def published(request: pytest.FixtureRequest) -> Any:
         assert len(done) == count
         with app.connection_for_read() as connection:
             channel: Any = connection.default_channel
-            found = channel.basic_get(app.conf.task_default_queue, no_ack=True)
-        return found
+            return channel.basic_get(app.conf.task_default_queue, no_ack=True)
 
     return publish
 
