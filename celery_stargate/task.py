@@ -16,6 +16,7 @@ from celery.result import AsyncResult
 from celery_stargate.calls.arguments import Arguments, canonical, shown
 from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
+from celery_stargate.calls.ownership import NOBODY
 from celery_stargate.calls.prepare import Call, CallOptions, prepare
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.single import produce_in_process
@@ -68,13 +69,22 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
             ConfigurationError: the app has no result backend, so there is nothing to wait for.
             ProduceError: the message was refused, or its outcome is unknown.
             ProduceTimeout: its deadline passed.
-            celery.exceptions.TimeoutError: ``timeout`` passed first; the message goes on.
+            celery.exceptions.TimeoutError: ``timeout`` passed first; the message goes on. The text
+                says so if no process owns lanes.
         """
         if isinstance(self.backend, DisabledBackend):
             raise ConfigurationError(
                 "the app has no result backend to wait by: set result_backend, or use "
                 "stargate.produce(msg), which waits without one"
             )
+        try:
+            return self._wait(timeout, *args, **kwargs)
+        except CeleryTimeout as error:
+            if Runtime.of(self.app).owner_notice.nobody_owns():
+                raise CeleryTimeout(f"{error or 'The operation timed out.'} {NOBODY}") from error
+            raise
+
+    def _wait(self, timeout: float | None, *args: Any, **kwargs: Any) -> _Found:
         wait = super().get
         if self._overdue is None:
             return cast("_Found", wait(timeout, *args, **kwargs))

@@ -99,6 +99,7 @@ class LaneProducer:
         self.deadline = time.monotonic() + seconds
         record = self._call.record(callbacks, task=name, request=packed)
         self._runtime.recorder.put(self._call, record, timeout=seconds)
+        self._runtime.owner_notice.look()
         if request.get("stamped_headers"):
             revoker = Revoker(self._runtime)
             revoker.check_stamps(self._call.context, self._call.lanes, request)

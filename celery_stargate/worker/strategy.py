@@ -19,7 +19,12 @@ from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
-from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
+from celery_stargate.errors import (
+    ConfigurationError,
+    InvalidMessage,
+    StargateError,
+    StoreUnavailable,
+)
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.revocation import expired_failure, revoked_failure
 from celery_stargate.support.log import logger
@@ -135,12 +140,17 @@ class _LanePool:
                 timeout=seconds,
                 tombstone=self._visibility_timeout(),
             )
+            runtime.owner_notice.look()
             if request.get("stamped_headers"):
                 Revoker(runtime).check_stamps(task_id, call.lanes, request)
         except StoreUnavailable:
             raise
         except (StargateError, KombuError, TypeError, ValueError) as error:
             # What delay() would have told its caller, told here as the task's failure.
+            if isinstance(error, ConfigurationError):
+                logger.warning(
+                    "task %s[%s] fails, because of this worker: %s", name, task_id, error
+                )
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
             self._fail(name, packed, failure, self._on_error(kwargs))
 

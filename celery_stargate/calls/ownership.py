@@ -1,0 +1,60 @@
+"""Notice that no process owns lanes, and say so: then messages are recorded, and wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from celery_stargate.errors import StoreUnavailable
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.support.log import logger
+
+__all__ = ["NOBODY", "OwnerNotice"]
+
+#: What to do about it.
+NOBODY = (
+    "no process owns lanes, so recorded messages wait: start a worker whose app has Stargate(app), "
+    "without --without-stargate and with stargate_worker on"
+)
+
+#: Seconds between two looks.
+_LOOK_EVERY = 60.0
+
+
+class OwnerNotice:
+    """Looks now and then, while calls are recorded, whether any process owns lanes.
+
+    Arguments:
+        survey: returns how many processes own lanes, and the lanes.
+        monotonic: the clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        survey: Callable[[], tuple[int, list[Lane]]],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._survey = survey
+        self._monotonic = monotonic
+        self._look_at = 0.0
+        self._told = False
+
+    def look(self) -> None:
+        """Log a warning once if nobody owns lanes; again after somebody did meanwhile."""
+        now = self._monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY
+        nobody = self.nobody_owns()
+        if nobody and not self._told:
+            logger.warning("%s", NOBODY)
+        self._told = nobody
+
+    def nobody_owns(self) -> bool:
+        """Whether no process owns lanes now; False if Redis does not answer."""
+        try:
+            workers, _ = self._survey()
+        except StoreUnavailable as error:
+            logger.debug("cannot tell whether any process owns lanes: %s", error)
+            return False
+        return workers == 0
