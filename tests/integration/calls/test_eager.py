@@ -179,3 +179,16 @@ def test_a_lost_failure_is_logged(
     rig.stargate.produce("a", on_ack=rig.ack, context="mine")
     assert "the message of context mine failed" in caplog.text
     assert rig.seen == []
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_eager_result_is_stored(
+    make_app: MakeApp, local: LocalPulsar, refusing_port: int, stored: bool
+) -> None:
+    """If `task_store_eager_result` says so."""
+    rig = Rig(eager(make_app, local.url, refusing_port, task_store_eager_result=stored))
+    result = rig.task.delay("a")
+    # Celery's own reading warns where eager results are not stored.
+    backend: Any = rig.app.backend
+    key = backend.get_key_for_task(result.id)
+    assert (backend.get(key) is not None) is stored
