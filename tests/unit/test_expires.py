@@ -43,7 +43,13 @@ def test_the_time_that_is_left(zone: str, form: str) -> None:
     assert 60 < lanes.puts[0].options["timeout"] <= 100
 
 
-PAST: list[Any] = [0, -5, naive(-60), naive(-60).isoformat(), datetime.now(UTC) - timedelta(1)]
+PAST: dict[str, Any] = {
+    "zero": 0,
+    "negative": -5,
+    "naive": naive(-60),
+    "naive text": naive(-60).isoformat(),
+    "aware": datetime.now(UTC) - timedelta(1),
+}
 
 
 def assert_expired(task: ProduceTask, lanes: NotedLanes, task_id: str) -> None:
@@ -57,7 +63,7 @@ def assert_expired(task: ProduceTask, lanes: NotedLanes, task_id: str) -> None:
 
 
 @pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("expires", PAST, ids=str)
+@pytest.mark.parametrize("expires", PAST.values(), ids=PAST)
 def test_what_has_expired_is_not_recorded(expires: Any, zone: str) -> None:
     """It is revoked, and the receivers of `task_revoked` are told why."""
     _, lanes, task = make_stargate(timezone=zone)
