@@ -10,8 +10,8 @@ from click import Option
 
 from celery_stargate.acknowledger import Acknowledger
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.worker.control import ControlStep
 from celery_stargate.worker.events import TaskEvents
+from celery_stargate.worker.revoking import ControlStep
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -12,7 +12,7 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.view import LaneView, Waiting
 from celery_stargate.model.follow_up import RECORDED_AT
 
-__all__ = ["ACTIVE", "RESERVED", "LaneInspector"]
+__all__ = ["ACTIVE", "RESERVED", "TaskInspector"]
 
 ACTIVE, RESERVED = "active", "reserved"
 
@@ -20,7 +20,7 @@ ACTIVE, RESERVED = "active", "reserved"
 _LIMIT = 100
 
 
-class LaneInspector:
+class TaskInspector:
     """Shows the produce tasks in the lanes that this process owns.
 
     A task whose message may have been sent is *active*, any other is *reserved*.

@@ -12,7 +12,7 @@ from celery.worker import state as worker_state
 from celery_stargate import Acknowledger, ProduceTask
 from celery_stargate.testing import LocalPulsar
 from celery_stargate.worker import inspecting
-from celery_stargate.worker.control import ControlStep
+from celery_stargate.worker.revoking import ControlStep
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
 

@@ -21,7 +21,7 @@ from celery_stargate import (
 from celery_stargate.calls.revoking import Revoker
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.testing import LocalPulsar
-from celery_stargate.worker.control import ControlStep
+from celery_stargate.worker.revoking import ControlStep
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import Triggered, wait_for
 from tests.servers.process import free_ports

@@ -16,7 +16,7 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.support.log import logger
 from celery_stargate.worker.events import TaskEvents
-from celery_stargate.worker.inspecting import ACTIVE, RESERVED, LaneInspector
+from celery_stargate.worker.inspecting import ACTIVE, RESERVED, TaskInspector
 
 __all__ = ["ControlStep"]
 
@@ -89,10 +89,10 @@ class ControlStep(bootsteps.StartStopStep):
         celerys = getattr(_celerys, kind)(state, **kwargs)
         return celerys + self._look(lambda lanes: lanes.tasks(kind), [])
 
-    def _look(self, call: Callable[[LaneInspector], Any], nothing: Any) -> Any:
+    def _look(self, call: Callable[[TaskInspector], Any], nothing: Any) -> Any:
         consumer = self._consumer
         try:
-            return call(LaneInspector(Runtime.of(consumer.app), consumer.hostname))
+            return call(TaskInspector(Runtime.of(consumer.app), consumer.hostname))
         except (ConfigurationError, StoreUnavailable) as error:
             logger.warning("what waits in the lanes cannot be shown: %s", error)
             return nothing
