@@ -449,7 +449,7 @@ class _Lane:
         if head is None or context in self._outcomes:
             return self._settle(context, -1, json, b"ok", False, token, at)
         first, count, _ = head
-        if count and not first:
+        if count and first <= 0:
             return [b"elsewhere", count]
         unsent = range(max(0, self._number("sent") - first + 1), count)
         if count and not unsent:

@@ -37,7 +37,7 @@ local function revoke(context, json)
     if by == token then return { 'due', record, list } end
     return { 'late' }
   end
-  if count > 0 and first == 0 then return { 'elsewhere', count } end
+  if count > 0 and first <= 0 then return { 'elsewhere', count } end
   if count > 0 and first + count - 1 <= sent then return { 'sent' } end
   local list = '[' .. json .. ']'
   if count > 1 then list = fail_rest(context, first, count, json) end
