@@ -18,8 +18,11 @@ from celery_stargate import (
     Stargate,
     StoreUnavailable,
 )
+from celery_stargate.calls.arguments import Arguments
 from celery_stargate.calls.revoking import Revoker
+from celery_stargate.effects.signatures import pack
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.context import attempt_context
 from celery_stargate.testing import LocalPulsar
 from celery_stargate.worker.revoking import ControlStep
 from tests.integration.conftest import MakeApp
@@ -98,6 +101,20 @@ def test_terminate(rig: Rig) -> None:
     rig.handlers["terminate"](rig.state, "KILL", two.id)
     assert rig.deliver(one, two) == [b"last"]
     assert {one.state, two.state} == {"REVOKED"}
+
+
+def test_a_later_attempt(rig: Rig) -> None:
+    """Of a task that is retried: it is in the lane under another name, and is revoked by its id."""
+    retried: dict[str, Any] = {"autoretry_for": (ProduceError,), "max_retries": 2}
+    task = rig.stargate.task("shop.orders", **retried)
+    runtime = rig.stargate.runtime
+    call, asked = task.checked(runtime, Arguments("again"), attempt_context("seventeen", 2))
+    request = pack("the task's request", {"id": "seventeen", "retries": 2})
+    record = call.record(asked.callbacks, task=task.name, request=request)
+    runtime.recorder.put(call, record, timeout=60)
+    rig.handlers["revoke"](rig.state, "seventeen")
+    assert state_of(task.AsyncResult("seventeen")) == "REVOKED"
+    assert rig.deliver() == [b"last"]
 
 
 def test_by_stamped_headers(rig: Rig) -> None:

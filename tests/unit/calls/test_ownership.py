@@ -35,8 +35,7 @@ def test_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
         notice.look()
     assert looks == [3]
     assert warnings_of(caplog) == [NOBODY]
-    for count in (1, 0):
-        workers[0] = count
+    for workers[0] in (1, 0):
         now[0] += 61
         notice.look()
     assert warnings_of(caplog) == [NOBODY, NOBODY]

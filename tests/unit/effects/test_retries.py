@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,19 +113,27 @@ def test_a_task_that_was_revoked_is_not_tried_again(revoked: set[str]) -> None:
     revoked.add(record.context)
     rig.take(headers, body)
     assert len(rig.lanes.puts) == 1
-    assert rig.app.AsyncResult(record.context).state == "REVOKED"
+    assert str(rig.app.AsyncResult(record.context).state) == "REVOKED"
 
 
 @pytest.mark.parametrize("header", [None, "mine"])
 def test_a_retry_has_no_headers_of_ours(header: str | None) -> None:
     """Only those of the user, as Celery's own retry has them."""
     rig = Rig()
-    given = {"headers": {"stargate_test": header}} if header else {}
+    given: dict[str, Any] = {"headers": {"stargate_test": header}} if header else {}
     rig.task.apply_async(("x",), **given)
     [(headers, _)] = rig.fail(rig.lanes.puts[-1].record)
     assert {name for name in headers if name.startswith("stargate_")} == (
         {"stargate_test"} if header else set()
     )
+
+
+def test_the_delay_of_a_retry() -> None:
+    """It is that of the task, unless it has a growing one."""
+    rig = Rig(retry_backoff=False, default_retry_delay=1000)
+    [(headers, _)] = rig.fail(rig.call())
+    left = datetime.fromisoformat(headers["eta"]) - datetime.now(UTC)
+    assert 900 < left.total_seconds() <= 1000
 
 
 def test_other_errors_are_not_retried() -> None:
