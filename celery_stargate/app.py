@@ -10,6 +10,7 @@ from celery import _state
 
 from celery_stargate.calls import many, single
 from celery_stargate.calls.given import Callback, CallGiven, ManyGiven, OneMessage, TaskGiven
+from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.tracer import run
 from celery_stargate.errors import ConfigurationError, unknown_argument
@@ -18,7 +19,7 @@ from celery_stargate.model.options import split_task_options
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.secrets import hide_secrets
 from celery_stargate.model.settings import Settings
-from celery_stargate.task import ProduceTask
+from celery_stargate.task import ProduceTask, task_class_of, use_task_class
 from celery_stargate.worker.bootstep import install
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ class Stargate:
         default = getattr(_state, "default_app", None)
         if default is None or default.main == "default":
             app.set_default()
+        if getattr(app, "finalized", False):
+            use_task_class(app)
+        else:
+            app.on_after_finalize.connect(_use_task_class)
         install(app)
         hide_secrets()
 
@@ -158,7 +163,7 @@ class Stargate:
         made: ProduceTask = app.task(
             name=name,
             bind=True,
-            base=ProduceTask,
+            base=task_class_of(app),
             topic=topic,
             producer_options=producer_options or None,
             # Celery would give it to every other app, and replace their task of that name.
@@ -421,6 +426,24 @@ class Stargate:
             many.produce_many, self.runtime, messages, topic, on_ack, on_error, timeout
         )
 
+    def cancel(self, context: str) -> bool:
+        """Revoke a call whose message was not sent yet, from any process.
+
+        Its task ends as ``REVOKED``, and ``on_error`` gets a failure with the code ``revoked``.
+
+        Arguments:
+            context: the id of the call: of a task its id, else what :meth:`produce` returned.
+
+        Returns:
+            Whether nothing of it was or will be sent. Else it has its outcome already, or is not
+            known, or may have been sent; the messages of a list that were not sent are failed.
+
+        Raises:
+            ConfigurationError: no Redis is configured.
+            StoreUnavailable: Redis did not answer in bounded time.
+        """
+        return Revoker(self.runtime).cancel(context)
+
     def close(self) -> None:
         """Close this process's connections, and stop owning lanes if it does.
 
@@ -428,3 +451,7 @@ class Stargate:
         """
         if self._runtime is not None:
             self._runtime.close()
+
+
+def _use_task_class(sender: Celery, **_: object) -> None:
+    use_task_class(sender)

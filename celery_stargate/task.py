@@ -16,18 +16,21 @@ from celery.result import AsyncResult
 from celery_stargate.calls.arguments import Arguments, shown
 from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
+from celery_stargate.calls.ownership import NOBODY
 from celery_stargate.calls.prepare import Call, CallOptions, prepare
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.single import produce_in_process
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
+from celery_stargate.model.durations import until  # noqa: F401  # programs import it from here
 from celery_stargate.model.message import refuse_ambiguous, to_json_form
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.canvas import Signature
 
-__all__ = ["ProduceResult", "ProduceTask", "produce_task"]
+__all__ = ["ProduceResult", "ProduceTask", "produce_task", "task_class_of", "use_task_class"]
 
 #: An owner of the lane that is alive settles first; the waiter settles after it.
 _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
@@ -68,13 +71,22 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
             ConfigurationError: the app has no result backend, so there is nothing to wait for.
             ProduceError: the message was refused, or its outcome is unknown.
             ProduceTimeout: its deadline passed.
-            celery.exceptions.TimeoutError: ``timeout`` passed first; the message goes on.
+            celery.exceptions.TimeoutError: ``timeout`` passed first; the message goes on. The text
+                says so if no process owns lanes.
         """
         if isinstance(self.backend, DisabledBackend):
             raise ConfigurationError(
                 "the app has no result backend to wait by: set result_backend, or use "
                 "stargate.produce(msg), which waits without one"
             )
+        try:
+            return self._wait(timeout, *args, **kwargs)
+        except CeleryTimeout as error:
+            if Runtime.of(self.app).owner_notice.nobody_owns():
+                raise CeleryTimeout(f"{error or 'The operation timed out.'} {NOBODY}") from error
+            raise
+
+    def _wait(self, timeout: float | None, *args: Any, **kwargs: Any) -> _Found:
         wait = super().get
         if self._overdue is None:
             return cast("_Found", wait(timeout, *args, **kwargs))
@@ -128,6 +140,7 @@ class ProduceTask(OutcomeTask):
     producer_options: Mapping[str, Any] | None = None
 
     Strategy = "celery_stargate.worker.strategy:produce"
+    Request = "celery_stargate.worker.request:ProduceRequest"
 
     @overload
     def delay(
@@ -179,22 +192,19 @@ class ProduceTask(OutcomeTask):
                 message, kept, task_id, producer, link, link_error, shadow, **options
             )
             return cast("ProduceResult[Any]", sent)
-        expires = options.get("expires", getattr(self, "expires", None))
-        seconds = asked.seconds_of_task(call, expires, self.app)
-        deadline = time.monotonic() + seconds
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
         kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
         lane: Any
         again = None
         if self.is_retried:
             again = message, _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-        with closing(LaneProducer(runtime, call, asked.callbacks, seconds, again)) as lane:
+        with closing(LaneProducer(runtime, call, asked, again)) as lane:
             result = super().apply_async(
                 message, kept, task_id, lane, link, link_error, shadow, **options
             )
-        if isinstance(result, ProduceResult):
+        if isinstance(result, ProduceResult) and lane.deadline is not None:
             lanes = tuple(call.lanes)
-            result.enforce_deadline(deadline, lambda: runtime.settle_overdue(lanes))
+            result.enforce_deadline(lane.deadline, lambda: runtime.settle_overdue(lanes))
         return cast("ProduceResult[Any]", result)
 
     def _goes_by_lane(self, runtime: Runtime, via: Any, options: Mapping[str, Any]) -> bool:
@@ -248,6 +258,16 @@ class ProduceTask(OutcomeTask):
         def s(self, *args: Any, **kwargs: Any) -> Signature[Any]:
             """Return a signature; Celery's types leave open what its task returns."""
 
+        # Where the app's task class has them, as Django's has.
+
+        def delay_on_commit(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
+            """Call :meth:`delay` when the transaction commits."""
+
+        def apply_async_on_commit(
+            self, args: Any = None, kwargs: Any = None, **options: Any
+        ) -> ProduceResult[Any]:
+            """Call :meth:`apply_async` when the transaction commits."""
+
     def in_process(self, message: Any, **given: Any) -> Any:
         """Publish and wait in this process, callbacks included; what a direct call does.
 
@@ -259,6 +279,70 @@ class ProduceTask(OutcomeTask):
         context = self.request.id or uuid()
         call, asked = self.checked(runtime, Arguments(message, **given), context)
         return produce_in_process(runtime, call, asked)
+
+
+class _OnCommit:
+    """What a task class like Django's adds: calls that are made when a transaction commits.
+
+    Celery's own methods return nothing; these return the result, whose id is known at once.
+    """
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
+        """Call ``delay`` when the transaction commits, and return its result now.
+
+        Raises:
+            InvalidMessage, ConfigurationError: now, so that the transaction can roll back.
+        """
+        return self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> ProduceResult[Any]:
+        """Call ``apply_async`` when the transaction commits, and return its result now.
+
+        Raises:
+            InvalidMessage, ConfigurationError: now, so that the transaction can roll back.
+        """
+        task: Any = self
+        task_id = task_id or uuid()
+        task.checked(Runtime.of(task.app), Arguments.read(args, kwargs), task_id)
+        above: Any = super()
+        above.apply_async_on_commit(args, kwargs, task_id=task_id, **options)
+        result: ProduceResult[Any] = task.AsyncResult(task_id)
+        return result
+
+
+def task_class_of(app: Celery) -> type[ProduceTask]:
+    """Return the class of an app's produce tasks: with the app's own task class, if it has one.
+
+    Arguments:
+        app: its ``task_cls`` is Celery's, Django's or one of your own.
+    """
+    own: Any = app.Task
+    if issubclass(own, ProduceTask):
+        return cast("type[ProduceTask]", own)
+    if issubclass(ProduceTask, own.__bases__):
+        return ProduceTask
+    bases: tuple[type, ...] = (ProduceTask, own)
+    if hasattr(own, "apply_async_on_commit"):
+        bases = (_OnCommit, *bases)
+    made: type[ProduceTask] = type("ProduceTask", bases, {"abstract": True})
+    return made
+
+
+def use_task_class(app: Celery) -> None:
+    """Give :data:`produce_task` the app's own task class, if it has one."""
+    made, name = task_class_of(app), ProduceTask.default_name
+    own: Any = app.Task
+    if isinstance(app.tasks[name], own.__bases__):
+        return
+    register: Any = app
+    app.tasks.unregister(name)
+    register.task(bind=True, base=made, name=name, shared=False)(run)
 
 
 #: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
 
 from celery_stargate.calls.given import OneMessage, Timeout
@@ -28,7 +29,7 @@ from celery_stargate.pulsar.window import Window
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
 
-__all__ = ["produce", "publish"]
+__all__ = ["apublish_once", "produce", "publish", "publish_once"]
 
 
 @overload
@@ -145,8 +146,33 @@ def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> 
     return tuple(found)
 
 
-async def _publish(endpoint: Endpoint, call: Call, seconds: float, query: str) -> list[Outcome]:
-    run = _Run(call)
+def publish_once(endpoint: Endpoint, call: Call, seconds: float) -> tuple[Outcome, ...]:
+    """Publish in the calling thread, and do not wait for a Pulsar that is not there.
+
+    If this thread runs an event loop, another thread publishes meanwhile.
+
+    Arguments, returns and errors: as :func:`publish`.
+    """
+    work = apublish_once(endpoint, call, seconds)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        # With a factory, the runner leaves the thread's event loop as it is.
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            return runner.run(work)
+    with ThreadPoolExecutor(1, thread_name_prefix="stargate-produce") as executor:
+        return executor.submit(asyncio.run, work).result()
+
+
+async def apublish_once(endpoint: Endpoint, call: Call, seconds: float) -> tuple[Outcome, ...]:
+    """Do as :func:`publish_once` does, in the running event loop."""
+    return tuple(await _publish(endpoint, call, seconds, "", patient=False))
+
+
+async def _publish(
+    endpoint: Endpoint, call: Call, seconds: float, query: str, *, patient: bool = True
+) -> list[Outcome]:
+    run = _Run(call, patient=patient)
     try:
         async with asyncio.timeout(seconds):
             await run.until_done(endpoint, query)
@@ -156,10 +182,16 @@ async def _publish(endpoint: Endpoint, call: Call, seconds: float, query: str) -
 
 
 class _Run:
-    """The messages of one call, over as many connections as it takes."""
+    """The messages of one call, over as many connections as it takes.
 
-    def __init__(self, call: Call) -> None:
+    Arguments:
+        call: what to publish.
+        patient: wait for a Pulsar that cannot be reached; else its messages fail at once.
+    """
+
+    def __init__(self, call: Call, *, patient: bool) -> None:
         self._call = call
+        self._patient = patient
         self._entries = [
             Entry(number, part.label, part.frame, number - 1 if len(call.parts) > 1 else -1)
             for number, part in enumerate(call.parts, start=1)
@@ -177,7 +209,7 @@ class _Run:
                 await self._session(producer).run()
             except HandshakeRefused as refused:
                 if refused.permanent:
-                    self._refuse(refused)
+                    self._refuse(refused.sentence, f"http-{refused.status}")
                     return
                 logger.info("Pulsar refused the producer for now: %s", refused)
                 await asyncio.sleep(backoff.next())
@@ -188,6 +220,9 @@ class _Run:
             except LinkBroken as error:
                 logger.info("%s", error)
                 producer.abort()
+                if not (self._patient or self._sent):
+                    self._refuse(str(error), "no-connection")
+                    return
                 await asyncio.sleep(backoff.next())
             finally:
                 await producer.close()
@@ -217,7 +252,7 @@ class _Run:
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         self._outcomes.setdefault(entry.label, outcome)
 
-    def _refuse(self, refused: HandshakeRefused) -> None:
+    def _refuse(self, reason: str, code: str) -> None:
         for entry in self._entries:
             self._outcomes.setdefault(
                 entry.label,
@@ -225,8 +260,8 @@ class _Run:
                     context=entry.context,
                     topic=str(self._call.topic),
                     status=failure_status(entry.number, self._sent),
-                    reason=refused.sentence,
-                    code=f"http-{refused.status}",
+                    reason=reason,
+                    code=code,
                 ),
             )
 

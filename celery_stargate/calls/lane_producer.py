@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celery_stargate.calls.prepare import Call
+from celery_stargate.calls.prepare import Call, CallOptions
+from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.subscriptions import subscribe_when_awaited
-from celery_stargate.effects.signatures import Callbacks, pack
+from celery_stargate.effects.signatures import pack
 from celery_stargate.effects.tracer import CALL
+from celery_stargate.model.follow_up import RECORDED_AT
+from celery_stargate.model.revocation import expired_failure
 
 __all__ = ["LaneProducer"]
 
@@ -25,8 +29,7 @@ class LaneProducer:
     Arguments:
         runtime: of the app.
         call: what the task's message records.
-        callbacks: what its outcome triggers.
-        timeout: seconds until its deadline.
+        asked: its callbacks and its timeout.
         retry_call: the task's arguments, if a failure may be retried; else None.
     """
 
@@ -36,15 +39,15 @@ class LaneProducer:
         self,
         runtime: Runtime,
         call: Call,
-        callbacks: Callbacks,
-        timeout: float,
+        asked: CallOptions,
         retry_call: tuple[Any, Any] | None = None,
     ) -> None:
         self._runtime = runtime
         self._call = call
-        self._callbacks = callbacks
-        self._timeout = timeout
+        self._asked = asked
         self._retry_call = retry_call
+        #: The deadline of what was recorded (monotonic); None: nothing was.
+        self.deadline: float | None = None
         self._acquired: Any = None
         subscribe_when_awaited(runtime.app.backend, LaneProducer)
 
@@ -78,6 +81,8 @@ class LaneProducer:
     def publish(self, body: Any, headers: Any = None, **properties: Any) -> None:
         """Record the task's message; publish anything else, such as a ``task-sent`` event.
 
+        A message that has expired is not recorded: its task ends as revoked.
+
         Raises:
             InvalidMessage: JSON cannot carry the task's request.
             LaneFull, StoreUnavailable: the message was not recorded.
@@ -91,14 +96,26 @@ class LaneProducer:
             **{name: value for name, value in embed.items() if value is not None},
             "correlation_id": properties.get("correlation_id"),
             "reply_to": properties.get("reply_to"),
+            RECORDED_AT: round(time.time(), 3),
         }
         if properties.get("priority") is not None:
             request["delivery_info"] = {"priority": properties["priority"], "redelivered": False}
         if self._retry_call is not None:
             request[CALL] = self._retry_call
         packed = pack("a link, chain, chord or header of the call", request)
-        record = self._call.record(self._callbacks, task=headers["task"], request=packed)
-        self._runtime.recorder.put(self._call, record, timeout=self._timeout)
+        name, callbacks = headers["task"], self._asked.callbacks
+        seconds = self._asked.seconds_of_task(self._call, headers.get("expires"), self._runtime.app)
+        if seconds <= 0:
+            failure = expired_failure(self._call.context, str(self._call.topic))
+            self._runtime.effects.fail(name, packed, failure, callbacks.on_error)
+            return
+        self.deadline = time.monotonic() + seconds
+        record = self._call.record(callbacks, task=name, request=packed)
+        self._runtime.recorder.put(self._call, record, timeout=seconds)
+        self._runtime.owner_notice.look()
+        if request.get("stamped_headers"):
+            revoker = Revoker(self._runtime)
+            revoker.check_stamps(self._call.context, self._call.lanes, request)
 
     def close(self) -> None:
         """Give the broker's producer back, if one was needed."""

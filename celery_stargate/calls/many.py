@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from celery_stargate.calls import eager
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import is_done
@@ -88,6 +89,9 @@ def produce_many(
     calls = prepare_many(messages, parsed, found)
     if not calls:
         return []
+    if eager.is_eager(runtime):
+        own = [callbacks() for _ in calls] if options.callbacks else []
+        return eager.produce_many(runtime, calls, own, options.seconds(settings.produce_timeout))
     with bounded(min(options.seconds(settings.produce_timeout), USUAL)):
         runtime.require_owner()
     contexts = [call.context for call in calls]

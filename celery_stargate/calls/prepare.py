@@ -110,10 +110,10 @@ class CallOptions:
         return default if self.timeout is None else self.timeout
 
     def seconds_of_task(self, call: Call, expires: Any, app: Celery) -> float:
-        """Return the seconds until the deadline of a task's call.
+        """Return the seconds until the deadline of a task's call; 0 or less: it has expired.
 
         Arguments:
-            expires: Celery's option of that name; an earlier one is the deadline.
+            expires: the header of that name; an earlier time is the deadline.
         """
         seconds = self.seconds(call.options.delivery_timeout)
         return seconds if expires is None else min(seconds, until(expires, app))

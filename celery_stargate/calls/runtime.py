@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from celery_stargate.calls.gathering import GatheringInbox
+from celery_stargate.calls.ownership import OwnerNotice
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
@@ -140,6 +141,11 @@ class Runtime:
     def recorder(self) -> Recorder:
         """Records calls in their lanes."""
         return Recorder(self.outbox, self.settings.options)
+
+    @cached_property
+    def owner_notice(self) -> OwnerNotice:
+        """Says so where no process owns lanes."""
+        return OwnerNotice(self._count_owners)
 
     def make_effects(
         self,

@@ -7,8 +7,7 @@ import time
 import uuid
 from typing import Any
 
-from msgspec import convert
-
+from celery_stargate.calls import eager
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
@@ -16,9 +15,9 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import is_done
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
-from celery_stargate.errors import ConfigurationError, ProduceError
+from celery_stargate.errors import ConfigurationError
 from celery_stargate.model.deadline import deadline_failure
-from celery_stargate.model.outcome import Failure, error_of
+from celery_stargate.model.outcome import error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.support.bound import USUAL, bounded
@@ -54,6 +53,8 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
         LaneFull, ContextInUse, StoreUnavailable: nothing was recorded.
         ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
     """
+    if eager.is_eager(runtime):
+        return eager.produce(runtime, call, options)
     if options.callbacks:
         _record(runtime, call, options)
         return call.context
@@ -69,6 +70,8 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
     Raises:
         As :func:`produce`. If it is cancelled, a recorded message still goes on.
     """
+    if eager.is_eager(runtime):
+        return await eager.aproduce(runtime, call, options)
     if options.callbacks:
         await asyncio.to_thread(_record, runtime, call, options)
         return call.context
@@ -97,8 +100,8 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> An
         ConfigurationError: the delivery needs a Redis, and there is none.
     """
     seconds = options.seconds(runtime.settings.produce_timeout)
-    if _has_redis(runtime) and runtime.app.conf.task_always_eager:
-        found = _wait_eagerly(runtime, call, seconds, options.callbacks)
+    if eager.is_eager(runtime):
+        found = eager.produce_in_process(runtime, call, options)
     elif _has_redis(runtime):
         end = time.monotonic() + seconds
         ticket = _submit(runtime, call, seconds, options.callbacks)
@@ -138,23 +141,6 @@ def _wait(runtime: Runtime, call: Call, seconds: float, ticket: Ticket) -> Recei
         return _outcome(ticket, call)
     finally:
         runtime.inbox.forget(ticket)
-
-
-def _wait_eagerly(runtime: Runtime, call: Call, seconds: float, callbacks: Callbacks) -> Receipts:
-    """Publish, wait, and run the callback in this thread before returning, as eager tasks do."""
-    end = time.monotonic() + seconds
-    incarnation = new_incarnation(callbacks)
-    try:
-        ticket = _submit(runtime, call, seconds)
-        found = _wait(runtime, call, end - time.monotonic(), ticket)
-    except ProduceError as error:
-        failed = CallOutcomes(call.context, False, (convert(error.failure, Failure),), incarnation)
-        trigger(runtime.app, failed, callbacks.on_error)
-        raise
-    receipts = tuple(found) if isinstance(found, list) else (found,)
-    stored = CallOutcomes(call.context, call.is_list, receipts, incarnation)
-    trigger(runtime.app, stored, callbacks.on_ack)
-    return found
 
 
 def _outcome(ticket: Ticket, call: Call) -> Receipts:

@@ -12,7 +12,7 @@ from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.lanes.leased import Progress
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.outcome import Failure
+from celery_stargate.model.revocation import revoked_failure
 from celery_stargate.pulsar.sequence import leading_run
 
 __all__ = ["LaneSource"]
@@ -166,12 +166,7 @@ class LaneSource:
         if entry.number <= self.progress.sent or not revoked(entry.context):
             return False
         if entry.number not in self._settler:
-            failure = Failure(
-                context=entry.context,
-                topic=self._lane.store.lane.topic,
-                reason="the task was revoked before it was sent",
-                code="revoked",
-            )
+            failure = revoked_failure(entry.context, self._lane.store.lane.topic)
             self._settler.give(entry, failure)
         return True
 

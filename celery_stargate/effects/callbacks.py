@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from celery.canvas import maybe_signature
 from kombu.exceptions import OperationalError
 
+from celery_stargate.effects.inherit import inherited
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.model.outcome import Receipt
@@ -37,20 +38,25 @@ def callback_id(context: str, incarnation: str, option: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{option}:{context}:{incarnation}"))
 
 
-def trigger(app: Celery, call: CallOutcomes, callback: str | None) -> None:
+def trigger(
+    app: Celery, call: CallOutcomes, callback: str | None, request: str | None = None
+) -> None:
     """Publish the callback of a call.
 
     Arguments:
         app: its broker gets the callback.
         call: whose receipt, list of receipts or failure is the callback's first argument.
         callback: the packed signature that these outcomes trigger; None for no callback.
+        request: the packed request of the call's task, from which the callback inherits.
 
     Raises:
         What the broker raises, or Celery for a callback that it cannot publish.
     """
     if callback is not None:
         with acting_as(app):
-            _publish(call, _signature(app, callback))
+            signature = _signature(app, callback)
+            options = inherited(app, call.context, request).apply_to(signature)
+            _publish(call, signature, **options)
 
 
 class Triggering(Protocol):
@@ -64,6 +70,10 @@ class Triggering(Protocol):
     def callback(self) -> str | None:
         """The packed signature; None if there is none."""
 
+    @property
+    def request(self) -> str | None:
+        """The packed request of the task, from which the callback inherits; None without one."""
+
 
 def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
     """Publish the callbacks of many contexts with one producer; with Redis in one round trip.
@@ -75,7 +85,9 @@ def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
         The contexts whose callback is certainly published. The others are to be triggered one by
         one, which raises what is wrong with them.
     """
-    waiting = [(each.call, given) for each in settled if (given := each.callback) is not None]
+    waiting = [
+        (each.call, given, each.request) for each in settled if (given := each.callback) is not None
+    ]
     published: set[str] = set()
     # One callback gains nothing. And with a pool of one, a task that publishes another task on the
     # way would wait for ever for a second producer.
@@ -83,11 +95,12 @@ def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
         return published
     try:
         with acting_as(app), _producer(app) as producer:
-            for call, callback in waiting:
+            for call, callback, request in waiting:
                 try:
                     signature = _signature(app, callback)
                     if signature.get("subtask_type") is None:
-                        _publish(call, signature, producer=producer)
+                        options = inherited(app, call.context, request).apply_to(signature)
+                        _publish(call, signature, producer=producer, **options)
                         published.add(call.context)
                 except OperationalError:
                     # The broker is unavailable: the others would only find that out again.

@@ -125,6 +125,11 @@ class Job:
         """The packed signature to publish."""
         return self.settled.callback if self.error is None else self.settled.record.on_error
 
+    @property
+    def request(self) -> str | None:
+        """The packed request of the task, from which the callback inherits."""
+        return self.settled.request
+
 
 def _as_task(settled: Settled, request: Request | None) -> Settled:
     """Return a later attempt under the id of its task: its context is another one."""

@@ -152,7 +152,7 @@ class Effects:
         call = CallOutcomes(failure.context, is_list=False, outcomes=(failure,))
         for effect in (
             lambda: self._here.tracer.trace(task, failure.context, request, failure),
-            lambda: trigger(self._app, call, on_error),
+            lambda: trigger(self._app, call, on_error, request),
         ):
             try:
                 effect()
@@ -232,7 +232,9 @@ class Effects:
                 self._attempts.succeeded(Stage.CALLBACKS)
                 left = [job for job in jobs if Stage.CALLBACKS in job.remaining]
         self._attempts.each(
-            Stage.CALLBACKS, left, lambda job: trigger(self._app, job.call, job.callback)
+            Stage.CALLBACKS,
+            left,
+            lambda job: trigger(self._app, job.call, job.callback, job.request),
         )
 
     def _store(self, jobs: Sequence[Job]) -> None:

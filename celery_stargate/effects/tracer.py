@@ -23,8 +23,10 @@ from celery_stargate.effects.failures import Interrupted, Kind, kind_of
 from celery_stargate.effects.results.write import ResultBatch, may_batch
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.errors import ProduceError
-from celery_stargate.model.follow_up import PRODUCE
+from celery_stargate.model.durations import until
+from celery_stargate.model.follow_up import PRODUCE, RECORDED_AT
 from celery_stargate.model.outcome import Failure, error_of
+from celery_stargate.model.revocation import EXPIRED, REVOKED, expired_failure
 from celery_stargate.support.log import logger
 
 __all__ = ["CALL", "OUTCOME", "OutcomeTask", "OutcomeTracer", "Traced", "acting_as", "run"]
@@ -196,6 +198,7 @@ class OutcomeTracer:
         """
         given = unpack(request) if request is not None else {}
         args, kwargs = given.pop(CALL, ((), {}))
+        given.pop(RECORDED_AT, None)
         fields = {
             "delivery_info": {"priority": None, "redelivered": False},
             **given,
@@ -206,7 +209,9 @@ class OutcomeTracer:
             OUTCOME: outcome,
         }
         task_id = given.get("id") or context
-        if isinstance(outcome, Failure) and outcome.code == "revoked":
+        if isinstance(outcome, Failure):
+            outcome = self._expired_or(outcome, fields.get("expires"))
+        if isinstance(outcome, Failure) and outcome.code in (REVOKED, EXPIRED):
             self._revoke(task, task_id, Context(fields), outcome)
             return Traced(states.REVOKED)
         if isinstance(outcome, BaseException):
@@ -229,11 +234,27 @@ class OutcomeTracer:
     def _revoke(self, name: str, context: str, request: Context, failure: Failure) -> None:
         """Store that a task was revoked, as ``celery.worker.request`` does."""
         task: Any = self._task(name)
-        store = not (request.ignore_result or task.ignore_result)
+        ignored = task.ignore_result if request.ignore_result is None else request.ignore_result
+        store = task.store_errors_even_if_ignored or not ignored
         task.backend.mark_as_revoked(context, failure.reason, request=request, store_result=store)
         signals.task_revoked.send(
-            sender=task, request=request, terminated=False, signum=None, expired=False
+            sender=task,
+            request=request,
+            terminated=False,
+            signum=None,
+            expired=failure.code == EXPIRED,
         )
+
+    def _expired_or(self, failure: Failure, expires: Any) -> Failure:
+        """Return a failure, or that of an expired task if this is what Celery's worker calls it.
+
+        Arguments:
+            expires: of the task's request.
+        """
+        never_sent = failure.code == "deadline" and failure.status == "refused"
+        if never_sent and expires is not None and until(expires, self._app) <= 0:
+            return expired_failure(failure.context, failure.topic)
+        return failure
 
     def _tracer(self, name: str, way: _Way) -> Callable[..., Any]:
         """Return Celery's tracer for a task."""

@@ -19,10 +19,12 @@ from celery_stargate.support.seldom import Seldom
 __all__ = [
     "Record",
     "Settled",
+    "decode_record",
     "decode_settled",
     "decode_triples",
     "encode_outcome",
     "encode_record",
+    "first_number",
     "report_undecodable",
 ]
 
@@ -124,6 +126,11 @@ class Settled(msgspec.Struct, frozen=True):
         return self.record.on_error if self.failed else self.record.on_ack
 
     @property
+    def request(self) -> str | None:
+        """The packed request of the task; None for a call without a task."""
+        return self.record.request
+
+    @property
     def failed(self) -> bool:
         """As :attr:`CallOutcomes.failed`."""
         return Failure in map(type, self.outcomes)
@@ -139,6 +146,33 @@ class Settled(msgspec.Struct, frozen=True):
         return self.call.failure
 
 
+def decode_record(stored: bytes) -> Record:
+    """Read a record as a lane stores it: head and body.
+
+    Raises:
+        ValueError: the record is of another version, or damaged.
+    """
+    head, separator, body = stored.partition(b"\n")
+    if not separator or not head.startswith(b"1 "):
+        raise ValueError(f"a record of an unknown version: {head[:20]!r}")
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"a damaged record: {error}") from None
+
+
+def first_number(stored: bytes) -> int:
+    """Return the first number of a record as a lane stores it (see ``common.lua``).
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    try:
+        return int(stored.split(b" ", 2)[1])
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"a damaged record: {error}") from None
+
+
 def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled:
     """Read a record and the outcomes of its messages, as a script returns them.
 
@@ -150,18 +184,15 @@ def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled
     Raises:
         ValueError: the record is of another version, or damaged.
     """
-    head, separator, body = stored.partition(b"\n")
-    if not separator or not head.startswith(b"1 "):
-        raise ValueError(f"a record of an unknown version: {head[:20]!r}")
+    record = decode_record(stored)
     try:
-        first = int(head.split()[1])
-        record = _decoder.decode(body)
         parts = _outcomes.decode(outcomes)
-    except (msgspec.DecodeError, ValueError, IndexError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"a damaged record: {error}") from None
     if not parts:
         raise ValueError("a damaged record: it has no outcome")
-    return Settled(record, tuple(_named(record.context, topic, parts)), first)
+    named = tuple(_named(record.context, topic, parts))
+    return Settled(record, named, first_number(stored))
 
 
 def _named(

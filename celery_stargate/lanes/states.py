@@ -32,6 +32,7 @@ class Event(Enum):
     RECEIPT = "settle"  #: its last outcome came
     COMPLETION = "complete"  #: its receipt came, and at most a result row follows, stored here
     DEADLINE = "expire"  #: its deadline passed
+    REVOCATION = "revoke"  #: it was revoked before it was sent
     EFFECTS = "finish"  #: its result is stored, its callbacks are published, its caller is notified
 
 
@@ -41,6 +42,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.RECEIPT: State.DUE,
         Event.COMPLETION: State.ABSENT,
         Event.DEADLINE: State.DUE,
+        Event.REVOCATION: State.DUE,
     },
     State.DUE: {Event.EFFECTS: State.ABSENT},
 }

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from celery_stargate.errors import InvalidMessage
 
-__all__ = ["MAX_CONTEXT_SIZE", "check_context"]
+__all__ = ["MAX_CONTEXT_SIZE", "attempt_context", "check_context", "is_among"]
 
 #: How many bytes a context may have as UTF-8. Celery's ids have 36, and result backends in
 #: databases keep 155 or 255. Pulsar echoes a context in each receipt, and the client closes the
 #: connection on a reply above 64 KiB: a context of that size would block its lane.
 MAX_CONTEXT_SIZE = 512
+
+_RETRY = ".retry-"
+
+
+def attempt_context(task_id: str, retries: int) -> str:
+    """Return the context of an attempt: lanes know the ids of earlier attempts for a while.
+
+    Arguments:
+        task_id: of the task.
+        retries: how many attempts came before.
+    """
+    return f"{task_id}{_RETRY}{retries}" if retries else task_id
+
+
+def is_among(context: str, task_ids: Container[str]) -> bool:
+    """Whether a context is one of some tasks, or a later attempt of one."""
+    if context in task_ids:
+        return True
+    task_id, found, number = context.rpartition(_RETRY)
+    return bool(found) and number.isdecimal() and task_id in task_ids
 
 
 def check_context(context: object) -> None:

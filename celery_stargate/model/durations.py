@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from celery import Celery
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from celery_stargate.errors import InvalidMessage
 
@@ -30,18 +32,17 @@ def read_timeout(timeout: object) -> float:
     return float(seconds)
 
 
-def until(expires: float | datetime | str, app: Celery) -> float:
-    """Return the seconds until Celery's ``expires``, at least 0.001.
+def until(expires: Any, app: Celery) -> float:
+    """Return the seconds until Celery's ``expires``, as Celery's worker reads it.
+
+    A time without a time zone is UTC. Zero or less: it has expired.
 
     Arguments:
-        expires: seconds, a datetime or an ISO 8601 text.
-        app: for the current time in Celery's time zone.
+        expires: seconds, a datetime, or ISO 8601 text.
+        app: whose ``timezone`` Celery reads a time by.
     """
     if isinstance(expires, int | float):
-        return max(0.001, float(expires))
-    moment = datetime.fromisoformat(expires) if isinstance(expires, str) else expires
-    now = app.now()
-    if moment.utcoffset() is None:
-        now = now.replace(tzinfo=None)
-    left: float = (moment - now).total_seconds()
-    return max(0.001, left)
+        return float(expires)
+    read: Any = maybe_iso8601(expires)
+    moment: datetime = maybe_make_aware(read, app.conf.timezone)
+    return (moment - datetime.now(UTC)).total_seconds()

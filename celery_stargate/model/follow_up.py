@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import msgspec
 
 __all__ = [
     "PRODUCE",
+    "RECORDED_AT",
     "Decision",
     "FollowUp",
     "Remaining",
@@ -21,10 +23,15 @@ __all__ = [
     "ResultRow",
     "is_plain_id",
     "read_request",
+    "since_of",
 ]
 
 #: The name of the produce task that every app has; a follow-up code without a name means this one.
 PRODUCE = "celery_stargate.produce"
+
+#: The field of a request with the time when its caller recorded it; a request that came by Celery's
+#: broker has none.
+RECORDED_AT = "stargate_recorded_at"
 
 #: An id that JSON writes without escapes.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:@#-]+")
@@ -107,6 +114,17 @@ def read_request(packed: str | None) -> Request | None:
         return _decode(packed)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
+
+
+def since_of(request: Mapping[str, Any], now: float) -> tuple[float, bool]:
+    """Return since when a task's call is recorded, and whether its caller recorded it in its lane.
+
+    Arguments:
+        request: of the task.
+        now: the time, in seconds; taken for a request that does not tell.
+    """
+    found = request.get(RECORDED_AT)
+    return (float(found), True) if isinstance(found, int | float) else (now, False)
 
 
 def is_plain_id(context: str) -> bool:

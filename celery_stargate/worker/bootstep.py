@@ -11,8 +11,10 @@ from click import Option
 import celery_stargate.worker.control  # noqa: F401  # registers the commands of remote control
 from celery_stargate.acknowledger import Acknowledger
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.lanes.record import Settled
+from celery_stargate.model.context import is_among
+from celery_stargate.worker.events import TaskEvents
 from celery_stargate.worker.peers import Peers, peer_of
+from celery_stargate.worker.revoking import ControlStep
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,6 +27,7 @@ def install(app: Celery) -> None:
     if StargateStep in app.steps["worker"]:
         return
     app.steps["worker"].add(StargateStep)
+    app.steps["consumer"].add(ControlStep)
     app.user_options["worker"].add(_Without())
 
 
@@ -51,9 +54,9 @@ class StargateStep(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, without_stargate: bool = False, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self._worker = parent
         self._acknowledger: Acknowledger | None = None
         self._peers: Peers | None = None
+        self._events = TaskEvents(parent.app, lambda: getattr(parent, "consumer", None))
         self.enabled = not without_stargate and Runtime.of(parent.app).settings.worker
 
     def start(self, parent: Any) -> None:
@@ -66,9 +69,9 @@ class StargateStep(bootsteps.StartStopStep):
         self._acknowledger = Acknowledger(
             parent.app,
             hostname=parent.hostname,
-            revoked=state.revoked.__contains__,
-            on_done=self._send_event,
-            done_matters=self._sends_events,
+            revoked=lambda context: is_among(context, state.revoked),
+            on_done=self._events.done,
+            done_matters=self._events.wanted,
         )
         self._acknowledger.start()
         runtime = Runtime.of(parent.app)
@@ -100,25 +103,3 @@ class StargateStep(bootsteps.StartStopStep):
         """Return what ``celery inspect stats`` shows."""
         running = self._acknowledger is not None and self._acknowledger.running
         return {"stargate": {"running": running}}
-
-    def _send_event(self, settled: Settled) -> None:
-        """Send the task event of an outcome, as the worker does for any task."""
-        record = settled.record
-        if record.task is None or not self._sends_events():
-            return
-        kind: str
-        fields: dict[str, Any]
-        if not settled.failed:
-            kind, fields = "task-succeeded", {"result": str(settled.result), "runtime": 0.0}
-        elif settled.failure.code == "revoked":
-            kind, fields = "task-revoked", {"terminated": False, "signum": None, "expired": False}
-        else:
-            kind, fields = "task-failed", {"exception": settled.failure.reason}
-        # The dispatcher belongs to the consumer's thread.
-        consumer: Any = self._worker.consumer
-        consumer.call_soon(consumer.event_dispatcher.send, kind, uuid=record.context, **fields)
-
-    def _sends_events(self) -> bool:
-        consumer: Any = getattr(self._worker, "consumer", None)
-        events = getattr(consumer, "event_dispatcher", None)
-        return events is not None and bool(events.enabled)

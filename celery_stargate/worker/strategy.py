@@ -15,13 +15,21 @@ from kombu.exceptions import KombuError
 from kombu.serialization import loads, prepare_accept_content
 
 from celery_stargate.calls.arguments import Arguments
+from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
 from celery_stargate.effects.tracer import CALL
-from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
+from celery_stargate.errors import (
+    ConfigurationError,
+    InvalidMessage,
+    StargateError,
+    StoreUnavailable,
+)
+from celery_stargate.model.context import attempt_context
 from celery_stargate.model.message import refuse_ambiguous
 from celery_stargate.model.outcome import Failure
+from celery_stargate.model.revocation import expired_failure, revoked_failure
 from celery_stargate.support.log import logger
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 
     from celery_stargate.task import ProduceTask
 
-__all__ = ["attempt_context", "produce"]
+__all__ = ["produce"]
 
 #: How long until a put that Redis did not answer is tried again, in seconds.
 _RETRY = 1.0
@@ -94,6 +102,9 @@ class _LanePool:
         self._put(celery_request, task, task_id, request, body, content_type, content_encoding)
 
     def _put(self, celery_request: Any, *given: Any) -> None:
+        if celery_request.revoked():
+            # Meanwhile, while Redis was away.
+            return
         try:
             self._record(*given)
         except Exception as error:  # noqa: BLE001  # whatever it is, the message is kept
@@ -124,20 +135,38 @@ class _LanePool:
                 kept = {**kwargs, **asked.callbacks.unpacked()}
                 again = {**request, **(embed or {}), CALL: (args, kept)}
                 packed = pack("the task's request", _plain(again))
+            if _may_be_older(request) and Revoker(runtime).is_revoked(task_id):
+                failure = revoked_failure(task_id, str(call.topic))
+                self._fail(name, packed, failure, asked.callbacks.on_error)
+                return
+            seconds = asked.seconds_of_task(call, request.get("expires"), self._app)
+            if seconds <= 0:
+                failure = expired_failure(task_id, str(call.topic))
+                self._fail(name, packed, failure, asked.callbacks.on_error)
+                return
             runtime.recorder.put(
                 call,
                 call.record(asked.callbacks, task=name, request=packed),
-                timeout=asked.seconds_of_task(call, request.get("expires"), self._app),
+                timeout=seconds,
                 tombstone=self._visibility_timeout(),
             )
+            runtime.owner_notice.look()
+            if request.get("stamped_headers"):
+                Revoker(runtime).check_stamps(context, call.lanes, request)
         except StoreUnavailable:
             raise
         except (StargateError, KombuError, TypeError, ValueError) as error:
             # What delay() would have told its caller, told here as the task's failure.
+            if isinstance(error, ConfigurationError):
+                logger.warning(
+                    "task %s[%s] fails, because of this worker: %s", name, task_id, error
+                )
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
-            Effects(self._app, None, self._consumer.hostname).fail(
-                name, packed, failure, self._on_error(kwargs)
-            )
+            self._fail(name, packed, failure, self._on_error(kwargs))
+
+    def _fail(self, name: str, packed: str, failure: Failure, on_error: str | None) -> None:
+        effects = Effects(self._app, None, self._consumer.hostname)
+        effects.fail(name, packed, failure, on_error)
 
     def _decode(self, body: Any, content_type: Any, encoding: Any) -> tuple[Any, Any, Any]:
         if not content_type:
@@ -160,14 +189,10 @@ class _LanePool:
         return float(options.get("visibility_timeout", 3600))
 
 
-def attempt_context(task_id: str, retries: int) -> str:
-    """Return the context of an attempt: lanes know the ids of earlier attempts for a while.
-
-    Arguments:
-        task_id: of the task.
-        retries: how many attempts came before.
-    """
-    return f"{task_id}.retry-{retries}" if retries else task_id
+def _may_be_older(request: dict[str, Any]) -> bool:
+    """Whether a task may have been revoked before this worker started: it waited, or came again."""
+    info = request.get("delivery_info") or {}
+    return bool(request.get("eta") or info.get("redelivered"))
 
 
 def _plain(request: dict[str, Any]) -> dict[str, Any]:

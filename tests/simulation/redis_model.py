@@ -592,6 +592,30 @@ class _Lane:
                 reply += [context, record, outcomes]
         return reply
 
+    def revoke(self, token: bytes, grace: bytes, *given: bytes) -> list[Any]:
+        at = self._now + int(grace)
+        triples = zip(given[::3], given[1::3], given[2::3], strict=True)
+        return [self._revoke(*each, token, at) for each in triples]
+
+    def _revoke(
+        self, context: bytes, number: bytes, json: bytes, token: bytes, at: int
+    ) -> list[Any]:
+        if not self._is_meant(context, number):
+            return [b"late"]
+        head = _read_head(self._contexts.get(context, b""))
+        if head is None or context in self._outcomes:
+            return self._settle(context, -1, json, b"ok", False, token, at)
+        first, count, _ = head
+        if count and first <= 0:
+            return [b"elsewhere", count]
+        unsent = range(max(0, self._number("sent") - first + 1), count)
+        if count and not unsent:
+            return [b"sent"]
+        if count <= 1:
+            return self._settle(context, -1, json, b"ok", False, token, at)
+        answers = [self._settle(context, i, json, b"ok", False, token, at) for i in unsent]
+        return answers[-1]
+
     def _make_due(
         self, context: bytes, first: int, count: int, outcomes: bytes, token: bytes, at: int
     ) -> None:

@@ -153,6 +153,14 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "leap": st.booleans(),
         },
     ),
+    "revoke": (
+        2,
+        {
+            "grace": DURATION,
+            "chosen": st.lists(CONTEXT, min_size=1, max_size=3),
+            "meant": MEANT,
+        },
+    ),
     "due": (
         2,
         {
@@ -524,6 +532,22 @@ class LaneMachine(RuleBasedStateMachine):
             assert b"0" not in outcomes[1:-1].split(b",") or all(
                 number > sent for number, _ in numbers if number == first + count - 1
             )
+
+    def revoke(self, grace: int, chosen: list[int], meant: str) -> None:
+        """Of contexts that are pending, or were: what was sent is not failed."""
+        contexts = [self.choose(each, self.state.deadlines) for each in chosen]
+        sent, before = self.marked, self.state
+        given: list[bytes | int | str] = []
+        for context in contexts:
+            given += [context, self.number(context, meant), b"{}"]
+        reply = self.call("revoke", f"r:{next(self.numbers)}", grace, *given)
+        for context, (word, *_) in zip(contexts, reply, strict=True):
+            if word == b"due" and context in before.deadlines:
+                first, count = _head(before.contexts[context])
+                places = [i for i in range(count) if first + i <= sent]
+                assert all(b"%s\n%d" % (context, i) in before.outcomes for i in places)
+            if word == b"late" and meant == "any":
+                assert context not in before.deadlines or contexts.count(context) > 1
 
     def due(self, which: int, grace: int, limit: int, offset: int, leap: bool) -> None:
         """All effects that are to be done, or those whose time has come: these are claimed."""

@@ -23,6 +23,7 @@ WAYS: dict[State, list[list[Event]]] = {
     State.DUE: [
         [Event.PUT, Event.RECEIPT],
         [Event.PUT, Event.DEADLINE],
+        [Event.PUT, Event.REVOCATION],
         [Event.PUT_MANY, Event.RECEIPT],
     ],
 }
@@ -52,6 +53,7 @@ def run(pair: Pair, event: Event, token: str) -> None:
         Event.RECEIPT: lambda: pair.call("settle", "one:1", token, UNIT, "c", "", -1, "{}", "ok"),
         Event.COMPLETION: lambda: pair.call("complete", "one:1", token, 1, "c", ""),
         Event.DEADLINE: expire,
+        Event.REVOCATION: lambda: pair.call("revoke", token, UNIT, "c", "", "{}"),
         Event.EFFECTS: lambda: pair.call("finish", "c", ""),
     }
     calls[event]()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +13,19 @@ from kombu.utils import json
 from celery_stargate import InvalidMessage, ProduceError, Stargate
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.revocations import Revocations
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.worker.strategy import _LanePool
 from tests.unit.effects.test_failing import messages
 from tests.unit.helpers import TOPIC, NotedLanes, failure, make_app, receipt
+
+
+@pytest.fixture(autouse=True)
+def revoked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The ids that were revoked, in place of those in Redis."""
+    ids: set[str] = set()
+    monkeypatch.setattr(Revocations, "remembers", lambda _, task_id: task_id in ids)
+    return ids
 
 
 class Rig:
@@ -49,7 +60,7 @@ class Rig:
 
     def take(self, headers: dict[str, Any], body: Any) -> Record:
         """Take the message of a retry, as a worker does; return what is recorded."""
-        pool = _LanePool(self.app, None)
+        pool = _LanePool(self.app, SimpleNamespace(hostname="w@h"))
         request = {**headers, **body[2]}
         pool._record(headers["task"], headers["id"], request, body, None, None)  # noqa: SLF001
         return self.lanes.puts[-1].record
@@ -92,6 +103,37 @@ def test_a_later_attempt_that_succeeds() -> None:
     rig.effects.run([Settled(record, (receipt(record.context),))])
     result = rig.app.AsyncResult(first.context)
     assert result.get(timeout=1) == receipt(first.context).to_dict()
+
+
+def test_a_task_that_was_revoked_is_not_tried_again(revoked: set[str]) -> None:
+    """The worker that gets its next attempt knows of the revocation by the task's id."""
+    rig = Rig()
+    record = rig.call()
+    [(headers, body)] = rig.fail(record)
+    revoked.add(record.context)
+    rig.take(headers, body)
+    assert len(rig.lanes.puts) == 1
+    assert str(rig.app.AsyncResult(record.context).state) == "REVOKED"
+
+
+@pytest.mark.parametrize("header", [None, "mine"])
+def test_a_retry_has_no_headers_of_ours(header: str | None) -> None:
+    """Only those of the user, as Celery's own retry has them."""
+    rig = Rig()
+    given: dict[str, Any] = {"headers": {"stargate_test": header}} if header else {}
+    rig.task.apply_async(("x",), **given)
+    [(headers, _)] = rig.fail(rig.lanes.puts[-1].record)
+    assert {name for name in headers if name.startswith("stargate_")} == (
+        {"stargate_test"} if header else set()
+    )
+
+
+def test_the_delay_of_a_retry() -> None:
+    """It is that of the task, unless it has a growing one."""
+    rig = Rig(retry_backoff=False, default_retry_delay=1000)
+    [(headers, _)] = rig.fail(rig.call())
+    left = datetime.fromisoformat(headers["eta"]) - datetime.now(UTC)
+    assert 900 < left.total_seconds() <= 1000
 
 
 def test_other_errors_are_not_retried() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_stargate import InvalidMessage
-from celery_stargate.model.context import MAX_CONTEXT_SIZE, check_context
+from celery_stargate.model.context import MAX_CONTEXT_SIZE, attempt_context, check_context, is_among
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.frame import encode_frame, label_in
 from celery_stargate.model.message import Message
@@ -79,3 +79,27 @@ def test_what_is_accepted_comes_back(context: str, place: int) -> None:
     assert len(frame) < _MAX_REPLY_SIZE // 8
     with pytest.raises(InvalidMessage):
         check_context(f"{context}\t{place}")
+
+
+@pytest.mark.parametrize(
+    ("context", "found"),
+    [
+        ("a", True),
+        ("a.retry-1", True),
+        ("a.retry-12", True),
+        ("a.retry-x", False),
+        ("a.retry-", False),
+        ("b", False),
+        ("b.retry-1", False),
+        ("c.retry-2", True),
+        ("c", False),
+    ],
+)
+def test_a_later_attempt_is_one_of_its_task(context: str, found: bool) -> None:
+    """Who revoked a task by its id means all its attempts."""
+    assert is_among(context, {"a", "c.retry-2"}) is found
+
+
+def test_each_attempt_has_a_context() -> None:
+    """The first one has the task's id."""
+    assert [attempt_context("a", number) for number in range(3)] == ["a", "a.retry-1", "a.retry-2"]

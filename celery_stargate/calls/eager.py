@@ -1,0 +1,117 @@
+"""Eager mode (``task_always_eager``): publish over a socket of the call's own; callbacks run here.
+
+No Redis, no worker and no thread of ours take part, so that a test's transaction sees what the
+callbacks see. Nothing is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from celery_stargate.calls.direct import apublish_once, publish_once
+from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation
+from celery_stargate.calls.runtime import Runtime
+from celery_stargate.effects.callbacks import trigger
+from celery_stargate.effects.signatures import Callbacks
+from celery_stargate.model.outcome import Outcome, Receipt, error_of
+from celery_stargate.model.outcomes import CallOutcomes, Receipts
+from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.support.log import logger
+
+__all__ = ["aproduce", "is_eager", "produce", "produce_in_process", "produce_many"]
+
+
+def is_eager(runtime: Runtime) -> bool:
+    """Whether the app's ``task_always_eager`` is set."""
+    return bool(runtime.app.conf.task_always_eager)
+
+
+def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
+    """Publish a call; with a callback run it and return the context, else return the receipts.
+
+    Raises:
+        ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown; with a
+            callback only if there is no ``on_error`` and ``task_eager_propagates`` is set.
+        What a callback raises, if ``task_eager_propagates`` is set.
+    """
+    seconds = options.seconds(runtime.settings.produce_timeout)
+    found = publish_once(Endpoint.of(runtime.settings), call, seconds)
+    return _answer(runtime, _outcomes(call, found, options.callbacks), options.callbacks)
+
+
+async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
+    """Do as :func:`produce` does, in the running event loop; callbacks run in its thread.
+
+    Raises:
+        As :func:`produce`.
+    """
+    seconds = options.seconds(runtime.settings.produce_timeout)
+    found = await apublish_once(Endpoint.of(runtime.settings), call, seconds)
+    return _answer(runtime, _outcomes(call, found, options.callbacks), options.callbacks)
+
+
+def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Receipts:
+    """Publish the call of a task, run its callback, and return the receipts.
+
+    Raises:
+        ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
+        What a callback raises, if ``task_eager_propagates`` is set.
+    """
+    seconds = options.seconds(runtime.settings.produce_timeout)
+    found = publish_once(Endpoint.of(runtime.settings), call, seconds)
+    outcomes = _outcomes(call, found, options.callbacks)
+    trigger(runtime.app, outcomes, _callback(outcomes, options.callbacks))
+    return outcomes.answer()
+
+
+def produce_many(
+    runtime: Runtime, calls: Sequence[Call], callbacks: Sequence[Callbacks], seconds: float
+) -> list[Receipt] | list[str]:
+    """Publish many calls of one message each over one connection; then run their callbacks.
+
+    Arguments:
+        calls: to one topic; at least one.
+        callbacks: one for each call; empty: the receipts are returned.
+        seconds: until the deadline of all messages.
+
+    Raises:
+        As :func:`produce`.
+    """
+    together = msgspec.structs.replace(
+        calls[0], is_list=True, parts=[call.parts[0] for call in calls]
+    )
+    found = publish_once(Endpoint.of(runtime.settings), together, seconds)
+    if not callbacks:
+        return _of_list(calls, found).receipts()
+    for call, outcome, own in zip(calls, found, callbacks, strict=True):
+        _answer(runtime, _outcomes(call, (outcome,), own), own)
+    return [call.context for call in calls]
+
+
+def _outcomes(call: Call, found: tuple[Outcome, ...], callbacks: Callbacks) -> CallOutcomes:
+    return CallOutcomes(call.context, call.is_list, found, new_incarnation(callbacks))
+
+
+def _of_list(calls: Sequence[Call], found: tuple[Outcome, ...]) -> CallOutcomes:
+    """Return all outcomes under the context that failed first, as a durable call does."""
+    failed = [each.context for each in found if not isinstance(each, Receipt)]
+    context = failed[0] if failed else calls[0].context
+    return CallOutcomes(context, is_list=True, outcomes=found)
+
+
+def _callback(outcomes: CallOutcomes, callbacks: Callbacks) -> str | None:
+    return callbacks.on_error if outcomes.failed else callbacks.on_ack
+
+
+def _answer(runtime: Runtime, outcomes: CallOutcomes, callbacks: Callbacks) -> Receipts | str:
+    if not callbacks:
+        return outcomes.answer()
+    callback = _callback(outcomes, callbacks)
+    if outcomes.failed and callback is None:
+        if runtime.app.conf.task_eager_propagates:
+            raise error_of(outcomes.failure)
+        logger.error("the message of context %s failed: %s", outcomes.context, outcomes.failure)
+    trigger(runtime.app, outcomes, callback)
+    return outcomes.context

@@ -1,0 +1,55 @@
+-- Fail what was not sent of some contexts: PENDING -> DUE. Any process may call it.
+--
+-- ARGV: token, grace ms, then context, its first number and JSON of its failure, ... (as in settle)
+-- Returns an answer for each context:
+--       {"due", record, JSON list}  all its messages have outcomes now
+--       {"part"}                    the rest of a list has failed; messages before it were sent
+--       {"sent"}                    nothing was done: all its messages may have been sent
+--       {"elsewhere", count}        nothing was done: it is a list whose messages are in other lanes
+--       {"late"}                    it was settled or finished before, or never was here; another
+--                                   of the same name may be
+-- A repeat with the same token gets the same answer for each context that it settled.
+local token, at = ARGV[1], now_ms() + tonumber(ARGV[2])
+local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
+
+local function fail_rest(context, first, count, json)
+  local left = part(context, 'left')
+  redis.call('HSETNX', OUTCOMES, left, count)
+  for i = math.max(0, sent - first + 1), count - 1 do
+    if redis.call('HSETNX', OUTCOMES, part(context, i), json) == 1 then
+      forget_entries(first + i, 1)
+      redis.call('HINCRBY', OUTCOMES, left, -1)
+    end
+  end
+  if tonumber(redis.call('HGET', OUTCOMES, left)) > 0 then return nil end
+  local parts = {}
+  for i = 0, count - 1 do parts[#parts + 1] = redis.call('HGET', OUTCOMES, part(context, i)) end
+  return '[' .. table.concat(parts, ',') .. ']'
+end
+
+local function revoke(context, number, json)
+  local record = redis.call('HGET', CONTEXTS, context)
+  local first, count
+  if record then first, count = head(record) end
+  if not first or not is_meant(first, number) then return { 'late' } end
+  local settled = redis.call('HGET', OUTCOMES, context)
+  if settled then
+    local by, list = string.match(settled, '^([^\n]*)\n(.*)$')
+    if by == token then return { 'due', record, list } end
+    return { 'late' }
+  end
+  if count > 0 and first <= 0 then return { 'elsewhere', count } end
+  if count > 0 and first + count - 1 <= sent then return { 'sent' } end
+  local list = '[' .. json .. ']'
+  if count > 1 then list = fail_rest(context, first, count, json) end
+  if not list then return { 'part' } end
+  make_due(context, list, token, at)
+  forget_parts(context, count)
+  forget_entries(first, count)
+  return { 'due', record, list }
+end
+
+pass_when_full()
+local reply = {}
+for i = 3, #ARGV, 3 do reply[#reply + 1] = revoke(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+return reply

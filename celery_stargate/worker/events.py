@@ -1,0 +1,92 @@
+"""Task events of produce tasks: what Celery's worker sends of any task, in the lanes' way."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.saferepr import saferepr
+
+from celery_stargate.lanes.record import Settled
+from celery_stargate.model.follow_up import since_of
+from celery_stargate.model.revocation import EXPIRED, REVOKED
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["TaskEvents"]
+
+_Event = tuple[str, dict[str, Any]]
+
+
+class TaskEvents:
+    """Sends the events of tasks whose outcome is known.
+
+    A call that was recorded in its lane at once was never received by a worker's consumer, so its
+    ``task-received`` and ``task-started`` are sent with its outcome, dated when it was recorded.
+
+    Arguments:
+        app: the Celery app.
+        consumer: returns the worker's consumer; None before there is one.
+        clock: the time, in seconds.
+    """
+
+    def __init__(
+        self, app: Celery, consumer: Callable[[], Any], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._app = app
+        self._consumer = consumer
+        self._clock = clock
+
+    def wanted(self) -> bool:
+        """Whether the worker sends task events now."""
+        events = getattr(self._consumer(), "event_dispatcher", None)
+        return events is not None and bool(events.enabled)
+
+    def done(self, settled: Settled) -> None:
+        """Send the events of a context's task, if it has one."""
+        record = settled.record
+        if record.task is None or not self.wanted():
+            return
+        task = self._app.tasks.get(record.task)
+        if task is not None and not task.send_events:
+            return
+        consumer = self._consumer()
+        for kind, fields in self._events(settled):
+            # The dispatcher belongs to the consumer's thread.
+            consumer.call_soon(consumer.event_dispatcher.send, kind, uuid=record.context, **fields)
+
+    def _events(self, settled: Settled) -> Iterator[_Event]:
+        request: dict[str, Any] = json.loads(settled.record.request or "{}")
+        since, by_lane = since_of(request, self._clock())
+        failed = settled.failed
+        never_sent = failed and settled.failure.code in (REVOKED, EXPIRED)
+        if by_lane:
+            yield "task-received", {**_received(settled, request), "timestamp": since}
+            if not never_sent:
+                yield "task-started", {"timestamp": since}
+        if not failed:
+            task = self._app.tasks.get(settled.record.task or "")
+            shown = saferepr(settled.result, getattr(task, "resultrepr_maxsize", 1024))
+            runtime = max(0.0, self._clock() - since)
+            yield "task-succeeded", {"result": shown, "runtime": runtime}
+        elif never_sent:
+            expired = settled.failure.code == EXPIRED
+            yield "task-revoked", {"terminated": False, "signum": None, "expired": expired}
+        else:
+            yield "task-failed", {"exception": settled.failure.reason, "traceback": ""}
+
+
+def _received(settled: Settled, request: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": request.get("shadow") or settled.record.task,
+        "args": request.get("argsrepr", ""),
+        "kwargs": request.get("kwargsrepr", ""),
+        "root_id": request.get("root_id"),
+        "parent_id": request.get("parent_id"),
+        "retries": request.get("retries", 0),
+        "eta": request.get("eta"),
+        "expires": request.get("expires"),
+    }

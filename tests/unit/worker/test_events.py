@@ -1,0 +1,97 @@
+"""Task events of produce tasks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kombu.utils import json
+
+from celery_stargate import Failure, Stargate
+from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.model.outcome import Outcome
+from celery_stargate.worker.events import TaskEvents
+from tests.unit.helpers import make_app, make_stargate, receipt
+
+REQUEST: dict[str, Any] = {
+    "argsrepr": "(<1 message for t>,)",
+    "kwargsrepr": "{}",
+    "root_id": "root",
+    "parent_id": "parent",
+    "retries": 0,
+    "expires": None,
+    "stargate_recorded_at": 90.5,
+}
+
+
+def sent(outcome: Outcome, request: dict[str, Any], **options: Any) -> list[tuple[str, Any]]:
+    """Return the events of an outcome, at the time 100."""
+    app = make_app()
+    stargate = Stargate(app)
+    task = stargate.task("shop.orders", **options)
+    events: list[tuple[str, Any]] = []
+    consumer = SimpleNamespace(
+        event_dispatcher=SimpleNamespace(enabled=True, send=None),
+        call_soon=lambda _, kind, **fields: events.append((kind, fields)),
+    )
+    record = Record("c", task=task.name, request=json.dumps(request))
+    TaskEvents(app, lambda: consumer, lambda: 100.0).done(Settled(record, (outcome,)))
+    return events
+
+
+def test_of_a_call_that_was_recorded_in_its_lane() -> None:
+    """All that Flower needs, dated when it was recorded."""
+    received, started, succeeded = sent(receipt("c"), REQUEST)
+    assert received[0] == "task-received"
+    assert received[1] == {
+        "uuid": "c",
+        "name": "shop.orders",
+        "args": "(<1 message for t>,)",
+        "kwargs": "{}",
+        "root_id": "root",
+        "parent_id": "parent",
+        "retries": 0,
+        "eta": None,
+        "expires": None,
+        "timestamp": 90.5,
+    }
+    assert started == ("task-started", {"uuid": "c", "timestamp": 90.5})
+    assert succeeded[0] == "task-succeeded"
+    assert succeeded[1]["runtime"] == 9.5
+
+
+def test_of_a_call_that_came_by_the_broker() -> None:
+    """Celery's consumer has told that it came."""
+    request = {name: value for name, value in REQUEST.items() if not name.startswith("stargate")}
+    assert [kind for kind, _ in sent(receipt("c"), request)] == ["task-succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("code", "last", "expired"),
+    [
+        ("http-404", "task-failed", None),
+        ("revoked", "task-revoked", False),
+        ("expired", "task-revoked", True),
+    ],
+)
+def test_of_a_failure(code: str, last: str, expired: bool | None) -> None:
+    """What was never sent has not started."""
+    events = sent(Failure(context="c", reason="no", code=code), REQUEST)
+    kinds = [kind for kind, _ in events]
+    assert kinds[-1] == last
+    assert ("task-started" in kinds) is (last == "task-failed")
+    assert events[-1][1].get("expired") is expired
+
+
+def test_a_task_that_sends_none() -> None:
+    """By its option `send_events`."""
+    assert sent(receipt("c"), REQUEST, send_events=False) == []
+
+
+def test_a_call_tells_when_it_was_recorded() -> None:
+    """In its request, and only there."""
+    _, lanes, task = make_stargate()
+    task.delay("a")
+    request = json.loads(lanes.puts[0].record.request or "")
+    assert isinstance(request["stargate_recorded_at"], float)
