@@ -127,8 +127,11 @@ class Outbox:
         *,
         timeout: float,
         options: dict[str, Any] | None = None,
+        tombstone: float = 0.0,
     ) -> None:
-        """Record many contexts, each with one message, in their order; their ids are new.
+        """Record many contexts, each with one message, in their order.
+
+        Without a tombstone their ids must be new: what has ended would be sent again.
 
         They go in pipelines of bounded size, each script with a token of its own: a pipeline
         whose answer was lost is repeated as a single put is.
@@ -136,7 +139,7 @@ class Outbox:
         Arguments:
             puts: lane, record, and frame of each.
             timeout: seconds until the deadline of each.
-            options: as in :meth:`put`.
+            options, tombstone: as in :meth:`put`.
 
         Raises:
             StoreUnavailable: Redis did not answer in bounded time; its text says how many are
@@ -145,7 +148,7 @@ class Outbox:
         recorded = 0
         for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:
-                self._put_chunk(chunk, max(1, round(timeout * 1000)), options)
+                self._put_chunk(chunk, max(1, round(timeout * 1000)), options, tombstone)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"{error}; the first {recorded} of {len(puts)} messages are recorded and go "
@@ -158,6 +161,7 @@ class Outbox:
         chunk: Sequence[tuple[Lane, Record, bytes]],
         timeout: int,
         options: dict[str, Any] | None,
+        tombstone: float,
     ) -> None:
         groups: dict[Lane, list[tuple[Record, bytes]]] = {}
         for lane, record, frame in chunk:
@@ -179,6 +183,8 @@ class Outbox:
                         for record, frame in some:
                             arguments += (record.context, encode_record(record))
                             arguments += (record.mark, frame)
+                        if tombstone:
+                            arguments.append(round(tombstone * 1000))
                         keys = self._keys_of(lane, slot)
                         pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
                 # redis-py would show the failed command, and with it what it holds.

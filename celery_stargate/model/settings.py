@@ -70,6 +70,9 @@ class Settings:
                 name = name[len(PREFIX) :]
             else:
                 continue
+            if name.startswith("outbox_"):
+                # Django's outbox reads and checks them: celery_stargate.contrib.django.settings.
+                continue
             if name not in _TABLE:
                 known = [PREFIX + each for each in _TABLE]
                 raise ConfigurationError(

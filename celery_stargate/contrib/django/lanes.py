@@ -1,0 +1,321 @@
+"""The seam to the rest of the package: all that the outbox asks of lanes stands here.
+
+Nothing else of ``contrib.django`` imports from ``calls``, ``effects`` or ``lanes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+from celery import current_app
+from celery.canvas import maybe_signature
+
+from celery_stargate.app import Stargate
+from celery_stargate.calls.prepare import Call
+from celery_stargate.effects.signatures import Callbacks, unpack
+from celery_stargate.errors import StargateError, StoreUnavailable
+from celery_stargate.lanes.connections import connect
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.record import Record
+from celery_stargate.model.message import Message, check_messages
+from celery_stargate.model.outcome import Failure
+
+__all__ = [
+    "Entry",
+    "Found",
+    "LaneView",
+    "Recorded",
+    "current_stargate",
+    "find_contexts",
+    "freeze_callbacks",
+    "memory_policy",
+    "prepare",
+    "record",
+    "refusal",
+    "survey",
+    "trigger",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What Redis knows of a context."""
+
+    where: Literal["pending", "ended", "absent"]
+    #: Seconds since it ended, where it has.
+    ended_for: float = 0.0
+
+
+def current_stargate() -> Stargate:
+    """Return the Stargate of the current Celery app.
+
+    Raises:
+        ConfigurationError: the app has none.
+    """
+    return Stargate.of(current_app)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message, checked and ready for its lane.
+
+    Arguments:
+        timeout: seconds until the deadline; None for the topic's ``delivery_timeout``.
+    """
+
+    call: Call
+    message: Message
+    timeout: float | None = None
+
+    @property
+    def context(self) -> str:
+        """The id that Pulsar echoes."""
+        return self.call.context
+
+    @property
+    def topic(self) -> str:
+        """The topic's full name."""
+        return str(self.call.topic)
+
+    @property
+    def lane(self) -> str:
+        """The name of its lane."""
+        return self.call.parts[0].lane.name
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What became of entries: those in a lane, and those whose lane is full."""
+
+    lanes: dict[str, list[str]] = field(default_factory=dict)
+    full_topics: set[str] = field(default_factory=set)
+
+
+def prepare(
+    stargate: Stargate,
+    message: object,
+    context: str,
+    topic: str | None,
+    timeout: float | None = None,
+) -> Entry:
+    """Check one message whole.
+
+    Raises:
+        InvalidMessage: the message or the topic cannot be published, or it is a list.
+        ConfigurationError: there is no topic or no service URL.
+    """
+    messages, is_list = check_messages(message)
+    if is_list:
+        # One row, one message; the text is that of produce_many.
+        check_messages([messages])
+    return Entry(stargate.prepare(messages[0], context, topic), messages[0], timeout)
+
+
+def freeze_callbacks(stargate: Stargate, on_ack: object, on_error: object) -> tuple[str, str]:
+    """Return both callbacks as JSON with all task ids decided; an empty text for none.
+
+    Raises:
+        InvalidMessage: one is no signature, or JSON cannot carry it.
+    """
+    frozen = Callbacks.freeze(on_ack, on_error, stargate.app)
+    return frozen.on_ack or "", frozen.on_error or ""
+
+
+def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: str) -> None:
+    """Publish a frozen callback with an outcome.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker did not take it.
+    """
+    signature: Any = maybe_signature(unpack(packed), app=stargate.app)
+    options: dict[str, Any] = {}
+    # A group, chain or chord has its ids already.
+    if signature.get("subtask_type") is None and "task_id" not in signature["options"]:
+        options["task_id"] = task_id
+    signature.apply_async((outcome,), **options)
+
+
+def refusal(context: str, topic: str, code: str, reason: str, *, unknown: bool = False) -> Any:
+    """Return a failure as callbacks get it."""
+    return Failure(
+        context=context,
+        topic=topic,
+        status="unknown" if unknown else "refused",
+        code=code,
+        reason=reason,
+    ).to_dict()
+
+
+def record(
+    stargate: Stargate,
+    entries: Iterable[Entry],
+    on_outcome: Any,
+    *,
+    remember: float,
+) -> Recorded:
+    """Put entries into their lanes, in order, each once for its context.
+
+    Arguments:
+        on_outcome: the signature of the task that gets each receipt or failure.
+        remember: seconds for which Redis knows an ended context, so that it is not sent again.
+
+    Raises:
+        StoreUnavailable: Redis did not answer: some may be recorded. Putting them again is
+            harmless.
+    """
+    recorded = Recorded()
+    callbacks = Callbacks.freeze(on_outcome, on_outcome, stargate.app)
+    by_topic: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_topic.setdefault(entry.topic, []).append(entry)
+    for some in by_topic.values():
+        fitting = list(_fitting(stargate, some, recorded))
+        for timeout, group in groupby(fitting, key=lambda entry: entry.timeout):
+            _put(stargate, list(group), timeout, callbacks, remember)
+        for entry in fitting:
+            recorded.lanes.setdefault(entry.lane, []).append(entry.context)
+    return recorded
+
+
+def _fitting(stargate: Stargate, entries: Sequence[Entry], recorded: Recorded) -> Iterator[Entry]:
+    """Yield what the backlog's limit allows; of a full lane nothing more, so order is kept."""
+    limit = entries[0].call.options.max_backlog
+    room: dict[str, int] = {}
+    for entry in entries:
+        if limit:
+            if entry.lane not in room:
+                room[entry.lane] = limit - stargate.lanes.backlog(entry.call.parts[0].lane)
+            if room[entry.lane] <= 0:
+                recorded.full_topics.add(entry.topic)
+                continue
+            room[entry.lane] -= 1
+        yield entry
+
+
+def _put(
+    stargate: Stargate,
+    entries: Sequence[Entry],
+    timeout: float | None,
+    callbacks: Callbacks,
+    remember: float,
+) -> None:
+    options, usual = entries[0].call.options, stargate.settings.options
+    puts = []
+    for entry in entries:
+        (part,) = entry.call.parts
+        own = Record(entry.context, on_ack=callbacks.on_ack, on_error=callbacks.on_error)
+        puts.append((part.lane, own, part.frame))
+    stargate.lanes.put_many(
+        puts,
+        timeout=options.delivery_timeout if timeout is None else timeout,
+        options={} if options is usual else options.differing(usual),
+        tombstone=remember,
+    )
+
+
+def find_contexts(
+    stargate: Stargate, places: Sequence[tuple[str, str]], *, remember: float
+) -> list[Found]:
+    """Say of each context whether its lane holds it, it has ended, or Redis does not know it.
+
+    Arguments:
+        places: lane's name and context of each.
+        remember: as it was when they were recorded.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    prefix = stargate.settings.prefix
+    with _redis(stargate) as client, client.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        for name, context in places:
+            lane = Lane.parse(name)
+            # In this order: what ends in between is found in one of them.
+            pipeline.hexists(lane.key(prefix, "contexts"), context)
+            pipeline.zscore(lane.key(prefix, "tombstones"), context)
+        (seconds, micros), *answers = _executed(pipeline)
+    now = seconds + micros / 1e6
+    found = []
+    for held, until in zip(answers[::2], answers[1::2], strict=True):
+        if held:
+            found.append(Found("pending"))
+        elif until is None:
+            found.append(Found("absent"))
+        else:
+            found.append(Found("ended", max(0.0, now + remember - until / 1000)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """One lane as an operator sees it."""
+
+    name: str
+    #: Messages without a receipt.
+    backlog: int
+    #: Contexts whose effects are not done.
+    contexts: int
+    #: The process that holds the lease; empty for none.
+    owner: str
+    #: Seconds until the first deadline; None where nothing is pending.
+    deadline_in: float | None
+
+
+def survey(stargate: Stargate) -> tuple[int, list[LaneView]]:
+    """Return how many producer workers are alive, and all lanes.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    workers, lanes = stargate.lanes.survey()
+    prefix = stargate.settings.prefix
+    with _redis(stargate) as client, client.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        for lane in lanes:
+            pipeline.xlen(lane.key(prefix, "log"))
+            pipeline.hlen(lane.key(prefix, "contexts"))
+            pipeline.get(lane.key(prefix, "lease"))
+            pipeline.zrange(lane.key(prefix, "deadlines"), 0, 0, withscores=True)
+        (seconds, micros), *answers = _executed(pipeline)
+    now = seconds + micros / 1e6
+    views = []
+    for place, lane in enumerate(lanes):
+        backlog, contexts, owner, first = answers[4 * place : 4 * place + 4]
+        views.append(
+            LaneView(
+                lane.name,
+                backlog,
+                contexts,
+                owner.decode().rpartition(":")[0] if owner else "",
+                first[0][1] / 1000 - now if first else None,
+            )
+        )
+    return workers, views
+
+
+def memory_policy(stargate: Stargate) -> str:
+    """Return Redis' ``maxmemory-policy``.
+
+    Raises:
+        StoreUnavailable: Redis did not answer, or does not tell.
+    """
+    with _redis(stargate) as client, client.pipeline(transaction=False) as pipeline:
+        pipeline.info("memory")
+        (memory,) = _executed(pipeline)
+    return str(memory.get("maxmemory_policy", ""))
+
+
+def _redis(stargate: Stargate) -> Any:
+    return connect(stargate.redis_url)
+
+
+def _executed(pipeline: Any) -> list[Any]:
+    try:
+        return list(pipeline.execute())
+    except StargateError:
+        raise
+    except Exception as error:
+        raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from error
