@@ -36,8 +36,9 @@ class OutboxSettings:
     block_key_on_failure: bool = False
     #: After how long without an outcome the relay looks whether Redis still has a row.
     check_after: float = 60.0
-    #: How long Redis knows an ended row, so that it is not sent again before it is closed.
-    remember: float = 3600.0
+    #: How long Redis knows an ended row, so that it is not sent again before it is closed. Twice
+    #: the visibility timeout of Celery's Redis broker: after that a lost closing task comes again.
+    remember: float = 7200.0
     #: The alias that the relay listens on; for a database behind PgBouncer one that bypasses it.
     listen_using: str | None = None
     #: Dotted path of a function that gets a row and returns what the admin shows of its payload.

@@ -34,11 +34,11 @@ class Sweep:
     ========  ============================================================================
     pending   it waits for Pulsar, or its effects are under way: nothing to do
     ended     its outcome was told, and the row is not closed: the task that closes it
-              waits in a queue, or was lost. Half of ``remember`` after its end, the row is
-              *unknown*
-    absent    Redis knew it less than half of ``remember`` ago, so Redis has lost it: the
-              row is *pending* again, and goes to Pulsar under the same context. Where
-              nobody looked for longer, nobody can tell: the row is *unknown*
+              waits in a queue, or was lost. Three quarters of ``remember`` after its end, the
+              row is *unknown*
+    absent    Redis knew it less than a quarter of ``remember`` ago, so Redis has lost it:
+              the row is *pending* again, and goes to Pulsar under the same context.
+              Where nobody looked for longer, nobody can tell: the row is *unknown*
     ========  ============================================================================
 
     Arguments:
@@ -112,12 +112,12 @@ class Sweep:
 
     def _judge(self, row: Any, found: lanes.Found, verified_at: datetime | None) -> None:
         """Settle what became of a row that its lane does not hold any more."""
-        half = self._settings.remember / 2
+        quarter = self._settings.remember / 4
         known = max(row.recorded_at, verified_at or row.recorded_at)
         if found.where == "ended":
-            if found.ended_for > half:
+            if found.ended_for > 3 * quarter:
                 self._give_up(row, "its outcome was told, and the task that closes it did not run")
-        elif (timezone.now() - known).total_seconds() < half:
+        elif (timezone.now() - known).total_seconds() < quarter:
             logger.warning("Redis lost outbox row %s; it is sent again", row.context)
             self._rows(row).filter(state=State.RECORDED).update(
                 state=State.PENDING, reason="Redis lost it; it is sent again"

@@ -277,7 +277,7 @@ def test_a_lost_closing_task_makes_the_row_unknown_in_the_end(fake: FakeLanes) -
     one = relay(clock)
     one.one_pass()
     assert handle.state() is State.RECORDED
-    fake.known[handle.context] = lanes.Found("ended", 1900.0)
+    fake.known[handle.context] = lanes.Found("ended", 5500.0)
     clock.now += 61
     one.one_pass()
     assert handle.state() is State.UNKNOWN
