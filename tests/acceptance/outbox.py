@@ -2,9 +2,9 @@
 
 Writers put rows for some keys into PostgreSQL, in transactions of which some are rolled back, whole
 or to a savepoint, while two relays and a Celery worker run. On the way a relay is killed with -9
-(twice), PostgreSQL, Redis and the link to Pulsar go away and come back. Afterwards the topic must
-hold every committed row, no other, each key's in order; and every row must be closed by the receipt
-of its message.
+(twice), PostgreSQL is killed and comes back, Redis is restarted, and the link to Pulsar is cut for
+a while. Afterwards the topic must hold every committed row, no other, each key's in order; and
+every row must be closed by the receipt of its message.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,13 +36,14 @@ from tests.integration.rig import Proxy
 from tests.servers.admin import PulsarAdmin, topic_path
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess
+from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 
 __all__ = ["Outcome", "Trial"]
 
 _KEYS = 50
 _WRITERS = 4
-#: The bound on the wait for the last receipt, in seconds.
+#: The bound on the wait for the next receipt, in seconds.
 WAIT = 180.0
 
 
@@ -73,7 +75,7 @@ class Outcome:
     def __str__(self) -> str:
         return (
             f"{self.committed} rows committed, {self.rolled_back} rolled back: {self.lost} lost, "
-            f"{self.never_committed} sent though rolled back, {self.duplicates} twice in the topic, "
+            f"{self.never_committed} sent though rolled back, {self.duplicates} stored twice, "
             f"{self.keys_out_of_order} keys out of order, {self.not_stored} not closed as stored, "
             f"{self.closed_without_receipt} closed without a receipt; {self.seconds:.1f} s"
         )
@@ -118,14 +120,14 @@ class Trial:
             for each in writers:
                 each.start()
             for part, event in events:
-                self._until(lambda part=part: self._written >= part * self._target)
+                self._until(partial(self._has_written, part))
                 event()
             for each in writers:
                 each.join()
             self._thaw()
             if self._failed:
                 raise self._failed[0]
-            self._until(self._all_closed, WAIT)
+            self._wait_for_receipts()
             return self._look(time.monotonic() - began)
 
     def _start(self) -> None:
@@ -136,18 +138,20 @@ class Trial:
         use_postgres(self._postgres.django)
         migrate("postgres")
         empty("postgres")
-        self._redis = self._open.enter_context(
-            RedisServer(self._folder / "redis", appendonly=True)
-        )
+        self._redis = self._open.enter_context(RedisServer(self._folder / "redis", appendonly=True))
+        self._rabbitmq = self._open.enter_context(RabbitServer(self._folder / "rabbitmq"))
         self._rig = self._open.enter_context(
             OutboxRig(
                 "postgres",
                 self._redis.url,
                 f"ws://127.0.0.1:{self._link.port}",
-                # What a worker had fetched when Redis went away comes back after this.
-                broker_transport_options={"visibility_timeout": 10},
+                # With Redis as Celery's broker, what a worker had fetched when Redis went away
+                # comes back after the visibility timeout and kombu's 100 s.
+                broker_url=self._rabbitmq.url,
             )
         )
+        # Pulsar drops what no subscription waits for when it begins a new ledger.
+        self._admin.create_subscription(self._rig.topic, "keep")
         patch = self._open.enter_context(pytest.MonkeyPatch.context())
         from celery_stargate.contrib.django import lanes
 
@@ -192,6 +196,9 @@ class Trial:
             (0.7, lambda: self._kill_relay(1)),
             (0.8, self._close_the_long_transaction),
         ]
+
+    def _has_written(self, part: float) -> bool:
+        return self._written >= part * self._target
 
     def _kill_relay(self, number: int) -> None:
         self._relays[number].kill()
@@ -278,8 +285,15 @@ class Trial:
         while not condition() and time.monotonic() < end and not self._failed:
             time.sleep(0.05)
 
-    def _all_closed(self) -> bool:
-        return not self._rig.rows.filter(state__in=("pending", "recorded")).exists()
+    def _wait_for_receipts(self) -> None:
+        """Wait until all rows are closed, or none is for a while."""
+        left = None
+        while (now := self._open_rows()) != left and now:
+            left = now
+            self._until(lambda: self._open_rows() < now, WAIT)  # called at once
+
+    def _open_rows(self) -> int:
+        return int(self._rig.rows.filter(state__in=("pending", "recorded")).count())
 
     def _look(self, seconds: float) -> Outcome:
         rows = list(self._rig.rows.values("uuid", "key", "payload", "state", "message_id"))
@@ -320,7 +334,7 @@ class Trial:
         topic = self._rig.topic
         count = int(self._admin.internal_stats(topic)["numberOfEntries"])
         url = f"{self._pulsar_url}/ws/v2/reader/{topic_path(topic)}?messageId=earliest"
-        found = []
+        found: list[tuple[str, str]] = []
         with connect(url, compression=None, open_timeout=45, max_size=None, proxy=None) as reader:
             while len(found) < count:
                 message = json.loads(reader.recv(timeout=60))

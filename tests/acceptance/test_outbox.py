@@ -9,6 +9,7 @@ import pytest
 from tests.acceptance.outbox import Trial
 from tests.django_project.setup import configure
 from tests.servers import postgres as postgres_module
+from tests.servers import rabbitmq as rabbitmq_module
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import PulsarAddress, require
 
@@ -19,8 +20,8 @@ def test_nothing_is_lost_sent_after_a_roll_back_or_closed_without_a_receipt(
 ) -> None:
     """1,000 rows, while relays are killed and the database, Redis and Pulsar come and go; 100,000
     are `python -m tests.acceptance.outbox`."""
-    require(postgres_module.missing_reason())
-    require(redis_module.missing_reason())
+    for module in (postgres_module, rabbitmq_module, redis_module):
+        require(module.missing_reason())
     configure()
     outcome = Trial(tmp_path, pulsar.url, pulsar.admin, 1000).run()
     assert outcome.good, outcome

@@ -1,4 +1,4 @@
-"""A relay that kills itself with -9 at a step: `python -m tests.django_project.dying_relay STEP`."""
+"""A relay that kills itself with -9 at a step: `python -m …dying_relay STEP ALIAS`."""
 
 from __future__ import annotations
 

@@ -134,8 +134,15 @@ def _delete(rows: Any) -> int:
         deleted += rows.filter(pk__in=ids)._raw_delete(rows.db)  # noqa: SLF001  # no row points at these
 
 
-def outbox_stats(using: str, now: Callable[[], datetime] = timezone.now) -> dict[str, Any]:
+def outbox_stats(
+    using: str, now: Callable[[], datetime] = timezone.now, *, closed: bool = True
+) -> dict[str, Any]:
     """Return what to watch of one database's outbox.
+
+    Arguments:
+        using: the database.
+        now: the time by which ages are counted.
+        closed: whether to count stored and discarded rows too; there may be millions.
 
     Returns:
         ``states``: rows in each state; ``oldest_pending_seconds`` and
@@ -143,8 +150,11 @@ def outbox_stats(using: str, now: Callable[[], datetime] = timezone.now) -> dict
         ``relays``: running relays; ``shards``: how many have an owner.
     """
     rows = outbox_rows(using)
-    counts = dict(rows.values_list("state").annotate(Count("pk")).order_by())
-    states = {str(state): counts.get(state, 0) for state in State}
+    counted = [state for state in State if closed or state not in CLOSED]
+    counts = dict(
+        rows.filter(state__in=counted).values_list("state").annotate(Count("pk")).order_by()
+    )
+    states = {str(state): counts.get(state, 0) for state in counted}
     oldest = dict(
         rows.filter(state__in=OPEN).values_list("state").annotate(Min("created_at")).order_by()
     )

@@ -54,10 +54,14 @@ def test_a_relay_killed_at_any_step_loses_and_repeats_nothing(rig: OutboxRig, st
     code, output = rig.run("tests.django_project.dying_relay", step, rig.using, batch_size=40)
     assert code == -signal.SIGKILL, output
     settings = replace(OutboxSettings.read(), batch_size=40, lease=LEASE)
-    relay, stop = None, threading.Event()
+    stop = threading.Event()
     relay = Relay(rig.using, stop, settings)
-    done = lambda: rig.states() == {"recorded"} and stop.set()  # noqa: E731
-    relay.run(on_pass=done)
+
+    def look() -> None:
+        if rig.states() == {"recorded"}:
+            stop.set()
+
+    relay.run(on_pass=look)
     ordered(rig)
 
 
@@ -151,7 +155,7 @@ def test_notify_wakes_the_relay(rig: OutboxRig) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert eventually(lambda: relay._wake._connection is not None)  # type: ignore[attr-defined]
+        assert eventually(lambda: relay._wake._connection is not None)
         for n in range(3):
             began = time.monotonic()
             rig.write(f"{n}", late=True)
@@ -206,9 +210,10 @@ def test_the_relay_command_stops_cleanly(rig: OutboxRig, tmp_path: Path) -> None
 
 def test_a_redis_that_was_away_gets_the_rows(using: str, tmp_path: Path) -> None:
     """The relay waits, and goes on when Redis is there."""
-    with RedisServer(tmp_path / "redis", appendonly=True) as server, OutboxRig(
-        using, server.url
-    ) as rig:
+    with (
+        RedisServer(tmp_path / "redis", appendonly=True) as server,
+        OutboxRig(using, server.url) as rig,
+    ):
         process = rig.relay()
         try:
             server.stop()
