@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from celery import current_app
 from celery.canvas import maybe_signature
 
 from celery_stargate.app import Stargate
-from celery_stargate.calls.prepare import Call
+from celery_stargate.calls.prepare import Call, Preparation
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import StargateError, StoreUnavailable
 from celery_stargate.lanes.connections import connect
@@ -111,7 +112,26 @@ def prepare(
     if is_list:
         # One row, one message; the text is that of produce_many.
         check_messages([messages])
-    return Entry(stargate.prepare(messages[0], context, topic), messages[0], timeout)
+    call = _preparation(stargate, topic).call(messages[0], context)
+    return Entry(call, messages[0], timeout)
+
+
+def _preparation(stargate: Stargate, topic: str | None) -> Preparation:
+    """Return what prepares messages for a topic; it is worked out once for each."""
+    known = _preparations.setdefault(stargate, {})
+    found = known.get(topic)
+    if found is None:
+        stargate.settings.require_url()
+        found = Preparation(*stargate.resolve(topic))
+        if len(known) >= _MOST_TOPICS:
+            known.clear()
+        known[topic] = found
+    return found
+
+
+_preparations: WeakKeyDictionary[Stargate, dict[str | None, Preparation]] = WeakKeyDictionary()
+#: Topics may be as many as a program makes up.
+_MOST_TOPICS = 1000
 
 
 def freeze_callbacks(stargate: Stargate, on_ack: object, on_error: object) -> tuple[str, str]:

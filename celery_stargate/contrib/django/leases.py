@@ -7,12 +7,14 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from django.apps import apps
-from django.db.models import Exists, F, OuterRef, Q
+from django.db import transaction
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from celery_stargate.contrib.django.apps import APP_LABEL
@@ -28,7 +30,7 @@ class Leases:
     """Takes, renews and gives up leases on shards; times are the database's.
 
     A lease is a row with an owner, a time and a fencing token, which grows with each change of the
-    owner. What a relay writes about rows is filtered by :meth:`fence`, so a relay that was paused
+    owner. What a relay writes about rows it writes within :meth:`fence`, so a relay that was paused
     beyond its lease changes nothing.
 
     Arguments:
@@ -75,25 +77,20 @@ class Leases:
         self._renew_at = now + seconds * _PART
         self._valid_until = now + seconds * (1 - _PART)
 
-    def fence(self) -> Any:
-        """Return the condition on rows: their shard is ours, under the token that we know.
+    @contextmanager
+    def fence(self) -> Iterator[list[int]]:
+        """Open a transaction in which the shards that it yields are surely ours.
+
+        Their rows are locked: another relay can take them only after the commit. SQLite has one
+        writer at a time, and no such locks.
 
         Raises:
-            ValueError: no shard is held.
+            django.db.DatabaseError: the database did not answer.
         """
-        if not self.held:
-            raise ValueError("this relay holds no shard")
-        by_token: dict[int, list[int]] = {}
-        for number, token in self.held.items():
-            by_token.setdefault(token, []).append(number)
-        ours = Q()
-        for token, numbers in by_token.items():
-            ours |= Q(token=token, number__in=numbers)
-        return Exists(
-            self._shards.filter(
-                ours, number=OuterRef("shard"), owner=self.name, expires_at__gt=Now()
-            )
-        )
+        with transaction.atomic(using=self._using):
+            ours = self._shards.filter(owner=self.name, expires_at__gt=Now()).order_by("number")
+            locked = ours.select_for_update().values_list("number", "token")
+            yield [number for number, token in locked if self.held.get(number) == token]
 
     def release(self) -> None:
         """Give up all leases, so that another relay need not wait for their end.

@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.closing import close_row, close_signature
 from celery_stargate.contrib.django.leases import Leases
-from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows
+from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows, relax
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
 from celery_stargate.contrib.django.sweep import Sweep
@@ -217,9 +217,10 @@ class Relay:
         Raises:
             django.db.DatabaseError: the database did not answer.
         """
-        return mark_recorded(
-            outbox_rows(self.using).filter(self.leases.fence()), ids, timezone.now()
-        )
+        with self.leases.fence() as shards:
+            relax(self.using)
+            rows = outbox_rows(self.using).filter(shard__in=shards)
+            return mark_recorded(rows, ids, timezone.now())
 
     def _prepare(self, rows: Sequence[Any]) -> tuple[list[lanes.Entry], int]:
         """Return what may go, in order, and how many rows were set aside for good."""

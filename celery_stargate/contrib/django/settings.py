@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from celery_stargate.errors import ConfigurationError, nearest, shown
 
@@ -53,8 +56,7 @@ class OutboxSettings:
                 what was found, and the nearest right name.
         """
         if given is None:
-            names = [name for name in dir(django_settings) if name.startswith(PREFIX)]
-            given = {name: getattr(django_settings, name) for name in names}
+            return _of_django()
         known = {PREFIX + field.name.upper(): field for field in fields(cls)}
         values: dict[str, Any] = {}
         for name, value in given.items():
@@ -62,6 +64,19 @@ class OutboxSettings:
                 raise ConfigurationError(f"there is no setting {name}{nearest(name, known)}")
             values[known[name].name] = _checked(name, known[name].type, value)
         return cls(**values)
+
+
+@cache
+def _of_django() -> OutboxSettings:
+    names = [name for name in dir(django_settings) if name.startswith(PREFIX)]
+    return OutboxSettings.read({name: getattr(django_settings, name) for name in names})
+
+
+@receiver(setting_changed)
+def _forget(*, setting: str, **_: Any) -> None:
+    """Read again what a test overrides."""
+    if setting.startswith(PREFIX):
+        _of_django.cache_clear()
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:

@@ -119,17 +119,17 @@ class Sweep:
                 self._give_up(row, "its outcome was told, and the task that closes it did not run")
         elif (timezone.now() - known).total_seconds() < quarter:
             logger.warning("Redis lost outbox row %s; it is sent again", row.context)
-            self._rows(row).filter(state=State.RECORDED).update(
-                state=State.PENDING, reason="Redis lost it; it is sent again"
-            )
+            with self._leases.fence() as shards:
+                outbox_rows(self._using).filter(
+                    pk=row.pk, attempt=row.attempt, state=State.RECORDED, shard__in=shards
+                ).update(state=State.PENDING, reason="Redis lost it; it is sent again")
         else:
             self._give_up(row, "Redis does not know it, and nobody looked for too long")
 
-    def _rows(self, row: Any) -> Any:
-        return outbox_rows(self._using).filter(self._leases.fence(), pk=row.pk, attempt=row.attempt)
-
     def _give_up(self, row: Any, reason: str) -> None:
         logger.error("outbox row %s is unknown: %s", row.context, reason)
-        if self._rows(row).exists():
+        with self._leases.fence() as shards:
+            ours = row.shard in shards
+        if ours:
             failure = lanes.refusal(row.context, row.topic, "no-outcome", reason, unknown=True)
             close_row(self._using, failure)

@@ -215,7 +215,7 @@ def test_produce_on_commit_returns_its_context_at_once(
 def test_captured_callbacks_hand_over(fake: FakeLanes) -> None:
     """Django's TestCase never commits: its callbacks are captured, and may be run."""
 
-    class Case(TestCase):  # type: ignore[misc]
+    class Case(TestCase):
         def test(self) -> None:
             with self.captureOnCommitCallbacks(execute=True) as callbacks, transaction.atomic():
                 handle = outbox.produce("one")
