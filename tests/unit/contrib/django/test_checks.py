@@ -126,7 +126,7 @@ def test_migrations_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'celery_stargate'")
     try:
-        assert [each.id for each in checks.check_database(["default"])] == ["stargate.E005"]
+        assert [each.id for each in checks.check_database(["default"])] == ["stargate.W008"]
     finally:
         call_command("migrate", "celery_stargate", fake=True, verbosity=0)
 
