@@ -32,7 +32,7 @@ __all__ = ["FailedMessageAdmin", "OutboxMessageAdmin", "TopicFilter"]
 
 #: An action does at most so many rows; more is the commands' work.
 _MOST = 1000
-_SHORT = 60
+_SHORT = 40
 
 
 class TopicFilter(admin.SimpleListFilter):
@@ -78,7 +78,7 @@ class _MessageAdmin(admin.ModelAdmin):
         (None, {"fields": ("context", "state", "topic", "key", "reason", "code")}),
         ("Message", {"fields": ("shown_payload", "shown_attributes", "callbacks")}),
         (
-            "Way",
+            "Progress",
             {
                 "fields": (
                     "created_at",
@@ -189,16 +189,17 @@ class _MessageAdmin(admin.ModelAdmin):
         return f"{row.attempt}{f' ({row.tries} tries)' if row.tries else ''}"
 
     @admin.display(description="reason")
-    def why(self, row: Any) -> str:
-        """The beginning of the reason."""
-        return row.reason if len(row.reason) <= _SHORT else f"{row.reason[: _SHORT - 1]}…"
+    def why(self, row: Any) -> Any:
+        """The beginning of the reason, with the whole one behind it."""
+        short = row.reason if len(row.reason) <= _SHORT else f"{row.reason[: _SHORT - 1]}…"
+        return format_html('<span title="{}">{}</span>', row.reason, short) if short else "-"
 
     @admin.display(description="payload")
     def shown_payload(self, row: Any) -> str:
         """What the project's mask shows of it; by default its size."""
         mask = OutboxSettings.read().mask
         if mask is None:
-            return f"{len(bytes(row.payload))} bytes, hidden; {_MASK_HINT}"
+            return f"Hidden ({len(bytes(row.payload))} B); {_MASK_HINT}"
         return str(import_string(mask)(row))
 
     @admin.display(description="attributes")
@@ -272,13 +273,13 @@ class _MessageAdmin(admin.ModelAdmin):
         LogEntry.objects.log_actions(
             request.user.pk, chosen, CHANGE, change_message=f"{verb} (stargate outbox)"
         )
-        self.message_user(request, f"{done} messages: {verb} done.", messages.SUCCESS)
+        self.message_user(request, f"{verb.capitalize()}: {_messages(done)}.", messages.SUCCESS)
         return None
 
     def _ask(self, request: HttpRequest, verb: str, chosen: list[Any]) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{verb.capitalize()} {len(chosen)} messages?",
+            "title": f"{verb.capitalize()} {_messages(len(chosen))}?",
             "verb": verb,
             "rows": chosen[:20],
             "more": max(0, len(chosen) - 20),
@@ -287,6 +288,10 @@ class _MessageAdmin(admin.ModelAdmin):
             "opts": self.opts,
         }
         return TemplateResponse(request, "admin/celery_stargate/confirm.html", context)
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"
 
 
 _MASK_HINT = "CELERY_STARGATE_OUTBOX_MASK may show more"

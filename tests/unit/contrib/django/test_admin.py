@@ -96,7 +96,7 @@ def test_a_search_reads_by_an_index(rows: list[outbox.Handle]) -> None:
 def test_the_page_of_a_row_masks_its_payload(rows: list[outbox.Handle]) -> None:
     client = client_with(*VIEW)
     text = page(client, f"{LIST}{rows[2].row().pk}/change/")
-    assert "8 bytes, hidden" in text and "secret" not in text
+    assert "Hidden (8 B)" in text and "secret" not in text
     with override_settings(
         CELERY_STARGATE_OUTBOX_MASK="tests.unit.contrib.django.test_admin.first_letter"
     ):
@@ -115,10 +115,10 @@ def test_requeue_asks_does_and_logs(rows: list[outbox.Handle]) -> None:
     """Only what failed; and the row's page tells of the earlier attempt."""
     client = client_with(*ALL)
     asked = act(client, "requeue_messages", *rows)
-    assert "Requeue 1 messages?" in asked.content.decode()
+    assert "Requeue 1 message?" in asked.content.decode()
     assert rows[1].state() is State.REFUSED
     done = act(client, "requeue_messages", *rows, confirmed="yes")
-    assert "1 messages: requeue done" in done.content.decode()
+    assert "Requeue: 1 message." in done.content.decode()
     assert rows[1].row().context == f"{rows[1].uuid}.2"
     (entry,) = LogEntry.objects.filter(user__username="operator")
     assert (entry.object_id, entry.change_message) == (
