@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, ParamSpec, TypeVar
 
 from celery import current_task
@@ -93,10 +94,11 @@ def _claim(name: str, message: str, using: str | None) -> bool:
             f"idempotent({name!r}) needs a transaction in the database {using!r}: put "
             "@transaction.atomic above it, so that the claim and the effect commit together"
         )
+    digest = sha256(f"{name}\n{message}".encode()).hexdigest()
     try:
         # A claim in a transaction that is still open is waited for: it commits, or is rolled back.
         with transaction.atomic(using=using):
-            model.objects.using(using).create(name=name, message=message)
+            model.objects.using(using).create(digest=digest, name=name, message=message)
     except IntegrityError:
         return False
     return True

@@ -149,16 +149,15 @@ class InboxClaim(models.Model):
     """One message or context whose effect was done, by the name of who did it."""
 
     id = models.BigAutoField(primary_key=True)
+    #: Of name and message: some databases take "a" and "A" for the same text.
+    digest = models.CharField(max_length=64, unique=True)
     name = models.CharField(max_length=100)
     message = models.CharField(max_length=255)
     claimed_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
-        """One claim of each message for each name."""
+        """Its name."""
 
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["name", "message"], name="stargate_inbox_once"),
-        ]
         verbose_name = "inbox claim"
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
 from celery_stargate.contrib.django.sweep import Sweep
 from celery_stargate.contrib.django.wake import Poll, Wake, make_wake
-from celery_stargate.errors import InvalidMessage, StargateError, StoreUnavailable
+from celery_stargate.errors import InvalidMessage, StargateError
 
 __all__ = ["Relay", "make_relay", "run_burst"]
 
@@ -113,8 +113,8 @@ class Relay:
 
         Raises:
             ConfigurationError: there is no service URL or no Redis to hand over to.
-            django.db.DatabaseError, StoreUnavailable: with ``burst`` only; else they are logged and
-                tried again.
+            django.db.DatabaseError, StoreUnavailable, kombu.exceptions.OperationalError: with
+                ``burst`` only; else they are logged, and it tries again.
         """
         self._stargate.settings.require_url()
         total, wait = 0, 0.5
@@ -122,7 +122,8 @@ class Relay:
             while not self._stop.is_set():
                 try:
                     done = self.one_pass()
-                except (DatabaseError, StoreUnavailable) as error:
+                # StoreUnavailable is an OperationalError, and so is a broker that is away.
+                except (DatabaseError, OperationalError) as error:
                     if burst:
                         raise
                     logger.warning("the outbox relay tries again in %.1f s: %s", wait, error)
@@ -135,6 +136,8 @@ class Relay:
                 if done:
                     continue
                 if burst:
+                    while self.leases.held and self._sweep.step(self._stargate):
+                        self.leases.keep()
                     break
                 self._wake.wait(self.settings.poll_interval)
         finally:
@@ -155,7 +158,8 @@ class Relay:
             return 0
         rows = self.read()
         done = self.hand_over(rows) if rows else 0
-        self._sweep.run_if_due(self._stargate)
+        # A page at a time: rows that are pending come first.
+        self._sweep.step(self._stargate)
         return done
 
     def read(self) -> Sequence[Any]:

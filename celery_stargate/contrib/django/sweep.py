@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,21 @@ __all__ = ["Sweep"]
 logger = logging.getLogger("celery_stargate")
 
 _PAGE = 1000
+
+
+@dataclass(slots=True)
+class _Round:
+    """One look through all rows, page by page."""
+
+    began: datetime
+    #: The shards at its beginning, with their tokens: what was lost meanwhile is not verified.
+    tokens: dict[int, int]
+    verified: dict[int, datetime | None]
+    after: int = 0
+
+    def still(self, held: dict[int, int]) -> list[int]:
+        """Return the shards that were held without a break."""
+        return [number for number, token in self.tokens.items() if held.get(number) == token]
 
 
 class Sweep:
@@ -60,55 +76,72 @@ class Sweep:
         self._leases = leases
         self._settings = settings
         self._monotonic = monotonic
-        self._due = -math.inf
+        self._due: float | None = None
+        self._round: _Round | None = None
 
-    def run_if_due(self, stargate: Stargate) -> None:
-        """Look through the rows of the held shards, if the last time is long enough ago.
+    def step(self, stargate: Stargate) -> bool:
+        """Look at the next page of rows, if a round is due; a round ends with the last page.
+
+        Returns:
+            Whether there is more to look at now.
 
         Raises:
-            django.db.DatabaseError, StoreUnavailable: it goes on at the next time.
+            django.db.DatabaseError, StoreUnavailable: the page is looked at again.
+            kombu.exceptions.OperationalError: as :func:`close_row`.
         """
-        if self._monotonic() < self._due:
-            return
-        # It may take longer than the leases last; what it then changes is fenced.
-        self._due = self._monotonic() + self._settings.check_after
-        began = timezone.now()
-        verified = dict(self._shards.values_list("number", "verified_at"))
-        for page in self._pages(began - timedelta(seconds=self._settings.check_after)):
-            places = [(row.lane, row.context) for row in page]
-            found = lanes.find_contexts(stargate, places, remember=self._settings.remember)
-            for row, each in zip(page, found, strict=True):
-                if each.where != "pending":
-                    self._judge(row, each, verified.get(row.shard))
-            self._leases.keep()
-            if not self._leases.held:
-                return
-        self._shards.filter(number__in=list(self._leases.held), owner=self._leases.name).update(
-            verified_at=began
+        if self._round is None:
+            if not self._is_due():
+                return False
+            verified = dict(self._shards.values_list("number", "verified_at"))
+            self._round = _Round(timezone.now(), dict(self._leases.held), verified)
+        current = self._round
+        shards = current.still(self._leases.held)
+        page = self._page(current, shards)
+        places = [(row.lane, row.context) for row in page]
+        remember = self._settings.remember
+        found = lanes.find_contexts(stargate, places, remember=remember) if places else []
+        for row, each in zip(page, found, strict=True):
+            if each.where != "pending":
+                self._judge(row, each, current.verified.get(row.shard))
+        if len(page) == _PAGE:
+            current.after = page[-1].pk
+            return True
+        self._shards.filter(number__in=shards, owner=self._leases.name).update(
+            verified_at=current.began
         )
+        self._round, self._due = None, self._monotonic() + self._settings.check_after
+        return False
+
+    def _is_due(self) -> bool:
+        if self._due is None:
+            # The last round may have been another process's.
+            oldest = None
+            for moment in self._shards.filter(number__in=list(self._leases.held)).values_list(
+                "verified_at", flat=True
+            ):
+                if moment is None:
+                    return True
+                oldest = moment if oldest is None else min(oldest, moment)
+            age = (timezone.now() - oldest).total_seconds() if oldest else math.inf
+            self._due = self._monotonic() + self._settings.check_after - age
+        return self._monotonic() >= self._due
 
     @property
     def _shards(self) -> Any:
         return apps.get_model(APP_LABEL, "OutboxShard").objects.using(self._using)
 
-    def _pages(self, before: datetime) -> Iterator[Sequence[Any]]:
-        after = 0
-        while True:
-            page = list(
-                outbox_rows(self._using)
-                .filter(
-                    state=State.RECORDED,
-                    recorded_at__lt=before,
-                    shard__in=list(self._leases.held),
-                    pk__gt=after,
-                )
-                .only("uuid", "attempt", "shard", "topic", "lane", "recorded_at", "state")
-                .order_by("pk")[:_PAGE]
+    def _page(self, current: _Round, shards: list[int]) -> Sequence[Any]:
+        return list(
+            outbox_rows(self._using)
+            .filter(
+                state=State.RECORDED,
+                recorded_at__lt=current.began - timedelta(seconds=self._settings.check_after),
+                shard__in=shards,
+                pk__gt=current.after,
             )
-            if not page:
-                return
-            after = page[-1].pk
-            yield page
+            .only("uuid", "attempt", "shard", "topic", "lane", "recorded_at", "state")
+            .order_by("pk")[:_PAGE]
+        )
 
     def _judge(self, row: Any, found: lanes.Found, verified_at: datetime | None) -> None:
         """Settle what became of a row that its lane does not hold any more."""

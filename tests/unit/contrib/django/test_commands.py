@@ -117,8 +117,10 @@ def test_clean_up_deletes_what_is_done(fake: FakeLanes) -> None:
 
 
 def test_clean_up_of_the_inbox(fake: FakeLanes) -> None:
-    InboxClaim.objects.create(name="a", message="b", claimed_at=timezone.now() - timedelta(days=3))
-    InboxClaim.objects.create(name="a", message="c")
+    InboxClaim.objects.create(
+        digest="b", name="a", message="b", claimed_at=timezone.now() - timedelta(days=3)
+    )
+    InboxClaim.objects.create(digest="c", name="a", message="c")
     assert "1 inbox claims would be" in run("cleanup", "--inbox-older-than", "2d", "--dry-run")
     assert "1 inbox claims were" in run("cleanup", "--inbox-older-than", "2d")
     assert InboxClaim.objects.get().message == "c"

@@ -15,7 +15,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from celery_stargate import StoreUnavailable
-from celery_stargate.contrib.django import lanes, outbox
+from celery_stargate.contrib.django import lanes, outbox, sweep
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.models import OutboxMessage, OutboxRelay, OutboxShard
 from celery_stargate.contrib.django.operations import discard, requeue
@@ -266,6 +266,35 @@ def test_while_a_relay_looks_a_long_wait_is_no_loss(fake: FakeLanes) -> None:
     clock.now += 61
     one.one_pass()
     assert handle.state() is State.PENDING
+
+
+def test_a_look_goes_on_page_by_page(fake: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that rows that are pending do not wait for it; a burst looks to the end."""
+    monkeypatch.setattr(sweep, "_PAGE", 2)
+    with transaction.atomic():
+        handles = outbox.produce_many([f"{n}" for n in range(5)])
+    for each in handles:
+        aged(each, 100)
+    fake.known.clear()
+    one = relay()
+    one.one_pass()
+    assert [each.state() for each in handles].count(State.PENDING) == 2
+    assert OutboxShard.objects.filter(verified_at=None).count() == SHARDS
+    one.leases.release()
+    assert run_burst("default") == 5
+    assert not OutboxShard.objects.filter(verified_at=None).exists()
+    assert OutboxMessage.objects.filter(state=State.RECORDED).count() == 5
+
+
+def test_what_was_looked_at_lately_is_not_looked_at_by_the_next_process(fake: FakeLanes) -> None:
+    """As with a burst each few seconds, by Celery beat."""
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    run_burst("default")
+    aged(handle, 100)
+    fake.known.clear()
+    run_burst("default")
+    assert handle.state() is State.RECORDED
 
 
 def test_a_lost_closing_task_makes_the_row_unknown_in_the_end(fake: FakeLanes) -> None:
