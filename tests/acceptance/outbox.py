@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.db import connections, transaction
 from django.db.utils import Error as DatabaseError
+from django.test import override_settings
 from websockets.sync.client import connect
 
 from tests.django_project.rig import OutboxRig
@@ -89,11 +90,20 @@ class Trial:
         pulsar_url, admin: the broker, which is reached through a proxy.
         rows: about how many rows are committed.
         seed: of what is random.
+        close_queue: whether the relays close rows in batches, or workers one by one.
     """
 
     def __init__(
-        self, folder: Path, pulsar_url: str, admin: PulsarAdmin, rows: int, seed: int = 1
+        self,
+        folder: Path,
+        pulsar_url: str,
+        admin: PulsarAdmin,
+        rows: int,
+        *,
+        seed: int = 1,
+        close_queue: bool = False,
     ) -> None:
+        self._close_queue = close_queue
         self._folder = folder
         self._pulsar_url = pulsar_url
         self._admin = admin
@@ -156,7 +166,13 @@ class Trial:
         from celery_stargate.contrib.django import lanes
 
         patch.setattr(lanes, "current_stargate", lambda: self._rig.stargate)
-        self._environment = self._rig.environment(check_after=3.0)
+        conf: dict[str, Any] = {"check_after": 10.0}
+        if self._close_queue:
+            queue = f"{self._rig.name}-close"
+            conf["close_queue"] = queue
+            override = override_settings(CELERY_STARGATE_OUTBOX_CLOSE_QUEUE=queue)
+            self._open.enter_context(override)
+        self._environment = self._rig.environment(**conf)
         self._worker = self._process(
             "worker",
             *("celery", "-A", "tests.django_project.celery", "worker", "-c", "2", "-l", "INFO"),
@@ -283,7 +299,7 @@ class Trial:
     def _until(self, condition: Callable[[], bool], timeout: float = 1800.0) -> None:
         end = time.monotonic() + timeout
         while not condition() and time.monotonic() < end and not self._failed:
-            time.sleep(0.05)
+            time.sleep(0.05 if self._target <= 1000 else 0.5)
 
     def _wait_for_receipts(self) -> None:
         """Wait until all rows are closed, or none is for a while."""
@@ -349,6 +365,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--close-queue", action="store_true", help="relays close rows in batches, not workers"
+    )
     options = parser.parse_args()
     from tests.servers.pulsar import PulsarServer
 
@@ -357,7 +376,14 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="stargate-outbox-") as folder,
         PulsarServer(Path(folder) / "pulsar") as broker,
     ):
-        trial = Trial(Path(folder), broker.url, PulsarAdmin(broker.http_url), options.rows)
+        trial = Trial(
+            Path(folder),
+            broker.url,
+            PulsarAdmin(broker.http_url),
+            options.rows,
+            seed=options.seed,
+            close_queue=options.close_queue,
+        )
         outcome = trial.run()
     print(outcome)
     return 0 if outcome.good else 1

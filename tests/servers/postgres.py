@@ -91,6 +91,9 @@ class PostgresServer(Server):
             "USER": _USER,
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
+            # A worker makes a connection for each task otherwise.
+            "CONN_MAX_AGE": 600,
+            "CONN_HEALTH_CHECKS": True,
         }
 
     def start(self) -> None:

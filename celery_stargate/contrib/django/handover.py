@@ -72,7 +72,7 @@ class _Handover:
             recorded = lanes.record(
                 lanes.current_stargate(),
                 [entry for _, entry in free],
-                close_signature(self.using),
+                close_signature(self.using, self.settings.close_queue),
                 remember=self.settings.remember,
             )
         except StargateError as error:

@@ -211,7 +211,7 @@ class Relay:
         return lanes.record(
             self._stargate,
             entries,
-            close_signature(self.using),
+            close_signature(self.using, self.settings.close_queue),
             remember=self.settings.remember,
         )
 

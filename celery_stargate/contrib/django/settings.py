@@ -42,6 +42,9 @@ class OutboxSettings:
     #: How long Redis knows an ended row, so that it is not sent again before it is closed. Twice
     #: the visibility timeout of Celery's Redis broker: after that a lost closing task comes again.
     remember: float = 7200.0
+    #: The queue of Celery's for closing tasks, which the relay processes consume in batches; None:
+    #: workers run them one by one.
+    close_queue: str | None = None
     #: The alias that the relay listens on; for a database behind PgBouncer one that bypasses it.
     listen_using: str | None = None
     #: Dotted path of a function that gets a row and returns what the admin shows of its payload.

@@ -10,9 +10,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from celery_stargate.contrib.django.closer import Closer
+from celery_stargate.contrib.django.lanes import current_stargate
 from celery_stargate.contrib.django.management.arguments import add_database, positive
 from celery_stargate.contrib.django.relay import make_relay
 from celery_stargate.contrib.django.settings import OutboxSettings
+
+#: How long the present batch of closings may take after a stop, in seconds.
+_CLOSER_TIMEOUT = 20.0
 
 
 class Command(BaseCommand):
@@ -42,10 +47,16 @@ class Command(BaseCommand):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
+        closer = None
+        if settings.close_queue is not None and not options["burst"]:
+            closer = Closer(current_stargate(), settings.close_queue, stop)
+            closer.start()
         relay = make_relay(options["database"], stop, settings)
         self.stdout.write(f"relay {relay.leases.name} on {options['database']}")
         liveness: Path | None = options["liveness_file"]
         total = relay.run(
             burst=options["burst"], on_pass=liveness.touch if liveness else lambda: None
         )
+        if closer is not None:
+            closer.join(_CLOSER_TIMEOUT)
         self.stdout.write(f"handed over {total} rows")
