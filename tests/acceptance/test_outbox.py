@@ -1,0 +1,29 @@
+"""Django's outbox from end to end: PostgreSQL, Redis, a worker, relays, and Pulsar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.outbox import Trial
+from tests.django_project.setup import configure
+from tests.servers import postgres as postgres_module
+from tests.servers import rabbitmq as rabbitmq_module
+from tests.servers import redis as redis_module
+from tests.servers.fixtures import PulsarAddress, require
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("close_queue", [False, True])
+def test_nothing_is_lost_sent_after_a_roll_back_or_closed_without_a_receipt(
+    pulsar: PulsarAddress, tmp_path: Path, close_queue: bool
+) -> None:
+    """1,000 rows, while relays are killed and the database, Redis and Pulsar come and go; 100,000
+    are `python -m tests.acceptance.outbox`."""
+    for module in (postgres_module, rabbitmq_module, redis_module):
+        require(module.missing_reason())
+    configure()
+    outcome = Trial(tmp_path, pulsar.url, pulsar.admin, 1000, close_queue=close_queue).run()
+    assert outcome.good, outcome
+    assert outcome.committed >= 1000 and outcome.rolled_back > 0
