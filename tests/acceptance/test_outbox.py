@@ -19,11 +19,11 @@ from tests.servers.fixtures import PulsarAddress, require
 def test_nothing_is_lost_sent_after_a_roll_back_or_closed_without_a_receipt(
     pulsar: PulsarAddress, tmp_path: Path, close_queue: bool
 ) -> None:
-    """1,000 rows, while relays are killed and the database, Redis and Pulsar come and go; 100,000
+    """400 rows, while relays are killed and the database, Redis and Pulsar come and go; 100,000
     are `python -m tests.acceptance.outbox`."""
     for module in (postgres_module, rabbitmq_module, redis_module):
         require(module.missing_reason())
     configure()
-    outcome = Trial(tmp_path, pulsar.url, pulsar.admin, 1000, close_queue=close_queue).run()
+    outcome = Trial(tmp_path, pulsar.url, pulsar.admin, 400, close_queue=close_queue).run()
     assert outcome.good, outcome
-    assert outcome.committed >= 1000 and outcome.rolled_back > 0
+    assert outcome.committed >= 400 and outcome.rolled_back > 0

@@ -22,6 +22,10 @@ from tests.django_project.rig import OutboxRig
 from tests.servers.fixtures import ServerAddress
 
 
+# The statements on SQLite are the unit tests' part; here it is about brokers.
+pytestmark = pytest.mark.parametrize("using", ["postgres"], indirect=True)
+
+
 def eventually(condition: Any, timeout: float = 20.0) -> bool:
     end = time.monotonic() + timeout
     while not (found := condition()) and time.monotonic() < end:
