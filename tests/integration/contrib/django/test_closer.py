@@ -21,7 +21,6 @@ from celery_stargate.model.outcome import Failure, Receipt
 from tests.django_project.rig import OutboxRig
 from tests.servers.fixtures import ServerAddress
 
-
 # The statements on SQLite are the unit tests' part; here it is about brokers.
 pytestmark = pytest.mark.parametrize("using", ["postgres"], indirect=True)
 
