@@ -94,13 +94,21 @@ class Recorder:
             given: Any = {"timeout": timeout, "max_backlog": room, **common}
             self._outbox.put(part.lane, child, [("", part.frame)], **given)
 
-    def put_many(self, calls: Sequence[Call], records: Iterable[Record], timeout: float) -> None:
+    def put_many(
+        self,
+        calls: Sequence[Call],
+        records: Iterable[Record],
+        timeout: float,
+        *,
+        tombstone: float = 0.0,
+    ) -> None:
         """Record calls of one message each, in their order.
 
         Arguments:
             calls: to one topic.
             records: one for each call.
             timeout: seconds until the deadline of each.
+            tombstone: seconds for which a repeat is recognized after a call has ended.
 
         Raises:
             LaneFull: a lane would hold more messages than it may; nothing was recorded.
@@ -115,7 +123,7 @@ class Recorder:
             puts,
             timeout=timeout,
             max_backlog=calls[0].options.max_backlog,
-            tombstone=_once_window(calls[0]),
+            tombstone=max(tombstone, _once_window(calls[0])),
             options=self._differing(calls[0]),
         )
 

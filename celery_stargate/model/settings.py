@@ -166,6 +166,9 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
             name = name[len(PREFIX) :]
         else:
             continue
+        if name.startswith("outbox_"):
+            # celery_stargate.contrib.django.settings reads and checks them.
+            continue
         if name not in TABLE:
             known = [named(PREFIX + each, namespace) for each in TABLE]
             shown_name = _in_namespace(name, namespace)

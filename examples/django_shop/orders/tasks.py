@@ -1,16 +1,15 @@
-"""The produce task and its callbacks; a callback may run twice, so both are idempotent."""
+"""What follows the receipt. A callback may run twice; its effect happens once."""
 
 from celery import shared_task
-
-from shop.celery import stargate
+from celery_stargate.contrib.django.inbox import idempotent
+from django.db import transaction
 
 from .models import Order
 
-#: ``publish_order.delay(message)`` publishes to the topic ``orders``.
-publish_order = stargate.task("orders.publish_order", topic="orders", ignore_result=True)
-
 
 @shared_task(ignore_result=True)
+@transaction.atomic
+@idempotent("orders.mark_published")
 def mark_published(receipt, order_id):
     """Record that Pulsar has the order."""
     Order.objects.filter(pk=order_id).update(
@@ -19,6 +18,8 @@ def mark_published(receipt, order_id):
 
 
 @shared_task(ignore_result=True)
+@transaction.atomic
+@idempotent("orders.mark_failed")
 def mark_failed(failure, order_id):
     """Record why Pulsar does not have the order."""
     Order.objects.filter(pk=order_id).update(status=Order.Status.FAILED, reason=failure["reason"])

@@ -1,3 +1,10 @@
+from django.contrib import admin
 from django.urls import include, path
 
-urlpatterns = [path("orders/", include("orders.urls"))]
+from orders import views
+
+urlpatterns = [
+    path("", views.shop, name="shop"),
+    path("orders/", include("orders.urls")),
+    path("admin/", admin.site.urls),
+]

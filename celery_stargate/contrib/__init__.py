@@ -1,0 +1,1 @@
+"""Integrations with frameworks; nothing else of the package imports them."""

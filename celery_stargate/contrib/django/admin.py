@@ -1,0 +1,361 @@
+"""The admin of the outbox: rows, dead letters, and the lanes in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.exceptions import PermissionDenied
+from django.db import router
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.module_loading import import_string
+from django.utils.timesince import timesince
+
+from celery_stargate.contrib.django import lanes
+from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.contrib.django.contexts import parse_context
+from celery_stargate.contrib.django.models import FailedMessage, OutboxMessage
+from celery_stargate.contrib.django.operations import discard, outbox_stats, replay, requeue
+from celery_stargate.contrib.django.rows import outbox_rows
+from celery_stargate.contrib.django.settings import OutboxSettings
+from celery_stargate.contrib.django.states import FAILED, State
+from celery_stargate.errors import StargateError
+
+__all__ = ["FailedMessageAdmin", "OutboxMessageAdmin", "TopicFilter"]
+
+#: An action does at most so many rows; more is the commands' work.
+_MOST = 1000
+_SHORT = 40
+
+
+class TopicFilter(admin.SimpleListFilter):
+    """Topics of the settings: to ask the table which there are would read all of it."""
+
+    title = "topic"
+    parameter_name = "topic"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the topics by their names in the settings."""
+        try:
+            settings = lanes.current_stargate().settings
+        except StargateError:
+            return []
+        named = {topic: name for name, (topic, _) in settings.topics.items()}
+        if settings.topic is not None and settings.topic not in settings.topics:
+            named.setdefault(settings.topic, settings.topic.rpartition("/")[2])
+        return sorted(named.items(), key=lambda each: each[1])
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Return the rows of the chosen topic."""
+        return queryset if self.value() is None else queryset.filter(topic=self.value())
+
+
+class _MessageAdmin(admin.ModelAdmin):
+    """Rows, read-only but for the actions. It never counts the whole table."""
+
+    #: The database; None for the router's choice. Set it in a subclass for another one.
+    using: str | None = None
+
+    change_list_template = "admin/celery_stargate/message_list.html"
+    list_display = ("short_context", "state", "short_topic", "key", "age", "attempts", "why")
+    list_filter: ClassVar[list[Any]] = ["state", TopicFilter]
+    date_hierarchy = "created_at"
+    # What is searched for, get_search_results decides: a context or a key, whole.
+    search_fields = ("=key",)
+    search_help_text = "A context or a key, whole."
+    show_full_result_count = False
+    list_per_page = 50
+    ordering = ("-pk",)
+    actions: ClassVar[list[str]] = ["replay_messages", "requeue_messages", "discard_messages"]
+    fieldsets = (
+        (None, {"fields": ("context", "state", "topic", "key", "reason", "code")}),
+        ("Message", {"fields": ("shown_payload", "shown_attributes", "callbacks")}),
+        (
+            "Progress",
+            {
+                "fields": (
+                    "created_at",
+                    "recorded_at",
+                    "closed_at",
+                    "lane",
+                    "message_id",
+                    "attempts",
+                    "earlier_attempts",
+                )
+            },
+        ),
+    )
+    readonly_fields = (
+        "context",
+        "shown_payload",
+        "shown_attributes",
+        "callbacks",
+        "attempts",
+        "earlier_attempts",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return the rows of this admin's database, without what a list does not show."""
+        rows = super().get_queryset(request).using(self._alias)
+        return rows.defer("payload", "on_ack", "on_error", "history", "attributes")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: Any, search_term: str
+    ) -> tuple[Any, bool]:
+        """Search for a context or a key by the indexes of either."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            row_id, _ = parse_context(term)
+        except ValueError:
+            return queryset.filter(key=term), False
+        return queryset.filter(uuid=row_id), False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Refuse: rows are written by outbox.produce."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: a message stays what it was; the actions do the rest."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: discard a row, and let the clean-up delete it."""
+        return False
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may replay."""
+        return _may(request, "replay")
+
+    def has_requeue_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may requeue."""
+        return _may(request, "requeue")
+
+    def has_discard_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may discard."""
+        return _may(request, "discard")
+
+    @admin.action(description="Replay stored messages (a second copy)", permissions=["replay"])
+    def replay_messages(self, request: HttpRequest, queryset: Any) -> Any:
+        """Send stored rows once more."""
+        return self._confirmed(request, queryset, "replay", replay, [State.STORED])
+
+    @admin.action(description="Requeue failed messages", permissions=["requeue"])
+    def requeue_messages(self, request: HttpRequest, queryset: Any) -> Any:
+        """Send failed and discarded rows again."""
+        return self._confirmed(request, queryset, "requeue", requeue, [*FAILED, State.DISCARDED])
+
+    @admin.action(description="Discard failed messages", permissions=["discard"])
+    def discard_messages(self, request: HttpRequest, queryset: Any) -> Any:
+        """Give up failed rows."""
+        return self._confirmed(request, queryset, "discard", discard, FAILED)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list below the figures that matter."""
+        stats = outbox_stats(self._alias, closed=False)
+        context = {"stats": stats, "lanes_url": reverse(f"admin:{APP_LABEL}_lanes")}
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    @admin.display(description="context", ordering="pk")
+    def short_context(self, row: Any) -> str:
+        """The beginning of the context."""
+        return f"{str(row.uuid)[:8]}…{'' if row.attempt == 1 else f'.{row.attempt}'}"
+
+    @admin.display(description="topic", ordering="topic")
+    def short_topic(self, row: Any) -> Any:
+        """The topic's own name, with the full one behind it."""
+        return format_html('<span title="{}">{}</span>', row.topic, row.topic.rpartition("/")[2])
+
+    @admin.display(description="age", ordering="created_at")
+    def age(self, row: Any) -> Any:
+        """How old the row is; an open one's age is what to watch."""
+        return format_html(
+            '<span title="{}">{}</span>',
+            row.created_at.isoformat(timespec="seconds"),
+            timesince(row.created_at, timezone.now(), depth=1),
+        )
+
+    @admin.display(description="attempts")
+    def attempts(self, row: Any) -> str:
+        """Attempts, and failed hand-overs of the present one."""
+        return f"{row.attempt}{f' ({row.tries} tries)' if row.tries else ''}"
+
+    @admin.display(description="reason")
+    def why(self, row: Any) -> Any:
+        """The beginning of the reason, with the whole one behind it."""
+        short = row.reason if len(row.reason) <= _SHORT else f"{row.reason[: _SHORT - 1]}…"
+        return format_html('<span title="{}">{}</span>', row.reason, short) if short else "-"
+
+    @admin.display(description="payload")
+    def shown_payload(self, row: Any) -> str:
+        """What the project's mask shows of it; by default its size."""
+        mask = OutboxSettings.read().mask
+        if mask is None:
+            return f"Hidden ({len(bytes(row.payload))} B); {_MASK_HINT}"
+        return str(import_string(mask)(row))
+
+    @admin.display(description="attributes")
+    def shown_attributes(self, row: Any) -> str:
+        """The names of properties, and the times: the values of properties may be secret."""
+        attributes = dict(row.attributes or {})
+        if "properties" in attributes:
+            attributes["properties"] = sorted(attributes["properties"])
+        return json.dumps(attributes, ensure_ascii=False) if attributes else "-"
+
+    @admin.display(description="callbacks")
+    def callbacks(self, row: Any) -> str:
+        """The tasks' names; their arguments may be secret."""
+        named = [
+            f"{option}: {json.loads(packed).get('task')}"
+            for option, packed in (("on_ack", row.on_ack), ("on_error", row.on_error))
+            if packed
+        ]
+        return ", ".join(named) or "-"
+
+    @admin.display(description="earlier attempts")
+    def earlier_attempts(self, row: Any) -> Any:
+        """What became of earlier attempts."""
+        return (
+            format_html_join(
+                "",
+                "<div>{}. {} {} {}</div>",
+                (
+                    (each["attempt"], each["state"], each["closed_at"] or "", each["reason"])
+                    for each in row.history or []
+                ),
+            )
+            or "-"
+        )
+
+    @property
+    def _alias(self) -> str:
+        return self.using or str(router.db_for_write(self.model))
+
+    def _confirmed(
+        self,
+        request: HttpRequest,
+        queryset: Any,
+        verb: str,
+        do: Callable[[Any], int],
+        states: Iterable[State],
+    ) -> Any:
+        """Ask first; then do it, and log it for each row."""
+        rows = outbox_rows(self._alias).filter(state__in=list(states))
+        chosen = list(
+            rows.filter(pk__in=list(queryset.values_list("pk", flat=True)[: _MOST + 1]))
+            .defer("payload")
+            .order_by("pk")
+        )
+        if len(chosen) > _MOST:
+            self.message_user(
+                request, f"That is more than {_MOST} messages; use the command.", messages.ERROR
+            )
+            return None
+        if not chosen:
+            named = ", ".join(states)
+            self.message_user(
+                request,
+                f"There is nothing to {verb}: only {named} messages can be.",
+                messages.WARNING,
+            )
+            return None
+        if request.POST.get("confirmed") != "yes":
+            return self._ask(request, verb, chosen)
+        done = do(rows.filter(pk__in=[row.pk for row in chosen]))
+        LogEntry.objects.log_actions(
+            request.user.pk, chosen, CHANGE, change_message=f"{verb} (stargate outbox)"
+        )
+        self.message_user(request, f"{verb.capitalize()}: {_messages(done)}.", messages.SUCCESS)
+        return None
+
+    def _ask(self, request: HttpRequest, verb: str, chosen: list[Any]) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{verb.capitalize()} {_messages(len(chosen))}?",
+            "verb": verb,
+            "rows": chosen[:20],
+            "more": max(0, len(chosen) - 20),
+            "ids": [row.pk for row in chosen],
+            "action": f"{verb}_messages",
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/celery_stargate/confirm.html", context)
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"
+
+
+_MASK_HINT = "CELERY_STARGATE_OUTBOX_MASK may show more"
+
+
+def _may(request: HttpRequest, verb: str) -> bool:
+    user: Any = getattr(request, "user", None)
+    return bool(user.has_perm(f"{APP_LABEL}.{verb}_outboxmessage"))
+
+
+@admin.register(OutboxMessage)
+class OutboxMessageAdmin(_MessageAdmin):
+    """All rows, and the page of the lanes."""
+
+    def get_urls(self) -> list[Any]:
+        """Add the page of the lanes."""
+        lanes_page = path(
+            "lanes/", self.admin_site.admin_view(self.lanes_view), name=f"{APP_LABEL}_lanes"
+        )
+        return [lanes_page, *super().get_urls()]
+
+    def lanes_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the lanes in Redis, read-only.
+
+        Raises:
+            PermissionDenied: the user may not view outbox messages.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        workers, problem = 0, ""
+        found: list[lanes.LaneView] = []
+        try:
+            workers, found = lanes.survey(lanes.current_stargate())
+        except StargateError as error:
+            problem = str(error)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Lanes in Redis",
+            "workers": workers,
+            "lanes": sorted(found, key=lambda lane: -lane.backlog),
+            "problem": problem,
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/celery_stargate/lanes.html", context)
+
+
+class _FailedStateFilter(admin.SimpleListFilter):
+    """Refused or unknown."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the states of dead letters."""
+        return [(state.value, state.value.capitalize()) for state in FAILED]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Return the rows in the chosen state."""
+        return queryset if self.value() is None else queryset.filter(state=self.value())
+
+
+@admin.register(FailedMessage)
+class FailedMessageAdmin(_MessageAdmin):
+    """Rows that wait for an operator."""
+
+    list_filter: ClassVar[list[Any]] = [_FailedStateFilter, TopicFilter]
+    actions: ClassVar[list[str]] = ["requeue_messages", "discard_messages"]

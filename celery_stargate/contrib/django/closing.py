@@ -1,0 +1,124 @@
+"""Close rows: each attempt once, by Pulsar's receipt or by its failure."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from celery.canvas import Signature
+from django.db import transaction
+from django.utils import timezone
+
+from celery_stargate.contrib.django import lanes
+from celery_stargate.contrib.django.contexts import callback_task_id, parse_context
+from celery_stargate.contrib.django.rows import outbox_rows
+from celery_stargate.contrib.django.states import OPEN, State, sources
+
+__all__ = ["CLOSE_TASK", "check_outcome", "close_row", "close_rows", "close_signature"]
+
+logger = logging.getLogger("celery_stargate")
+
+#: The task that each receipt and each failure of an outbox row triggers.
+CLOSE_TASK = "celery_stargate.outbox.close"
+
+#: A receipt's or a failure's status → the state that it brings.
+_STATES = {
+    "stored": State.STORED,
+    "deduplicated": State.STORED,
+    "transient": State.STORED,
+    "refused": State.REFUSED,
+    "unknown": State.UNKNOWN,
+}
+
+
+def close_signature(using: str, queue: str | None = None) -> Any:
+    """Return the signature that gets a row's outcome.
+
+    Arguments:
+        using: the database that holds the row.
+        queue: of Celery's; None for the task's usual one.
+    """
+    options = {} if queue is None else {"queue": queue}
+    return Signature(CLOSE_TASK, kwargs={"using": using}, options=options)
+
+
+def check_outcome(outcome: Mapping[str, Any]) -> None:
+    """Check that an outcome is one of an outbox row.
+
+    Raises:
+        ValueError: it is not.
+    """
+    parse_context(outcome["context"])
+    if outcome["status"] not in _STATES:
+        raise ValueError(f"an outcome has no status {outcome['status']!r}")
+
+
+def close_row(using: str, outcome: Mapping[str, Any]) -> bool:
+    """Give a row its outcome, and publish its callback; a repeat changes nothing.
+
+    Returns:
+        Whether the row was open and is closed now.
+
+    Raises:
+        ValueError: the outcome is not one of an outbox row.
+        kombu.exceptions.OperationalError: the callback was not published; try again.
+    """
+    return close_rows(using, [outcome]) == 1
+
+
+def close_rows(using: str, outcomes: Sequence[Mapping[str, Any]]) -> int:
+    """Give rows their outcomes in one transaction, and publish their callbacks.
+
+    Callbacks are published first: a row that is closed has had its own. A crash in between
+    publishes them again, under the same task ids.
+
+    Returns:
+        How many rows were open and are closed now.
+
+    Raises:
+        ValueError: an outcome is not one of an outbox row.
+        kombu.exceptions.OperationalError: a callback was not published; try all again.
+    """
+    places = [parse_context(outcome["context"]) for outcome in outcomes]
+    rows = outbox_rows(using)
+    waiting = {
+        (row["uuid"], row["attempt"]): row
+        for row in rows.filter(uuid__in={row_id for row_id, _ in places}, state__in=OPEN).values(
+            "uuid", "attempt", "on_ack", "on_error"
+        )
+    }
+    known = []
+    for place, outcome in zip(places, outcomes, strict=True):
+        row = waiting.pop(place, None)
+        if row is None:
+            logger.info("outbox row %s is closed or gone already", outcome["context"])
+            continue
+        _call_back(row, outcome)
+        known.append((place, outcome))
+    # One row needs no transaction around its one statement.
+    with transaction.atomic(using=using) if len(known) > 1 else nullcontext():
+        return sum(_close(rows, *each) for each in known)
+
+
+def _call_back(row: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+    option = "on_ack" if _STATES[outcome["status"]] is State.STORED else "on_error"
+    if row[option]:
+        task_id = callback_task_id(outcome["context"], option)
+        lanes.trigger(lanes.current_stargate(), row[option], dict(outcome), task_id)
+
+
+def _close(rows: Any, place: tuple[uuid.UUID, int], outcome: Mapping[str, Any]) -> int:
+    target = _STATES[outcome["status"]]
+    stored = target is State.STORED
+    return int(
+        rows.filter(uuid=place[0], attempt=place[1], state__in=sources(target)).update(
+            state=target,
+            message_id=outcome.get("message_id") or "" if stored else "",
+            code=outcome["status"] if stored else outcome.get("code", "failed")[:100],
+            reason="" if stored else outcome.get("reason", "no reason was given"),
+            closed_at=timezone.now(),
+        )
+    )

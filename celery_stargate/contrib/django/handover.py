@@ -1,0 +1,125 @@
+"""After the commit: rows go into their lanes at once; what that misses, the relay takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import DatabaseError, connections, transaction
+from django.utils import timezone
+
+from celery_stargate.contrib.django import lanes
+from celery_stargate.contrib.django.closing import close_signature
+from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows
+from celery_stargate.contrib.django.settings import OutboxSettings
+from celery_stargate.contrib.django.states import FAILED, State
+from celery_stargate.contrib.django.wake import notify
+from celery_stargate.errors import StargateError
+
+__all__ = ["after_commit"]
+
+logger = logging.getLogger("celery_stargate")
+
+Written = tuple[Any, lanes.Entry]
+
+#: A transaction with more rows leaves them to the relay: its caller has waited long enough.
+_MOST = 1000
+#: For so many seconds after Redis was away, the relay alone tries.
+_PAUSE = 5.0
+
+
+@dataclass(slots=True)
+class _Breaker:
+    """Spares callers the wait for a Redis that is away."""
+
+    until: float = 0.0
+
+    def open(self) -> bool:
+        return time.monotonic() < self.until
+
+    def trip(self) -> None:
+        self.until = time.monotonic() + _PAUSE
+
+
+_breaker = _Breaker()
+
+
+@dataclass(slots=True)
+class _Handover:
+    """What one transaction, or one savepoint of it, hands over when it has committed."""
+
+    using: str
+    settings: OutboxSettings
+    written: list[Written] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        try:
+            if not self._send():
+                notify(self.using)
+        except DatabaseError as error:
+            # The data is committed and so is the row: this must not fail the caller.
+            logger.warning("the relay will take %d outbox rows: %s", len(self.written), error)
+
+    def _send(self) -> bool:
+        """Hand over all rows; return whether nothing is left to the relay."""
+        if not self.settings.send_on_commit or len(self.written) > _MOST or _breaker.open():
+            return False
+        free = self._in_turn()
+        try:
+            recorded = lanes.record(
+                lanes.current_stargate(),
+                [entry for _, entry in free],
+                close_signature(self.using, self.settings.close_queue),
+                remember=self.settings.remember,
+            )
+        except StargateError as error:
+            _breaker.trip()
+            logger.warning("the relay will take %d outbox rows: %s", len(free), error)
+            return False
+        keys = {entry.context: row.pk for row, entry in free}
+        ids = {
+            lane: [keys[context] for context in contexts]
+            for lane, contexts in recorded.lanes.items()
+        }
+        mark_recorded(outbox_rows(self.using), ids, timezone.now())
+        return len(free) == len(self.written) and not recorded.full_topics
+
+    def _in_turn(self) -> Sequence[Written]:
+        """Return the rows whose key has no earlier row that waits: the relay keeps their order."""
+        keys = {row.key for row, _ in self.written if row.key is not None}
+        if not keys:
+            return self.written
+        if any(row.pk is None for row, _ in self.written):
+            # MySQL tells no ids after a bulk insert, so what came first cannot be asked.
+            return []
+        first: dict[tuple[str, str | None], int] = {}
+        for row, _ in self.written:
+            first.setdefault((row.topic, row.key), row.pk)
+        states = [State.PENDING]
+        if self.settings.block_key_on_failure:
+            states += FAILED
+        earlier = (
+            outbox_rows(self.using)
+            .filter(key__in=keys, state__in=states, pk__lt=max(first.values()))
+            .exclude(pk__in=[row.pk for row, _ in self.written])
+            .values_list("topic", "key", "pk")
+        )
+        waiting = {(topic, key) for topic, key, pk in earlier if pk < first.get((topic, key), 0)}
+        return [each for each in self.written if (each[0].topic, each[0].key) not in waiting]
+
+
+def after_commit(using: str, written: Sequence[Written], settings: OutboxSettings) -> None:
+    """Hand rows over after the commit: those of one transaction together, savepoints honoured."""
+    connection = connections[using]
+    hooks = connection.run_on_commit
+    if connection.in_atomic_block and hooks:
+        sids, hook, *_ = hooks[-1]
+        if isinstance(hook, _Handover) and sids == set(connection.savepoint_ids):
+            # The same transaction and the same savepoints: Django would drop both or neither.
+            hook.written.extend(written)
+            return
+    # Robust: the data is committed, and whatever goes wrong here the relay mends.
+    transaction.on_commit(_Handover(using, settings, list(written)), using=using, robust=True)

@@ -1,0 +1,104 @@
+"""The inbox: an effect once, though its task may run more than once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any, ParamSpec, TypeVar
+
+from celery import current_task
+from django.apps import apps
+from django.db import IntegrityError, connections, router, transaction
+from django.db.transaction import TransactionManagementError
+
+from celery_stargate.contrib.django.apps import APP_LABEL
+
+__all__ = ["idempotent"]
+
+logger = logging.getLogger("celery_stargate")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MAX_NAME, _MAX_ID = 100, 255
+
+
+def idempotent(
+    name: str, *, message_id: Callable[..., str] | None = None, using: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
+    """Do a task's effect once for each message, in the task's own transaction.
+
+        @shared_task
+        @transaction.atomic
+        @idempotent("mark-published")
+        def mark_published(receipt, order_id): ...
+
+    The claim and the effect commit together: if the task fails, its next run does it all; if it
+    has committed, a repeat returns None and does nothing.
+
+    Arguments:
+        name: of the effect; two effects of one message have two names.
+        message_id: gets the function's arguments and returns the id to claim. By default that is
+            the ``context`` of the first argument (a receipt, a failure, or a list of receipts),
+            else its ``message_id``, else the id of the Celery task.
+        using: the database of the transaction; by default the router's choice for the inbox.
+
+    Raises:
+        TransactionManagementError: when called, no transaction is open in that database.
+        ValueError: when called, there is no id to claim, or it is too long.
+    """
+    if not 0 < len(name) <= _MAX_NAME:
+        raise ValueError(f"the name of an effect has 1 to {_MAX_NAME} characters, not {len(name)}")
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
+        @functools.wraps(function)
+        def once(*args: P.args, **kwargs: P.kwargs) -> R | None:
+            found = _find_id(args) if message_id is None else message_id(*args, **kwargs)
+            if _claim(name, found, using):
+                return function(*args, **kwargs)
+            logger.info("%s was done for %s already", name, found)
+            return None
+
+        return once
+
+    return decorate
+
+
+def _find_id(args: tuple[Any, ...]) -> str:
+    # The first argument of a bound task is the task.
+    for given in args[:2]:
+        first = given[0] if isinstance(given, list) and given else given
+        if isinstance(first, Mapping):
+            for field in ("context", "message_id"):
+                if isinstance(first.get(field), str):
+                    return str(first[field])
+    request = getattr(current_task, "request", None)
+    if request is not None and request.id:
+        return str(request.id)
+    raise ValueError(
+        "there is no id to claim: the first argument has no context and no message_id, and this is "
+        "not a Celery task; give idempotent(..., message_id=function)"
+    )
+
+
+def _claim(name: str, message: str, using: str | None) -> bool:
+    """Claim an id in the open transaction; return whether nobody had."""
+    if not message or len(message) > _MAX_ID:
+        raise ValueError(f"an id to claim has 1 to {_MAX_ID} characters, not {len(message)}")
+    model = apps.get_model(APP_LABEL, "InboxClaim")
+    using = using or router.db_for_write(model)
+    if not connections[using].in_atomic_block:
+        raise TransactionManagementError(
+            f"idempotent({name!r}) needs a transaction in the database {using!r}: put "
+            "@transaction.atomic above it, so that the claim and the effect commit together"
+        )
+    digest = sha256(f"{name}\n{message}".encode()).hexdigest()
+    try:
+        # A claim in a transaction that is still open is waited for: it commits, or is rolled back.
+        with transaction.atomic(using=using):
+            model.objects.using(using).create(digest=digest, name=name, message=message)
+    except IntegrityError:
+        return False
+    return True

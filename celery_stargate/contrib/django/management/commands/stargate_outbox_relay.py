@@ -1,0 +1,62 @@
+"""``manage.py stargate_outbox_relay``: hand over outbox rows until stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from celery_stargate.contrib.django.closer import Closer
+from celery_stargate.contrib.django.lanes import current_stargate
+from celery_stargate.contrib.django.management.arguments import add_database, positive
+from celery_stargate.contrib.django.relay import make_relay
+from celery_stargate.contrib.django.settings import OutboxSettings
+
+#: How long the present batch of closings may take after a stop, in seconds.
+_CLOSER_TIMEOUT = 20.0
+
+
+class Command(BaseCommand):
+    """The relay process. Run one or more for each database."""
+
+    help = "Hands over outbox rows that the commit's own hand-over missed."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the options."""
+        add_database(parser)
+        parser.add_argument("--batch-size", type=positive, help="rows read at once")
+        parser.add_argument(
+            "--burst", action="store_true", help="end when no row is left for this relay"
+        )
+        parser.add_argument(
+            "--liveness-file",
+            type=Path,
+            help="a file that is touched after each pass that found database and Redis well",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until SIGTERM or SIGINT, then finish the present batch."""
+        settings = OutboxSettings.read()
+        if options["batch_size"]:
+            settings = replace(settings, batch_size=options["batch_size"])
+        stop = threading.Event()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stop.set())
+        closer = None
+        if settings.close_queue is not None and not options["burst"]:
+            closer = Closer(current_stargate(), settings.close_queue, stop)
+            closer.start()
+        relay = make_relay(options["database"], stop, settings)
+        self.stdout.write(f"relay {relay.leases.name} on {options['database']}")
+        liveness: Path | None = options["liveness_file"]
+        total = relay.run(
+            burst=options["burst"], on_pass=liveness.touch if liveness else lambda: None
+        )
+        if closer is not None:
+            closer.join(_CLOSER_TIMEOUT)
+        self.stdout.write(f"handed over {total} rows")

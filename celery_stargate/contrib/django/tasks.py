@@ -1,0 +1,58 @@
+"""The Celery tasks of the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from celery import shared_task
+from django.db.utils import Error as DatabaseError
+from kombu.exceptions import OperationalError
+
+from celery_stargate.contrib.django.closing import CLOSE_TASK, close_row
+from celery_stargate.contrib.django.operations import clean_up
+from celery_stargate.contrib.django.relay import run_burst
+
+__all__ = ["cleanup", "close", "relay"]
+
+
+@shared_task(
+    name=CLOSE_TASK,
+    ignore_result=True,
+    acks_late=True,
+    reject_on_worker_lost=True,
+    autoretry_for=(DatabaseError, OperationalError),
+    max_retries=None,
+    retry_backoff=1,
+    retry_backoff_max=60,
+)
+def close(outcome: Mapping[str, Any], using: str = "default") -> bool:
+    """Close the row of an outcome. What triggers it is the receipt, or the failure.
+
+    Arguments:
+        outcome: the receipt or failure, as a mapping.
+        using: the database that holds the row.
+    """
+    return close_row(using, outcome)
+
+
+@shared_task(name="celery_stargate.outbox.relay", ignore_result=True)
+def relay(using: str = "default") -> int:
+    """Hand over what waits, for Celery beat, where no relay process runs. Returns how many rows.
+
+    Arguments:
+        using: the database.
+    """
+    return run_burst(using)
+
+
+@shared_task(name="celery_stargate.outbox.cleanup", ignore_result=True)
+def cleanup(using: str = "default", older_than: float = 7 * 86400.0) -> int:
+    """Delete closed rows, for Celery beat. Returns how many.
+
+    Arguments:
+        using: the database.
+        older_than: seconds since the row was closed.
+    """
+    return clean_up(using, timedelta(seconds=older_than))

@@ -1,0 +1,1 @@
+"""A Django project for the tests of the outbox: a shop with orders."""

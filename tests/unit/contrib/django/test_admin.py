@@ -1,0 +1,203 @@
+"""The admin: lists, searches, actions by permission with confirmation, and masked payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection, transaction
+from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
+
+from celery_stargate import StoreUnavailable
+from celery_stargate.contrib.django import lanes, outbox
+from celery_stargate.contrib.django.closing import close_row
+from celery_stargate.contrib.django.models import OutboxMessage
+from celery_stargate.contrib.django.states import State
+from tests.django_project.world import FakeLanes
+
+LIST = "/admin/celery_stargate/outboxmessage/"
+DEAD = "/admin/celery_stargate/failedmessage/"
+
+pytestmark = pytest.mark.usefixtures("using", "fake")
+
+
+def client_with(*permissions: str) -> Client:
+    """A client whose user may only do so much."""
+    User.objects.filter(username="operator").delete()
+    user = User.objects.create_user("operator", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+THIRD = {"payload": "secret-3", "properties": {"p": "secret"}}
+VIEW = ("view_outboxmessage", "view_failedmessage")
+ALL = (*VIEW, "replay_outboxmessage", "requeue_outboxmessage", "discard_outboxmessage")
+
+
+@pytest.fixture
+def rows(fake: FakeLanes) -> Iterator[list[outbox.Handle]]:
+    """A stored row, a refused one, and one that waits."""
+    with transaction.atomic():
+        handles = outbox.produce_many(
+            [
+                ("a", "secret-1"),
+                ("b", "secret-2"),
+                {"payload": "secret-3", "properties": {"p": "secret"}},
+            ]
+        )
+    close_row("default", fake.receipt(handles[0].context))
+    close_row("default", fake.failure(handles[1].context))
+    yield handles
+    User.objects.filter(username="operator").delete()
+
+
+def page(client: Client, url: str, **query: str) -> str:
+    answer = client.get(url, query)
+    assert answer.status_code == 200
+    return str(answer.content.decode())
+
+
+def act(client: Client, action: str, *handles: outbox.Handle, url: str = LIST, **more: str) -> Any:
+    ids = [handle.row().pk for handle in handles]
+    return client.post(url, {"action": action, "_selected_action": ids, **more}, follow=True)
+
+
+def test_the_list_shows_what_matters(rows: list[outbox.Handle]) -> None:
+    """State, key, reason, and the figures above; never a payload."""
+    text = page(client_with(*VIEW), LIST)
+    assert "no such topic" in text and "field-key" in text
+    assert "<strong>1</strong> recorded" in text and "<strong>1</strong> failed" in text
+    assert "secret" not in text
+    assert "of 3 " not in text
+
+
+def test_filters_and_search(rows: list[outbox.Handle]) -> None:
+    client = client_with(*VIEW)
+    assert "1 outbox message" in page(client, LIST, state__exact="stored")
+    assert "1 outbox message" in page(client, LIST, q="b")
+    assert "0 outbox messages" in page(client, LIST, q="bb")
+    assert "1 outbox message" in page(client, LIST, q=rows[2].context)
+    assert "3 outbox messages" in page(client, LIST, topic=rows[0].topic)
+    assert "0 outbox messages" in page(client, LIST, topic="persistent://public/default/none")
+
+
+def test_a_search_reads_by_an_index(rows: list[outbox.Handle]) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        page(client_with(*VIEW), LIST, q=rows[0].context)
+    assert not any("UPPER" in each["sql"] or "LIKE" in each["sql"] for each in queries)
+
+
+def test_the_page_of_a_row_masks_its_payload(rows: list[outbox.Handle]) -> None:
+    client = client_with(*VIEW)
+    text = page(client, f"{LIST}{rows[2].row().pk}/change/")
+    assert "Hidden (8 B)" in text and "secret" not in text
+    with override_settings(
+        CELERY_STARGATE_OUTBOX_MASK="tests.unit.contrib.django.test_admin.first_letter"
+    ):
+        assert "s***" in page(client, f"{LIST}{rows[2].row().pk}/change/")
+
+
+def first_letter(row: Any) -> str:
+    return f"{bytes(row.payload).decode()[:1]}***"
+
+
+def test_dead_letters_have_a_list_of_their_own(rows: list[outbox.Handle]) -> None:
+    assert "1 dead letter" in page(client_with(*VIEW), DEAD)
+
+
+def test_requeue_asks_does_and_logs(rows: list[outbox.Handle]) -> None:
+    """Only what failed; and the row's page tells of the earlier attempt."""
+    client = client_with(*ALL)
+    asked = act(client, "requeue_messages", *rows)
+    assert "Requeue 1 message?" in asked.content.decode()
+    assert rows[1].state() is State.REFUSED
+    done = act(client, "requeue_messages", *rows, confirmed="yes")
+    assert "Requeue: 1 message." in done.content.decode()
+    assert rows[1].row().context == f"{rows[1].uuid}.2"
+    (entry,) = LogEntry.objects.filter(user__username="operator")
+    assert (entry.object_id, entry.change_message) == (
+        str(rows[1].row().pk),
+        "requeue (stargate outbox)",
+    )
+    assert "1. refused" in page(client, f"{LIST}{rows[1].row().pk}/change/")
+
+
+def test_replay_and_discard(rows: list[outbox.Handle]) -> None:
+    client = client_with(*ALL)
+    act(client, "replay_messages", *rows, confirmed="yes")
+    act(client, "discard_messages", *rows, url=LIST, confirmed="yes")
+    assert [each.state() for each in rows] == [State.PENDING, State.DISCARDED, State.RECORDED]
+    nothing = act(client, "discard_messages", rows[2])
+    assert "nothing to discard" in nothing.content.decode()
+
+
+def test_an_action_in_the_list_of_dead_letters(rows: list[outbox.Handle]) -> None:
+    act(client_with(*ALL), "discard_messages", rows[1], url=DEAD, confirmed="yes")
+    assert rows[1].state() is State.DISCARDED
+
+
+@pytest.mark.parametrize("verb", ["replay", "requeue", "discard"])
+def test_each_action_needs_its_own_permission(rows: list[outbox.Handle], verb: str) -> None:
+    others = [name for name in ALL if not name.startswith(verb)]
+    client = client_with(*others)
+    assert f"{verb}_messages" not in page(client, LIST)
+    before = [each.state() for each in rows]
+    act(client, f"{verb}_messages", *rows, confirmed="yes")
+    assert [each.state() for each in rows] == before
+
+
+def test_nobody_adds_changes_or_deletes(rows: list[outbox.Handle]) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("root-of-test"))
+    try:
+        assert client.get(f"{LIST}add/").status_code == 403
+        pk = rows[0].row().pk
+        assert client.post(f"{LIST}{pk}/delete/", {"post": "yes"}).status_code == 403
+        assert client.post(f"{LIST}{pk}/change/", {"key": "x"}).status_code == 403
+    finally:
+        User.objects.filter(username="root-of-test").delete()
+    assert OutboxMessage.objects.get(pk=pk).key == "a"
+
+
+def test_a_user_without_the_view_permission_sees_nothing(rows: list[outbox.Handle]) -> None:
+    client = client_with()
+    for url in (LIST, DEAD, f"{LIST}lanes/"):
+        assert client.get(url).status_code == 403
+
+
+def test_the_page_of_the_lanes(rows: list[outbox.Handle], monkeypatch: pytest.MonkeyPatch) -> None:
+    view = lanes.LaneView(
+        lane="persistent://public/default/x#0",
+        topic="persistent://public/default/x",
+        index=0,
+        owner=None,
+        lease_seconds=None,
+        backlog=12,
+        unsent=12,
+        sent=0,
+        contexts=13,
+        settled=1,
+        recorded_total=20,
+        sent_total=8,
+        oldest_age_seconds=33.2,
+        oldest_age_exact=True,
+        next_deadline_seconds=59.6,
+        announced_seconds=1.0,
+    )
+    monkeypatch.setattr(lanes, "survey", lambda stargate: (2, [view]))
+    client = client_with(*VIEW)
+    text = page(client, f"{LIST}lanes/")
+    assert "<strong>2</strong> producer workers" in text and "nobody" in text
+    assert "60 s" in text and "33 s" in text
+
+    def away(stargate: Any) -> Any:
+        raise StoreUnavailable("Redis is away")
+
+    monkeypatch.setattr(lanes, "survey", away)
+    assert "Redis is away" in page(client, f"{LIST}lanes/")

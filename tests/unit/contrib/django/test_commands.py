@@ -1,0 +1,150 @@
+"""The management commands and the beat tasks."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from celery_stargate.contrib.django import outbox, tasks
+from celery_stargate.contrib.django.closing import close_row
+from celery_stargate.contrib.django.models import InboxClaim, OutboxMessage
+from celery_stargate.contrib.django.operations import replay
+from celery_stargate.contrib.django.states import State
+from tests.django_project.world import TOPIC, FakeLanes
+
+pytestmark = pytest.mark.usefixtures("using")
+
+
+def run(name: str, *arguments: str) -> str:
+    said = io.StringIO()
+    call_command(f"stargate_outbox_{name}", *arguments, stdout=said)
+    return said.getvalue()
+
+
+def write(*messages: Any, **options: Any) -> list[outbox.Handle]:
+    with transaction.atomic():
+        return outbox.produce_many(messages, **options)
+
+
+def aged(days: float) -> None:
+    OutboxMessage.objects.update(closed_at=timezone.now() - timedelta(days=days))
+
+
+def test_the_relay_in_a_burst(fake: FakeLanes, tmp_path: Any) -> None:
+    with override_settings(CELERY_STARGATE_OUTBOX_SEND_ON_COMMIT=False):
+        write(*"abcde")
+    alive = tmp_path / "alive"
+    said = run("relay", "--burst", "--batch-size", "2", "--liveness-file", str(alive))
+    assert "handed over 5 rows" in said and alive.exists()
+    assert fake.puts == 3
+
+
+def test_beat_does_the_same(fake: FakeLanes) -> None:
+    with override_settings(CELERY_STARGATE_OUTBOX_SEND_ON_COMMIT=False):
+        write(*"abc")
+    assert tasks.relay.apply().result == 3
+
+
+def test_stats(fake: FakeLanes) -> None:
+    one, two, _ = write(*"abc")
+    close_row("default", fake.receipt(one.context))
+    close_row("default", fake.failure(two.context))
+    with override_settings(CELERY_STARGATE_OUTBOX_SEND_ON_COMMIT=False):
+        write("d")
+    OutboxMessage.objects.filter(state=State.PENDING).update(
+        created_at=timezone.now() - timedelta(seconds=90)
+    )
+    stats = json.loads(run("stats", "--json"))
+    assert stats["states"] == {
+        "pending": 1,
+        "recorded": 1,
+        "stored": 1,
+        "refused": 1,
+        "unknown": 0,
+        "discarded": 0,
+    }
+    assert (stats["failed"], stats["relays"], stats["database"]) == (1, 0, "default")
+    assert 90 <= stats["oldest_pending_seconds"] < 120
+    assert "oldest pending: 9" in run("stats")
+
+
+def test_requeue_chooses(fake: FakeLanes) -> None:
+    """By context, state, topic, key and number; a dry run changes nothing."""
+    handles = write(("a", "1"), ("b", "2"), ("a", "3"), "4", "5")
+    for handle in handles[:4]:
+        close_row("default", fake.failure(handle.context))
+    close_row("default", fake.receipt(handles[4].context))
+    assert "4 rows would be" in run("requeue", "--dry-run")
+    assert "2 rows would be" in run("requeue", "--dry-run", "--key", "a")
+    assert "1 rows would be" in run("requeue", "--dry-run", "--key", "a", "--limit", "1")
+    assert "0 rows would be" in run("requeue", "--dry-run", "--state", "unknown")
+    assert "4 rows would be" in run("requeue", "--dry-run", "--topic", TOPIC)
+    assert "0 rows would be" in run("requeue", "--dry-run", "--topic", f"{TOPIC}-others")
+    assert "requeued 1 rows" in run("requeue", handles[1].context)
+    assert handles[1].row().context == f"{handles[1].uuid}.2"
+    assert "requeued 3 rows" in run("requeue")
+    assert "requeued 0 rows" in run("requeue")
+    with pytest.raises(CommandError, match="x is not|'x'|badly formed"):
+        run("requeue", "x")
+    with pytest.raises(CommandError, match="topic"):
+        run("requeue", "--topic", "persistent://nothing")
+
+
+def test_clean_up_deletes_what_is_done(fake: FakeLanes) -> None:
+    """Open and failed rows stay, however old."""
+    stored, failed, _ = write("a", "b", "c")
+    (other,) = write("d", topic=f"{TOPIC}-others")
+    close_row("default", fake.receipt(stored.context))
+    close_row("default", fake.receipt(other.context))
+    close_row("default", fake.failure(failed.context))
+    aged(8)
+    assert "2 outbox rows would be" in run("cleanup", "--dry-run")
+    assert "0 outbox rows would be" in run("cleanup", "--dry-run", "--older-than", "2w")
+    assert "1 outbox rows were" in run("cleanup", "--topic", f"{TOPIC}-others")
+    assert tasks.cleanup.apply().result == 1
+    assert set(OutboxMessage.objects.values_list("state", flat=True)) == {"recorded", "refused"}
+    for wrong in ("7", "d", "7y"):
+        with pytest.raises(CommandError, match="duration"):
+            run("cleanup", "--older-than", wrong)
+
+
+def test_clean_up_of_the_inbox(fake: FakeLanes) -> None:
+    InboxClaim.objects.create(
+        digest="b", name="a", message="b", claimed_at=timezone.now() - timedelta(days=3)
+    )
+    InboxClaim.objects.create(digest="c", name="a", message="c")
+    assert "1 inbox claims would be" in run("cleanup", "--inbox-older-than", "2d", "--dry-run")
+    assert "1 inbox claims were" in run("cleanup", "--inbox-older-than", "2d")
+    assert InboxClaim.objects.get().message == "c"
+
+
+def test_a_replay_gives_a_stored_row_a_new_attempt(fake: FakeLanes) -> None:
+    (handle,) = write("a")
+    assert replay(OutboxMessage.objects.all()) == 0
+    close_row("default", fake.receipt(handle.context))
+    assert replay(OutboxMessage.objects.all()) == 1
+    row = handle.row()
+    assert (row.state, row.attempt, row.message_id) == (State.PENDING, 2, "")
+    assert row.history[0]["message_id"] == "CAE="
+
+
+def test_a_database_that_is_not_there() -> None:
+    with pytest.raises(CommandError, match="nowhere"):
+        run("stats", "--database", "nowhere")
+
+
+def test_the_closing_task_closes(fake: FakeLanes) -> None:
+    """As a receipt triggers it; a repeat does nothing."""
+    (handle,) = write("a")
+    receipt = fake.receipt(handle.context)
+    assert tasks.close.apply((receipt,), {"using": "default"}).result is True
+    assert tasks.close.apply((receipt,), {"using": "default"}).result is False
+    assert handle.state() is State.STORED

@@ -1,0 +1,353 @@
+"""The relay: what the commit's own hand-over missed, in order per key."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from celery import signature
+from django.db import transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from celery_stargate import StoreUnavailable
+from celery_stargate.contrib.django import lanes, outbox, sweep
+from celery_stargate.contrib.django.closing import close_row
+from celery_stargate.contrib.django.models import OutboxMessage, OutboxRelay, OutboxShard
+from celery_stargate.contrib.django.operations import discard, requeue
+from celery_stargate.contrib.django.relay import Relay, run_burst
+from celery_stargate.contrib.django.settings import OutboxSettings
+from celery_stargate.contrib.django.shards import SHARDS, shard_of
+from celery_stargate.contrib.django.states import State
+from tests.django_project.world import TOPIC, FakeLanes
+
+pytestmark = pytest.mark.usefixtures("using")
+
+LATE = override_settings(CELERY_STARGATE_OUTBOX_SEND_ON_COMMIT=False)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def relay(clock: Clock | None = None, **settings: Any) -> Relay:
+    chosen = replace(OutboxSettings.read(), **settings)
+    return Relay("default", threading.Event(), chosen, monotonic=clock or Clock())
+
+
+def late(*messages: Any, **options: Any) -> list[outbox.Handle]:
+    """Write messages that only the relay hands over."""
+    with LATE, transaction.atomic():
+        return outbox.produce_many(messages, **options)
+
+
+def test_a_burst_hands_over_all_in_order(fake: FakeLanes) -> None:
+    late(*[("k", f"{n}") for n in range(25)])
+    assert run_burst("default", batch_size=10) == 25
+    assert fake.payloads() == [f"{n}" for n in range(25)]
+    assert OutboxMessage.objects.filter(state=State.RECORDED).count() == 25
+    assert run_burst("default") == 0
+    # The leases are free again.
+    assert not OutboxRelay.objects.exists()
+    assert not OutboxShard.objects.exclude(owner="").exists()
+
+
+def test_a_row_that_becomes_visible_late_is_not_skipped(fake: FakeLanes) -> None:
+    """Its id is lower than those that were handed over before."""
+    first, second = late("one", "two")
+    row = first.row()
+    OutboxMessage.objects.filter(pk=row.pk).delete()
+    run_burst("default")
+    row.save(force_insert=True)
+    run_burst("default")
+    assert fake.payloads() == ["two", "one"]
+    assert [first.state(), second.state()] == [State.RECORDED, State.RECORDED]
+
+
+def test_a_relay_that_died_before_its_note_sends_nothing_twice(fake: FakeLanes) -> None:
+    (handle,) = late("one")
+    one = relay()
+    one.one_pass = lambda: 0  # type: ignore[method-assign]
+    one.leases.keep()
+    one.put(one._prepare(one.read())[0])
+    one.leases.release()
+    assert handle.state() is State.PENDING
+    assert run_burst("default") == 1
+    assert len(fake.sent) == 1 and handle.state() is State.RECORDED
+
+
+def test_two_relays_share_the_shards(fake: FakeLanes) -> None:
+    """The first gives up half; every shard has one owner; what one gives up the other gets."""
+    clock = Clock()
+    one, two = relay(clock), relay(clock)
+    one.leases.keep()
+    assert len(one.leases.held) == SHARDS
+    two.leases.keep()
+    assert not two.leases.held
+    clock.now += 6
+    one.leases.keep()
+    clock.now += 6
+    two.leases.keep()
+    assert len(one.leases.held) == len(two.leases.held) == SHARDS // 2
+    assert not one.leases.held.keys() & two.leases.held.keys()
+    one.leases.release()
+    clock.now += 6
+    two.leases.keep()
+    assert len(two.leases.held) == SHARDS
+
+
+def test_a_dead_relays_shards_are_taken_when_the_lease_has_ended(fake: FakeLanes) -> None:
+    """Under a greater fencing token, which fences the dead one should it come back."""
+    late("one")
+    clock = Clock()
+    dead, other = relay(), relay(clock)
+    dead.leases.keep()
+    rows = dead.read()
+    other.leases.keep()
+    assert not other.leases.held
+    past = timezone.now() - timedelta(seconds=1)
+    OutboxShard.objects.update(expires_at=past)
+    OutboxRelay.objects.filter(name=dead.leases.name).update(seen_at=past - timedelta(hours=1))
+    clock.now += 6
+    other.leases.keep()
+    assert len(other.leases.held) == SHARDS
+    assert all(token == 2 for token in other.leases.held.values())
+    # It comes back: it puts what is put already, and its note changes nothing.
+    assert dead.hand_over(rows) == 0
+    assert OutboxMessage.objects.get().state == State.PENDING
+    assert other.one_pass() == 1
+    assert len(fake.sent) == 1
+
+
+def test_a_relay_that_was_paused_beyond_its_lease_begins_nothing(fake: FakeLanes) -> None:
+    late("one")
+    clock = Clock()
+    paused = relay(clock)
+    paused.leases.keep()
+    rows = paused.read()
+    clock.now += 60
+    assert paused.hand_over(rows) == 0
+    assert not fake.sent
+
+
+def test_a_redis_that_is_away_leaves_all_rows(fake: FakeLanes) -> None:
+    (handle,) = late("one")
+    fake.away = True
+    with pytest.raises(StoreUnavailable):
+        run_burst("default")
+    assert handle.state() is State.PENDING
+
+
+def test_a_full_lane_holds_its_topic_and_no_other(fake: FakeLanes) -> None:
+    """It is tried again after the poll."""
+    others = "persistent://public/default/others"
+    late(*["x"] * 10)
+    late("y", topic=others)
+    fake.full.add(TOPIC)
+    clock = Clock()
+    one = relay(clock, batch_size=10)
+    assert one.one_pass() == 0
+    assert one.one_pass() == 1
+    assert fake.payloads() == ["y"]
+    fake.full.clear()
+    assert one.one_pass() == 0
+    clock.now += 1.1
+    assert one.one_pass() == 10
+
+
+def test_a_poison_row_is_set_aside_and_tells_why(fake: FakeLanes) -> None:
+    """Other rows of its key pass."""
+    bad, good = late(("k", "one"), ("k", "two"), on_error=signature("shop.fail"))
+    OutboxMessage.objects.filter(uuid=bad.uuid).update(attributes={"event_time": "yesterday"})
+    assert run_burst("default") == 2
+    row = bad.row()
+    assert (row.state, row.code) == (State.REFUSED, "invalid") and "yesterday" in row.reason
+    assert good.state() is State.RECORDED
+    ((_, outcome, _),) = fake.called
+    assert outcome["status"] == "refused" and outcome["context"] == bad.context
+
+
+def test_by_setting_a_poison_row_blocks_its_key(fake: FakeLanes) -> None:
+    """Until an operator requeues or discards it; other keys pass."""
+    bad, good, *_ = late(("k", "one"), ("k", "two"), ("other", "three"))
+    OutboxMessage.objects.filter(uuid=bad.uuid).update(attributes={"event_time": "yesterday"})
+    with override_settings(CELERY_STARGATE_OUTBOX_BLOCK_KEY_ON_FAILURE=True):
+        run_burst("default")
+        run_burst("default")
+        assert fake.payloads() == ["three"]
+        with transaction.atomic():
+            outbox.produce(("k", "four"))
+        assert fake.payloads() == ["three"]
+        discard(OutboxMessage.objects.filter(uuid=bad.uuid))
+        run_burst("default")
+    assert fake.payloads() == ["three", "two", "four"]
+    assert good.state() is State.RECORDED
+
+
+def test_a_row_that_fails_unexpectedly_waits_and_is_set_aside_in_the_end(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile it holds back its key, and no other row."""
+    bad, behind, _ = late(("k", "one"), ("k", "two"), ("other", "three"))
+    original = lanes.prepare
+
+    def prepare(stargate: Any, message: Any, context: str, *rest: Any) -> Any:
+        if context == bad.context:
+            raise RuntimeError("a bug")
+        return original(stargate, message, context, *rest)
+
+    monkeypatch.setattr(lanes, "prepare", prepare)
+    clock = Clock()
+    one = relay(clock, max_tries=3)
+    assert one.one_pass() == 1
+    assert one.one_pass() == 0
+    assert fake.payloads() == ["three"]
+    assert bad.row().tries == 1 and "a bug" in bad.row().reason
+    clock.now += 4
+    one.one_pass()
+    assert behind.state() is State.PENDING
+    clock.now += 8
+    one.one_pass()
+    assert (bad.row().state, bad.row().code) == (State.REFUSED, "poison")
+    one.one_pass()
+    assert fake.payloads() == ["three", "two"]
+
+
+def aged(handle: outbox.Handle, seconds: float) -> None:
+    moment = timezone.now() - timedelta(seconds=seconds)
+    OutboxMessage.objects.filter(uuid=handle.uuid).update(recorded_at=moment)
+
+
+def test_a_row_that_redis_lost_is_sent_again_under_the_same_context(fake: FakeLanes) -> None:
+    with transaction.atomic():
+        handle, kept = outbox.produce_many(["one", "two"])
+    aged(handle, 100)
+    aged(kept, 100)
+    del fake.known[handle.context]
+    one = relay()
+    one.one_pass()
+    assert (handle.state(), kept.state()) == (State.PENDING, State.RECORDED)
+    assert one.one_pass() == 1
+    assert [each.context for each in fake.sent] == [handle.context, kept.context, handle.context]
+
+
+def test_a_row_that_nobody_looked_at_for_too_long_is_unknown(fake: FakeLanes) -> None:
+    """Redis may have forgotten that it ended: to send it again could store it twice."""
+    with transaction.atomic():
+        handle = outbox.produce("one", on_error=signature("shop.fail"))
+    aged(handle, 4000)
+    fake.known.clear()
+    one = relay()
+    one.one_pass()
+    assert (handle.state(), handle.row().code) == (State.UNKNOWN, "no-outcome")
+    assert len(fake.called) == 1
+
+
+def test_what_redis_may_have_forgotten_is_not_sent_again(fake: FakeLanes) -> None:
+    """Its lane had more ended contexts than it keeps: the row waits for its closing task."""
+    with transaction.atomic():
+        handles = [outbox.produce("one"), outbox.produce("two")]
+    for handle, age in zip(handles, (100, 6000), strict=True):
+        aged(handle, age)
+        fake.known[handle.context] = lanes.Found("forgotten")
+    relay().one_pass()
+    assert [handle.state() for handle in handles] == [State.RECORDED, State.UNKNOWN]
+    assert fake.payloads() == ["one", "two"]
+
+
+def test_while_a_relay_looks_a_long_wait_is_no_loss(fake: FakeLanes) -> None:
+    """Pulsar is away for hours; the row was seen in its lane, and then Redis lost it."""
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    aged(handle, 40_000)
+    clock = Clock()
+    one = relay(clock)
+    one.one_pass()
+    assert handle.state() is State.RECORDED
+    fake.known.clear()
+    clock.now += 61
+    one.one_pass()
+    assert handle.state() is State.PENDING
+
+
+def test_a_look_goes_on_page_by_page(fake: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that rows that are pending do not wait for it; a burst looks to the end."""
+    monkeypatch.setattr(sweep, "_PAGE", 2)
+    with transaction.atomic():
+        handles = outbox.produce_many([f"{n}" for n in range(5)])
+    for each in handles:
+        aged(each, 100)
+    fake.known.clear()
+    one = relay()
+    one.one_pass()
+    assert [each.state() for each in handles].count(State.PENDING) == 2
+    assert OutboxShard.objects.filter(verified_at=None).count() == SHARDS
+    one.leases.release()
+    assert run_burst("default") == 5
+    assert not OutboxShard.objects.filter(verified_at=None).exists()
+    assert OutboxMessage.objects.filter(state=State.RECORDED).count() == 5
+
+
+def test_what_was_looked_at_lately_is_not_looked_at_by_the_next_process(fake: FakeLanes) -> None:
+    """As with a burst each few seconds, by Celery beat."""
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    run_burst("default")
+    aged(handle, 100)
+    fake.known.clear()
+    run_burst("default")
+    assert handle.state() is State.RECORDED
+
+
+def test_a_lost_closing_task_makes_the_row_unknown_in_the_end(fake: FakeLanes) -> None:
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    aged(handle, 40_000)
+    fake.known[handle.context] = lanes.Found("ended", 60.0)
+    clock = Clock()
+    one = relay(clock)
+    one.one_pass()
+    assert handle.state() is State.RECORDED
+    fake.known[handle.context] = lanes.Found("ended", 5500.0)
+    clock.now += 61
+    one.one_pass()
+    assert handle.state() is State.UNKNOWN
+
+
+def test_a_requeued_row_goes_under_a_new_context(fake: FakeLanes) -> None:
+    """The id stays, the attempt counts, the history is kept; the old outcome closes nothing."""
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    close_row("default", fake.failure(handle.context))
+    assert requeue(OutboxMessage.objects.all()) == 1
+    row = handle.row()
+    assert (row.state, row.attempt, row.context) == (State.PENDING, 2, f"{handle.uuid}.2")
+    assert row.history[0]["reason"] == "no such topic"
+    assert not close_row("default", fake.receipt(handle.context))
+    run_burst("default")
+    assert fake.sent[-1].context == f"{handle.uuid}.2"
+    assert close_row("default", fake.receipt(f"{handle.uuid}.2"))
+    assert requeue(OutboxMessage.objects.all()) == 0
+
+
+def test_a_stopped_relay_ends_after_its_batch(fake: FakeLanes) -> None:
+    late(*["x"] * 20)
+    one = relay(batch_size=10)
+    assert one.run(on_pass=one._stop.set) == 10
+
+
+def test_the_same_key_has_the_same_shard_and_keys_are_spread() -> None:
+    same = {shard_of(TOPIC, "k", uuid.uuid4()) for _ in range(20)}
+    assert len(same) == 1
+    spread = {shard_of(TOPIC, None, uuid.uuid4()) for _ in range(2000)}
+    assert spread == set(range(SHARDS))
