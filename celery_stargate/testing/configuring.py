@@ -63,6 +63,7 @@ def _forget(app: Any, runtime: Runtime) -> None:
     for backend in (app._backend_cache, local.pop("backend", None)):  # noqa: SLF001
         if isinstance(backend, RedisBackend):
             # Results that are collected later would unsubscribe, from a Redis that is gone by then.
-            backend.result_consumer.stop()
-            backend.result_consumer.subscribed_to.clear()
+            consumer: Any = vars(backend)["result_consumer"]
+            consumer.stop()
+            consumer.subscribed_to.clear()
     app._backend_cache = None  # noqa: SLF001
