@@ -10,6 +10,7 @@ from celery_stargate import observers
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Retry"]
 
@@ -44,6 +45,7 @@ class Retry:
             Whatever the call raises, except :data:`~celery_stargate.lanes.connections.UNAVAILABLE`.
         """
         backoff = Backoff(longest=1.0, uniform=self._uniform)
+        log_now = Seldom()
         while True:
             try:
                 return await call(*args, **kwargs)
@@ -51,5 +53,8 @@ class Retry:
                 wait = backoff.next()
                 failed = error
                 observers.tell(lambda each: each.redis_failed(failed))  # noqa: B023
-                logger.warning("lane %s: Redis does not answer: %s", self._lane, error)
+                if log_now():
+                    logger.warning(
+                        "lane %s: Redis does not answer; it is tried again: %s", self._lane, error
+                    )
                 await asyncio.sleep(wait)
