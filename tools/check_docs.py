@@ -129,7 +129,8 @@ def check_files(page: Path, text: str) -> Iterator[str]:
 def _other_names() -> frozenset[str]:
     """Return the names that look like settings: metrics, remote control, outbox, fixtures."""
     package = ROOT / "celery_stargate"
-    folders = (package / name for name in ("instrumentation", "contrib", "worker", "testing"))
+    names = ("instrumentation", "contrib", "worker", "testing")
+    folders = (*(package / name for name in names), ROOT / "pytest_celery_stargate")
     texts = (path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py"))
     commands = (package / "contrib").rglob("management/commands/*.py")
     found = {name for text in texts for name in re.findall(r"\bstargate_\w+", text)}
