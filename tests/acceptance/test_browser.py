@@ -169,7 +169,7 @@ def test_an_operator_finds_replays_requeues_and_discards(browser: Browser, shop:
     _list(browser, shop, f"?q={context}")
     assert _states(browser) == {"Discarded"}
     browser.click("#result_list .field-short_context a")
-    browser.follow("History")
+    browser.click(".historylink")
     assert "discard" in browser.text("#change-history").lower() and "operator" in browser.text()
 
     _list(browser, shop, "?state__exact=stored&q=customer-2")
