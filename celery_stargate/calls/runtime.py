@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from celery_stargate import observers
 from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
@@ -272,6 +273,7 @@ class Runtime:
                 with bounded(_LOOK_BOUND):
                     overdue = self.outbox.expire(lane)
                 if overdue:
+                    observers.ended(lane, overdue, "deadline")
                     with bounded(_LOOK_BOUND):
                         self.effects_apart.run(lane, overdue)
         except StoreUnavailable as error:

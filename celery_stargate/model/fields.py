@@ -268,6 +268,8 @@ TABLE: Mapping[str, Setting[object]] = {
     "via": Setting(_choice("lane", "broker")),
     "worker": Setting(_flag),
     "own_lanes": Setting(_choice("auto", "worker")),
+    "metrics_port": Setting(_whole(0, 65_535)),
+    "metrics_host": Setting(_text),
     "prefix": Setting(_text),
     "producer_name": Setting(_text, "producerName", True),
     "initial_sequence_id": Setting(_whole(-1, 2**62), "initialSequenceId", True),

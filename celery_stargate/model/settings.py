@@ -56,6 +56,9 @@ class Settings:
     worker: bool = True
     #: Whether a process that calls owns lanes while there is no worker.
     own_lanes: Literal["auto", "worker"] = "auto"
+    #: Where a worker serves metrics; port 0 for nowhere.
+    metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
     prefix: str = "stargate"
     #: What the names in the configuration begin with, such as ``CELERY``; for the texts of errors.
     namespace: str | None = field(default=None, compare=False)

@@ -426,6 +426,11 @@ def test_the_django_shop_checks_and_survives(tmp_path: Path) -> None:
         assert not local.messages(shop.topic)
 
 
+def test_the_django_shop_tests_itself(tmp_path: Path) -> None:
+    """By tests that need no server."""
+    Shop(tmp_path, "redis://127.0.0.1:1", "ws://127.0.0.1:1").manage("test", "orders")
+
+
 def test_the_django_shop_has_its_migrations(tmp_path: Path) -> None:
     """The migrations are those of the models."""
     shop = Shop(tmp_path, "redis://127.0.0.1:1", "ws://127.0.0.1:1")
