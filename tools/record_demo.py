@@ -49,12 +49,12 @@ def render(lines: Sequence[tuple[float, str]]) -> str:
     width = round(max(len(text) for _, text in lines) * _WIDE) + 2 * _EDGE
     height = len(lines) * _HIGH + 2 * _EDGE + 8
     words = "A recording of make demo: messages are published, a worker is killed, nothing is lost"
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    font = f"{_SIZE}px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" role="img" aria-label="{words}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{words}">',
         "<style>",
-        f"text {{ font: {_SIZE}px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; "
-        f"fill: {_INK}; white-space: pre; }}",
+        f"text {{ font: {font}; fill: {_INK}; white-space: pre; }}",
         "@keyframes appear { from { opacity: 0 } to { opacity: 1 } }",
         "g { animation: appear 0.15s backwards; }",
         "@media (prefers-reduced-motion: reduce) { g { animation: none; } }",
