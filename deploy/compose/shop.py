@@ -11,6 +11,8 @@ app = Celery("shop", broker=redis, backend=redis)
 app.conf.broker_connection_retry_on_startup = True
 app.conf.stargate_url = os.environ.get("STARGATE_URL", "ws://localhost:8080")
 app.conf.stargate_topic = "persistent://public/default/orders"
+# The worker serves its metrics there; other processes have no such port.
+app.conf.stargate_metrics_port = int(os.environ.get("STARGATE_METRICS_PORT", "0"))
 stargate = Stargate(app)
 
 

@@ -102,9 +102,13 @@ class TestCompose:
     def test_prometheus_scrapes_the_exporter(self) -> None:
         [found] = _load(self.path)
         [scraped] = _load(DEPLOY / "compose" / "prometheus.yml")
-        [[target]] = [each["targets"] for each in scraped["scrape_configs"][0]["static_configs"]]
-        host, port = target.split(":")
+        exporter, worker = (
+            each["static_configs"][0]["targets"][0] for each in scraped["scrape_configs"]
+        )
+        host, port = exporter.split(":")
         assert found["services"][host]["ports"] == [f"127.0.0.1:{port}:{port}"]
+        host, port = worker.split(":")
+        assert found["services"][host]["environment"]["STARGATE_METRICS_PORT"] == port
 
 
 class TestKubernetes:
@@ -169,14 +173,3 @@ class TestSystemd:
     def test_the_worker_has_time_to_end(self) -> None:
         [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", self.path.read_text(), re.MULTILINE)
         assert float(seconds) >= Settings().drain_timeout + _REST + 30
-
-
-def test_the_alert_rules_are_those_of_the_page() -> None:
-    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
-    [rules] = _load(DEPLOY / "prometheus" / "rules.yml")
-    shown = [
-        yaml.safe_load(block) for block in re.findall(r"```yaml\n(groups:.*?)```", page, re.DOTALL)
-    ]
-    assert [rules] == shown
-    for rule in rules["groups"][0]["rules"]:
-        assert {"alert", "expr", "for", "annotations"} <= rule.keys()
