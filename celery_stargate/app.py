@@ -31,11 +31,7 @@ _ATTRIBUTE = "_celery_stargate"
 
 
 class Stargate(Publishing):
-    """Bind celery_stargate to a Celery app.
-
-        app = Celery("shop", broker="redis://", backend="redis://")
-        app.conf.stargate_url = "ws://localhost:8080"
-        stargate = Stargate(app)
+    """Bind celery_stargate to a Celery app, and publish from any of its processes.
 
     Its workers then run the acknowledger, unless they are started with ``--without-stargate``.
     If there is no default app yet, this app becomes it, so that ``produce_task`` finds it in every
@@ -44,6 +40,14 @@ class Stargate(Publishing):
 
     Arguments:
         app: the Celery app; None to call :meth:`init_app` later.
+
+    Raises:
+        ConfigurationError: as :meth:`init_app`.
+
+    Example:
+        >>> app = Celery("shop", broker="redis://", backend="redis://")
+        >>> app.conf.stargate_url = "ws://localhost:8080"
+        >>> stargate = Stargate(app)
     """
 
     def __init__(self, app: Celery | None = None) -> None:
@@ -59,6 +63,10 @@ class Stargate(Publishing):
 
         Raises:
             ConfigurationError: this Stargate is bound to another app already.
+
+        Example:
+            >>> stargate = Stargate()
+            >>> stargate.init_app(Celery("shop"))
         """
         if self._runtime is None:
             self._runtime = Runtime.bind(app)
@@ -87,8 +95,15 @@ class Stargate(Publishing):
         Arguments:
             app: the Celery app.
 
+        Returns:
+            The Stargate that was bound to it.
+
         Raises:
             ConfigurationError: it has none.
+
+        Example:
+            >>> Stargate.of(app) is stargate
+            True
         """
         Runtime.of(app)
         found: Stargate = getattr(app, _ATTRIBUTE)
@@ -111,15 +126,23 @@ class Stargate(Publishing):
 
         Raises:
             ConfigurationError: there is none yet.
+
+        Example:
+            >>> stargate.app.main
+            'shop'
         """
         return self.runtime.app
 
     @property
     def settings(self) -> Settings:
-        """The settings, read and checked once.
+        """The settings, read and checked once. Names are without ``stargate_``.
 
         Raises:
             ConfigurationError: a setting does not exist or has a wrong type.
+
+        Example:
+            >>> stargate.settings.drain_timeout
+            10.0
         """
         return self.runtime.settings
 
@@ -129,6 +152,10 @@ class Stargate(Publishing):
 
         Raises:
             ConfigurationError: no Redis is configured.
+
+        Example:
+            >>> stargate.lanes.backlog("persistent://public/default/orders")  # doctest: +SKIP
+            0
         """
         return self.runtime.outbox
 
@@ -143,9 +170,17 @@ class Stargate(Publishing):
             options: producer options (``lanes=4``, ``compression_type="LZ4"``, …) and Celery's
                 task options (``ignore_result=True``, …).
 
+        Returns:
+            The task; call it as you call :data:`produce_task`.
+
         Raises:
             ConfigurationError: an option does not exist or has a wrong type; or, when the task is
                 first used, options do not go together.
+
+        Example:
+            >>> orders = stargate.task("shop.orders", topic="orders", lanes=4)
+            >>> orders.delay("one lamp").state
+            'SUCCESS'
         """
         if not isinstance(name, str):
             raise ConfigurationError(
@@ -182,6 +217,11 @@ class Stargate(Publishing):
         Raises:
             ConfigurationError: no Redis is configured.
             StoreUnavailable: Redis did not answer in bounded time.
+
+        Example:
+            >>> result = produce_task.delay("one lamp")
+            >>> stargate.cancel(result.id)  # doctest: +SKIP
+            True
         """
         return Revoker(self.runtime).cancel(context)
 

@@ -23,12 +23,22 @@ class Peer(Protocol):
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A frame that a producer sent, for `Faults.fail_sends` to choose by."""
+    """A frame that a producer sent, for `Faults.fail_sends` to choose by.
 
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.faults.fail_sends("…$TimeoutException: slow", when=lambda frame: frame.key == "a")
+    """
+
+    #: The topic's full name.
     topic: str
+    #: The producer's name.
     producer: str
+    #: The label that the receipt echoes.
     context: str | None
+    #: The payload, decoded.
     payload: bytes
+    #: The key; None without one.
     key: str | None
 
 
@@ -65,6 +75,14 @@ class Faults:
 
     It has more methods than a class should: each fault has one setter, and one question that the
     server asks.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.faults.duplicate_receipts(1)
+        ...     url = f"{pulsar.url}/ws/v2/producer/persistent/public/default/orders"
+        ...     receipt = produce(url, "one lamp")
+        ...     pulsar.counters.stored
+        1
     """
 
     def __init__(self, run: Callable[[Callable[[], None]], None]) -> None:

@@ -15,7 +15,12 @@ _LEDGER, _ENTRY, _PARTITION, _BATCH_INDEX, _BATCH_SIZE = 1, 2, 3, 4, 6
 
 
 class MessageId(NamedTuple):
-    """Where a message is stored; -1 for a partition or batch index that it does not have."""
+    """Where a message is stored; -1 for a partition or batch index that it does not have.
+
+    Example:
+        >>> MessageId.decode(MessageId(1, 17).encode())
+        MessageId(ledger=1, entry=17, partition=-1, batch_index=-1)
+    """
 
     ledger: int
     entry: int
