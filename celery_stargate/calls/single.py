@@ -175,5 +175,5 @@ def _publish_directly(
     incarnation = new_incarnation(callbacks)
     outcomes = CallOutcomes(call.context, call.is_list, published, incarnation)
     callback = callbacks.on_error if outcomes.failed else callbacks.on_ack
-    trigger(runtime.app, outcomes, callback)
+    trigger(runtime.app, outcomes, callback, trace=call.carrier)
     return outcomes.answer()

@@ -96,6 +96,11 @@ class LeasedLane:
         """The key of the lane's log."""
         return self._keys[LANE_PARTS.index("log")]
 
+    @property
+    def fencing_token(self) -> int:
+        """The number of this hold of the lease: how often the lane has had an owner."""
+        return int(self._lease.rpartition(":")[2] or 0)
+
     async def acquire(self) -> bool:
         """Take the lease; return whether we hold it."""
         reply = await self._run("lease", self._owner, self._ttl, uuid.uuid4().hex)

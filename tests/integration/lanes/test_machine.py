@@ -608,12 +608,11 @@ class LaneMachine(RuleBasedStateMachine):
 
     def retire(self, which: int) -> None:
         """A lane that holds anything stays."""
-        now = self.pair.model.now()
-        # Tombstones that have ended hold nothing back.
-        buried = [until for until in self.state.tombstones.values() if until > now]
-        empty = not (self.state.contexts or self.state.log or buried)
-        lease, held = self.lease(which), self.held
-        assert self.call("retire", lease) == (empty and lease == held)
+        before, lease, held = self.state, self.lease(which), self.held
+        retired = self.call("retire", lease)
+        kept = any(until > self.pair.now for until in before.tombstones.values())
+        empty = not (before.contexts or before.log or kept)
+        assert retired == (empty and lease == held)
 
     # What else happens
 

@@ -125,7 +125,8 @@ def test_installed_once() -> None:
     app = make_app()
     install(app)
     install(app)
-    assert list(app.steps["worker"]) == [StargateStep]
+    metrics = "celery_stargate.instrumentation.step:MetricsStep"
+    assert set(app.steps["worker"]) == {StargateStep, metrics}
     assert len(app.user_options["worker"]) == 1
     assert not make_app().steps["worker"]
 
