@@ -12,7 +12,7 @@ from celery import Celery
 
 from celery_stargate import Stargate
 
-__all__ = ["BELIEVE", "CONF", "LOG_URL", "READY", "SIGNALS", "make_app"]
+__all__ = ["BELIEVE", "CONF", "LOG_URL", "READY", "SIGNALS", "SPANS", "make_app"]
 
 # Environment variables of the worker processes.
 #: The settings of the app, as JSON.
@@ -23,6 +23,8 @@ LOG_URL = "STARGATE_ACCEPTANCE_LOG"
 READY = "STARGATE_ACCEPTANCE_READY"
 #: The hash there in which signals are counted, `<task's name> <signal's name>`; unset: none is.
 SIGNALS = "STARGATE_ACCEPTANCE_SIGNALS"
+#: The list there into which the worker's processes export their spans; unset: nothing is traced.
+SPANS = "STARGATE_ACCEPTANCE_SPANS"
 
 #: If set, the worker does not ask whether the broker deduplicates: for controls.
 BELIEVE = "STARGATE_ACCEPTANCE_BELIEVE"
