@@ -52,7 +52,7 @@ def _methods(node: ast.ClassDef) -> Iterator[str]:
 
 def _gives_reason(node: ast.ClassDef, lines: list[str]) -> bool:
     first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-    above = []
+    above: list[str] = []
     for line in reversed(lines[: first - 1]):
         if not line.lstrip().startswith("#"):
             break
