@@ -38,7 +38,7 @@ class Acknowledger:
         ConfigurationError: the app has no Stargate, or a setting is wrong or missing.
 
     Example:
-        >>> with Acknowledger(redis_app) as acknowledger:
+        >>> with Acknowledger(app) as acknowledger:
         ...     future = acknowledger.produce("order-17")
         ...     acknowledger.ack(Receipt(context="order-17"))  # from any process
         ...     future.result(timeout=10).status
@@ -75,7 +75,7 @@ class Acknowledger:
         """Whether its thread is alive in this process.
 
         Example:
-            >>> Acknowledger(redis_app).running
+            >>> Acknowledger(app).running
             False
         """
         return self._delivery.running
@@ -84,7 +84,7 @@ class Acknowledger:
         """Start owning lanes, in a thread of its own. A second start changes nothing.
 
         Example:
-            >>> acknowledger = Acknowledger(redis_app)
+            >>> acknowledger = Acknowledger(app)
             >>> acknowledger.start()
             >>> acknowledger.stop()
         """
@@ -97,7 +97,7 @@ class Acknowledger:
             timeout: seconds to wait for receipts; by default ``stargate_drain_timeout``.
 
         Example:
-            >>> Acknowledger(redis_app).stop(timeout=5)
+            >>> Acknowledger(app).stop(timeout=5)
         """
         self._delivery.stop(timeout)
 
@@ -126,8 +126,10 @@ class Acknowledger:
             StoreUnavailable: Redis did not answer in bounded time.
 
         Example:
-            >>> acknowledger = Acknowledger(redis_app)
-            >>> future = acknowledger.produce("order-18", on_ack=paid.s(), timeout=60)
+            >>> acknowledger = Acknowledger(app)
+            >>> future = acknowledger.produce("order-18", timeout=60)
+            >>> acknowledger.ack(Receipt(context="order-18"))
+            True
         """
         return self._contexts.expect(
             context, CallOptions.read(self._app, on_ack, on_error, timeout)
@@ -150,7 +152,7 @@ class Acknowledger:
             StoreUnavailable: Redis did not answer in bounded time.
 
         Example:
-            >>> Acknowledger(redis_app).ack(Receipt(context="nobody waits for this"))
+            >>> Acknowledger(app).ack(Receipt(context="nobody waits for this"))
             False
         """
         return self._contexts.settle(outcome)

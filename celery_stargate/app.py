@@ -154,7 +154,8 @@ class Stargate(Publishing):
             ConfigurationError: no Redis is configured.
 
         Example:
-            >>> stargate.lanes.backlog("persistent://public/default/orders")  # doctest: +SKIP
+            >>> from celery_stargate.lanes.lane import Lane
+            >>> stargate.lanes.backlog(Lane("persistent://public/default/orders"))
             0
         """
         return self.runtime.outbox
@@ -219,8 +220,8 @@ class Stargate(Publishing):
             StoreUnavailable: Redis did not answer in bounded time.
 
         Example:
-            >>> result = produce_task.delay("one lamp")
-            >>> stargate.cancel(result.id)  # doctest: +SKIP
+            >>> result = produce_task.delay("one lamp", topic="orders")
+            >>> stargate.cancel(result.id)
             True
         """
         return Revoker(self.runtime).cancel(context)
@@ -229,7 +230,10 @@ class Stargate(Publishing):
         """Close this process's connections, and give its lanes back if it owns any.
 
         It waits for messages in flight, at most ``stargate_drain_timeout`` and a few seconds. The
-        Stargate may be used again.
+        Stargate may be used again. Call it where a process may end without Python's exit handlers.
+
+        Example:
+            >>> stargate.close()
         """
         if self._runtime is not None:
             self._runtime.close()
@@ -238,6 +242,9 @@ class Stargate(Publishing):
         """Do as :meth:`close` does, without holding the event loop.
 
         If it is cancelled, the closing goes on in its thread.
+
+        Example:
+            >>> asyncio.run(stargate.aclose())
         """
         await await_in_daemon(self.close, "stargate-close")
 
@@ -255,6 +262,16 @@ class Stargate(Publishing):
 
         Arguments:
             app: the web application, which is not looked at.
+
+        Returns:
+            A context manager that closes this Stargate at its end.
+
+        Example:
+            >>> async def serve():
+            ...     async with stargate.lifespan():
+            ...         return (await stargate.aproduce("one lamp")).status
+            >>> asyncio.run(serve())
+            'stored'
         """
         try:
             yield

@@ -49,10 +49,11 @@ class ConfigurationError(StargateError):
     """A setting or an option is missing, misspelled or of a wrong type. Fix the configuration.
 
     Example:
-        >>> stargate.produce("one lamp", topic="odrers")
-        Traceback (most recent call last):
-        ...
-        celery_stargate.errors.ConfigurationError: ...
+        >>> try:
+        ...     stargate.task("shop.orders", topic="orders", compresion_type="LZ4")
+        ... except ConfigurationError as error:
+        ...     print("did you mean 'compression_type'?" in str(error))
+        True
     """
 
 

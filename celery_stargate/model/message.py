@@ -122,7 +122,8 @@ class Message(_Payload, frozen=True, kw_only=True):
 
         Arguments:
             value: what to encode.
-            others: as in :class:`Message`.
+            key, properties, event_time, deliver_at, deliver_after, replication_clusters: as in
+                :class:`Message`.
 
         Returns:
             The message.

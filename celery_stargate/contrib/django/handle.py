@@ -63,11 +63,20 @@ class Handle:
 
         Raises:
             StargateError: as :meth:`row`.
+
+        Example:
+            >>> with transaction.atomic():
+            ...     handle = outbox.produce("one lamp", topic="orders")
+            ...     handle.state().value
+            'pending'
         """
         return State(self.row().state)
 
     async def astate(self) -> State:
         """Do as :meth:`state` does, from async code.
+
+        Returns:
+            As :meth:`state`.
 
         Raises:
             StargateError: as :meth:`row`.

@@ -137,7 +137,8 @@ async def aproduce(message: object, **options: Any) -> Handle:
         As :func:`produce`.
 
     Example:
-        >>> handle = await outbox.aproduce("one lamp", topic="orders")  # doctest: +SKIP
+        >>> async def view(request):
+        ...     return await outbox.aproduce("one lamp", topic="orders")
     """
     return await sync_to_async(produce)(message, **options)
 
@@ -155,7 +156,8 @@ async def aproduce_many(messages: Iterable[object], **options: Any) -> list[Hand
         As :func:`produce_many`.
 
     Example:
-        >>> handles = await outbox.aproduce_many(["one lamp"])  # doctest: +SKIP
+        >>> async def view(request):
+        ...     return await outbox.aproduce_many(["one lamp", "one chair"], topic="orders")
     """
     return await sync_to_async(produce_many)(messages, **options)
 

@@ -41,7 +41,7 @@ class MessageId(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> MessageId:
-        """Read an id; unknown fields are skipped.
+        """Read an id, as it stands in receipts, and return it; unknown fields are skipped.
 
         Raises:
             ValueError: the text is not a message id.

@@ -239,6 +239,10 @@ class LocalPulsar:
 
         It is checked in the stand-in's thread, after each frame and each lost connection.
 
+        Args:
+            condition: returns whether it holds.
+            timeout: seconds.
+
         Raises:
             TimeoutError: it did not hold in time.
         """
@@ -252,6 +256,11 @@ class LocalPulsar:
         self, topic: str, count: int, timeout: float = 5.0
     ) -> list[StoredMessage]:
         """Wait until a topic has at least `count` messages, and return them all.
+
+        Args:
+            topic: its full name, or one of `aliases`.
+            count: how many messages.
+            timeout: seconds.
 
         Raises:
             TimeoutError: it did not get them in time.
@@ -329,6 +338,11 @@ class LocalPulsar:
 
     def grant(self, namespace: str, role: str, actions: Iterable[str] = ("produce",)) -> None:
         """Allow a role `produce` and/or `consume` on a namespace.
+
+        Args:
+            namespace: `tenant/namespace`.
+            role: the role's name.
+            actions: what it may do.
 
         Raises:
             TopicError: no such namespace.
