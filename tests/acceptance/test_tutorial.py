@@ -35,7 +35,7 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
 
 
 def test_the_tutorial(walk: Walk) -> None:
-    """Each step of the two pages does what the page says, one page after the other in one folder."""
+    """Each step of both pages does what its page says, in one folder as a reader has it."""
     assert walk.page(_TUTORIAL / "first_receipt.md") >= 12
     # As the second page asks.
     walk.stop("worker")
