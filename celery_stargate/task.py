@@ -26,6 +26,7 @@ from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
 from celery_stargate.model.durations import until  # noqa: F401  # programs import it from here
 from celery_stargate.model.message import refuse_ambiguous, to_json_form
+from celery_stargate.support.backoff import Backoff
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -35,6 +36,11 @@ __all__ = ["ProduceResult", "ProduceTask", "produce_task", "task_class_of", "use
 
 #: An owner of the lane that is alive settles first; the waiter settles after it.
 _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
+
+#: One who waits looks for the result again after so many seconds: at first, and at most. Celery's
+#: Redis backend subscribes by one connection and then looks by another. If Redis serves the second
+#: first, a result that is stored in between is missed by both.
+_LOOKS = 2.0, 30.0
 
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
@@ -89,14 +95,13 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
 
     def _wait(self, timeout: float | None, *args: Any, **kwargs: Any) -> _Found:
         wait = super().get
-        if self._overdue is None:
-            return cast("_Found", wait(timeout, *args, **kwargs))
         end = math.inf if timeout is None else time.monotonic() + timeout
         found: list[Any] = []
+        looks = Backoff(*_LOOKS)
 
         def done(pause: float) -> bool:
             now = time.monotonic()
-            moment = min(now + pause, end)
+            moment = min(now + pause, now + looks.next(), end)
             try:
                 found.append(wait(max(0.0, moment - now), *args, **kwargs))
             except CeleryTimeout:
@@ -105,7 +110,11 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
                     raise
             return bool(found)
 
-        Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
+        if self._overdue is None:
+            while not done(math.inf):
+                pass
+        else:
+            Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
         return cast("_Found", found[0])
 
 
