@@ -52,10 +52,14 @@ class Inbox:
 
     A thread reads the stream while there is a waiting caller, and ends when there is none. An entry
     stays in the stream until the next read, so that an answer of Redis that was lost is read again.
+
+    Arguments:
+        inboxes: in Redis.
+        name: of this one, by which records name it; by default one that nobody has.
     """
 
-    def __init__(self, inboxes: Inboxes) -> None:
-        self.name = uuid.uuid4().hex
+    def __init__(self, inboxes: Inboxes, name: str | None = None) -> None:
+        self.name = name or uuid.uuid4().hex
         self._inboxes = inboxes
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)

@@ -39,7 +39,7 @@ class Revoker:
     def __init__(self, runtime: Runtime, effects: EffectsApart | None = None) -> None:
         self._runtime = runtime
         self._effects = effects or runtime.effects_apart
-        self._revocations = Revocations(runtime.connections, runtime.settings.prefix)
+        self._revocations = Revocations(runtime.connections, runtime.settings.keyspace)
 
     def cancel(self, context: str) -> bool:
         """Revoke one call, and return whether nothing of it was or will be sent."""

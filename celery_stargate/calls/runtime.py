@@ -18,7 +18,8 @@ from celery_stargate.effects.run import Effects
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.configured import find_target, target_of_backend
 from celery_stargate.lanes.connections import Connections
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.inbox import new_inbox
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled
 from celery_stargate.lanes.target import Target
@@ -57,7 +58,8 @@ class Runtime:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
+        #: By bucket; a dict's setdefault needs no lock.
+        self._inboxes: PerProcess[dict[int, GatheringInbox]] = PerProcess(dict)
         self._lock = PerProcess(threading.Lock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
@@ -120,12 +122,22 @@ class Runtime:
     @cached_property
     def outbox(self) -> Outbox:
         """The lanes, as callers use them."""
-        return Outbox(self.connections, self.settings.prefix)
+        return Outbox(self.connections, self.settings.keyspace)
 
     @property
     def inbox(self) -> GatheringInbox:
-        """Where this process gets the outcomes it waits for."""
-        return self._inbox.get()
+        """Where this process gets the outcomes of contexts without a message."""
+        return self.inbox_for(CONTEXTS_LANE)
+
+    def inbox_for(self, lane: Lane) -> GatheringInbox:
+        """Return where this process gets the outcomes of a lane's calls."""
+        keyspace, inboxes = self.settings.keyspace, self._inboxes.get()
+        bucket = lane.bucket(keyspace)
+        found = inboxes.get(bucket)
+        if found is None:
+            made = GatheringInbox(self.outbox.inboxes, new_inbox(keyspace, bucket))
+            found = inboxes.setdefault(bucket, made)
+        return found
 
     @cached_property
     def effects(self) -> Effects:
@@ -231,7 +243,7 @@ class Runtime:
         )
 
     def _count_owners(self) -> int:
-        return self.outbox.registry.survey()[0]
+        return self.outbox.registry.owners()
 
     def _miss_worker(self) -> None:
         """Log, once until one comes, that no worker is alive and this process may not own."""

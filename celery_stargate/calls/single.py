@@ -84,7 +84,7 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
         await runtime.waiting(left, call.lanes).until_async(future)
         return _outcome(ticket, call)
     finally:
-        runtime.inbox.forget(ticket)
+        runtime.inbox_for(call.lanes[0]).forget(ticket)
 
 
 def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Any:
@@ -124,12 +124,13 @@ def _submit(
 ) -> Ticket:
     with bounded(max(seconds, _LEAST_BOUND)):
         runtime.require_owner()
-        ticket = runtime.inbox.expect()
+        inbox = runtime.inbox_for(call.lanes[0])
+        ticket = inbox.expect()
         try:
             record = call.record(callbacks, inbox=ticket.address)
             runtime.recorder.put(call, record, timeout=seconds, exclusive=True)
         except BaseException:
-            runtime.inbox.forget(ticket)
+            inbox.forget(ticket)
             raise
     return ticket
 
@@ -140,7 +141,7 @@ def _wait(runtime: Runtime, call: Call, seconds: float, ticket: Ticket) -> Recei
         waiting.until(lambda pause: is_done(ticket.future, pause))
         return _outcome(ticket, call)
     finally:
-        runtime.inbox.forget(ticket)
+        runtime.inbox_for(call.lanes[0]).forget(ticket)
 
 
 def _outcome(ticket: Ticket, call: Call) -> Receipts:

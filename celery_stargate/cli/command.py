@@ -80,7 +80,7 @@ class Deployment:
         stargate = self.stargate
         return LaneReader(
             stargate.runtime.connections.sync(),
-            stargate.settings.prefix,
+            stargate.settings.keyspace,
             configured_timeout(stargate.settings),
         )
 
@@ -99,13 +99,13 @@ class Deployment:
         """Acts on contexts."""
         stargate = self.stargate
         return Actions(
-            self.reader, stargate.lanes, stargate.runtime.effects, stargate.settings.prefix
+            self.reader, stargate.lanes, stargate.runtime.effects, stargate.settings.keyspace
         )
 
     @property
     def pauses(self) -> Pauses:
         """Pauses topics."""
-        return Pauses(self.reader, self.stargate.settings.prefix)
+        return Pauses(self.reader, self.stargate.settings.keyspace)
 
     def topic_lanes(self, name: str) -> tuple[str, int]:
         """Return a topic's full name, and how many lanes it has by the settings.

@@ -77,6 +77,8 @@ class LeasedLane:
 
     def __init__(self, redis: Redis, prefix: str, lane: Lane, owner: str, lease: float) -> None:
         self.lane = lane
+        #: The number of the lane's bucket; 0 where there are no buckets.
+        self.bucket = lane.bucket(prefix)
         self._redis = redis
         self._scripts = AsyncScripts(redis)
         self._owner = owner

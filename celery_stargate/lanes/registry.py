@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, get_args
@@ -12,11 +13,12 @@ from typing import Any, Literal, TypeVar, get_args
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
 
-from celery_stargate.errors import shown
-from celery_stargate.lanes.connections import Connections, store_errors
+from celery_stargate.errors import StoreUnavailable, shown
+from celery_stargate.lanes.connections import UNAVAILABLE, Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
-from celery_stargate.support.bound import call_bound
+from celery_stargate.model.buckets import bucket_tag, bucket_tags
+from celery_stargate.support.bound import USUAL, bounded, call_bound, time_left
 from celery_stargate.support.log import logger
 from celery_stargate.support.seldom import Seldom
 
@@ -38,23 +40,38 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
+#: Seconds that one shard of a Cluster has to answer before another is asked.
+_ONE_SHARD = 1.0
 #: About how many events are kept; a worker that misses one finds the lane at its next heartbeat.
 _EVENTS_KEPT = 1000
 
 
 @dataclass(frozen=True)
 class RegistryKeys:
-    """The keys of the registry; a hash tag puts all of them into one slot of a cluster.
+    """The keys of the registry; a hash tag puts all of them into one slot of a Cluster.
+
+    Each bucket of lanes has a registry of its own: its lanes, and all workers and callers.
 
     Arguments:
-        prefix: what all keys begin with (``stargate_prefix``).
+        prefix: what all keys begin with; of buckets, if the lanes are in some.
+        bucket: which bucket's; what belongs to no lane is in the first one's.
     """
 
     prefix: str
+    bucket: int = 0
+
+    @classmethod
+    def of_all(cls, prefix: str) -> tuple[RegistryKeys, ...]:
+        """Return the registries of all buckets; one where there are no buckets."""
+        _, tags = bucket_tags(prefix)
+        return tuple(cls(prefix, bucket) for bucket in range(len(tags) or 1))
 
     def key(self, part: str) -> str:
         """Return the key of one part of the registry."""
-        return f"{self.prefix}:{{registry}}:{part}"
+        if "{" not in self.prefix:
+            return f"{self.prefix}:{{registry}}:{part}"
+        plain, tag = bucket_tag(self.prefix, self.bucket)
+        return f"{plain}:{{{tag}}}:registry:{part}"
 
     @property
     def types(self) -> dict[str, str]:
@@ -86,10 +103,10 @@ class CallerRegistry:
         self._connections = connections
         self._scripts = Scripts(connections)
         self._prefix = prefix
-        keys = RegistryKeys(prefix)
-        self._announce_keys = [keys.key("lanes"), keys.key("events")]
-        self._survey_keys = [[keys.key(kind), keys.key("lanes")] for kind in KINDS]
-        self._types = keys.types
+        self._all_keys = RegistryKeys.of_all(prefix)
+        self._announce_keys = [[keys.key("lanes"), keys.key("events")] for keys in self._all_keys]
+        #: The bucket that answered last: owners are in the registries of all.
+        self._answers = 0
         self._names = LaneNames()
         self._monotonic = monotonic
         #: When each lane was announced last.
@@ -120,35 +137,71 @@ class CallerRegistry:
         if options is not None:
             text = json.dumps(options, sort_keys=True)
             self._connections.sync().hset(lane.key(self._prefix, "meta"), "options", text)
-        self._healed(
-            lambda: self._scripts.run("registry/announce", self._announce_keys, [lane.name])
-        )
+        bucket = lane.bucket(self._prefix)
+        keys = self._announce_keys[bucket]
+        self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, [lane.name]))
         self._announced[lane] = now
 
     def survey(self) -> tuple[int, list[Lane]]:
         """Return how many owners are alive, workers and callers, and the announced lanes.
 
         Raises:
+            StoreUnavailable: Redis, or a shard of a Cluster, did not answer within the bound around
+                this call, or 5 s.
+        """
+        owners, lanes = 0, []
+        with call_bound(), store_errors():
+            for keys in self._all_keys:
+                found, names = self._look(keys)
+                owners = max(owners, found)
+                lanes += self._names.read(names)
+        return owners, lanes
+
+    def owners(self) -> int:
+        """Return how many owners are alive, workers and callers.
+
+        On a Cluster one shard that answers is enough.
+
+        Raises:
             StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
-        with call_bound(), store_errors():
-            (workers, *names), (callers, *_) = self._healed(self._look)
-        return int(workers) + int(callers), self._names.read(names)
+        count = len(self._all_keys)
+        with call_bound():
+            for step in range(count):
+                bucket = (self._answers + step) % count
+                last = step == count - 1
+                try:
+                    with bounded(USUAL if last else _ONE_SHARD), store_errors():
+                        owners, _ = self._look(self._all_keys[bucket])
+                except StoreUnavailable:
+                    if last or time_left() <= 0:
+                        raise
+                else:
+                    self._answers = bucket
+                    return owners
+        raise AssertionError("there is no bucket")
 
-    def _look(self) -> list[Any]:
-        found = self._scripts.run_many(
-            "registry/heartbeat", [(keys, ["", 0]) for keys in self._survey_keys]
-        )
-        for each in found:
-            if isinstance(each, Exception):
-                raise each
-        return found
+    def _look(self, keys: RegistryKeys) -> tuple[int, list[bytes]]:
+        """Return how many owners a registry knows, and the names of its lanes."""
+        survey = [[keys.key(kind), keys.key("lanes")] for kind in KINDS]
 
-    def _healed(self, call: Callable[[], _Reply]) -> _Reply:
+        def look() -> list[Any]:
+            found = self._scripts.run_many(
+                "registry/heartbeat", [(each, ["", 0]) for each in survey]
+            )
+            for each in found:
+                if isinstance(each, Exception):
+                    raise each
+            return found
+
+        (workers, *names), (callers, *_) = self._healed(keys.bucket, look)
+        return int(workers) + int(callers), names
+
+    def _healed(self, bucket: int, call: Callable[[], _Reply]) -> _Reply:
         try:
             return call()
         except ResponseError as error:
-            types = self._types
+            types = self._all_keys[bucket].types
             if not is_wrong_type(error):
                 raise
             # Another process may have healed it first.
@@ -173,11 +226,20 @@ class Registry:
         self._redis = redis
         self._kind = kind
         self._scripts = AsyncScripts(redis)
-        self.keys = RegistryKeys(prefix)
+        self.prefix = prefix
+        #: The registries of all buckets.
+        self.all_keys = RegistryKeys.of_all(prefix)
+        #: The buckets that did not answer the last heartbeat, on a shard that is down.
+        self.silent: frozenset[int] = frozenset()
         self._names = LaneNames()
+        #: The lanes that each bucket listed last.
+        self._listed: dict[int, list[Lane]] = {}
 
     async def heartbeat(self, worker: str, ttl: float) -> tuple[int, list[Lane]]:
         """Keep an owner among the living of its kind.
+
+        A bucket that does not answer is in :attr:`silent` afterwards, and its lanes are those that
+        it listed before.
 
         Arguments:
             worker: its name.
@@ -187,33 +249,40 @@ class Registry:
             How many of its kind are alive, and all lanes; :data:`CONTEXTS_LANE`, which nobody
             announces, is the first of them.
         """
-        workers, *names = await self._run(
-            "heartbeat", (self._kind, "lanes"), worker, round(ttl * 1000)
-        )
-        return int(workers), list(dict.fromkeys([CONTEXTS_LANE, *self._names.read(names)]))
+        replies = await self._in_all("heartbeat", worker, round(ttl * 1000))
+        for bucket, reply in replies.items():
+            self._listed[bucket] = self._names.read(reply[1:])
+        self.silent = frozenset(range(len(self.all_keys))) - replies.keys()
+        lanes = (lane for bucket in sorted(self._listed) for lane in self._listed[bucket])
+        workers = max(int(reply[0]) for reply in replies.values())
+        return workers, list(dict.fromkeys([CONTEXTS_LANE, *lanes]))
 
     async def leave(self, worker: str) -> None:
         """Remove an owner from the living, so that the others no longer count a share for it."""
-        await self._run("heartbeat", (self._kind, "lanes"), worker, 0)
+        await self._in_all("heartbeat", worker, 0)
 
     async def has_workers(self) -> bool:
         """Return whether a producer worker is alive."""
-        workers, *_ = await self._run("heartbeat", ("workers", "lanes"), "", 0)
-        return bool(workers)
+        replies = await self._in_all("heartbeat", "", 0, kind="workers")
+        return any(reply[0] for reply in replies.values())
 
     async def announce_worker(self, worker: str) -> None:
         """Let the owners know at once that there is a new worker, which needs its share."""
-        await self._announce("worker", worker)
+        for keys in self.all_keys:
+            if keys.bucket not in self.silent:
+                # All owners watch the events of all buckets.
+                await self._announce(keys, "worker", worker)
+                return
 
     async def register(self, lane: Lane) -> None:
         """Put a lane into the list of lanes."""
-        await self._run("announce", ("lanes", "events"), lane.name)
+        await self._run(self.keys_of(lane), "announce", ("lanes", "events"), lane.name)
 
     async def still_used(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Return those of some lanes that hold anything in Redis; a retired one does not."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for lane in lanes:
-                pipeline.exists(lane.key(self.keys.prefix, "meta"))
+                pipeline.exists(lane.key(self.prefix, "meta"))
             found = await pipeline.execute()
         return [lane for lane, exists in zip(lanes, found, strict=True) if exists]
 
@@ -226,31 +295,70 @@ class Registry:
         Returns:
             Whether the lane is out of the list.
         """
-        return bool(await self._run("retire", ("lanes",), lane.name, int(idle)))
+        keys = self.keys_of(lane)
+        return bool(await self._run(keys, "retire", ("lanes",), lane.name, int(idle)))
 
     async def announce_free(self, lane: Lane) -> None:
         """Let the other workers know at once that nobody owns a lane."""
-        await self._announce("free", lane.name)
+        await self._announce(self.keys_of(lane), "free", lane.name)
 
-    async def _announce(self, what: str, name: str) -> None:
-        await self._redis.xadd(
-            self.keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
-        )
+    def keys_of(self, lane: Lane) -> RegistryKeys:
+        """Return the registry that a lane is in."""
+        return self.all_keys[lane.bucket(self.prefix)]
 
-    async def heal(self) -> None:
-        """Delete keys that are of a wrong type, if there are any."""
-        types = self.keys.types
+    async def heal(self, keys: RegistryKeys) -> None:
+        """Delete keys of a registry that are of a wrong type, if there are any."""
+        types = keys.types
         if await self._scripts.run("registry/heal", list(types), list(types.values())):
             logger.error(_HEALED)
 
-    async def _run(self, name: str, parts: Iterable[str], *arguments: Argument) -> Any:
-        keys = [self.keys.key(part) for part in parts]
+    async def _announce(self, keys: RegistryKeys, what: str, name: str) -> None:
+        await self._redis.xadd(
+            keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
+        )
+
+    async def _in_all(
+        self, name: str, *arguments: Argument, kind: Kind | None = None
+    ) -> dict[int, Any]:
+        """Run a script in the registries of all buckets; return the replies of those that answer.
+
+        Raises:
+            RedisError, OSError: none of them answers, or Redis refuses the script.
+        """
+        parts = (kind or self._kind, "lanes")
+        if len(self.all_keys) == 1:
+            return {0: await self._run(self.all_keys[0], name, parts, *arguments)}
+        replies: dict[int, Any] = {}
+        failed: BaseException | None = None
+        found = await asyncio.gather(
+            *(self._within(self._run(keys, name, parts, *arguments)) for keys in self.all_keys),
+            return_exceptions=True,
+        )
+        for bucket, reply in enumerate(found):
+            if not isinstance(reply, BaseException):
+                replies[bucket] = reply
+            elif isinstance(reply, UNAVAILABLE):
+                failed = reply
+            else:
+                raise reply
+        if not replies and failed is not None:
+            raise failed
+        return replies
+
+    async def _within(self, call: Awaitable[_Reply]) -> _Reply:
+        async with asyncio.timeout(_ONE_SHARD):
+            return await call
+
+    async def _run(
+        self, registry: RegistryKeys, name: str, parts: Iterable[str], *arguments: Argument
+    ) -> Any:
+        keys = [registry.key(part) for part in parts]
         try:
             return await self._scripts.run(f"registry/{name}", keys, arguments)
         except ResponseError as error:
             if not is_wrong_type(error):
                 raise
-            await self.heal()
+            await self.heal(registry)
             return await self._scripts.run(f"registry/{name}", keys, arguments)
 
 

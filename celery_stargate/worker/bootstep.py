@@ -76,7 +76,7 @@ class StargateStep(bootsteps.StartStopStep):
         self._acknowledger.start()
         runtime = Runtime.of(parent.app)
         self._peers = Peers(
-            runtime.connections, runtime.settings.prefix, parent.hostname, peer_of(parent.app)
+            runtime.connections, runtime.settings.keyspace, parent.hostname, peer_of(parent.app)
         )
         self._peers.start()
 

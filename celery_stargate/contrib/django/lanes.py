@@ -263,7 +263,7 @@ def find_contexts(
     Raises:
         StoreUnavailable: Redis did not answer.
     """
-    prefix = stargate.settings.prefix
+    prefix = stargate.settings.keyspace
     names = list(dict.fromkeys(name for name, _ in places))
     with call_bound(), store_errors(), _pipeline(stargate) as pipeline:
         pipeline.time()
@@ -302,7 +302,7 @@ def survey(stargate: Stargate) -> tuple[int, list[LaneView]]:
     settings = stargate.settings
     with call_bound(), store_errors():
         reader = LaneReader(
-            stargate.runtime.connections.sync(), settings.prefix, configured_timeout(settings)
+            stargate.runtime.connections.sync(), settings.keyspace, configured_timeout(settings)
         )
         lanes, workers = LaneInspector(reader).lanes_and_workers()
     return workers, lanes

@@ -1,0 +1,221 @@
+"""Lanes on a Redis Cluster: slots that move, masters that die, shards that are down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from celery_stargate import Acknowledger, ProduceTimeout, Receipt, Stargate, StoreUnavailable
+from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.lane import Lane, spread
+from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.model.buckets import in_buckets
+from celery_stargate.support.bound import bounded
+from celery_stargate.testing import LocalPulsar
+from tests.integration.conftest import MakeApp
+from tests.integration.lanes.rig import put
+from tests.integration.rig import elapsed, wait_for
+from tests.servers import cluster as cluster_module
+from tests.servers.cluster import ClusterServers
+from tests.servers.fixtures import ServerAddress, require
+
+LANES = 24
+KEYSPACE = in_buckets("p", 16)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[ClusterServers]:
+    """Three masters with a replica each."""
+    require(cluster_module.missing_reason())
+    with ClusterServers(tmp_path) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
+    """The same, for tests that harm none of them."""
+    require(cluster_module.missing_reason())
+    with ClusterServers(tmp_path_factory.mktemp("cluster"), replicas=0) as servers:
+        yield servers
+
+
+def make(make_app: MakeApp, local: LocalPulsar, servers: ClusterServers, **settings: Any) -> Celery:
+    """An app whose lanes are on a Cluster; its broker and its results are elsewhere."""
+    return make_app(local.url, redis_url=servers.url, lanes=LANES, **settings)
+
+
+def test_an_app_on_a_cluster(make_app: MakeApp, local: LocalPulsar, shared: ClusterServers) -> None:
+    """Calls of each kind, callbacks, and contexts without a message."""
+    app = make(make_app, local, shared)
+    stargate = Stargate.of(app)
+    task = app.tasks["celery_stargate.produce"]
+    with Acknowledger(app) as acknowledger:
+        assert task.delay("a").get(timeout=20)["status"] == "stored"
+        assert len(task.delay([(f"k{n}", "x") for n in range(30)]).get(timeout=20)) == 30
+        assert isinstance(stargate.produce("b", timeout=20), Receipt)
+        assert len(stargate.produce_many(["c"] * 200, timeout=20)) == 200
+        stargate.produce("d", on_ack=app.signature("callback"))
+        future = acknowledger.produce("own", timeout=20)
+        assert acknowledger.ack(Receipt(context="own"))
+        assert future.result(timeout=20)
+        late = acknowledger.produce("late", timeout=0.2)
+        with pytest.raises(Exception, match="late"):
+            late.result(timeout=20)
+
+
+def test_a_caller_without_a_worker_owns_the_lanes_itself(
+    make_app: MakeApp, local: LocalPulsar, shared: ClusterServers
+) -> None:
+    """As on a single server."""
+    stargate = Stargate.of(make(make_app, local, shared))
+    assert len(stargate.produce_many(["c"] * 100, timeout=20)) == 100
+
+
+def lanes_of(servers: ClusterServers) -> list[Lane]:
+    """Lanes of one topic; each master has some."""
+    lanes = [Lane("persistent://public/default/t", index) for index in range(LANES)]
+    masters = {servers.master_of(lane.key(KEYSPACE, "log")).port for lane in lanes}
+    assert len(masters) == 3
+    return lanes
+
+
+def contexts_in(lanes: Outbox, lane: Lane) -> list[str]:
+    """The contexts of a lane's messages, in their order."""
+    client: Any = lanes._connections.sync()  # noqa: SLF001
+    found = client.xrange(lane.key(KEYSPACE, "log"))
+    return [fields[b"l"].decode() for _, fields in found]
+
+
+def test_calls_go_on_while_a_slot_moves(servers: ClusterServers) -> None:
+    """To another master and to a new one: none is lost or comes twice, and they keep their order."""
+    lanes = Outbox(Connections(servers.url), KEYSPACE)
+    moved = Lane("persistent://public/default/t", 0)
+    key = moved.key(KEYSPACE, "log")
+    put(lanes, moved, "first")
+    done = threading.Event()
+    recorded = ["first"]
+
+    def call() -> None:
+        number = 0
+        while not done.is_set():
+            put(lanes, moved, f"m{number}")
+            recorded.append(f"m{number}")
+            number += 1
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        source = servers.master_of(key)
+        other = next(node for node in servers.masters() if node is not source)
+        for target in (other, servers.add_master()):
+            servers.move_slot(key, target)
+            assert servers.master_of(key) is target
+            before = len(recorded)
+            wait_for(lambda before=before: len(recorded) > before)
+    finally:
+        done.set()
+        thread.join()
+    assert contexts_in(lanes, moved) == recorded
+    lanes.close()
+
+
+def test_an_app_goes_on_after_a_masters_death(
+    make_app: MakeApp, local: LocalPulsar, servers: ClusterServers
+) -> None:
+    """The calls to its lanes wait for the replica that takes its place."""
+    app = make(make_app, local, servers, lease=1.0, topic="persistent://public/default/t")
+    stargate = Stargate.of(app)
+    lanes = lanes_of(servers)
+    with Acknowledger(app):
+        for lane in lanes:
+            assert stargate.produce(("k", "x"), topic=lane.topic, timeout=20).status == "stored"
+        lost = servers.master_of(Lane(lanes[0].topic, 0).key(stargate.settings.keyspace, "log"))
+        lost.kill()
+        with elapsed() as seconds:
+            missing = {str(number) for number in range(200)}
+            while missing:
+                for each in sorted(missing):
+                    try:
+                        assert stargate.produce((each, "x"), timeout=20).status == "stored"
+                        missing.discard(each)
+                    except StoreUnavailable:
+                        assert seconds() < 60
+
+
+def test_a_shard_that_is_down_holds_up_no_other(
+    make_app: MakeApp, local: LocalPulsar, tmp_path: Path
+) -> None:
+    """Calls to its lanes end in their time, and say why; what it holds goes on when it is back."""
+    require(cluster_module.missing_reason())
+    with ClusterServers(tmp_path, replicas=0) as servers:
+        app = make(make_app, local, servers, lease=1.0, topic="persistent://public/default/t")
+        stargate = Stargate.of(app)
+        keyspace = stargate.settings.keyspace
+        lanes = lanes_of(servers)
+        dead = servers.master_of(lanes[0].key(keyspace, "log"))
+        down = {lane for lane in lanes if servers.master_of(lane.key(keyspace, "log")) is dead}
+        with Acknowledger(app):
+            wait_for(stargate.lanes.registry.owners)
+            for lane in lanes:
+                call(stargate, lane)
+            dead.kill()
+            for lane in lanes:
+                with elapsed() as seconds:
+                    if lane in down:
+                        with pytest.raises(StoreUnavailable, match="this shard .* is down"):
+                            call(stargate, lane, 1.0)
+                        assert seconds() < 3
+                    else:
+                        call(stargate, lane)
+                        assert seconds() < 5
+            dead.start()
+            for lane in down:
+                wait_for(lambda lane=lane: succeeds(stargate, lane), 30.0)
+
+
+def call(stargate: Stargate, lane: Lane, timeout: float = 20.0) -> None:
+    """Send a message through a lane."""
+    key = next(str(number) for number in range(10_000) if spread(str(number), LANES) == lane.index)
+    found: Any = stargate.produce((key, "x"), timeout=timeout)
+    assert found.status == "stored"
+
+
+def succeeds(stargate: Stargate, lane: Lane) -> bool:
+    """Whether a message goes through a lane now."""
+    try:
+        call(stargate, lane, 5.0)
+    except (StoreUnavailable, ProduceTimeout):
+        return False
+    return True
+
+
+def test_the_url_of_a_cluster_for_a_single_server(redis_server: ServerAddress, prefix: str) -> None:
+    """Is told at once."""
+    url = redis_server.url.replace("redis://", "rediscluster://").rpartition("/")[0]
+    lanes = Outbox(Connections(url), in_buckets(prefix, 16))
+    with elapsed() as seconds, pytest.raises(StoreUnavailable, match="is no Redis Cluster .* use"):
+        put(lanes, Lane("persistent://public/default/t"), "a")
+    assert seconds() < 2
+
+
+def test_the_url_of_a_single_server_for_a_node_of_a_cluster(shared: ClusterServers) -> None:
+    """Is told: half of the lanes would work."""
+    node = shared.nodes[0]
+    lanes = Outbox(Connections(f"redis://127.0.0.1:{node.port}/0"), "p")
+    with pytest.raises(StoreUnavailable, match="a node of a Redis Cluster.*rediscluster://"):
+        for lane in lanes_of(shared):
+            put(lanes, lane, "a")
+    lanes.close()
+
+
+def test_a_cluster_that_cannot_be_reached(refusing_port: int) -> None:
+    """Within the bound of the call."""
+    lanes = Outbox(Connections(f"rediscluster://127.0.0.1:{refusing_port}"), KEYSPACE)
+    with elapsed() as seconds, bounded(1.0), pytest.raises(StoreUnavailable, match="refused"):
+        put(lanes, Lane("persistent://public/default/t"), "a")
+    assert seconds() < 2
