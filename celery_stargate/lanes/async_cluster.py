@@ -15,8 +15,8 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, S
 from celery_stargate.lanes.cluster import (
     FIRST_WAIT,
     LONGEST_WAIT,
+    SilentNodes,
     goes_by,
-    known_nodes,
     may_pass,
     not_in_time,
     sha_of,
@@ -44,6 +44,7 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
     def __init__(self, make: Callable[[], RedisCluster]) -> None:
         self._make = make
         self._made: Any = None
+        self._silent = SilentNodes()
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:
         """Run a command.
@@ -100,7 +101,7 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
             except SlotNotCoveredError:
                 await client.nodes_manager.initialize()
                 raise
-        with known_nodes():
+        with self._silent.watched(node.name):
             return await client.execute_command(*arguments, target_nodes=node, **options)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +27,8 @@ __all__ = [
     "FIRST_WAIT",
     "LONGEST_WAIT",
     "NotACluster",
+    "SilentNodes",
     "goes_by",
-    "known_nodes",
     "may_pass",
     "not_in_time",
     "sha_of",
@@ -54,8 +55,52 @@ _BEFORE_KEY = {"EVAL": 2, "EVALSHA": 2}
 _WITHOUT_KEY = frozenset({"ACL", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT", "TIME"})
 
 
+#: Seconds between two calls to a node that does not answer. After each of them redis-py reads the
+#: whole table of slots again, which takes an event loop about 30 ms.
+_PAUSE = 0.5
+
+
 class NotACluster(LostConnection):
     """The URL names a Redis Cluster, and the server is none."""
+
+
+class SilentNodes:
+    """Nodes that did not answer: each is tried by one call now and then, and the others wait.
+
+    Arguments:
+        monotonic: the clock, in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        #: By name: when it may be tried again, and why it failed.
+        self._nodes: dict[str, tuple[float, str]] = {}
+
+    @contextmanager
+    def watched(self, name: str) -> Iterator[None]:
+        """Note how a call to a node ends.
+
+        Raises:
+            ConnectionError: at once, if the node did not answer a moment ago.
+        """
+        if self._nodes:
+            until, why = self._nodes.get(name, (0.0, ""))
+            if self._monotonic() < until:
+                raise LostConnection(why)
+            if why:
+                self._nodes[name] = self._monotonic() + _PAUSE, why
+        try:
+            yield
+        except (LostConnection, NoAnswer, OSError) as error:
+            self._nodes[name] = self._monotonic() + _PAUSE, str(error)
+            raise
+        except AttributeError as error:
+            if error.obj is not None:
+                raise
+            # A new node is known to redis-py when its first slot is there; ASK names it before.
+            raise TryAgainError("the slot is being moved to a new node") from None
+        if self._nodes:
+            self._nodes.pop(name, None)
 
 
 def goes_by(arguments: Sequence[Any]) -> str | bytes | None:
@@ -94,29 +139,16 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, _PASSING) or (isinstance(error, RedisError) and passing(error))
 
 
-@contextmanager
-def known_nodes() -> Iterator[None]:
-    """Raise :class:`TryAgainError` where redis-py was sent to a node that it does not know yet.
-
-    A new node is known to clients when its first slot is there; ASK names it before.
-    """
-    try:
-        yield
-    except AttributeError as error:
-        if error.obj is not None:
-            raise
-        raise TryAgainError("the slot is being moved to a new node") from None
-
-
 def not_in_time(error: BaseException) -> LostConnection:
     """Return what to raise for an error that did not pass in time."""
     text = str(error) or type(error).__name__
-    if isinstance(error, ClusterDownError) and "not served" not in text:
+    down = isinstance(error, ClusterDownError)
+    if down and "not served" not in text:
         text += (
             "; set cluster-require-full-coverage to no, so that the shards that are up go on "
             "without one that is down"
         )
-    elif isinstance(error, TryAgainError | AskError | ClusterError):
+    elif not down and isinstance(error, TryAgainError | AskError | ClusterError):
         text += "; the slot of this lane is being moved to another shard, or its shard is down"
     else:
         text += "; this shard of the Redis Cluster is down, or cannot be reached from here"

@@ -17,8 +17,8 @@ from redis.retry import Retry
 from celery_stargate.lanes.cluster import (
     FIRST_WAIT,
     LONGEST_WAIT,
+    SilentNodes,
     goes_by,
-    known_nodes,
     may_pass,
     not_in_time,
     sha_of,
@@ -62,6 +62,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
         self._pool = pool
         self._lock = threading.Lock()
         self._made: Any = None
+        self._silent = SilentNodes()
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
         """Run a command.
@@ -70,7 +71,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
             RedisError, OSError: as redis-py raises them; what passes only after the bound is a
                 ConnectionError.
         """
-        return self.insist(lambda client: _run(client, arguments, options))
+        return self.insist(lambda client: _run(client, self._silent, arguments, options))
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
         """Return a pipeline: with ``transaction`` of one slot's keys, else of any keys."""
@@ -226,7 +227,9 @@ class _ClusterPipeline(_Commands):  # type: ignore[misc]
         return replies
 
 
-def _run(client: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+def _run(
+    client: Any, silent: SilentNodes, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> Any:
     key = goes_by(arguments)
     if key is None:
         node = random.choice(client.get_primaries())  # noqa: S311  # no secret
@@ -236,7 +239,7 @@ def _run(client: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> A
         except SlotNotCoveredError:
             client.nodes_manager.initialize()
             raise
-    with known_nodes():
+    with silent.watched(str(node.name)):
         return client.execute_command(*arguments, target_nodes=node, **options)
 
 

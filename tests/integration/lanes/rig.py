@@ -24,7 +24,9 @@ _T = TypeVar("_T")
 class Owner:
     """An owner of a lane, whose calls block."""
 
-    def __init__(self, target: Target, prefix: str, lane: Lane, name: str, lease: float) -> None:
+    def __init__(
+        self, target: Target | str, prefix: str, lane: Lane, name: str, lease: float
+    ) -> None:
         self._runner = asyncio.Runner()
         self._redis = Connections(target).asyncio()
         self._client = Connections(target).sync()
