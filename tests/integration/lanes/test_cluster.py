@@ -16,6 +16,14 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane, spread
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.model.buckets import in_buckets
+from celery_stargate.operations.actions import Actions, Changed
+from celery_stargate.operations.audit import Audit
+from celery_stargate.operations.contexts import ContextInspector
+from celery_stargate.operations.doctor.diagnosis import Diagnosis
+from celery_stargate.operations.doctor.finding import Level
+from celery_stargate.operations.inspect import LaneInspector
+from celery_stargate.operations.pausing import Pauses
+from celery_stargate.operations.reading import LaneReader, configured_timeout
 from celery_stargate.support.bound import bounded
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
@@ -224,3 +232,42 @@ def test_a_cluster_that_cannot_be_reached(refusing_port: int) -> None:
     with elapsed() as seconds, bounded(1.0), pytest.raises(StoreUnavailable, match="refused"):
         put(lanes, Lane("persistent://public/default/t"), "a")
     assert seconds() < 2
+
+
+def test_operators_see_and_change_all_buckets(make_app: MakeApp, shared: ClusterServers) -> None:
+    """What `celery stargate` and the exporter show, and what operators do."""
+    topic = "persistent://public/default/operated"
+    app = make_app("ws://127.0.0.1:1", redis_url=shared.url, topic=topic, lanes=LANES)
+    stargate = Stargate.of(app)
+    keyspace = stargate.settings.keyspace
+    lanes = [Lane(topic, index) for index in range(LANES)]
+    for lane in lanes:
+        put(stargate.lanes, lane, f"c{lane.index}")
+    redis = stargate.runtime.connections.sync()
+    reader = LaneReader(redis, keyspace, configured_timeout(stargate.settings))
+    views, workers = LaneInspector(reader).lanes_and_workers(topic)
+    assert {view.lane for view in views} == {lane.name for lane in lanes}
+    assert (workers, sum(view.backlog for view in views)) == (0, LANES)
+    contexts = ContextInspector(reader)
+    assert {view.context for view in contexts.pending()} == {f"c{index}" for index in range(LANES)}
+    pauses = Pauses(reader, keyspace)
+    assert len(pauses.pause(topic, LANES, 60.0)) == LANES
+    assert all(view.paused for view in LaneInspector(reader).lanes(topic))
+    assert len(pauses.resume(topic, LANES)) == LANES
+    actions = Actions(reader, stargate.lanes, stargate.runtime.effects, keyspace)
+    change = actions.cancel("c7")
+    assert (change.result, change.status) == (Changed.DONE, "refused")
+    assert contexts.find("c7") is None
+    assert Audit(redis, reader.registry).last(1)[0].what == "cancel"
+    redis.zrem(reader.registry_of(lanes[3]).key("lanes"), lanes[3].name)
+    assert list(reader.unregistered(1000)) == [lanes[3]]
+    assert stargate.cancel("c8")
+
+
+def test_the_doctor_examines_a_cluster(make_app: MakeApp, shared: ClusterServers) -> None:
+    """And finds nothing that is wrong with reaching it, or with the rights."""
+    app = make_app("ws://127.0.0.1:1", redis_url=shared.url)
+    found = {each.check: each for each in Diagnosis(app).findings()}
+    assert found["redis-connection"].level is Level.OK
+    assert found["redis-topology"].level is Level.OK
+    assert found["redis-acl"].level is Level.OK
