@@ -19,17 +19,18 @@ PYENV := $(patsubst %/shims,%,$(filter %/shims,$(subst :,$(space),$(PATH))))
 OTHERS := $(wildcard $(addsuffix /versions/3.1[1-9]*/bin,$(PYENV)))
 export PATH := $(PATH)$(if $(OTHERS),:$(subst $(space),:,$(strip $(OTHERS))))
 
-.PHONY: help test rest matrix simulate demo bench lint types format clean
+.PHONY: help test rest matrix simulate demo bench lint types docs format clean
 
 help:
 	@echo "make test      lint, types, docs, every test on one Python and its coverage, beside real servers"
 	@echo "make rest      what CI runs besides: the wheel, and three pairs of Python and Celery"
 	@echo "make matrix    the unit and smoke tests on all pairs of Python and Celery"
 	@echo "make simulate  the simulator's seeds 0-999999; SEEDS=A-B runs others"
-	@echo "make demo      the main job before your eyes"
+	@echo "make demo      publish, kill a worker, and count what is lost: half a minute"
 	@echo "make bench     all figures in README.md and docs/performance.md, measured here: 17 minutes"
 	@echo "make lint      ruff, codespell, import-linter, commit subjects"
 	@echo "make types     mypy --strict"
+	@echo "make docs      the documentation site, in build/site"
 	@echo "make format    ruff format"
 	@echo "make clean     remove what these made"
 
@@ -45,8 +46,9 @@ $(VENV)/tox.done: $(BIN)/python
 	@touch $@
 
 $(VENV)/package.done: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install -q 'pip>=25.1'
-	$(BIN)/python -m pip install -q -e '.[testing]'
+	@echo "installing the package and what it needs into $(VENV): a minute, once"
+	@$(BIN)/python -m pip install -q 'pip>=25.1'
+	@$(BIN)/python -m pip install -q -e '.[testing]'
 	@touch $@
 
 test rest matrix: $(VENV)/tox.done
@@ -79,6 +81,10 @@ lint: $(VENV)/tox.done
 
 types: $(VENV)/tox.done
 	$(BIN)/python -m tox run -e types
+
+docs: $(VENV)/tox.done
+	$(BIN)/python -m tox run -e site
+	@echo "open build/site/index.html"
 
 format: $(VENV)/tox.done
 	$(BIN)/python -m tox exec -e lint -- ruff format .

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import _state
 
-from celery_stargate.calls import many, single
-from celery_stargate.calls.given import Callback, CallGiven, ManyGiven, OneMessage, TaskGiven
+from celery_stargate.calls.given import TaskGiven
+from celery_stargate.calls.publishing import Publishing
 from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.tracer import run
-from celery_stargate.errors import ConfigurationError, unknown_argument
+from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.model.options import split_task_options
-from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.secrets import hide_secrets
 from celery_stargate.model.settings import Settings
+from celery_stargate.support.daemon_call import await_in_daemon
 from celery_stargate.task import ProduceTask, task_class_of, use_task_class
 from celery_stargate.worker.bootstep import install
 
@@ -27,19 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Stargate"]
 
-#: The arguments of ``produce`` and of ``produce_many``, for the texts of errors.
-_PRODUCE = ("message", "topic", "on_ack", "on_error", "timeout", "context")
-_PRODUCE_MANY = ("messages", "topic", "on_ack", "on_error", "timeout")
-
 _ATTRIBUTE = "_celery_stargate"
 
 
-class Stargate:
-    """Bind celery_stargate to a Celery app.
-
-        app = Celery("shop", broker="redis://", backend="redis://")
-        app.conf.stargate_url = "ws://localhost:8080"
-        stargate = Stargate(app)
+class Stargate(Publishing):
+    """Bind celery_stargate to a Celery app, and publish from any of its processes.
 
     Its workers then run the acknowledger, unless they are started with ``--without-stargate``.
     If there is no default app yet, this app becomes it, so that ``produce_task`` finds it in every
@@ -48,6 +40,14 @@ class Stargate:
 
     Arguments:
         app: the Celery app; None to call :meth:`init_app` later.
+
+    Raises:
+        ConfigurationError: as :meth:`init_app`.
+
+    Example:
+        >>> app = Celery("shop", broker="redis://", backend="redis://")
+        >>> app.conf.stargate_url = "ws://localhost:8080"
+        >>> stargate = Stargate(app)
     """
 
     def __init__(self, app: Celery | None = None) -> None:
@@ -63,6 +63,10 @@ class Stargate:
 
         Raises:
             ConfigurationError: this Stargate is bound to another app already.
+
+        Example:
+            >>> stargate = Stargate()
+            >>> stargate.init_app(Celery("shop"))
         """
         if self._runtime is None:
             self._runtime = Runtime.bind(app)
@@ -91,8 +95,15 @@ class Stargate:
         Arguments:
             app: the Celery app.
 
+        Returns:
+            The Stargate that was bound to it.
+
         Raises:
             ConfigurationError: it has none.
+
+        Example:
+            >>> Stargate.of(app) is stargate
+            True
         """
         Runtime.of(app)
         found: Stargate = getattr(app, _ATTRIBUTE)
@@ -115,15 +126,23 @@ class Stargate:
 
         Raises:
             ConfigurationError: there is none yet.
+
+        Example:
+            >>> stargate.app.main
+            'shop'
         """
         return self.runtime.app
 
     @property
     def settings(self) -> Settings:
-        """The settings, read and checked once.
+        """The settings, read and checked once. Names are without ``stargate_``.
 
         Raises:
             ConfigurationError: a setting does not exist or has a wrong type.
+
+        Example:
+            >>> stargate.settings.drain_timeout
+            10.0
         """
         return self.runtime.settings
 
@@ -133,6 +152,11 @@ class Stargate:
 
         Raises:
             ConfigurationError: no Redis is configured.
+
+        Example:
+            >>> from celery_stargate.lanes.lane import Lane
+            >>> stargate.lanes.backlog(Lane("persistent://public/default/orders"))
+            0
         """
         return self.runtime.outbox
 
@@ -147,9 +171,17 @@ class Stargate:
             options: producer options (``lanes=4``, ``compression_type="LZ4"``, …) and Celery's
                 task options (``ignore_result=True``, …).
 
+        Returns:
+            The task; call it as you call :data:`produce_task`.
+
         Raises:
             ConfigurationError: an option does not exist or has a wrong type; or, when the task is
                 first used, options do not go together.
+
+        Example:
+            >>> orders = stargate.task("shop.orders", topic="orders", lanes=4)
+            >>> orders.delay("one lamp").state
+            'SUCCESS'
         """
         if not isinstance(name, str):
             raise ConfigurationError(
@@ -171,261 +203,6 @@ class Stargate:
         )(run)
         return made
 
-    @overload
-    def produce(
-        self,
-        message: list[Any],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    def produce(
-        self,
-        message: OneMessage,
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> Receipt: ...
-    @overload
-    def produce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    @overload
-    def produce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    def produce(
-        self,
-        message: object,
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        context: str | None = None,
-        **unknown: object,
-    ) -> Receipt | list[Receipt] | str:
-        """Publish and wait for the receipt; or, with a callback, record and return the context.
-
-        No worker is needed: if none is alive, this process owns lanes itself.
-
-        Arguments:
-            message: text, bytes, ``(key, payload)``, a mapping, a Message, or a list of these.
-            topic: its full name or its name in the settings; by default ``stargate_topic``.
-            on_ack: the signature that gets the receipt (of a list: the list of receipts).
-            on_error: the signature that gets the failure.
-            timeout: seconds or a timedelta until the message's deadline; by default
-                ``stargate_produce_timeout`` (30 s), with a callback ``stargate_delivery_timeout``
-                (a day).
-            context: an id of your own; by default a new one.
-
-        Returns:
-            The :class:`Receipt`, for a list the list of receipts; with a callback, the context.
-
-        Raises:
-            InvalidMessage, ConfigurationError, LaneFull, ContextInUse, StoreUnavailable: nothing
-                was recorded.
-            ProduceError: the message was refused, or its outcome is unknown.
-            ProduceTimeout: its deadline passed.
-        """
-        if unknown:
-            raise unknown_argument("produce()", unknown, _PRODUCE)
-        given = message, context, topic, on_ack, on_error, timeout
-        return single.produce(self.runtime, *single.check(self.runtime, *given))
-
-    @overload
-    async def aproduce(
-        self,
-        message: list[Any],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    async def aproduce(
-        self,
-        message: OneMessage,
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> Receipt: ...
-    @overload
-    async def aproduce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    @overload
-    async def aproduce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    async def aproduce(
-        self,
-        message: object,
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        context: str | None = None,
-        **unknown: object,
-    ) -> Receipt | list[Receipt] | str:
-        """Do as :meth:`produce` does, without holding the event loop.
-
-        Arguments:
-            message, topic, on_ack, on_error, timeout, context: as in :meth:`produce`.
-
-        Raises:
-            As :meth:`produce`. If it is cancelled, a recorded message still goes on.
-        """
-        if unknown:
-            raise unknown_argument("aproduce()", unknown, _PRODUCE)
-        given = message, context, topic, on_ack, on_error, timeout
-        return await single.aproduce(self.runtime, *single.check(self.runtime, *given))
-
-    @overload
-    def produce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    def produce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    @overload
-    def produce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    def produce_many(
-        self,
-        messages: Iterable[object],
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        **unknown: object,
-    ) -> list[Receipt] | list[str]:
-        """Publish many messages, each with a receipt of its own, and wait for all of them.
-
-        Each is recorded by itself, in the order given, as if :meth:`produce` were called for each;
-        but in pipelines, so that a message costs a small part of that. For a list that succeeds
-        or fails as one, with one callback, give :meth:`produce` a list.
-
-        All messages are checked before the first is recorded, so all of them are held in memory,
-        encoded: about 2 kB each beside one and a third of the payload. Split what does not fit.
-
-        Arguments:
-            messages: any iterable of text, bytes, ``(key, payload)``, mappings and Messages.
-            topic: as in :meth:`produce`.
-            on_ack: the signature that gets the receipt of each message.
-            on_error: the signature that gets the failure of each message.
-            timeout: as in :meth:`produce`, of each message.
-
-        Returns:
-            The receipts, in order; with a callback, at once the contexts, in order.
-
-        Raises:
-            InvalidMessage, ConfigurationError, LaneFull: nothing was recorded. ``index`` is the
-                place of the message that is invalid.
-            StoreUnavailable: Redis stopped answering; its text says how many messages are
-                recorded. They go on.
-            ProduceError: after all have their outcome, if a message was refused or its outcome is
-                unknown: the first such, with every message's outcome in ``failure["outcomes"]``.
-            ProduceTimeout: the same, if that message's deadline passed.
-        """
-        if unknown:
-            raise unknown_argument("produce_many()", unknown, _PRODUCE_MANY)
-        return many.produce_many(self.runtime, messages, topic, on_ack, on_error, timeout)
-
-    @overload
-    async def aproduce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    async def aproduce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    @overload
-    async def aproduce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    async def aproduce_many(
-        self,
-        messages: Iterable[object],
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        **unknown: object,
-    ) -> list[Receipt] | list[str]:
-        """Do as :meth:`produce_many` does, in a thread, without holding the event loop.
-
-        Arguments:
-            messages, topic, on_ack, on_error, timeout: as in :meth:`produce_many`.
-
-        Raises:
-            As :meth:`produce_many`. If it is cancelled, recorded messages still go on.
-        """
-        if unknown:
-            raise unknown_argument("aproduce_many()", unknown, _PRODUCE_MANY)
-        return await asyncio.to_thread(
-            many.produce_many, self.runtime, messages, topic, on_ack, on_error, timeout
-        )
-
     def cancel(self, context: str) -> bool:
         """Revoke a call whose message was not sent yet, from any process.
 
@@ -441,16 +218,65 @@ class Stargate:
         Raises:
             ConfigurationError: no Redis is configured.
             StoreUnavailable: Redis did not answer in bounded time.
+
+        Example:
+            >>> result = produce_task.delay("one lamp", topic="orders")
+            >>> stargate.cancel(result.id)
+            True
         """
         return Revoker(self.runtime).cancel(context)
 
     def close(self) -> None:
-        """Close this process's connections, and stop owning lanes if it does.
+        """Close this process's connections, and give its lanes back if it owns any.
 
-        It may be used again.
+        It waits for messages in flight, at most ``stargate_drain_timeout`` and a few seconds. The
+        Stargate may be used again. Call it where a process may end without Python's exit handlers.
+
+        Example:
+            >>> stargate.close()
         """
         if self._runtime is not None:
             self._runtime.close()
+
+    async def aclose(self) -> None:
+        """Do as :meth:`close` does, without holding the event loop.
+
+        If it is cancelled, the closing goes on in its thread.
+
+        Example:
+            >>> asyncio.run(stargate.aclose())
+        """
+        await await_in_daemon(self.close, "stargate-close")
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Close this Stargate when an ASGI application ends.
+
+        Give it to a framework that has a lifespan, such as FastAPI and Starlette::
+
+            web = FastAPI(lifespan=stargate.lifespan)
+
+        In a lifespan of your own, use it as ``async with stargate.lifespan():``. For an application
+        without one, such as Django's, there is
+        :class:`celery_stargate.contrib.asgi.ClosesAtShutdown`.
+
+        Arguments:
+            app: the web application, which is not looked at.
+
+        Returns:
+            A context manager that closes this Stargate at its end.
+
+        Example:
+            >>> async def serve():
+            ...     async with stargate.lifespan():
+            ...         return (await stargate.aproduce("one lamp")).status
+            >>> asyncio.run(serve())
+            'stored'
+        """
+        try:
+            yield
+        finally:
+            await self.aclose()
 
 
 def _use_task_class(sender: Celery, **_: object) -> None:

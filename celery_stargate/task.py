@@ -14,6 +14,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
 from celery_stargate.calls.arguments import Arguments, shown
+from celery_stargate.calls.eager import is_eager
 from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
 from celery_stargate.calls.ownership import NOBODY
@@ -25,6 +26,7 @@ from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
 from celery_stargate.model.durations import until  # noqa: F401  # programs import it from here
 from celery_stargate.model.message import refuse_ambiguous, to_json_form
+from celery_stargate.support.backoff import Backoff
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -34,6 +36,11 @@ __all__ = ["ProduceResult", "ProduceTask", "produce_task", "task_class_of", "use
 
 #: An owner of the lane that is alive settles first; the waiter settles after it.
 _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
+
+#: One who waits looks for the result again after so many seconds: at first, and at most. Celery's
+#: Redis backend subscribes by one connection and then looks by another. If Redis serves the second
+#: first, a result that is stored in between is missed by both.
+_LOOKS = 2.0, 30.0
 
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
@@ -67,6 +74,9 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
             timeout: seconds to wait at most; None: as long as it takes.
             args, kwargs: as those of ``AsyncResult.get``.
 
+        Returns:
+            The receipt as a dict; for a list of messages the list of receipts, in order.
+
         Raises:
             ConfigurationError: the app has no result backend, so there is nothing to wait for.
             ProduceError: the message was refused, or its outcome is unknown.
@@ -88,14 +98,13 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
 
     def _wait(self, timeout: float | None, *args: Any, **kwargs: Any) -> _Found:
         wait = super().get
-        if self._overdue is None:
-            return cast("_Found", wait(timeout, *args, **kwargs))
         end = math.inf if timeout is None else time.monotonic() + timeout
         found: list[Any] = []
+        looks = Backoff(*_LOOKS)
 
         def done(pause: float) -> bool:
             now = time.monotonic()
-            moment = min(now + pause, end)
+            moment = min(now + pause, now + looks.next(), end)
             try:
                 found.append(wait(max(0.0, moment - now), *args, **kwargs))
             except CeleryTimeout:
@@ -104,7 +113,11 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
                     raise
             return bool(found)
 
-        Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
+        if self._overdue is None:
+            while not done(math.inf):
+                pass
+        else:
+            Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
         return cast("_Found", found[0])
 
 
@@ -130,6 +143,10 @@ class ProduceTask(OutcomeTask):
 
     With ``via="broker"``, a ``countdown``, an ``eta`` or a ``queue``, the call goes by Celery's
     broker, and the worker that gets it puts it into the lane.
+
+    Example:
+        >>> produce_task.delay(("order-17", "one lamp")).get(timeout=10)["status"]
+        'stored'
     """
 
     abstract = True
@@ -153,8 +170,26 @@ class ProduceTask(OutcomeTask):
     def delay(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
         """Record the message in its lane.
 
+        Arguments:
+            message: text, bytes, ``(key, payload)``, a mapping, a Message, or a list of these.
+            topic: its full name or its name in ``stargate_topics``; by default that of the task,
+                or ``stargate_topic``.
+            on_ack: the signature that gets the receipt.
+            on_error: the signature that gets the failure.
+            delivery_timeout: seconds or a timedelta until the message's deadline; by default
+                ``stargate_delivery_timeout`` (a day).
+            via: ``"lane"`` or ``"broker"``; by default ``stargate_via``.
+
+        Returns:
+            The result. Its id is the context, and its value is the receipt as a dict.
+
         Raises:
             As the class says.
+
+        Example:
+            >>> result = produce_task.delay("one lamp", topic="orders", on_ack=paid.s())
+            >>> result.get(timeout=10)["topic"]
+            'persistent://public/default/orders'
         """
         return self.apply_async(args, kwargs)
 
@@ -171,8 +206,24 @@ class ProduceTask(OutcomeTask):
     ) -> ProduceResult[Any]:
         """Record the message in its lane; the arguments are those of ``Task.apply_async``.
 
+        Arguments:
+            args: ``(message,)``.
+            kwargs: the other arguments of :meth:`delay`.
+            task_id: the id of the call, which is also its context; by default a new one.
+            producer: as in Celery, for calls by its broker.
+            link, link_error, shadow, options: as in Celery. A ``countdown``, an ``eta`` or a
+                ``queue`` makes the call go by Celery's broker.
+
+        Returns:
+            As :meth:`delay`.
+
         Raises:
             As the class says.
+
+        Example:
+            >>> result = produce_task.apply_async(("one lamp",), task_id="order-17")
+            >>> result.get(timeout=10)["context"]
+            'order-17'
         """
         runtime = Runtime.of(self.app)
         task_id = task_id or uuid()
@@ -188,9 +239,10 @@ class ProduceTask(OutcomeTask):
         message = (to_json_form(given.message),)
         if not by_lane:
             kept = _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-            sent = super().apply_async(
-                message, kept, task_id, producer, link, link_error, shadow, **options
-            )
+            with call.traced():
+                sent = super().apply_async(
+                    message, kept, task_id, producer, link, link_error, shadow, **options
+                )
             return cast("ProduceResult[Any]", sent)
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
         kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
@@ -198,7 +250,7 @@ class ProduceTask(OutcomeTask):
         again = None
         if self.is_retried:
             again = message, _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-        with closing(LaneProducer(runtime, call, asked, again)) as lane:
+        with closing(LaneProducer(runtime, call, asked, again)) as lane, call.traced():
             result = super().apply_async(
                 message, kept, task_id, lane, link, link_error, shadow, **options
             )
@@ -216,14 +268,23 @@ class ProduceTask(OutcomeTask):
         via = via or runtime.settings.via
         if via not in ("lane", "broker"):
             raise InvalidMessage(f"via must be 'lane' or 'broker', not {via!r}")
-        if via == "broker" or self.app.conf.task_always_eager or options.get("retries"):
+        if via == "broker" or is_eager(runtime) or options.get("retries"):
             # A retry has the task's id again, which the lane may still know.
             return False
         own_queue = any(getattr(self, each, None) is not None for each in _OWN_QUEUE)
         return not own_queue and not any(options.get(each) for each in _BROKER_OPTIONS)
 
-    def checked(self, runtime: Runtime, given: Arguments, context: str) -> tuple[Call, CallOptions]:
+    def checked(
+        self,
+        runtime: Runtime,
+        given: Arguments,
+        context: str,
+        headers: Mapping[str, object] | None = None,
+    ) -> tuple[Call, CallOptions]:
         """Check a call's arguments, and return what it records and what it asks for.
+
+        Arguments:
+            headers: of the call's task, where it came by Celery's broker.
 
         Raises:
             InvalidMessage, ConfigurationError: as the class says.
@@ -232,7 +293,7 @@ class ProduceTask(OutcomeTask):
         topic, options = (
             (self.topic, self.producer_options) if given.topic is None else (given.topic, None)
         )
-        call = prepare(runtime.settings, given.message, context, topic, options)
+        call = prepare(runtime.settings, given.message, context, topic, options, headers)
         asked = CallOptions.read(runtime.app, given.on_ack, given.on_error, given.delivery_timeout)
         return call, asked
 
@@ -345,7 +406,8 @@ def use_task_class(app: Celery) -> None:
     register.task(bind=True, base=made, name=name, shared=False)(run)
 
 
-#: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.
+#: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``. It
+#: belongs to Celery's current app; its name is ``celery_stargate.produce``.
 produce_task: ProduceTask = shared_task(bind=True, base=ProduceTask, name=ProduceTask.default_name)(
     run
 )

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from celery_stargate import observers
 from celery_stargate.calls.gathering import GatheringInbox
+from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
@@ -51,6 +53,9 @@ _NO_WORKER = (
 
 class Runtime:
     """The settings, connections and threads of one app. What is not used is not made.
+
+    It has more methods than a class should: each thing that the process shares is one, and is made
+    when it is first asked for.
 
     Arguments:
         app: the Celery app. The settings are read when they are first needed.
@@ -158,6 +163,11 @@ class Runtime:
     def owner_notice(self) -> OwnerNotice:
         """Says so where no process owns lanes."""
         return OwnerNotice(self._count_owners)
+
+    @cached_property
+    def memory(self) -> Memory | None:
+        """Where messages stay if ``stargate_url`` is ``memory://``; else None."""
+        return Memory() if self.settings.in_memory else None
 
     def make_effects(
         self,
@@ -278,6 +288,7 @@ class Runtime:
                 with bounded(_LOOK_BOUND):
                     overdue = self.outbox.expire(lane)
                 if overdue:
+                    observers.ended(lane, overdue, "deadline")
                     with bounded(_LOOK_BOUND):
                         self.effects_apart.run(lane, overdue)
         except StoreUnavailable as error:
@@ -294,3 +305,12 @@ class Runtime:
             delivery.stop()
         if "outbox" in self.__dict__:
             self.outbox.close()
+
+    def reset(self) -> None:
+        """Close, and read the settings again at the next use: for tests that change them."""
+        self.close()
+        for name, each in vars(Runtime).items():
+            if isinstance(each, cached_property):
+                self.__dict__.pop(name, None)
+        self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
+        self._worker_known_until = 0.0

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+from celery_stargate import observers
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Retry"]
 
@@ -43,10 +45,16 @@ class Retry:
             Whatever the call raises, except :data:`~celery_stargate.lanes.connections.UNAVAILABLE`.
         """
         backoff = Backoff(longest=1.0, uniform=self._uniform)
+        log_now = Seldom()
         while True:
             try:
                 return await call(*args, **kwargs)
             except UNAVAILABLE as error:
                 wait = backoff.next()
-                logger.warning("lane %s: Redis does not answer: %s", self._lane, error)
+                failed = error
+                observers.tell(lambda each: each.redis_failed(failed))  # noqa: B023
+                if log_now():
+                    logger.warning(
+                        "lane %s: Redis does not answer; it is tried again: %s", self._lane, error
+                    )
                 await asyncio.sleep(wait)

@@ -196,6 +196,7 @@ class Sender:
             may_send=self._lease.may_send,
             numbered=numbered,
             limit=lambda: self._suspicion.limit(source.after, self._in_flight.window),
+            on_send=lane.telling.sent,
         )
         return Session(
             producer,
@@ -212,6 +213,7 @@ class Sender:
     ) -> Event:
         """Return the event that the end of a connection is for the lane."""
         name = self._lane.name
+        self._lane.telling.lost(error, list(self._in_flight.window))
         match error:
             case HandshakeRefused(permanent=True):
                 logger.error("lane %s: Pulsar refuses it: %s", name, error)

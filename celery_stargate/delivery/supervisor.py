@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from celery_stargate import observers
 from celery_stargate.delivery.ailing import AilingLanes
 from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.owner import LaneOwner
@@ -23,6 +24,7 @@ from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.registry import Registry
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
+from celery_stargate.observers import LaneTakenOver
 from celery_stargate.support.cancel import cancel_all
 from celery_stargate.support.log import logger
 from celery_stargate.support.seldom import Seldom
@@ -38,6 +40,9 @@ class Supervisor:
 
     A caller's process shares the lanes with other callers' while there is no worker, and hands all
     of them over when one comes. It ends by itself when it has had no reason to own them for long.
+
+    It has more methods than a class should, by one: each step of taking a lane, and of giving it
+    back, can fail by itself.
 
     Arguments:
         settings: of the app.
@@ -81,6 +86,8 @@ class Supervisor:
         #: What was counted in all lanes when a caller's process last looked whether it is busy.
         self._counted = 0
         self._log_failure = Seldom(monotonic=monotonic)
+        #: Whether to log that Redis is away; None while it answers.
+        self._log_away: Seldom | None = None
         self._shared = Shared(
             settings=settings,
             threads=StageThreads(services.thread),
@@ -109,13 +116,17 @@ class Supervisor:
                 try:
                     await self._share()
                 except UNAVAILABLE as error:
-                    logger.warning("Redis does not answer: %s", error)
+                    self._log_away = self._log_away or Seldom(monotonic=self._shared.monotonic)
+                    if self._log_away():
+                        logger.warning("Redis does not answer; it is tried again: %s", error)
                     await asyncio.sleep(0.5)
                     continue
                 except RedisError as error:
                     # The lanes that are owned go on, and are no reason to start all of them anew.
                     if self._log_failure():
                         logger.error("the lanes cannot be shared; it is tried again: %s", error)
+                else:
+                    self._log_away = None
                 if watching.done():
                     watching = self._watch_again(watching)
                 if self._is_needless():
@@ -257,6 +268,14 @@ class Supervisor:
 
     async def _own(self, owner: LaneOwner, store: LeasedLane) -> None:
         logger.info("lane %s: owned", owner.name)
+        if observers.anybody():
+            taken = LaneTakenOver(
+                lane=store.lane.name,
+                topic=store.lane.topic,
+                owner=self._name,
+                fencing_token=store.fencing_token,
+            )
+            observers.tell(lambda each: each.taken_over(taken))
         began = self._shared.monotonic()
         try:
             await owner.run()

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from celery_stargate.errors import StoreUnavailable, shown
 from celery_stargate.lanes.connections import UNAVAILABLE, Connections, store_errors
@@ -313,9 +313,13 @@ class Registry:
             logger.error(_HEALED)
 
     async def _announce(self, keys: RegistryKeys, what: str, name: str) -> None:
-        await self._redis.xadd(
-            keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
-        )
+        """Add an event, which only saves time; a Redis that is full need not take it."""
+        try:
+            await self._redis.xadd(
+                keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
+            )
+        except OutOfMemoryError as error:
+            logger.debug("no event for %s %s: %s", what, name, error)
 
     async def _in_all(
         self, name: str, *arguments: Argument, kind: Kind | None = None

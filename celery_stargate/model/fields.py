@@ -15,6 +15,7 @@ from celery_stargate.model.redis_options import read_redis_options, read_redis_u
 from celery_stargate.model.topic import Topic
 
 __all__ = [
+    "MEMORY",
     "PREFIX",
     "TABLE",
     "TOPIC_OPTIONS",
@@ -27,6 +28,9 @@ __all__ = [
 
 #: The prefix of all our names in the Celery configuration.
 PREFIX = "stargate_"
+
+#: The service URL for tests: messages stay in the process (``calls/memory.py``).
+MEMORY = "memory://"
 
 #: A token, or a function that returns one.
 Token = str | Callable[[], str]
@@ -134,6 +138,8 @@ _SCHEME_HINTS = {
 def _service_url(name: str, value: object) -> str:
     problem = f"{name} must be of the form ws://HOST:PORT or wss://HOST:PORT"
     text = _text(name, value)
+    if text == MEMORY:
+        return text
     # urlsplit silently drops line ends and tabs.
     if not text.isprintable() or " " in text:
         raise ConfigurationError(
@@ -263,6 +269,8 @@ TABLE: Mapping[str, Setting[object]] = {
     "via": Setting(_choice("lane", "broker")),
     "worker": Setting(_flag),
     "own_lanes": Setting(_choice("auto", "worker")),
+    "metrics_port": Setting(_whole(0, 65_535)),
+    "metrics_host": Setting(_text),
     "prefix": Setting(_text),
     "producer_name": Setting(_text, "producerName", True),
     "initial_sequence_id": Setting(_whole(-1, 2**62), "initialSequenceId", True),

@@ -36,10 +36,10 @@ class Endpoint:
         """Return the endpoint that the settings describe.
 
         Raises:
-            ConfigurationError: ``stargate_url`` is not set.
+            ConfigurationError: ``stargate_url`` is not set, or is ``memory://``.
         """
         return cls(
-            settings.require_url(),
+            settings.require_service(),
             settings.token,
             settings.tls_ca,
             settings.tls_certificate,
@@ -65,7 +65,8 @@ class Endpoint:
             name = f"what the callable in {setting} returned"
             try:
                 token = token()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                # SystemExit would end the event loop that all lanes share.
                 raise ConfigurationError(
                     f"the callable in {setting} failed with {type(error).__name__}"
                 ) from error

@@ -84,6 +84,8 @@ class SessionRules:
     numbered: Numbered | None = None
     #: How many messages may be in flight, beside the window's own bound; None for no other bound.
     limit: Callable[[], int | None] = lambda: None
+    #: Called with messages before they are written; None if nobody asks.
+    on_send: Callable[[Sequence[Entry]], None] | None = None
 
 
 class Session:
@@ -219,6 +221,8 @@ class Session:
                 self._barred = True
             self.counters.sent += len(frames)
             if frames:
+                if self._rules.on_send is not None:
+                    self._rules.on_send(entries[:added])
                 await self._producer.send(*frames)
             entries = entries[added:]
             if self._barred:

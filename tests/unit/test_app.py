@@ -111,7 +111,8 @@ def test_workers_get_the_bootstep_once() -> None:
     """However often it is bound."""
     app = make_app()
     Stargate(app).init_app(app)
-    assert [step.__name__ for step in app.steps["worker"]] == ["StargateStep"]
+    names = sorted(getattr(step, "__name__", step) for step in app.steps["worker"])
+    assert names == ["StargateStep", "celery_stargate.instrumentation.step:MetricsStep"]
     assert [option.name for option in app.user_options["worker"]] == ["without_stargate"]
 
 
@@ -477,3 +478,21 @@ def test_each_app_has_its_own_tasks() -> None:
         task: Any = stargate.app.tasks[name]
         assert task.topic == topic
     assert name not in make_app().tasks
+
+
+def test_closing_from_a_coroutine() -> None:
+    """``aclose`` and the lifespan close it in a thread, though the application failed."""
+    closed: list[str] = []
+    stargate, *_ = make_stargate()
+    stargate.runtime.close = lambda: closed.append(threading.current_thread().name)  # type: ignore[method-assign]
+
+    async def live() -> None:
+        await stargate.aclose()
+        async with stargate.lifespan(object()):
+            assert len(closed) == 1
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        asyncio.run(live())
+    assert closed == ["stargate-close"] * 2
+    asyncio.run(Stargate().aclose())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -16,6 +16,8 @@ from celery_stargate.testing.local_pulsar.loop import LoopThread
 from celery_stargate.testing.local_pulsar.service import Service
 from celery_stargate.testing.local_pulsar.tokens import Tokens
 from celery_stargate.testing.local_pulsar.topics import Cluster, StoredMessage, TopicError
+from celery_stargate.testing.produced import ANYTHING, Expected, check_produced
+from celery_stargate.testing.receipts import PulsarReceipts
 
 
 class OpenSocket(msgspec.Struct, frozen=True):
@@ -26,6 +28,11 @@ class OpenSocket(msgspec.Struct, frozen=True):
         topic: its topic's full name.
         name: its name.
         answered: whether its handshake was answered; the name is taken before that.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.connections
+        []
     """
 
     kind: str
@@ -41,11 +48,6 @@ class LocalPulsar:
     package's tests compare with a real 4.0.7 broker (`tests/contract`). Its `faults` make things
     go wrong.
 
-        with LocalPulsar() as pulsar:
-            pulsar.faults.close_after_receipts(10)
-            ...
-            assert len(pulsar.messages("persistent://public/default/orders")) == 100
-
     It lacks: publishing limits and quotas, the queue limit of a batching producer
     (`maxPendingMessages`), `ackTimeoutMillis`, dead letters, multi-topic consumers (`/ws/v3`),
     encryption, schemas, the idle timeout. Unlike the broker it refuses text behind a frame's JSON.
@@ -53,7 +55,7 @@ class LocalPulsar:
     It can be stopped and started again on the same port, with its topics, like a broker that
     restarts.
 
-    It has more methods and arguments than a class should: each method is one step of a test, and
+    It has more methods than a class should, and more arguments: each method is one step of a test,
     each argument one setting of the broker.
 
     Args:
@@ -66,6 +68,13 @@ class LocalPulsar:
         superusers: roles that may do everything; others need `grant`.
         ssl_context: serve `wss` and `https`.
         max_frame: the broker's `webSocketMaxTextFrameSize`, in bytes.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     url = f"{pulsar.url}/ws/v2/producer/persistent/public/default/orders"
+        ...     receipt = produce(url, "one lamp")
+        ...     pulsar.payloads("persistent://public/default/orders")
+        [b'one lamp']
     """
 
     def __init__(
@@ -85,6 +94,8 @@ class LocalPulsar:
         self.port = port
         self.counters = Counters()
         self.faults = Faults(self._apply)
+        #: More names of topics, such as those of `stargate_topics`, to their full names.
+        self.aliases: dict[str, str] = {}
         self._ssl_context = ssl_context
         self._cluster = Cluster(namespaces, deduplication=deduplication)
         access = Tokens(secret=token_secret, fixed=tokens, superusers=frozenset(superusers))
@@ -150,12 +161,12 @@ class LocalPulsar:
         The list is empty if the topic does not exist.
 
         Args:
-            topic: its full name, or its name in `public/default`.
+            topic: its full name, its name in `public/default`, or one of the `aliases`.
         """
 
         def read() -> list[StoredMessage]:
             try:
-                parts = self._cluster.existing(_full(topic))
+                parts = self._cluster.existing(self._full(topic))
             except TopicError:
                 return []
             return [message for part in parts for message in part.messages]
@@ -165,6 +176,50 @@ class LocalPulsar:
     def payloads(self, topic: str) -> list[bytes]:
         """Return the payloads of `messages(topic)`."""
         return [message.payload for message in self.messages(topic)]
+
+    @property
+    def receipts(self) -> PulsarReceipts:
+        """Hold receipts, or have failures instead: the usual of its `faults`."""
+        return PulsarReceipts(self.faults)
+
+    @property
+    def topics(self) -> Mapping[str, int]:
+        """How many messages each topic has, by its full name; each partition is a topic."""
+        return self._thread.do(
+            lambda: {name: len(one.messages) for name, one in self._cluster.topics.items()}
+        )
+
+    def assert_produced(
+        self,
+        topic: str,
+        *,
+        payload: Any = ANYTHING,
+        key: Any = ANYTHING,
+        properties: Mapping[str, Any] | None = None,
+        count: int | None = None,
+        timeout: float = 5.0,
+    ) -> list[StoredMessage]:
+        """Check that messages like these are in a topic, or come soon, and return them.
+
+        Args:
+            topic: as in `messages`.
+            payload: bytes; text; or any JSON value, which is compared with the decoded payload.
+            key: the key; None for messages without one.
+            properties: properties that the messages have; others do not matter.
+            count: how many messages match; None: at least one; 0: none, and nothing is waited for.
+            timeout: seconds to wait for them: a worker may still publish.
+
+        Raises:
+            AssertionError: they are not there; the text shows the nearest messages.
+        """
+        return check_produced(
+            lambda: self.messages(topic),
+            self._full(topic),
+            Expected(payload, key, properties),
+            count=count,
+            timeout=timeout,
+            others=lambda: self.topics,
+        )
 
     @property
     def connections(self) -> list[OpenSocket]:
@@ -184,6 +239,10 @@ class LocalPulsar:
 
         It is checked in the stand-in's thread, after each frame and each lost connection.
 
+        Args:
+            condition: returns whether it holds.
+            timeout: seconds.
+
         Raises:
             TimeoutError: it did not hold in time.
         """
@@ -198,10 +257,15 @@ class LocalPulsar:
     ) -> list[StoredMessage]:
         """Wait until a topic has at least `count` messages, and return them all.
 
+        Args:
+            topic: its full name, or one of `aliases`.
+            count: how many messages.
+            timeout: seconds.
+
         Raises:
             TimeoutError: it did not get them in time.
         """
-        name = _full(topic)
+        name = self._full(topic)
 
         def enough() -> bool:
             try:
@@ -236,7 +300,7 @@ class LocalPulsar:
         Raises:
             TopicError: it exists, or its namespace does not.
         """
-        self._thread.do(lambda: self._cluster.create(_full(topic), partitions))
+        self._thread.do(lambda: self._cluster.create(self._full(topic), partitions))
 
     def create_namespace(self, namespace: str) -> None:
         """Create a namespace and its tenant.
@@ -259,7 +323,7 @@ class LocalPulsar:
         """
 
         def end() -> None:
-            for part in self._cluster.existing(_full(topic)):
+            for part in self._cluster.existing(self._full(topic)):
                 part.terminated = True
 
         self._thread.do(end)
@@ -270,10 +334,15 @@ class LocalPulsar:
         Raises:
             TopicError: no such topic.
         """
-        self._thread.do(lambda: self._cluster.delete(_full(topic), force=True))
+        self._thread.do(lambda: self._cluster.delete(self._full(topic), force=True))
 
     def grant(self, namespace: str, role: str, actions: Iterable[str] = ("produce",)) -> None:
         """Allow a role `produce` and/or `consume` on a namespace.
+
+        Args:
+            namespace: `tenant/namespace`.
+            role: the role's name.
+            actions: what it may do.
 
         Raises:
             TopicError: no such namespace.
@@ -284,6 +353,10 @@ class LocalPulsar:
             self._cluster.namespace(namespace).grants[role] = allowed
 
         self._thread.do(allow)
+
+    def _full(self, topic: str) -> str:
+        topic = self.aliases.get(topic, topic)
+        return topic if "://" in topic else f"persistent://public/default/{topic}"
 
     def _apply(self, change: Callable[[], None]) -> None:
         """Run a fault's change, then freeze or thaw the connections."""
@@ -297,7 +370,3 @@ class LocalPulsar:
 
 def _is_producer(connection: Connection) -> bool:
     return connection.endpoint is not None and connection.endpoint.kind == "producer"
-
-
-def _full(topic: str) -> str:
-    return topic if "://" in topic else f"persistent://public/default/{topic}"

@@ -1,6 +1,6 @@
-"""An embedded Redis in its own process: ``python -m examples.demo.embedded_redis``.
+"""A Redis without `redis-server`: `python -m celery_stargate.testing.fake_redis`.
 
-For machines without ``redis-server``. It is fakeredis: in memory, slow, enough for a demo.
+It is fakeredis (the extra `testing`): in memory, slow, enough for a test or a demo.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _mended(handler: Any) -> Any:
     return Handler
 
 
-def _leave(number: int, frame: object) -> NoReturn:
+def _leave(*_: object) -> NoReturn:
     sys.exit(0)
 
 
@@ -49,7 +49,8 @@ def main() -> None:
     # Otherwise its threads keep the process alive while a client is connected.
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"redis://127.0.0.1:{server.server_address[1]}/0", flush=True)
+    sys.stdout.write(f"redis://127.0.0.1:{server.server_address[1]}/0\n")
+    sys.stdout.flush()
     threading.Event().wait()
 
 
