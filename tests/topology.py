@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from celery_stargate.lanes.configured import OLDEST_FOR_CLUSTER
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.sync_cluster import ClusterClient
 from celery_stargate.lanes.target import Target, parse_target
@@ -87,5 +89,7 @@ def started(name: str, folder: Path, single: Callable[[], str]) -> Iterator[Topo
             yield Topology(name, sentinels.url, {"master_name": MASTER_NAME})
     else:
         require(cluster_module.missing_reason())
+        if tuple(map(int, redis.__version__.split(".")[:2])) < OLDEST_FOR_CLUSTER:
+            pytest.skip(f"redis-py {redis.__version__} is too old for a Cluster")
         with ClusterServers(folder) as nodes:
             yield Topology(name, nodes.url)
