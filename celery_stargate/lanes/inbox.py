@@ -12,9 +12,11 @@ from celery_stargate.lanes.connections import Connections, store_errors, stream_
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.buckets import bucket_tag
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["InboxEntry", "Inboxes", "new_inbox"]
+
+logger = logger_of(__name__)
 
 #: Seconds for which an inbox that nobody reads is kept.
 _KEPT = 3600

@@ -19,7 +19,7 @@ from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
 from celery_stargate.model.buckets import bucket_tag, bucket_tags
 from celery_stargate.support.bound import USUAL, bounded, call_bound, time_left
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "RegistryKeys",
     "is_wrong_type",
 ]
+
+logger = logger_of(__name__)
 
 _Reply = TypeVar("_Reply")
 
