@@ -680,7 +680,9 @@ class _Lane:
     def generation(self, lease: bytes, ended: bytes, begun: bytes) -> list[Any]:
         if not self._holds(lease):
             return [1]
-        if ended in (b"", self._meta.get(b"generation")):
+        if not begun:
+            self._meta.pop(b"begun_by", None)
+        elif ended in (b"", self._meta.get(b"generation")):
             self._meta.pop(b"tried", None)
             self._meta[b"generation"] = begun
             self._meta[b"begun_by"] = lease.rpartition(b":")[2]
