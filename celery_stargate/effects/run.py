@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "callback_id"]
 
 
-# One method for each stage and each part of it; that makes more than 15.
+# It has more methods than a class should: one for each stage, and for each part of it.
 class Effects:
     """Does the effects of settled contexts, in the calling thread.
 

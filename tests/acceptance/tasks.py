@@ -95,7 +95,8 @@ def make_app(conf: dict[str, Any]) -> Celery:
     def hold(self: Any, key: str) -> str:
         """Say that it runs, and keep its pool slot until it is let go."""
         note(f"{key}:running", id=self.request.id, pid=os.getpid())
-        with redis.Redis.from_url(os.environ[LOG_URL]) as client:
+        # redis-py 8 waits 5 s for an answer where nothing is said.
+        with redis.Redis.from_url(os.environ[LOG_URL], socket_timeout=_HOLD + 5) as client:
             return "let go" if client.blpop([f"{key}:go"], _HOLD) else "timed out"
 
     @task(name="acceptance.pid")
