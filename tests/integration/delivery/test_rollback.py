@@ -43,7 +43,7 @@ def test_what_redis_knows_to_be_sent_is_stored_once(
     meta = lane.key(prefix, "meta")
 
     def sent(count: int) -> None:
-        wait_for(lambda: int(client.hget(meta, "sent") or 0) >= count, 20.0, "they are sent")  # type: ignore[arg-type]
+        wait_for(lambda: int(client.hget(meta, "sent") or 0) >= count, 20.0, "they are sent")
         wait_for(lambda: len(local.payloads(topic)) >= count, 20.0, "they are stored")
 
     with Acknowledger(app):

@@ -413,7 +413,11 @@ def test_a_driver_that_hangs_keeps_no_program_from_ending(monkeypatch: pytest.Mo
     """It is a finding, and its thread is not waited for."""
     release = threading.Event()
     monkeypatch.setattr(celery_checks, "_TIMEOUT", 0.05)
-    found = celery_checks._problem(lambda: None if release.wait(30) else None)  # noqa: SLF001
+
+    def hang() -> None:
+        release.wait(30)
+
+    found = celery_checks._problem(hang)  # noqa: SLF001
     assert found == "no answer within 0.05 s"
     hanging = [each for each in threading.enumerate() if each.name == "stargate-doctor"]
     assert [each.daemon for each in hanging] == [True]
