@@ -21,7 +21,6 @@ from celery_stargate.model.settings import Settings
 from celery_stargate.support.daemon_call import await_in_daemon
 from celery_stargate.task import ProduceTask, task_class_of, use_task_class
 from celery_stargate.worker.bootstep import install
-from celery_stargate.worker.started import watch_starts
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -79,7 +78,6 @@ class Stargate(Publishing):
         else:
             app.on_after_finalize.connect(_use_task_class)
         install(app)
-        watch_starts()
         hide_secrets()
 
     @classmethod

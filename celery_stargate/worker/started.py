@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import bootsteps
 from celery.signals import task_prerun
 
 from celery_stargate.calls.runtime import Runtime
@@ -12,15 +13,25 @@ from celery_stargate.errors import StargateError
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.log import logger
 
-__all__ = ["watch_starts"]
+__all__ = ["StartsStep"]
 
 #: Seconds that a task waits at most before it begins.
 _BOUND = 1.0
 
 
-def watch_starts() -> None:
-    """Notice each start of a callback's task in this process, and in those that it forks."""
-    task_prerun.connect(_note, weak=False, dispatch_uid="celery_stargate.started")
+class StartsStep(bootsteps.Step):
+    """Let a worker notice each start of a callback's task, where callbacks are kept until then.
+
+    Also one that owns no lanes. It is made before the pool, whose processes inherit the receiver.
+    Elsewhere there is none: with any receiver of this signal Celery does more for each result.
+    """
+
+    label = "Stargate's callbacks"
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        if Runtime.of(parent.app).settings.callbacks == "until_started":
+            task_prerun.connect(_note, weak=False, dispatch_uid="celery_stargate.started")
 
 
 def _note(sender: Any = None, **_: Any) -> None:
