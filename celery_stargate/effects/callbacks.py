@@ -15,7 +15,7 @@ from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.tracing import Carrier, follow
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ __all__ = [
 
 #: The header of a callback that is kept until its task has started: its task id.
 STARTED_HEADER = "stargate_unstarted"
+
+logger = logger_of(__name__)
 
 _NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
 
@@ -138,7 +140,7 @@ def trigger_together(
                     # The broker is unavailable: the others would only find that out again.
                     raise
                 except Exception:  # noqa: BLE001  # trigger() will raise it again
-                    logger.debug("the callback of %s is published by itself", call.context)
+                    logger.debug("a callback is published by itself", context=call.context)
     except Exception as error:  # noqa: BLE001  # whatever it is, each is published by itself
         logger.warning("%d callbacks are published one by one: %r", len(waiting), error)
         return set()
