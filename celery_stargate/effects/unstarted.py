@@ -16,13 +16,16 @@ from celery_stargate.effects.callbacks import Triggering, plain_id, trigger
 from celery_stargate.lanes.unstarted import UnstartedCallbacks
 from celery_stargate.lanes.wire import decode_call, encode_call
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["Republisher", "UntilStarted"]
+
+
+logger = logger_of(__name__)
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,8 +103,9 @@ class UntilStarted:
                     logger.warning("callback %s is not published again yet: %r", task_id, error)
             else:
                 logger.warning(
-                    "callback %s of context %s is published again: its task has not started",
-                    *(task_id, call.context),
+                    "callback %s is published again: its task has not started",
+                    task_id,
+                    context=call.context,
                 )
         return len(found.again)
 

@@ -9,9 +9,11 @@ from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.registry import RegistryKeys, is_wrong_type
 from celery_stargate.lanes.scripts import Argument, Scripts
 from celery_stargate.support.bound import call_bound
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Overdue", "UnstartedCallbacks"]
+
+logger = logger_of(__name__)
 
 #: How many callbacks one call claims at most: a script must not hold Redis for long.
 _COUNT = 100

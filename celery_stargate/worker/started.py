@@ -11,9 +11,11 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.errors import StargateError
 from celery_stargate.support.bound import bounded
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["StartsStep"]
+
+logger = logger_of(__name__)
 
 #: Seconds that a task waits at most before it begins.
 _BOUND = 1.0

@@ -16,7 +16,7 @@ from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.lanes.unstarted import Overdue
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 from tests.unit.helpers import failure, make_app, receipt
 
 
