@@ -201,7 +201,7 @@ class Runtime:
     @cached_property
     def unstarted(self) -> UnstartedCallbacks:
         """Callbacks that were published and whose tasks have not started."""
-        return UnstartedCallbacks(self.connections, self.settings.prefix)
+        return UnstartedCallbacks(self.connections, self.settings.keyspace)
 
     @cached_property
     def until_started(self) -> UntilStarted | None:
