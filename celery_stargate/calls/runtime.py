@@ -238,7 +238,15 @@ class Runtime:
         )
 
     def _count_owners(self) -> int:
-        return self.outbox.registry.survey()[0]
+        """Return how many processes own lanes.
+
+        Those of this machine that were killed no longer count.
+        """
+        registry = self.outbox.registry
+        owners = registry.survey()[0]
+        if owners and registry.remove_ended():
+            owners = registry.survey()[0]
+        return owners
 
     def _miss_worker(self) -> None:
         """Log, once until one comes, that no worker is alive and this process may not own."""

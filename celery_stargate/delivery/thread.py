@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import socket
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable
 
@@ -24,19 +22,15 @@ from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.daemon import DaemonThread
 from celery_stargate.support.event_loop import LastingLoop
 from celery_stargate.support.log import logger
+from celery_stargate.support.processes import process_name
 
-__all__ = ["DeliveryThread", "owner_prefix"]
+__all__ = ["DeliveryThread"]
 
 #: How long a stop may take beyond the drain, in seconds: to close sockets, to release leases, and
 #: to end the effects under way.
 _CLOSING = 15.0
 #: An event loop that ran for so many seconds is started again soon.
 _LASTED = 60.0
-
-
-def owner_prefix() -> str:
-    """Return what the names of this process on leases begin with."""
-    return f"{socket.gethostname()}-{os.getpid()}-"
 
 
 def _thread(stage: Stage) -> DaemonThread:
@@ -146,7 +140,7 @@ class DeliveryThread:
             Services(
                 PulsarProducers(settings), self._effects, _thread, self._revoked, self._demand
             ),
-            name=f"{owner_prefix()}{uuid.uuid4().hex}",
+            name=process_name(),
         )
 
     def drop_after_fork(self) -> None:
