@@ -33,10 +33,6 @@ _CLOSING = 15.0
 _LASTED = 60.0
 
 
-def _thread(stage: Stage) -> DaemonThread:
-    return DaemonThread(f"stargate-{stage.name.lower()}")
-
-
 class DeliveryThread:
     """Runs a :class:`~celery_stargate.delivery.supervisor.Supervisor`, which owns lanes.
 
@@ -131,6 +127,9 @@ class DeliveryThread:
         # It was stopped, or ended by itself: then nothing is to run again.
         self._stop.set()
 
+    def _make_thread(self, stage: Stage) -> DaemonThread:
+        return DaemonThread(f"stargate-{stage.name.lower()}", self._effects.own_connections)
+
     def _make_supervisor(self) -> Supervisor:
         settings = self._settings
         return Supervisor(
@@ -138,7 +137,11 @@ class DeliveryThread:
             self._connections.asyncio(),
             self._connections.blocking(),
             Services(
-                PulsarProducers(settings), self._effects, _thread, self._revoked, self._demand
+                PulsarProducers(settings),
+                self._effects,
+                self._make_thread,
+                self._revoked,
+                self._demand,
             ),
             name=process_name(),
         )
