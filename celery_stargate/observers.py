@@ -5,7 +5,7 @@ Signals, metrics and traces are observers. The core imports none of them: each a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -72,6 +72,8 @@ class ConnectionLost(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     #: The class of the error.
     error_type: str
+    #: Pulsar's service URL.
+    server: str | None = None
 
 
 class Settlement(NamedTuple):
@@ -84,6 +86,8 @@ class Settlement(NamedTuple):
     #: process did not see it.
     sent_at: float | None = None
     answered_at: float | None = None
+    #: The context of its call's trace, where there is no entry to read it from.
+    trace: Mapping[str, str] | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -106,17 +110,28 @@ class Observer:
     def sent(self, lane: Lane, entries: Sequence[Entry]) -> None:
         """Messages are about to be written to a connection, for the first time or again."""
 
-    def settled(self, lane: Lane, settlements: Sequence[Settlement]) -> None:
+    def settled(
+        self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
+    ) -> None:
         """Messages have their outcomes.
 
         A receipt that comes after its message's deadline is told too, and changes nothing.
+
+        Arguments:
+            server: Pulsar's service URL; None where the outcome did not come from there.
         """
 
     def taken_over(self, taken: LaneTakenOver) -> None:
         """This process owns a lane now."""
 
-    def connection_lost(self, lost: ConnectionLost, entries: Sequence[Entry]) -> None:
-        """A connection to Pulsar broke, with these messages in flight."""
+    def connection_lost(
+        self, lost: ConnectionLost, unanswered: Sequence[tuple[Entry, float | None]]
+    ) -> None:
+        """A connection to Pulsar broke.
+
+        Arguments:
+            unanswered: the messages that were in flight, and when each was sent.
+        """
 
     def redis_failed(self, error: Exception) -> None:
         """A call to the lanes' Redis failed; it is repeated."""
@@ -169,7 +184,7 @@ def ended(lane: Lane, settled: Iterable[Settled], *codes: str) -> None:
     if not _observers or not lane.has_messages:
         return
     found = [
-        Settlement(outcome)
+        Settlement(outcome, trace=each.trace)
         for each in settled
         for outcome in each.outcomes
         if not codes or (isinstance(outcome, Failure) and outcome.code in codes)

@@ -110,7 +110,9 @@ class SignalSender(Observer):
                 )
                 message_sent.send(sender=lane.topic, detail=told)
 
-    def settled(self, lane: Lane, settlements: Sequence[Settlement]) -> None:
+    def settled(
+        self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
+    ) -> None:
         """Send :data:`message_settled` for each message."""
         if message_settled.receivers:
             for each in settlements:
@@ -127,7 +129,9 @@ class SignalSender(Observer):
         """Send :data:`lane_taken_over`."""
         _send(lane_taken_over, taken)
 
-    def connection_lost(self, lost: ConnectionLost, entries: Sequence[Entry]) -> None:
+    def connection_lost(
+        self, lost: ConnectionLost, unanswered: Sequence[tuple[Entry, float | None]]
+    ) -> None:
         """Send :data:`connection_lost`."""
         _send(connection_lost, lost)
 

@@ -189,9 +189,10 @@ class ProduceTask(OutcomeTask):
         message = (to_json_form(given.message),)
         if not by_lane:
             kept = _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-            sent = super().apply_async(
-                message, kept, task_id, producer, link, link_error, shadow, **options
-            )
+            with call.traced():
+                sent = super().apply_async(
+                    message, kept, task_id, producer, link, link_error, shadow, **options
+                )
             return cast("ProduceResult[Any]", sent)
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
         kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
@@ -199,7 +200,7 @@ class ProduceTask(OutcomeTask):
         again = None
         if self.is_retried:
             again = message, _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-        with closing(LaneProducer(runtime, call, asked, again)) as lane:
+        with closing(LaneProducer(runtime, call, asked, again)) as lane, call.traced():
             result = super().apply_async(
                 message, kept, task_id, lane, link, link_error, shadow, **options
             )
@@ -223,8 +224,17 @@ class ProduceTask(OutcomeTask):
         own_queue = any(getattr(self, each, None) is not None for each in _OWN_QUEUE)
         return not own_queue and not any(options.get(each) for each in _BROKER_OPTIONS)
 
-    def checked(self, runtime: Runtime, given: Arguments, context: str) -> tuple[Call, CallOptions]:
+    def checked(
+        self,
+        runtime: Runtime,
+        given: Arguments,
+        context: str,
+        headers: Mapping[str, object] | None = None,
+    ) -> tuple[Call, CallOptions]:
         """Check a call's arguments, and return what it records and what it asks for.
+
+        Arguments:
+            headers: of the call's task, where it came by Celery's broker.
 
         Raises:
             InvalidMessage, ConfigurationError: as the class says.
@@ -233,7 +243,7 @@ class ProduceTask(OutcomeTask):
         topic, options = (
             (self.topic, self.producer_options) if given.topic is None else (given.topic, None)
         )
-        call = prepare(runtime.settings, given.message, context, topic, options)
+        call = prepare(runtime.settings, given.message, context, topic, options, headers)
         asked = CallOptions.read(runtime.app, given.on_ack, given.on_error, given.delivery_timeout)
         return call, asked
 

@@ -55,8 +55,13 @@ class Recorder:
             ContextInUse: the context is pending, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
-        with call_bound():
-            recorded = self._put(call, record, timeout, tombstone, exclusive)
+        try:
+            with call_bound():
+                recorded = self._put(call, record, timeout, tombstone, exclusive)
+        except BaseException as error:
+            call.end_trace(error)
+            raise
+        call.end_trace()
         if recorded and observers.anybody():
             _tell([call], [record])
 
@@ -126,13 +131,20 @@ class Recorder:
             (call.parts[0].lane, record, call.parts[0].frame)
             for call, record in zip(calls, made, strict=True)
         ]
-        self._outbox.put_many(
-            puts,
-            timeout=timeout,
-            max_backlog=calls[0].options.max_backlog,
-            tombstone=max(tombstone, _once_window(calls[0])),
-            options=self._differing(calls[0]),
-        )
+        first = calls[0]
+        try:
+            self._outbox.put_many(
+                puts,
+                timeout=timeout,
+                max_backlog=first.options.max_backlog,
+                tombstone=max(tombstone, _once_window(first)),
+                options=self._differing(first),
+            )
+        except BaseException as error:
+            first.end_trace(error)
+            raise
+        # The calls of one list share one trace.
+        first.end_trace()
         if observers.anybody():
             _tell(calls, made)
 

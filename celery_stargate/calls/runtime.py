@@ -53,6 +53,9 @@ _NO_WORKER = (
 class Runtime:
     """The settings, connections and threads of one app. What is not used is not made.
 
+    It has more methods than a class should: each thing that the process shares is one, and is made
+    when it is first asked for.
+
     Arguments:
         app: the Celery app. The settings are read when they are first needed.
     """

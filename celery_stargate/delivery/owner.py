@@ -48,7 +48,7 @@ class LaneOwner:
             shared,
             lane_machine(name),
             Retry(name, shared.rng.uniform),
-            Telling(store.lane, shared.monotonic, 2 * options.window_size),
+            Telling(store.lane, shared.monotonic, 2 * options.window_size, shared.settings.url),
         )
         self._lane = lane
         self._lease = Lease(name, shared.settings.lease, shared.monotonic)

@@ -42,6 +42,9 @@ class Supervisor:
     A caller's process shares the lanes with other callers' while there is no worker, and hands all
     of them over when one comes. It ends by itself when it has had no reason to own them for long.
 
+    It has more methods than a class should, by one: each step of taking a lane, and of giving it
+    back, can fail by itself.
+
     Arguments:
         settings: of the app.
         redis: for all but the watcher's read; closed at the end.

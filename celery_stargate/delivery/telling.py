@@ -20,12 +20,16 @@ class Telling:
         lane: whose messages they are.
         monotonic: the clock, in seconds.
         limit: of how many messages the times are known.
+        server: Pulsar's service URL.
     """
 
-    def __init__(self, lane: Lane, monotonic: Callable[[], float], limit: int) -> None:
+    def __init__(
+        self, lane: Lane, monotonic: Callable[[], float], limit: int, server: str | None = None
+    ) -> None:
         self._lane = lane
         self._monotonic = monotonic
         self._limit = limit
+        self._server = server
         #: When each message was sent, and answered, by its number.
         self._sent: dict[int, float] = {}
         self._answered: dict[int, float] = {}
@@ -59,7 +63,7 @@ class Telling:
             Settlement(outcome, entry, sent(entry.number, None), answered(entry.number, None))
             for entry, outcome in batch
         ]
-        observers.tell(lambda each: each.settled(lane, found))
+        observers.tell(lambda each: each.settled(lane, found, self._server))
 
     def lost(self, error: Exception, entries: Sequence[Entry]) -> None:
         """Tell that the connection broke with messages in flight, or could not be made."""
@@ -71,5 +75,7 @@ class Telling:
             in_flight=len(entries),
             reason=str(error),
             error_type=type(error).__name__,
+            server=self._server,
         )
-        observers.tell(lambda each: each.connection_lost(told, entries))
+        unanswered = [(each, self._sent.get(each.number)) for each in entries]
+        observers.tell(lambda each: each.connection_lost(told, unanswered))

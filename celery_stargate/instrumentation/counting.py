@@ -97,7 +97,9 @@ class MessageMetrics(Observer):
         with self._lock:
             self._sent.labels(self._topics.of(lane.topic)).inc(len(entries))
 
-    def settled(self, lane: Lane, settlements: Sequence[Settlement]) -> None:
+    def settled(
+        self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
+    ) -> None:
         """Count outcomes, and note how long they took."""
         topic = self._topics.of(lane.topic)
         counted = Counter(_kind(each.outcome) for each in settlements)
@@ -115,7 +117,9 @@ class MessageMetrics(Observer):
             with self._lock:
                 self._takeovers.labels(self._topics.of(taken.topic)).inc()
 
-    def connection_lost(self, lost: ConnectionLost, entries: Sequence[Entry]) -> None:
+    def connection_lost(
+        self, lost: ConnectionLost, unanswered: Sequence[tuple[Entry, float | None]]
+    ) -> None:
         """Count a lost connection."""
         with self._lock:
             self._reconnects.labels(self._topics.of(lost.topic), lost.error_type).inc()

@@ -68,6 +68,9 @@ class LeasedLane:
     Every method raises what redis-py raises when Redis is unavailable, :class:`Fenced` when another
     process has the lease, and :class:`StoreRolledBack` when Redis came back with an older state.
 
+    It has more methods than a class should: each script of the lane has one, and no other place
+    knows its arguments and its reply.
+
     Arguments:
         redis: a client of :meth:`~celery_stargate.lanes.connections.Connections.asyncio`.
         prefix: what all keys begin with.

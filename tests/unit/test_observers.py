@@ -33,7 +33,9 @@ class Noted(Observer):
     def sent(self, lane: Lane, entries: Sequence[Entry]) -> None:
         self.sent_numbers += [each.number for each in entries]
 
-    def settled(self, lane: Lane, settlements: Sequence[Settlement]) -> None:
+    def settled(
+        self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
+    ) -> None:
         self.settlements += settlements
 
 

@@ -59,7 +59,7 @@ def test_each_signal_has_its_detail(got: list[tuple[str, Any, Any]]) -> None:
     ]
     observers.tell(lambda each: each.settled(LANE, outcomes))
     observers.tell(lambda each: each.taken_over(TAKEN))
-    observers.tell(lambda each: each.connection_lost(LOST, entries))
+    observers.tell(lambda each: each.connection_lost(LOST, []))
     usual: dict[str, Any] = {"topic": TOPIC, "lane": LANE.name}
     assert got == [
         ("message_recorded", TOPIC, RECORDED),

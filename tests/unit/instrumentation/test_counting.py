@@ -72,7 +72,7 @@ def test_counts_all_that_happens(metrics: MessageMetrics) -> None:
         lambda each: each.recorded([of_list, of_list]),
         lambda each: each.sent(LANE, entries),
         lambda each: each.settled(LANE, outcomes),
-        lambda each: each.connection_lost(lost, entries),
+        lambda each: each.connection_lost(lost, []),
         lambda each: each.redis_failed(ConnectionError()),
     ):
         observers.tell(happened)
