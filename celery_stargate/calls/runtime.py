@@ -63,7 +63,7 @@ class Runtime:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
-        self._lock = PerProcess(threading.Lock)
+        self._lock = PerProcess(threading.RLock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
         self._worker_known_until = 0.0

@@ -33,7 +33,7 @@ class DaemonThread(Executor):
         self._around = around
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stopped = False
 
     def submit(
