@@ -12,6 +12,7 @@ from celery_stargate import observers
 from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
+from celery_stargate.calls.peers import Peers, caller_of
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
@@ -157,6 +158,12 @@ class Runtime:
         """Where messages stay if ``stargate_url`` is ``memory://``; else None."""
         return Memory() if self.settings.in_memory else None
 
+    @cached_property
+    def peers(self) -> Peers:
+        """Notices other processes whose settings disagree with those of this caller."""
+        name, ours = caller_of(self.app, self.settings)
+        return Peers(self.outbox.registry, self.settings.prefix, name, ours)
+
     def make_effects(
         self,
         hostname: str | None = None,
@@ -245,6 +252,7 @@ class Runtime:
 
         Those of this machine that were killed no longer count.
         """
+        self.peers.look_now_and_then()
         registry = self.outbox.registry
         owners = registry.survey()[0]
         if owners and registry.remove_ended():

@@ -136,6 +136,42 @@ class CallerRegistry:
             (workers, *names), (callers, *_) = self._healed(self._look)
         return int(workers) + int(callers), self._names.read(names)
 
+    def tell_peers(
+        self,
+        name: str,
+        ours: Callable[[int], bytes],
+        kept: int,
+        is_gone: Callable[[bytes, int], bool],
+    ) -> tuple[int, dict[str, bytes]]:
+        """Tell the other processes about this one, and return what they told.
+
+        Arguments:
+            name: this process's.
+            ours: makes what is told, of the time.
+            kept: seconds for which it is kept if nobody tells anything.
+            is_gone: whether what a process told at some time is to be forgotten.
+
+        Returns:
+            The time of Redis in seconds, and what each process told.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
+        """
+        key = RegistryKeys(self._prefix).key("apps")
+        with call_bound(), store_errors():
+            client: Any = self._connections.sync()
+            now = int(client.time()[0])
+            with client.pipeline(transaction=False) as pipeline:
+                pipeline.hset(key, name, ours(now))
+                pipeline.expire(key, kept)
+                pipeline.hgetall(key)
+                *_, found = pipeline.execute()
+            gone = [field for field, told in found.items() if is_gone(told, now)]
+            if gone:
+                client.hdel(key, *gone)
+        told = {field.decode(errors="replace"): value for field, value in found.items()}
+        return now, told
+
     def remove_ended(self) -> bool:
         """Remove processes of this machine that have ended; return whether there were any.
 

@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from celery_stargate import Acknowledger, Receipt, Stargate
+from celery_stargate.calls.peers import Peers, peer_of
 from celery_stargate.delivery import keeper
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.testing import LocalPulsar
-from celery_stargate.worker.peers import Peers, peer_of
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
 from tests.servers import redis as redis_module
@@ -109,7 +109,7 @@ def smoke(make_app: MakeApp, local: LocalPulsar, url: str, topic: str) -> None:
         late = acknowledger.produce("late", timeout=0.2)
         with pytest.raises(Exception, match="late"):
             late.result(timeout=20)
-        peers = Peers(stargate.runtime.connections, PREFIX, "worker", peer_of(app))
+        peers = Peers(stargate.lanes.registry, PREFIX, "worker", peer_of(app))
         peers.look()
         # Until the lane is empty, and forgotten.
         client = stargate.runtime.connections.sync()
