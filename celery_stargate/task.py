@@ -26,6 +26,7 @@ from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
 from celery_stargate.model.durations import until  # noqa: F401  # programs import it from here
 from celery_stargate.model.message import refuse_ambiguous, to_json_form
+from celery_stargate.support.backoff import Backoff
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -35,6 +36,11 @@ __all__ = ["ProduceResult", "ProduceTask", "produce_task", "task_class_of", "use
 
 #: An owner of the lane that is alive settles first; the waiter settles after it.
 _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
+
+#: One who waits looks for the result again after so many seconds: at first, and at most. Celery's
+#: Redis backend subscribes by one connection and then looks by another. If Redis serves the second
+#: first, a result that is stored in between is missed by both.
+_LOOKS = 2.0, 30.0
 
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
@@ -68,6 +74,9 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
             timeout: seconds to wait at most; None: as long as it takes.
             args, kwargs: as those of ``AsyncResult.get``.
 
+        Returns:
+            The receipt as a dict; for a list of messages the list of receipts, in order.
+
         Raises:
             ConfigurationError: the app has no result backend, so there is nothing to wait for.
             ProduceError: the message was refused, or its outcome is unknown.
@@ -89,14 +98,13 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
 
     def _wait(self, timeout: float | None, *args: Any, **kwargs: Any) -> _Found:
         wait = super().get
-        if self._overdue is None:
-            return cast("_Found", wait(timeout, *args, **kwargs))
         end = math.inf if timeout is None else time.monotonic() + timeout
         found: list[Any] = []
+        looks = Backoff(*_LOOKS)
 
         def done(pause: float) -> bool:
             now = time.monotonic()
-            moment = min(now + pause, end)
+            moment = min(now + pause, now + looks.next(), end)
             try:
                 found.append(wait(max(0.0, moment - now), *args, **kwargs))
             except CeleryTimeout:
@@ -105,7 +113,11 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
                     raise
             return bool(found)
 
-        Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
+        if self._overdue is None:
+            while not done(math.inf):
+                pass
+        else:
+            Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
         return cast("_Found", found[0])
 
 
@@ -131,6 +143,10 @@ class ProduceTask(OutcomeTask):
 
     With ``via="broker"``, a ``countdown``, an ``eta`` or a ``queue``, the call goes by Celery's
     broker, and the worker that gets it puts it into the lane.
+
+    Example:
+        >>> produce_task.delay(("order-17", "one lamp")).get(timeout=10)["status"]
+        'stored'
     """
 
     abstract = True
@@ -154,8 +170,26 @@ class ProduceTask(OutcomeTask):
     def delay(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
         """Record the message in its lane.
 
+        Arguments:
+            message: text, bytes, ``(key, payload)``, a mapping, a Message, or a list of these.
+            topic: its full name or its name in ``stargate_topics``; by default that of the task,
+                or ``stargate_topic``.
+            on_ack: the signature that gets the receipt.
+            on_error: the signature that gets the failure.
+            delivery_timeout: seconds or a timedelta until the message's deadline; by default
+                ``stargate_delivery_timeout`` (a day).
+            via: ``"lane"`` or ``"broker"``; by default ``stargate_via``.
+
+        Returns:
+            The result. Its id is the context, and its value is the receipt as a dict.
+
         Raises:
             As the class says.
+
+        Example:
+            >>> result = produce_task.delay("one lamp", topic="orders", on_ack=paid.s())
+            >>> result.get(timeout=10)["topic"]
+            'persistent://public/default/orders'
         """
         return self.apply_async(args, kwargs)
 
@@ -172,8 +206,24 @@ class ProduceTask(OutcomeTask):
     ) -> ProduceResult[Any]:
         """Record the message in its lane; the arguments are those of ``Task.apply_async``.
 
+        Arguments:
+            args: ``(message,)``.
+            kwargs: the other arguments of :meth:`delay`.
+            task_id: the id of the call, which is also its context; by default a new one.
+            producer: as in Celery, for calls by its broker.
+            link, link_error, shadow, options: as in Celery. A ``countdown``, an ``eta`` or a
+                ``queue`` makes the call go by Celery's broker.
+
+        Returns:
+            As :meth:`delay`.
+
         Raises:
             As the class says.
+
+        Example:
+            >>> result = produce_task.apply_async(("one lamp",), task_id="order-17")
+            >>> result.get(timeout=10)["context"]
+            'order-17'
         """
         runtime = Runtime.of(self.app)
         task_id = task_id or uuid()
@@ -356,7 +406,8 @@ def use_task_class(app: Celery) -> None:
     register.task(bind=True, base=made, name=name, shared=False)(run)
 
 
-#: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.
+#: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``. It
+#: belongs to Celery's current app; its name is ``celery_stargate.produce``.
 produce_task: ProduceTask = shared_task(bind=True, base=ProduceTask, name=ProduceTask.default_name)(
     run
 )

@@ -16,12 +16,14 @@ from celery_stargate.lanes.record import RECORD_VERSION
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.bound import bounded
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["Peer", "Peers", "PeersThread", "caller_of", "peer_of"]
+
+logger = logger_of(__name__)
 
 #: The time between two looks, in seconds, and for how long a process that says nothing counts.
 _EVERY, _KEPT = 30.0, 120

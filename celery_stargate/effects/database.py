@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from celery.fixups.django import DjangoFixup
 
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["own_connections"]
+
+logger = logger_of(__name__)
 
 
 @contextmanager
@@ -44,5 +46,5 @@ def _close(fixups: list[DjangoFixup]) -> None:
             database.close_old_connections()
             each.worker_fixup.close_database()
             each.worker_fixup.close_cache()
-        except Exception:  # noqa: BLE001  # it is logged, and the effects go on
+        except Exception:  # it is logged, and the effects go on
             logger.exception("the database connections of the effects' thread cannot be closed")

@@ -11,10 +11,12 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.reading import LaneReader, configured_timeout
 from celery_stargate.operations.views import LaneView
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.processes import name_prefix
 
 __all__ = ["MetricsStep"]
+
+logger = logger_of(__name__)
 
 
 class MetricsStep(bootsteps.StartStopStep):

@@ -42,9 +42,7 @@ def test_two_systems_on_one_prefix_are_noticed_by_both(
     first = Peers(CallerRegistry(connections, prefix), prefix, "first", shop)
     second = Peers(CallerRegistry(connections, prefix), prefix, "second", shop)
     bank = peer_of(app("bank", "bank.paid"))
-    other = Peers(
-        CallerRegistry(connections, prefix), prefix, "other", peer_of(app("bank", "bank.paid"))
-    )
+    other = Peers(CallerRegistry(connections, prefix), prefix, "other", bank)
     for each in (first, second, first):
         each.look()
     assert warnings(caplog) == []
