@@ -34,25 +34,9 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
     found.close()
 
 
-def test_ten_minutes_to_a_receipt(walk: Walk) -> None:
-    """Each step of the page does what the page says."""
+def test_the_tutorial(walk: Walk) -> None:
+    """Each step of both pages does what its page says, in one folder as a reader has it."""
     assert walk.page(_TUTORIAL / "first_receipt.md") >= 12
-
-
-def test_an_order_and_its_event_in_django(walk: Walk, tmp_path: Path) -> None:
-    """Each step of the page does what the page says, with the servers of the page before it."""
-    servers = _only(_TUTORIAL / "first_receipt.md", ("redis", "pulsar"), tmp_path)
-    walk.page(servers)
-    assert walk.page(_TUTORIAL / "django_shop.md") >= 18
-
-
-def _only(page: Path, names: tuple[str, ...], folder: Path) -> Path:
-    """Return a page with the blocks that open these terminals for the first time."""
-    text = page.read_text("utf-8")
-    blocks = []
-    for name in names:
-        begin = text.index(f"<!-- terminal: {name} -->")
-        blocks.append(text[begin : text.index("```\n", text.index("\n```console", begin) + 5) + 4])
-    path = folder / "servers.md"
-    path.write_text("\n".join(blocks))
-    return path
+    # As the second page asks.
+    walk.stop("worker")
+    assert walk.page(_TUTORIAL / "django_shop.md") >= 17

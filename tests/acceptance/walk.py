@@ -17,6 +17,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -71,6 +72,10 @@ class Walk:
             steps += self._step(notes, found["kind"], self._with_changes(found["body"]))
         return steps
 
+    def stop(self, terminal: str) -> None:
+        """End what runs in a terminal, as Ctrl-C does."""
+        self._terminals.pop(terminal).stop()
+
     def close(self) -> None:
         """End what still runs, the last first."""
         if self._shell is not None:
@@ -88,7 +93,7 @@ class Walk:
         if "by hand" in notes:
             return 0
         if "stop" in notes:
-            self._terminals.pop(notes["stop"]).stop()
+            self.stop(notes["stop"])
         if "file" in notes or "save" in notes:
             self._path(notes.get("save") or Path(notes["file"]).name).write_text(body)
         elif "append" in notes:
@@ -163,7 +168,7 @@ class Walk:
         if how is None:
             path = self._path("typed.txt")
             path.write_text(body)
-            self._console(f"$ {sys.executable} -m doctest -o ELLIPSIS typed.txt\n", None)
+            self._console("$ python -m doctest -o ELLIPSIS typed.txt\n", None)
             return
         wanted = "".join(each.want for each in doctest.DocTestParser().get_examples(body))
         found = ""
@@ -178,9 +183,9 @@ class Walk:
 
     def _typed(self, body: str) -> str:
         if self._shell is None:
-            env = {**self.env, "DJANGO_SETTINGS_MODULE": "shop.settings"}
+            env = {**self.env, "DJANGO_SETTINGS_MODULE": "webshop.settings"}
             self._shell = subprocess.Popen(
-                [sys.executable, "-c", _SHELL],
+                [str(shutil.which("python", path=env["PATH"])), "-c", _SHELL],
                 cwd=self.folder,
                 env=env,
                 stdin=subprocess.PIPE,
