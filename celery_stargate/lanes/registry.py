@@ -6,21 +6,19 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from celery_stargate.errors import StoreUnavailable, shown
+from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.connections import UNAVAILABLE, Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.registry_keys import KINDS, Kind, LaneNames, RegistryKeys
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
-from celery_stargate.model.buckets import bucket_tag, bucket_tags
 from celery_stargate.support.bound import USUAL, bounded, call_bound, time_left
 from celery_stargate.support.log import logger_of
-from celery_stargate.support.seldom import Seldom
+from celery_stargate.support.processes import has_ended
 
 __all__ = [
     "KINDS",
@@ -36,9 +34,6 @@ logger = logger_of(__name__)
 
 _Reply = TypeVar("_Reply")
 
-#: Who owns lanes: producer workers, and callers' processes while there is no worker.
-Kind = Literal["workers", "callers"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
@@ -46,44 +41,6 @@ _ANNOUNCE_EVERY = 60.0
 _ONE_SHARD = 1.0
 #: About how many events are kept; a worker that misses one finds the lane at its next heartbeat.
 _EVENTS_KEPT = 1000
-
-
-@dataclass(frozen=True)
-class RegistryKeys:
-    """The keys of the registry; a hash tag puts all of them into one slot of a Cluster.
-
-    Each bucket of lanes has a registry of its own: its lanes, and all workers and callers.
-
-    Arguments:
-        prefix: what all keys begin with; of buckets, if the lanes are in some.
-        bucket: which bucket's; what belongs to no lane is in the first one's.
-    """
-
-    prefix: str
-    bucket: int = 0
-
-    @classmethod
-    def of_all(cls, prefix: str) -> tuple[RegistryKeys, ...]:
-        """Return the registries of all buckets; one where there are no buckets."""
-        _, tags = bucket_tags(prefix)
-        return tuple(cls(prefix, bucket) for bucket in range(len(tags) or 1))
-
-    def key(self, part: str) -> str:
-        """Return the key of one part of the registry."""
-        if "{" not in self.prefix:
-            return f"{self.prefix}:{{registry}}:{part}"
-        plain, tag = bucket_tag(self.prefix, self.bucket)
-        return f"{plain}:{{{tag}}}:registry:{part}"
-
-    @property
-    def types(self) -> dict[str, str]:
-        """Each key that all processes share, and its type in Redis."""
-        return {
-            **dict.fromkeys(map(self.key, KINDS), "zset"),
-            self.key("lanes"): "zset",
-            self.key("events"): "stream",
-            self.key("apps"): "hash",
-        }
 
 
 class CallerRegistry:
@@ -183,6 +140,71 @@ class CallerRegistry:
                     return owners
         raise AssertionError("there is no bucket")
 
+    def tell_peers(
+        self,
+        name: str,
+        ours: Callable[[int], bytes],
+        kept: int,
+        is_gone: Callable[[bytes, int], bool],
+    ) -> tuple[int, dict[str, bytes]]:
+        """Tell the other processes about this one, and return what they told.
+
+        Arguments:
+            name: this process's.
+            ours: makes what is told, of the time.
+            kept: seconds for which it is kept if nobody tells anything.
+            is_gone: whether what a process told at some time is to be forgotten.
+
+        Returns:
+            The time of Redis in seconds, and what each process told.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
+        """
+        key = RegistryKeys(self._prefix).key("apps")
+        with call_bound(), store_errors():
+            client: Any = self._connections.sync()
+            now = int(client.time()[0])
+            with client.pipeline(transaction=False) as pipeline:
+                pipeline.hset(key, name, ours(now))
+                pipeline.expire(key, kept)
+                pipeline.hgetall(key)
+                *_, found = pipeline.execute()
+            gone = [field for field, told in found.items() if is_gone(told, now)]
+            if gone:
+                client.hdel(key, *gone)
+        told = {field.decode(errors="replace"): value for field, value in found.items()}
+        return now, told
+
+    def remove_ended(self) -> bool:
+        """Remove processes of this machine that have ended; return whether there were any.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
+        """
+        ended: list[tuple[Kind, str]] = []
+        with call_bound():
+            with store_errors():
+                known = self._all_keys[self._answers]
+                for kind in KINDS:
+                    names: Any = self._connections.sync().zrange(known.key(kind), 0, -1)
+                    found = (name.decode(errors="replace") for name in names)
+                    ended += [(kind, name) for name in found if has_ended(name)]
+            for kind, name in ended:
+                # On a Cluster each owner is in the registry of each bucket.
+                for keys in self._all_keys:
+                    self._remove([keys.key(kind), keys.key("lanes")], name)
+        return bool(ended)
+
+    def _remove(self, keys: Sequence[str], name: str) -> None:
+        try:
+            with store_errors():
+                self._scripts.run("registry/heartbeat", keys, [name, 0])
+        except StoreUnavailable:
+            # Others do it, and it ends by itself.
+            if len(self._all_keys) == 1:
+                raise
+
     def _look(self, keys: RegistryKeys) -> tuple[int, list[bytes]]:
         """Return how many owners a registry knows, and the names of its lanes."""
         survey = [[keys.key(kind), keys.key("lanes")] for kind in KINDS]
@@ -262,6 +284,15 @@ class Registry:
     async def leave(self, worker: str) -> None:
         """Remove an owner from the living, so that the others no longer count a share for it."""
         await self._in_all("heartbeat", worker, 0)
+
+    async def remove_ended(self) -> None:
+        """Remove processes of this machine that have ended without leaving."""
+        known = next(keys for keys in self.all_keys if keys.bucket not in self.silent)
+        for kind in KINDS:
+            names: Any = await self._redis.zrange(known.key(kind), 0, -1)
+            for name in names:
+                if has_ended(name.decode(errors="replace")):
+                    await self._in_all("heartbeat", name, 0, kind=kind)
 
     async def has_workers(self) -> bool:
         """Return whether a producer worker is alive."""
@@ -377,34 +408,3 @@ _HEALED = (
 def is_wrong_type(error: BaseException) -> bool:
     """Whether Redis refused a command because a key is of another type."""
     return "WRONGTYPE" in str(error)
-
-
-class LaneNames:
-    """Reads the members of the list of lanes. What is no lane is ignored, and logged in sum."""
-
-    def __init__(self) -> None:
-        self._log_now = Seldom()
-
-    def read(self, names: Sequence[bytes]) -> list[Lane]:
-        """Return the lanes that have messages, in the order of their names."""
-        lanes = [lane for name in names if (lane := _lane(name)) is not None]
-        if len(lanes) < len(names) and self._log_now():
-            unknown = [name for name in names if _lane(name) is None]
-            logger.error(
-                "%d members of the list of lanes in Redis are no names of lanes and are ignored, "
-                "such as %s",
-                len(unknown),
-                shown(unknown[0]),
-            )
-        return lanes
-
-
-# A supervisor reads the same names every few seconds.
-@lru_cache(maxsize=1 << 16)
-def _lane(name: bytes) -> Lane | None:
-    try:
-        lane = Lane.parse(name.decode())
-    except ValueError:
-        return None
-    # The lane of contexts without messages is announced by nobody.
-    return lane if lane.has_messages else None
