@@ -98,8 +98,13 @@ class Deployment:
     def actions(self) -> Actions:
         """Acts on contexts."""
         stargate = self.stargate
+        settings = stargate.settings
         return Actions(
-            self.reader, stargate.lanes, stargate.runtime.effects, stargate.settings.prefix
+            self.reader,
+            stargate.lanes,
+            stargate.runtime.effects,
+            settings.prefix,
+            settings.dead_letter_rules,
         )
 
     @property

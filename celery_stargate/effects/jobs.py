@@ -133,10 +133,13 @@ class Job:
 
 def _as_task(settled: Settled, request: Request | None) -> Settled:
     """Return a later attempt under the id of its task: its context is another one."""
-    if request is None or not request.retries or not request.id:
+    name = settled.record.original
+    if request is not None and request.retries and request.id:
+        name = request.id
+    if name == settled.record.context:
         return settled
-    outcomes = tuple(replace(each, context=request.id) for each in settled.outcomes)
-    return replace(settled, record=replace(settled.record, context=request.id), outcomes=outcomes)
+    outcomes = tuple(replace(each, context=name) for each in settled.outcomes)
+    return replace(settled, record=replace(settled.record, context=name), outcomes=outcomes)
 
 
 def _stages(settled: Settled, request: Request | None) -> list[Stage]:

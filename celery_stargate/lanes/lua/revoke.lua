@@ -1,6 +1,7 @@
 -- Fail what was not sent of some contexts: PENDING -> DUE. Any process may call it.
 --
--- ARGV: token, grace ms, then context, its first number and JSON of its failure, ... (as in settle)
+-- ARGV: token, grace ms, then context, its first number and JSON of its failure, ... (as in settle);
+--       with the keys of dead letters their cause comes last ("": none is kept)
 -- Returns an answer for each context:
 --       {"due", record, JSON list}  all its messages have outcomes now
 --       {"part"}                    the rest of a list has failed; messages before it were sent
@@ -9,14 +10,17 @@
 --       {"late"}                    it was settled or finished before, or never was here; another
 --                                   of the same name may be
 -- A repeat with the same token gets the same answer for each context that it settled.
-local token, at = ARGV[1], now_ms() + tonumber(ARGV[2])
+local token, now = ARGV[1], now_ms()
+local at, cause = now + tonumber(ARGV[2]), DEAD and ARGV[GIVEN] or ''
+if DEAD then GIVEN = GIVEN - 1 end
 local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
 
-local function fail_rest(context, first, count, json)
+local function fail_rest(context, record, first, count, json)
   local left = part(context, 'left')
   redis.call('HSETNX', OUTCOMES, left, count)
   for i = math.max(0, sent - first + 1), count - 1 do
     if redis.call('HSETNX', OUTCOMES, part(context, i), json) == 1 then
+      bury(context, record, first, i, cause, json, now)
       forget_entries(first + i, 1)
       redis.call('HINCRBY', OUTCOMES, left, -1)
     end
@@ -41,7 +45,8 @@ local function revoke(context, number, json)
   if count > 0 and first <= 0 then return { 'elsewhere', count } end
   if count > 0 and first + count - 1 <= sent then return { 'sent' } end
   local list = '[' .. json .. ']'
-  if count > 1 then list = fail_rest(context, first, count, json) end
+  if count > 1 then list = fail_rest(context, record, first, count, json) end
+  if count == 1 then bury(context, record, first, -1, cause, json, now) end
   if not list then return { 'part' } end
   make_due(context, list, token, at)
   forget_parts(context, count)
@@ -51,5 +56,6 @@ end
 
 pass_when_full()
 local reply = {}
-for i = 3, #ARGV, 3 do reply[#reply + 1] = revoke(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+for i = 3, GIVEN, 3 do reply[#reply + 1] = revoke(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+prune_letters(now)
 return reply
