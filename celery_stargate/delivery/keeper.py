@@ -141,5 +141,7 @@ class Keeper:
         if await retry.until_available(self._lane.store.retire):
             logger.info("lane %s: unused for long, and retired", lane.name)
             return True
+        # It holds dead letters or tombstones: look again as late as the first time.
+        self._empty_since = self._lane.shared.monotonic()
         await retry.until_available(registry.register, lane)
         return False
