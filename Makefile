@@ -19,7 +19,7 @@ PYENV := $(patsubst %/shims,%,$(filter %/shims,$(subst :,$(space),$(PATH))))
 OTHERS := $(wildcard $(addsuffix /versions/3.1[1-9]*/bin,$(PYENV)))
 export PATH := $(PATH)$(if $(OTHERS),:$(subst $(space),:,$(strip $(OTHERS))))
 
-.PHONY: help test rest matrix simulate demo bench lint types format clean
+.PHONY: help test rest matrix simulate demo bench lint types docs format clean
 
 help:
 	@echo "make test      lint, types, docs, every test on one Python and its coverage, beside real servers"
@@ -30,6 +30,7 @@ help:
 	@echo "make bench     all figures in README.md and docs/performance.md, measured here: 17 minutes"
 	@echo "make lint      ruff, codespell, import-linter, commit subjects"
 	@echo "make types     mypy --strict"
+	@echo "make docs      the documentation site, in build/site"
 	@echo "make format    ruff format"
 	@echo "make clean     remove what these made"
 
@@ -79,6 +80,10 @@ lint: $(VENV)/tox.done
 
 types: $(VENV)/tox.done
 	$(BIN)/python -m tox run -e types
+
+docs: $(VENV)/tox.done
+	$(BIN)/python -m tox run -e site
+	@echo "open build/site/index.html"
 
 format: $(VENV)/tox.done
 	$(BIN)/python -m tox exec -e lint -- ruff format .

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import _state
 
-from celery_stargate.calls import many, single
-from celery_stargate.calls.given import Callback, CallGiven, ManyGiven, OneMessage, TaskGiven
+from celery_stargate.calls.given import TaskGiven
+from celery_stargate.calls.publishing import Publishing
 from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.tracer import run
-from celery_stargate.errors import ConfigurationError, unknown_argument
+from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.model.options import split_task_options
-from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.secrets import hide_secrets
 from celery_stargate.model.settings import Settings
+from celery_stargate.support.daemon_call import await_in_daemon
 from celery_stargate.task import ProduceTask, task_class_of, use_task_class
 from celery_stargate.worker.bootstep import install
 
@@ -27,14 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Stargate"]
 
-#: The arguments of ``produce`` and of ``produce_many``, for the texts of errors.
-_PRODUCE = ("message", "topic", "on_ack", "on_error", "timeout", "context")
-_PRODUCE_MANY = ("messages", "topic", "on_ack", "on_error", "timeout")
-
 _ATTRIBUTE = "_celery_stargate"
 
 
-class Stargate:
+class Stargate(Publishing):
     """Bind celery_stargate to a Celery app.
 
         app = Celery("shop", broker="redis://", backend="redis://")
@@ -171,261 +167,6 @@ class Stargate:
         )(run)
         return made
 
-    @overload
-    def produce(
-        self,
-        message: list[Any],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    def produce(
-        self,
-        message: OneMessage,
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> Receipt: ...
-    @overload
-    def produce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    @overload
-    def produce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    def produce(
-        self,
-        message: object,
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        context: str | None = None,
-        **unknown: object,
-    ) -> Receipt | list[Receipt] | str:
-        """Publish and wait for the receipt; or, with a callback, record and return the context.
-
-        No worker is needed: if none is alive, this process owns lanes itself.
-
-        Arguments:
-            message: text, bytes, ``(key, payload)``, a mapping, a Message, or a list of these.
-            topic: its full name or its name in the settings; by default ``stargate_topic``.
-            on_ack: the signature that gets the receipt (of a list: the list of receipts).
-            on_error: the signature that gets the failure.
-            timeout: seconds or a timedelta until the message's deadline; by default
-                ``stargate_produce_timeout`` (30 s), with a callback ``stargate_delivery_timeout``
-                (a day).
-            context: an id of your own; by default a new one.
-
-        Returns:
-            The :class:`Receipt`, for a list the list of receipts; with a callback, the context.
-
-        Raises:
-            InvalidMessage, ConfigurationError, LaneFull, ContextInUse, StoreUnavailable: nothing
-                was recorded.
-            ProduceError: the message was refused, or its outcome is unknown.
-            ProduceTimeout: its deadline passed.
-        """
-        if unknown:
-            raise unknown_argument("produce()", unknown, _PRODUCE)
-        given = message, context, topic, on_ack, on_error, timeout
-        return single.produce(self.runtime, *single.check(self.runtime, *given))
-
-    @overload
-    async def aproduce(
-        self,
-        message: list[Any],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    async def aproduce(
-        self,
-        message: OneMessage,
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[CallGiven],
-    ) -> Receipt: ...
-    @overload
-    async def aproduce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    @overload
-    async def aproduce(
-        self,
-        message: OneMessage | list[Any],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[CallGiven],
-    ) -> str: ...
-    async def aproduce(
-        self,
-        message: object,
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        context: str | None = None,
-        **unknown: object,
-    ) -> Receipt | list[Receipt] | str:
-        """Do as :meth:`produce` does, without holding the event loop.
-
-        Arguments:
-            message, topic, on_ack, on_error, timeout, context: as in :meth:`produce`.
-
-        Raises:
-            As :meth:`produce`. If it is cancelled, a recorded message still goes on.
-        """
-        if unknown:
-            raise unknown_argument("aproduce()", unknown, _PRODUCE)
-        given = message, context, topic, on_ack, on_error, timeout
-        return await single.aproduce(self.runtime, *single.check(self.runtime, *given))
-
-    @overload
-    def produce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    def produce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    @overload
-    def produce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    def produce_many(
-        self,
-        messages: Iterable[object],
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        **unknown: object,
-    ) -> list[Receipt] | list[str]:
-        """Publish many messages, each with a receipt of its own, and wait for all of them.
-
-        Each is recorded by itself, in the order given, as if :meth:`produce` were called for each;
-        but in pipelines, so that a message costs a small part of that. For a list that succeeds
-        or fails as one, with one callback, give :meth:`produce` a list.
-
-        All messages are checked before the first is recorded, so all of them are held in memory,
-        encoded: about 2 kB each beside one and a third of the payload. Split what does not fit.
-
-        Arguments:
-            messages: any iterable of text, bytes, ``(key, payload)``, mappings and Messages.
-            topic: as in :meth:`produce`.
-            on_ack: the signature that gets the receipt of each message.
-            on_error: the signature that gets the failure of each message.
-            timeout: as in :meth:`produce`, of each message.
-
-        Returns:
-            The receipts, in order; with a callback, at once the contexts, in order.
-
-        Raises:
-            InvalidMessage, ConfigurationError, LaneFull: nothing was recorded. ``index`` is the
-                place of the message that is invalid.
-            StoreUnavailable: Redis stopped answering; its text says how many messages are
-                recorded. They go on.
-            ProduceError: after all have their outcome, if a message was refused or its outcome is
-                unknown: the first such, with every message's outcome in ``failure["outcomes"]``.
-            ProduceTimeout: the same, if that message's deadline passed.
-        """
-        if unknown:
-            raise unknown_argument("produce_many()", unknown, _PRODUCE_MANY)
-        return many.produce_many(self.runtime, messages, topic, on_ack, on_error, timeout)
-
-    @overload
-    async def aproduce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: None = None,
-        on_error: None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[Receipt]: ...
-    @overload
-    async def aproduce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback,
-        on_error: Callback | None = None,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    @overload
-    async def aproduce_many(
-        self,
-        messages: Iterable[OneMessage],
-        *,
-        on_ack: Callback | None = None,
-        on_error: Callback,
-        **options: Unpack[ManyGiven],
-    ) -> list[str]: ...
-    async def aproduce_many(
-        self,
-        messages: Iterable[object],
-        *,
-        topic: str | None = None,
-        on_ack: object = None,
-        on_error: object = None,
-        timeout: object = None,
-        **unknown: object,
-    ) -> list[Receipt] | list[str]:
-        """Do as :meth:`produce_many` does, in a thread, without holding the event loop.
-
-        Arguments:
-            messages, topic, on_ack, on_error, timeout: as in :meth:`produce_many`.
-
-        Raises:
-            As :meth:`produce_many`. If it is cancelled, recorded messages still go on.
-        """
-        if unknown:
-            raise unknown_argument("aproduce_many()", unknown, _PRODUCE_MANY)
-        return await asyncio.to_thread(
-            many.produce_many, self.runtime, messages, topic, on_ack, on_error, timeout
-        )
-
     def cancel(self, context: str) -> bool:
         """Revoke a call whose message was not sent yet, from any process.
 
@@ -445,12 +186,40 @@ class Stargate:
         return Revoker(self.runtime).cancel(context)
 
     def close(self) -> None:
-        """Close this process's connections, and stop owning lanes if it does.
+        """Close this process's connections, and give its lanes back if it owns any.
 
-        It may be used again.
+        It waits for messages in flight, at most ``stargate_drain_timeout`` and a few seconds. The
+        Stargate may be used again.
         """
         if self._runtime is not None:
             self._runtime.close()
+
+    async def aclose(self) -> None:
+        """Do as :meth:`close` does, without holding the event loop.
+
+        If it is cancelled, the closing goes on in its thread.
+        """
+        await await_in_daemon(self.close, "stargate-close")
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Close this Stargate when an ASGI application ends.
+
+        Give it to a framework that has a lifespan, such as FastAPI and Starlette::
+
+            web = FastAPI(lifespan=stargate.lifespan)
+
+        In a lifespan of your own, use it as ``async with stargate.lifespan():``. For an application
+        without one, such as Django's, there is
+        :class:`celery_stargate.contrib.asgi.ClosesAtShutdown`.
+
+        Arguments:
+            app: the web application, which is not looked at.
+        """
+        try:
+            yield
+        finally:
+            await self.aclose()
 
 
 def _use_task_class(sender: Celery, **_: object) -> None:

@@ -14,6 +14,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
 from celery_stargate.calls.arguments import Arguments, shown
+from celery_stargate.calls.eager import is_eager
 from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
 from celery_stargate.calls.ownership import NOBODY
@@ -216,7 +217,7 @@ class ProduceTask(OutcomeTask):
         via = via or runtime.settings.via
         if via not in ("lane", "broker"):
             raise InvalidMessage(f"via must be 'lane' or 'broker', not {via!r}")
-        if via == "broker" or self.app.conf.task_always_eager or options.get("retries"):
+        if via == "broker" or is_eager(runtime) or options.get("retries"):
             # A retry has the task's id again, which the lane may still know.
             return False
         own_queue = any(getattr(self, each, None) is not None for each in _OWN_QUEUE)

@@ -2,6 +2,7 @@
 
 * A program in a page compiles; one that names a file is that file.
 * A link leads to a file and a heading that exist.
+* Each page below docs/ is in a table of contents of the site.
 * Each file, test and setting that a page names exists.
 * The settings' page lists exactly the settings, with their defaults.
 * Each error and log line in docs/troubleshooting.md is in the code.
@@ -24,11 +25,13 @@ from typing import Any
 
 from benchmarks.pages import blocks
 from benchmarks.readme import block_of
+from celery_stargate.model.dead_letters import DeadLetterBounds
 from celery_stargate.model.fields import PREFIX
 from celery_stargate.model.fields import TABLE as _TABLE
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from tools import generated
+from tools.site.links import unlisted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -127,7 +130,8 @@ def check_files(page: Path, text: str) -> Iterator[str]:
 def _other_names() -> frozenset[str]:
     """Return the names that look like settings: metrics, remote control, outbox, fixtures."""
     package = ROOT / "celery_stargate"
-    folders = (package / name for name in ("instrumentation", "contrib", "worker", "testing"))
+    names = ("instrumentation", "contrib", "worker", "testing")
+    folders = (*(package / name for name in names), ROOT / "pytest_celery_stargate")
     texts = (path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py"))
     commands = (package / "contrib").rglob("management/commands/*.py")
     found = {name for text in texts for name in re.findall(r"\bstargate_\w+", text)}
@@ -226,6 +230,9 @@ def check_settings(text: str) -> Iterator[str]:
             continue
         default, meaning = row
         value = known[name]
+        if name == "dead_letters":
+            # It is given as True, and read as the bounds.
+            value = value == DeadLetterBounds()
         shown = "none" if value is None else f"`{value}`"
         if default.strip() != shown:
             yield f"the default of {PREFIX}{name} is {shown}, not {default.strip()}"
@@ -268,6 +275,9 @@ def problems() -> Iterator[tuple[Path, str]]:
         for check in checks:
             for problem in check:
                 yield page, problem
+    for name in unlisted():
+        problem = "no {toctree} lists it: add it to docs/howto/index.md, or to another section"
+        yield ROOT / "docs" / f"{name}.md", problem
     survivors = ROOT / "docs" / "mutations.toml"
     for problem in check_survivors(tomllib.loads(survivors.read_text("utf-8"))["survivors"]):
         yield survivors, problem

@@ -1,7 +1,7 @@
 """Run environments of tox.ini in an order that fits two cores: `python -m tools.run_tox WHAT`.
 
-- `test` (`make test`): lint, types, docs; every test on this Python with the newest Celery. The
-  floors of the coverage that this run records are checked by `tox -e coverage`.
+- `test` (`make test`): lint, types, docs, the site; every test on this Python with the newest
+  Celery. The floors of the coverage that this run records are checked by `tox -e coverage`.
 - `rest` (`make rest`): what CI runs besides: the wheel, the pairs of Python and Celery on the
   diagonal (the oldest, the newest, and one between), and the suite in containers.
 - `matrix` (`make matrix`): all pairs.
@@ -97,7 +97,7 @@ def groups(what: str) -> list[Group]:
         return [Group("pairs", _pairs(), parallel=2)]
     return {
         "test": [
-            Group("quick", ("lint", "types", "docs")),
+            Group("quick", ("lint", "types", "docs", "site")),
             Group("full", ("full",)),
         ],
         "rest": [

@@ -1,20 +1,23 @@
 """Eager mode (``task_always_eager``): publish over a socket of the call's own; callbacks run here.
 
 No Redis, no worker and no thread of ours take part, so that a test's transaction sees what the
-callbacks see. Nothing is durable.
+callbacks see. Nothing is durable. With ``memory://`` there is no socket either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
+from celery.exceptions import Ignore
 
 from celery_stargate.calls.direct import apublish_once, publish_once
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import Callbacks
+from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import Outcome, Receipt, error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.pulsar.endpoint import Endpoint
@@ -24,8 +27,16 @@ __all__ = ["aproduce", "is_eager", "produce", "produce_in_process", "produce_man
 
 
 def is_eager(runtime: Runtime) -> bool:
-    """Whether the app's ``task_always_eager`` is set."""
-    return bool(runtime.app.conf.task_always_eager)
+    """Whether the app's ``task_always_eager`` is set.
+
+    Raises:
+        ConfigurationError: it is not, and ``stargate_url`` is ``memory://``.
+    """
+    if runtime.app.conf.task_always_eager:
+        return True
+    if runtime.settings.in_memory:
+        runtime.settings.require_service()
+    return False
 
 
 def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
@@ -36,8 +47,7 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
             callback only if there is no ``on_error`` and ``task_eager_propagates`` is set.
         What a callback raises, if ``task_eager_propagates`` is set.
     """
-    seconds = options.seconds(runtime.settings.produce_timeout)
-    found = publish_once(Endpoint.of(runtime.settings), call, seconds)
+    found = _publish(runtime, call, options.seconds(runtime.settings.produce_timeout))
     return _answer(runtime, _outcomes(call, found, options.callbacks), options.callbacks)
 
 
@@ -47,6 +57,8 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
     Raises:
         As :func:`produce`.
     """
+    if runtime.memory is not None:
+        return produce(runtime, call, options)
     seconds = options.seconds(runtime.settings.produce_timeout)
     found = await apublish_once(Endpoint.of(runtime.settings), call, seconds)
     return _answer(runtime, _outcomes(call, found, options.callbacks), options.callbacks)
@@ -58,11 +70,14 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Re
     Raises:
         ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
         What a callback raises, if ``task_eager_propagates`` is set.
+        celery.exceptions.Ignore: a test holds the receipt, so the task has no result yet.
     """
-    seconds = options.seconds(runtime.settings.produce_timeout)
-    found = publish_once(Endpoint.of(runtime.settings), call, seconds)
+    found = _publish(runtime, call, options.seconds(runtime.settings.produce_timeout))
     outcomes = _outcomes(call, found, options.callbacks)
-    trigger(runtime.app, outcomes, _callback(outcomes, options.callbacks))
+    call_back = partial(trigger, runtime.app, outcomes, _callback(outcomes, options.callbacks))
+    if runtime.memory is not None and runtime.memory.defer(call_back):
+        raise Ignore
+    call_back()
     return outcomes.answer()
 
 
@@ -82,12 +97,25 @@ def produce_many(
     together = msgspec.structs.replace(
         calls[0], is_list=True, parts=[call.parts[0] for call in calls]
     )
-    found = publish_once(Endpoint.of(runtime.settings), together, seconds)
+    found = _publish(runtime, together, seconds)
     if not callbacks:
-        return _of_list(calls, found).receipts()
+        return _of_list(calls, _awaited(runtime, found)).receipts()
     for call, outcome, own in zip(calls, found, callbacks, strict=True):
         _answer(runtime, _outcomes(call, (outcome,), own), own)
     return [call.context for call in calls]
+
+
+def _publish(runtime: Runtime, call: Call, seconds: float) -> tuple[Outcome, ...]:
+    if runtime.memory is not None:
+        return runtime.memory.publish(call)
+    return publish_once(Endpoint.of(runtime.settings), call, seconds)
+
+
+def _awaited(runtime: Runtime, found: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    """Return what a caller gets that waits: if a test holds the receipts, none in time."""
+    if runtime.memory is None or not runtime.memory.holding:
+        return found
+    return tuple(deadline_failure(each.context, each.topic, sent=True) for each in found)
 
 
 def _outcomes(call: Call, found: tuple[Outcome, ...], callbacks: Callbacks) -> CallOutcomes:
@@ -107,11 +135,19 @@ def _callback(outcomes: CallOutcomes, callbacks: Callbacks) -> str | None:
 
 def _answer(runtime: Runtime, outcomes: CallOutcomes, callbacks: Callbacks) -> Receipts | str:
     if not callbacks:
-        return outcomes.answer()
+        found = _awaited(runtime, outcomes.outcomes)
+        return msgspec.structs.replace(outcomes, outcomes=found).answer()
+    if runtime.memory is None or not runtime.memory.defer(
+        partial(_call_back, runtime, outcomes, callbacks)
+    ):
+        _call_back(runtime, outcomes, callbacks)
+    return outcomes.context
+
+
+def _call_back(runtime: Runtime, outcomes: CallOutcomes, callbacks: Callbacks) -> None:
     callback = _callback(outcomes, callbacks)
     if outcomes.failed and callback is None:
         if runtime.app.conf.task_eager_propagates:
             raise error_of(outcomes.failure)
         logger.error("the message of context %s failed: %s", outcomes.context, outcomes.failure)
     trigger(runtime.app, outcomes, callback)
-    return outcomes.context

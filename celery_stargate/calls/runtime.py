@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from celery_stargate.calls.gathering import GatheringInbox
+from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
@@ -148,6 +149,11 @@ class Runtime:
         """Says so where no process owns lanes."""
         return OwnerNotice(self._count_owners)
 
+    @cached_property
+    def memory(self) -> Memory | None:
+        """Where messages stay if ``stargate_url`` is ``memory://``; else None."""
+        return Memory() if self.settings.in_memory else None
+
     def make_effects(
         self,
         hostname: str | None = None,
@@ -283,3 +289,12 @@ class Runtime:
             delivery.stop()
         if "outbox" in self.__dict__:
             self.outbox.close()
+
+    def reset(self) -> None:
+        """Close, and read the settings again at the next use: for tests that change them."""
+        self.close()
+        for name, each in vars(Runtime).items():
+            if isinstance(each, cached_property):
+                self.__dict__.pop(name, None)
+        self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
+        self._worker_known_until = 0.0

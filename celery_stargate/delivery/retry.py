@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
+from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Retry"]
 
@@ -43,10 +44,14 @@ class Retry:
             Whatever the call raises, except :data:`~celery_stargate.lanes.connections.UNAVAILABLE`.
         """
         backoff = Backoff(longest=1.0, uniform=self._uniform)
+        log_now = Seldom()
         while True:
             try:
                 return await call(*args, **kwargs)
             except UNAVAILABLE as error:
                 wait = backoff.next()
-                logger.warning("lane %s: Redis does not answer: %s", self._lane, error)
+                if log_now():
+                    logger.warning(
+                        "lane %s: Redis does not answer; it is tried again: %s", self._lane, error
+                    )
                 await asyncio.sleep(wait)

@@ -81,6 +81,8 @@ class Supervisor:
         #: What was counted in all lanes when a caller's process last looked whether it is busy.
         self._counted = 0
         self._log_failure = Seldom(monotonic=monotonic)
+        #: Whether to log that Redis is away; None while it answers.
+        self._log_away: Seldom | None = None
         self._shared = Shared(
             settings=settings,
             threads=StageThreads(services.thread),
@@ -109,13 +111,17 @@ class Supervisor:
                 try:
                     await self._share()
                 except UNAVAILABLE as error:
-                    logger.warning("Redis does not answer: %s", error)
+                    self._log_away = self._log_away or Seldom(monotonic=self._shared.monotonic)
+                    if self._log_away():
+                        logger.warning("Redis does not answer; it is tried again: %s", error)
                     await asyncio.sleep(0.5)
                     continue
                 except RedisError as error:
                     # The lanes that are owned go on, and are no reason to start all of them anew.
                     if self._log_failure():
                         logger.error("the lanes cannot be shared; it is tried again: %s", error)
+                else:
+                    self._log_away = None
                 if watching.done():
                     watching = self._watch_again(watching)
                 if self._is_needless():

@@ -60,6 +60,8 @@ class Watcher:
         self._away: set[bytes] = set()
         self._all_back = asyncio.Event()
         self._log_failure = Seldom()
+        #: Whether to log that Redis is away; None while it answers.
+        self._log_away: Seldom | None = None
         #: Between reads that fail for another reason than that Redis is away.
         self._backoff = Backoff(0.1, 5.0)
 
@@ -110,7 +112,9 @@ class Watcher:
                 finally:
                     self._reading = False
             except UNAVAILABLE as error:
-                logger.warning("Redis does not answer: %s", error)
+                self._log_away = self._log_away or Seldom()
+                if self._log_away():
+                    logger.warning("Redis does not answer; it is tried again: %s", error)
                 self._release_all()
                 await asyncio.sleep(0.5)
                 continue
@@ -119,6 +123,7 @@ class Watcher:
                 await self._recover(error)
                 continue
             self._backoff.reset()
+            self._log_away = None
             self._away.clear()
             for key, entries in stream_entries(found):
                 if key == self._events_key:

@@ -11,7 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.record import (
     Settled,
@@ -120,6 +120,17 @@ class LeasedLane:
     async def release(self) -> None:
         """Give the lease back."""
         await self._run("release", self._lease)
+
+    async def pause(self, why: str, seconds: float) -> None:
+        """Stop the lane, and lose the lease: nobody sends until an operator resumes it.
+
+        Arguments:
+            why: in place of the owner's name.
+            seconds: until the pause ends by itself.
+        """
+        owner = f"{PAUSED_BY}{why}"
+        word, *_ = await self._run("pause", self._lease, owner, round(seconds * 1000))
+        check_lease(word)
 
     async def retire(self) -> bool:
         """Forget the lane if it is empty; return whether it is gone, and the lease with it."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from celery_stargate.errors import shown
 from celery_stargate.lanes.connections import Connections, store_errors
@@ -233,9 +233,13 @@ class Registry:
         await self._announce("free", lane.name)
 
     async def _announce(self, what: str, name: str) -> None:
-        await self._redis.xadd(
-            self.keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
-        )
+        """Add an event, which only saves time; a Redis that is full need not take it."""
+        try:
+            await self._redis.xadd(
+                self.keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
+            )
+        except OutOfMemoryError as error:
+            logger.debug("no event for %s %s: %s", what, name, error)
 
     async def heal(self) -> None:
         """Delete keys that are of a wrong type, if there are any."""

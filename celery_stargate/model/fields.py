@@ -22,6 +22,7 @@ from celery_stargate.model.redis_options import read_redis_options, read_redis_u
 from celery_stargate.model.topic import Topic
 
 __all__ = [
+    "MEMORY",
     "PREFIX",
     "TABLE",
     "TOPIC_OPTIONS",
@@ -34,6 +35,9 @@ __all__ = [
 
 #: The prefix of all our names in the Celery configuration.
 PREFIX = "stargate_"
+
+#: The service URL for tests: messages stay in the process (``calls/memory.py``).
+MEMORY = "memory://"
 
 #: A token, or a function that returns one.
 Token = str | Callable[[], str]
@@ -141,6 +145,8 @@ _SCHEME_HINTS = {
 def _service_url(name: str, value: object) -> str:
     problem = f"{name} must be of the form ws://HOST:PORT or wss://HOST:PORT"
     text = _text(name, value)
+    if text == MEMORY:
+        return text
     # urlsplit silently drops line ends and tabs.
     if not text.isprintable() or " " in text:
         raise ConfigurationError(

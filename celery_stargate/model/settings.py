@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
 from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules, Policy
-from celery_stargate.model.fields import PREFIX, TABLE, Token, read_topic, read_value
+from celery_stargate.model.fields import MEMORY, PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.redis_options import check_redis
 from celery_stargate.model.topic import Topic
@@ -117,6 +117,25 @@ class Settings:
                 f"{PREFIX}url is not set; give Pulsar's service URL, such as ws://localhost:8080"
             )
         return self.url
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether messages stay in the process, for tests."""
+        return self.url == MEMORY
+
+    def require_service(self) -> str:
+        """Return the URL of a Pulsar that can be connected to.
+
+        Raises:
+            ConfigurationError: ``stargate_url`` is not set, or keeps messages in memory.
+        """
+        if self.in_memory:
+            raise self.error(
+                f"{PREFIX}url is {MEMORY}, which keeps messages in the process of a test: it needs "
+                "task_always_eager=True, and no worker can use it; give Pulsar's service URL, such "
+                "as ws://localhost:8080"
+            )
+        return self.require_url()
 
     def resolve(self, topic: str | None) -> tuple[Topic, ProducerOptions]:
         """Return a topic and its options.

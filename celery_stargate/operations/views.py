@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from celery_stargate.lanes.lane import PAUSED_BY
+
 __all__ = [
-    "PAUSED_BY",
     "ContextDetail",
     "ContextState",
     "ContextView",
@@ -20,9 +21,6 @@ __all__ = [
     "StatusView",
     "WorkerView",
 ]
-
-#: What the owner of a paused lane begins with; the operator comes after it.
-PAUSED_BY = "paused by "
 
 
 class ContextState(StrEnum):

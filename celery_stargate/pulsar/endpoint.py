@@ -36,10 +36,10 @@ class Endpoint:
         """Return the endpoint that the settings describe.
 
         Raises:
-            ConfigurationError: ``stargate_url`` is not set.
+            ConfigurationError: ``stargate_url`` is not set, or is ``memory://``.
         """
         return cls(
-            settings.require_url(),
+            settings.require_service(),
             settings.token,
             settings.tls_ca,
             settings.tls_certificate,

@@ -17,6 +17,11 @@ class MessageId(msgspec.Struct, frozen=True):
     partition: int = -1
     batch_index: int = -1
 
+    def encode(self) -> str:
+        """Return the id as Pulsar writes it; only for one without partition and batch index."""
+        data = b"\x08" + _encoded(self.ledger) + b"\x10" + _encoded(self.entry)
+        return binascii.b2a_base64(data, newline=False).decode()
+
     @classmethod
     def decode(cls, text: str) -> MessageId:
         """Read a message id: base64 of the protobuf ``MessageIdData``.
@@ -51,6 +56,15 @@ class MessageId(msgspec.Struct, frozen=True):
 
 #: The largest varint in one byte.
 _LAST_OF_ONE_BYTE = 0x7F
+
+
+def _encoded(number: int) -> bytes:
+    out = bytearray()
+    while number > _LAST_OF_ONE_BYTE:
+        out.append(number & _LAST_OF_ONE_BYTE | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-__all__ = ["call_in_daemon"]
+__all__ = ["await_in_daemon", "call_in_daemon"]
 
 _Result = TypeVar("_Result")
 
@@ -48,6 +48,24 @@ async def call_in_daemon(call: Callable[[], _Result], seconds: float, key: Hasha
         _hanging[key] = future
         future.add_done_callback(lambda _: _hanging.pop(key, None))
         raise
+
+
+async def await_in_daemon(call: Callable[[], _Result], name: str) -> _Result:
+    """Run a blocking call in a daemon thread of its own, and wait for it.
+
+    ``asyncio.to_thread`` cannot begin anything when the interpreter has begun to end.
+
+    Arguments:
+        call: to run. It goes on if the wait is cancelled.
+        name: of the thread.
+
+    Raises:
+        Whatever the call raises.
+    """
+    future: Future[_Result] = Future()
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=_run, args=(future, call), name=name, daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 def _run(future: Future[_Result], call: Callable[[], _Result]) -> None:

@@ -65,7 +65,7 @@ class StargateStep(bootsteps.StartStopStep):
         Raises:
             ConfigurationError: a setting is wrong or missing; the worker does not start.
         """
-        Runtime.of(parent.app).settings.require_url()
+        Runtime.of(parent.app).settings.require_service()
         self._acknowledger = Acknowledger(
             parent.app,
             hostname=parent.hostname,

@@ -32,7 +32,7 @@ def find_redis(processes: Processes, folder: Path, *, embedded: bool) -> Place:
     if url and os.environ.get("STARGATE_URL") and not embedded:
         return Place(url, f"Redis {_version(url)} at {_address(url)}")
     if embedded or shutil.which("redis-server") is None:
-        child = processes.python("embedded-redis", "examples.demo.embedded_redis")
+        child = processes.python("embedded-redis", "celery_stargate.testing.fake_redis")
         url = child.first_line(20)
         return Place(url, "fakeredis, embedded: in memory, and slow")
     with socket.socket() as found:

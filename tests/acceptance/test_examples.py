@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -20,6 +21,7 @@ from websockets.sync.client import connect
 
 from celery_stargate.testing import LocalPulsar
 from tests.acceptance.rig import WAIT, eventually, text
+from tests.plugin_project import installed
 from tests.servers.admin import topic_path
 from tests.servers.fixtures import PulsarAddress, require
 from tests.servers.process import ServerProcess, free_ports, listening
@@ -96,6 +98,23 @@ def test_the_program_of_the_readme(
 def test_the_program_of_the_readme_is_short() -> None:
     """It has at most 20 lines."""
     assert len((_PLAIN / "shop.py").read_text().splitlines()) <= 20
+
+
+def test_the_tests_of_the_page(redis: RedisServer, tmp_path: Path) -> None:
+    """A user's tests pass as docs/testing.md prints them: in memory, and with a worker."""
+    shutil.copytree(_ROOT / "examples" / "tested", tmp_path / "tested")
+    plugin = [] if installed() else ["-p", "pytest_celery_stargate"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "."],
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        cwd=tmp_path / "tested",
+        capture_output=True,
+        text=True,
+        timeout=4 * WAIT,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert "5 passed" in run.stdout
 
 
 class Shop:

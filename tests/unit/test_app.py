@@ -477,3 +477,21 @@ def test_each_app_has_its_own_tasks() -> None:
         task: Any = stargate.app.tasks[name]
         assert task.topic == topic
     assert name not in make_app().tasks
+
+
+def test_closing_from_a_coroutine() -> None:
+    """``aclose`` and the lifespan close it in a thread, though the application failed."""
+    closed: list[str] = []
+    stargate, *_ = make_stargate()
+    stargate.runtime.close = lambda: closed.append(threading.current_thread().name)  # type: ignore[method-assign]
+
+    async def live() -> None:
+        await stargate.aclose()
+        async with stargate.lifespan(object()):
+            assert len(closed) == 1
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        asyncio.run(live())
+    assert closed == ["stargate-close"] * 2
+    asyncio.run(Stargate().aclose())

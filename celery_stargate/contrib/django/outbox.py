@@ -1,4 +1,4 @@
-"""Write messages in the transaction of your data.
+"""Write messages in the transaction of your data::
 
     from celery_stargate.contrib.django import outbox
 

@@ -116,7 +116,7 @@ class Relay:
             django.db.DatabaseError, StoreUnavailable, kombu.exceptions.OperationalError: with
                 ``burst`` only; else they are logged, and it tries again.
         """
-        self._stargate.settings.require_url()
+        self._stargate.settings.require_service()
         total, wait = 0, 0.5
         try:
             while not self._stop.is_set():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -16,6 +16,8 @@ from celery_stargate.testing.local_pulsar.loop import LoopThread
 from celery_stargate.testing.local_pulsar.service import Service
 from celery_stargate.testing.local_pulsar.tokens import Tokens
 from celery_stargate.testing.local_pulsar.topics import Cluster, StoredMessage, TopicError
+from celery_stargate.testing.produced import ANYTHING, Expected, check_produced
+from celery_stargate.testing.receipts import PulsarReceipts
 
 
 class OpenSocket(msgspec.Struct, frozen=True):
@@ -85,6 +87,8 @@ class LocalPulsar:
         self.port = port
         self.counters = Counters()
         self.faults = Faults(self._apply)
+        #: More names of topics, such as those of `stargate_topics`, to their full names.
+        self.aliases: dict[str, str] = {}
         self._ssl_context = ssl_context
         self._cluster = Cluster(namespaces, deduplication=deduplication)
         access = Tokens(secret=token_secret, fixed=tokens, superusers=frozenset(superusers))
@@ -150,12 +154,12 @@ class LocalPulsar:
         The list is empty if the topic does not exist.
 
         Args:
-            topic: its full name, or its name in `public/default`.
+            topic: its full name, its name in `public/default`, or one of the `aliases`.
         """
 
         def read() -> list[StoredMessage]:
             try:
-                parts = self._cluster.existing(_full(topic))
+                parts = self._cluster.existing(self._full(topic))
             except TopicError:
                 return []
             return [message for part in parts for message in part.messages]
@@ -165,6 +169,50 @@ class LocalPulsar:
     def payloads(self, topic: str) -> list[bytes]:
         """Return the payloads of `messages(topic)`."""
         return [message.payload for message in self.messages(topic)]
+
+    @property
+    def receipts(self) -> PulsarReceipts:
+        """Hold receipts, or have failures instead: the usual of its `faults`."""
+        return PulsarReceipts(self.faults)
+
+    @property
+    def topics(self) -> Mapping[str, int]:
+        """How many messages each topic has, by its full name; each partition is a topic."""
+        return self._thread.do(
+            lambda: {name: len(one.messages) for name, one in self._cluster.topics.items()}
+        )
+
+    def assert_produced(
+        self,
+        topic: str,
+        *,
+        payload: Any = ANYTHING,
+        key: Any = ANYTHING,
+        properties: Mapping[str, Any] | None = None,
+        count: int | None = None,
+        timeout: float = 5.0,
+    ) -> list[StoredMessage]:
+        """Check that messages like these are in a topic, or come soon, and return them.
+
+        Args:
+            topic: as in `messages`.
+            payload: bytes; text; or any JSON value, which is compared with the decoded payload.
+            key: the key; None for messages without one.
+            properties: properties that the messages have; others do not matter.
+            count: how many messages match; None: at least one; 0: none, and nothing is waited for.
+            timeout: seconds to wait for them: a worker may still publish.
+
+        Raises:
+            AssertionError: they are not there; the text shows the nearest messages.
+        """
+        return check_produced(
+            lambda: self.messages(topic),
+            self._full(topic),
+            Expected(payload, key, properties),
+            count=count,
+            timeout=timeout,
+            others=lambda: self.topics,
+        )
 
     @property
     def connections(self) -> list[OpenSocket]:
@@ -201,7 +249,7 @@ class LocalPulsar:
         Raises:
             TimeoutError: it did not get them in time.
         """
-        name = _full(topic)
+        name = self._full(topic)
 
         def enough() -> bool:
             try:
@@ -236,7 +284,7 @@ class LocalPulsar:
         Raises:
             TopicError: it exists, or its namespace does not.
         """
-        self._thread.do(lambda: self._cluster.create(_full(topic), partitions))
+        self._thread.do(lambda: self._cluster.create(self._full(topic), partitions))
 
     def create_namespace(self, namespace: str) -> None:
         """Create a namespace and its tenant.
@@ -259,7 +307,7 @@ class LocalPulsar:
         """
 
         def end() -> None:
-            for part in self._cluster.existing(_full(topic)):
+            for part in self._cluster.existing(self._full(topic)):
                 part.terminated = True
 
         self._thread.do(end)
@@ -270,7 +318,7 @@ class LocalPulsar:
         Raises:
             TopicError: no such topic.
         """
-        self._thread.do(lambda: self._cluster.delete(_full(topic), force=True))
+        self._thread.do(lambda: self._cluster.delete(self._full(topic), force=True))
 
     def grant(self, namespace: str, role: str, actions: Iterable[str] = ("produce",)) -> None:
         """Allow a role `produce` and/or `consume` on a namespace.
@@ -285,6 +333,10 @@ class LocalPulsar:
 
         self._thread.do(allow)
 
+    def _full(self, topic: str) -> str:
+        topic = self.aliases.get(topic, topic)
+        return topic if "://" in topic else f"persistent://public/default/{topic}"
+
     def _apply(self, change: Callable[[], None]) -> None:
         """Run a fault's change, then freeze or thaw the connections."""
 
@@ -297,7 +349,3 @@ class LocalPulsar:
 
 def _is_producer(connection: Connection) -> bool:
     return connection.endpoint is not None and connection.endpoint.kind == "producer"
-
-
-def _full(topic: str) -> str:
-    return topic if "://" in topic else f"persistent://public/default/{topic}"

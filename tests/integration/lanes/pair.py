@@ -68,6 +68,11 @@ class Pair:
         self.model = RedisModel(lambda: self._now)
         self.state = self._look()
 
+    @property
+    def now(self) -> int:
+        """When the last script ran, in epoch ms."""
+        return self._now
+
     def key(self, part: str) -> str:
         """The key of one part of the lane."""
         return self._lane.key(self._prefix, part)

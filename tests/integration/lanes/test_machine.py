@@ -707,10 +707,11 @@ class LaneMachine(RuleBasedStateMachine):
 
     def retire(self, which: int, dead: str) -> None:
         """A lane that holds anything stays."""
-        empty = not (self.state.contexts or self.state.log or self.state.tombstones)
-        empty = empty and not (dead and self.state.dead)
-        lease, held = self.lease(which), self.held
-        assert self.call("retire", lease, dead=dead) == (empty and lease == held)
+        before, lease, held = self.state, self.lease(which), self.held
+        retired = self.call("retire", lease, dead=dead)
+        kept = any(until > self.pair.now for until in before.tombstones.values())
+        empty = not (before.contexts or before.log or kept or (dead and before.dead))
+        assert retired == (empty and lease == held)
 
     # What else happens
 

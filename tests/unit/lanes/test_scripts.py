@@ -117,6 +117,8 @@ def test_only_two_modules_make_clients_or_run_scripts() -> None:
         for path in package.rglob("*.py")
         for word in ("register_script", "from_pool", "from_url", "evalsha", "script_load")
         if f".{word}(" in path.read_text("utf-8")
+        # It starts servers for tests, and knows no lanes.
+        and "testing" not in path.parts
     }
     assert found == {
         ("lanes/connections.py", "from_pool"),

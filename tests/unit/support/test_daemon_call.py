@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from celery_stargate.support.daemon_call import call_in_daemon
+from celery_stargate.support.daemon_call import await_in_daemon, call_in_daemon
 
 
 def test_a_call_that_returns() -> None:
@@ -59,3 +59,30 @@ def test_a_call_that_returns_after_its_loop_is_closed(
     release.set()
     threads[0].join(5)
     assert caplog.records == []
+
+
+def test_a_call_that_is_waited_for_to_its_end() -> None:
+    """Its result or error is the caller's; a wait that is cancelled leaves it running."""
+
+    def fail() -> None:
+        raise KeyError("x")
+
+    assert asyncio.run(await_in_daemon(lambda: 5, "c")) == 5
+    with pytest.raises(KeyError):
+        asyncio.run(await_in_daemon(fail, "c"))
+    began, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        began.set()
+        release.wait(30)
+        ended.set()
+
+    async def cancel() -> None:
+        wait = asyncio.ensure_future(await_in_daemon(slow, "c"))
+        assert await asyncio.to_thread(began.wait, 10)
+        wait.cancel()
+        await asyncio.wait([wait])
+
+    asyncio.run(cancel())
+    release.set()
+    assert ended.wait(10)

@@ -1,6 +1,6 @@
-"""An embedded Redis in its own process: ``python -m examples.demo.embedded_redis``.
+"""A Redis without `redis-server`: `python -m celery_stargate.testing.fake_redis`.
 
-For machines without ``redis-server``. It is fakeredis: in memory, slow, enough for a demo.
+It is fakeredis (the extra `testing`): in memory, slow, enough for a test or a demo.
 """
 
 from __future__ import annotations
@@ -37,20 +37,22 @@ def _mended(handler: Any) -> Any:
     return Handler
 
 
-def _leave(number: int, frame: object) -> NoReturn:
+def _leave(*_: object) -> NoReturn:
     sys.exit(0)
 
 
 def main() -> None:
-    """Serve until SIGTERM; the first line of the output is the URL."""
+    """Serve until SIGTERM or the end of the input; the first line of the output is the URL."""
     signal.signal(signal.SIGTERM, _leave)
     server = TcpFakeServer(("127.0.0.1", 0))
     server.RequestHandlerClass = _mended(server.RequestHandlerClass)
     # Otherwise its threads keep the process alive while a client is connected.
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"redis://127.0.0.1:{server.server_address[1]}/0", flush=True)
-    threading.Event().wait()
+    sys.stdout.write(f"redis://127.0.0.1:{server.server_address[1]}/0\n")
+    sys.stdout.flush()
+    while sys.stdin.read(1):
+        pass
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Tests of ``celery_stargate.testing`` on real servers."""

@@ -1,0 +1,1 @@
+"""Build the documentation site from docs/ and check it: ``python -m tools.site``."""
