@@ -273,7 +273,7 @@ def _policies(name: str, value: object) -> dict[str, Policy]:
                 f"{name} names the error {shown(error)}, which is neither a class nor a code of "
                 f"errors{nearest(str(error), KNOWN_ERRORS)}"
             )
-        policy = Policy(_choice(*Policy)(where, given))
+        policy = Policy(_choice(*(each.value for each in Policy))(where, given))
         if error in ENDINGS and policy in (Policy.RETRY, Policy.PAUSE):
             raise ConfigurationError(
                 f"{where} is {policy.value!r}, and such a message is not refused by Pulsar; use "
