@@ -159,16 +159,16 @@ class DeadLetters:
         """Return the id of the letter of a context."""
         return _SUFFIX.sub(b"", name) if _REPLAYED.search(body) else name
 
-    def discard(self, *given: bytes) -> int:
+    def discard(self, *given: bytes) -> list[int]:
         """Take letters away."""
-        taken = 0
+        taken = []
         for letter, last in zip(given[::2], given[1::2], strict=True):
             found = self.find(letter)
-            if found is not None and found.last == int(last):
+            fits = found is not None and found.last == int(last)
+            if fits:
+                self.count(b"discarded")
                 self.forget(letter)
-                taken += 1
-        if taken:
-            self.count(b"discarded", taken)
+            taken.append(int(fits))
         return taken
 
     def restore(self, *given: bytes) -> int:

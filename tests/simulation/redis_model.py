@@ -752,7 +752,7 @@ class _Lane:
                 answers.append(b"done")
         return answers
 
-    def discard(self, *given: bytes) -> int:
+    def discard(self, *given: bytes) -> list[int]:
         return self._dead.discard(*given)
 
     def restore(self, *given: bytes) -> int:

@@ -658,7 +658,7 @@ class LaneMachine(RuleBasedStateMachine):
         for letter, head in self.letters([chosen]):
             if bounds:
                 last = head.last if fresh else head.last + 1
-                assert self.call("discard", letter, last, dead=bounds) == fresh
+                assert self.call("discard", letter, last, dead=bounds) == [fresh]
 
     def letters(self, chosen: list[int]) -> list[tuple[bytes, Letter]]:
         """Some of the dead letters."""
