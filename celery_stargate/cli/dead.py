@@ -34,6 +34,8 @@ __all__ = ["dead"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+#: Dead letters, and ids of which there is none.
+_Chosen = tuple[list[Letter], list[str]]
 #: How many lines of an archive are put back in one step.
 _LINES = 200
 
@@ -54,7 +56,7 @@ _GROUPS: list[Column[DeadLetterGroup]] = [
 ]
 _MEANING = {
     DeadResult.DONE: "done",
-    DeadResult.MISSING: "there is no such dead letter any more",
+    DeadResult.MISSING: "there is no such dead letter",
     DeadResult.FULL: "its lane is full; try again later",
     DeadResult.KNOWN: "a replay of it is pending, or ended a short time ago",
     DeadResult.UNREADABLE: "its message or record cannot be read",
@@ -114,8 +116,8 @@ def _filter(deployment: Deployment, options: Mapping[str, Any]) -> DeadLetterFil
 
 def _choose(
     deployment: Deployment, letters: DeadLetters, ids: Sequence[str], options: Mapping[str, Any]
-) -> list[Letter]:
-    """Return the dead letters that a command is about.
+) -> _Chosen:
+    """Return the dead letters that a command is about, and the ids of which there is none.
 
     Raises:
         click.UsageError: it is not clear which are meant.
@@ -131,13 +133,11 @@ def _choose(
     if ids:
         found = letters.named(ids)
         missing = set(ids) - {shown_id(each.id) for each in found} - {each.id for each in found}
-        for each in sorted(missing):
-            click.echo(f"There is no dead letter {each!r}.", err=True)
-        return found
+        return found, sorted(missing)
     found = list(letters.letters(where))
     if not found and where.error is not None:
         _hint(letters, where.error)
-    return found
+    return found, []
 
 
 def _hint(letters: DeadLetters, error: str) -> None:
@@ -152,11 +152,12 @@ def _hint(letters: DeadLetters, error: str) -> None:
 def _act(
     output: Output,
     verb: str,
-    chosen: Sequence[Letter],
+    found: _Chosen,
     options: Mapping[str, Any],
     act: Callable[[Sequence[Letter]], Iterator[DeadLetterChange]],
 ) -> None:
     """Act on dead letters and tell; exit code 1 if one of them was not done."""
+    chosen, missing = found
     if options["dry_run"]:
         for letter in chosen:
             click.echo(shown_id(letter.id))
@@ -170,6 +171,8 @@ def _act(
 
     def changes() -> Iterator[DeadLetterChange]:
         nonlocal failed
+        failed = len(missing)
+        yield from (DeadLetterChange(each, DeadResult.MISSING) for each in missing)
         for change in act(chosen):
             failed += change.result is not DeadResult.DONE
             yield change
@@ -303,7 +306,7 @@ def archive(
     letters = deployment.dead_letters
     chosen = _choose(deployment, letters, ids, options)
     output = deployment.output(as_json=as_json)
-    if options["dry_run"] or not chosen:
+    if options["dry_run"] or not chosen[0]:
         _act(output, "Archive", chosen, options, letters.discard)
         return
     with _new_file(path) as file:

@@ -233,6 +233,8 @@ class DeadLetters:
         step: Callable[[Lane, Sequence[Letter]], list[DeadResult]],
     ) -> Iterator[DeadLetterChange]:
         """Do something with letters, step by step, and note it before and after."""
+        if not letters:
+            return
         by_lane: dict[Lane, list[Letter]] = {}
         for each in letters:
             by_lane.setdefault(each.lane, []).append(each)
