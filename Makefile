@@ -26,7 +26,7 @@ help:
 	@echo "make rest      what CI runs besides: the wheel, and three pairs of Python and Celery"
 	@echo "make matrix    the unit and smoke tests on all pairs of Python and Celery"
 	@echo "make simulate  the simulator's seeds 0-999999; SEEDS=A-B runs others"
-	@echo "make demo      the main job before your eyes"
+	@echo "make demo      publish, kill a worker, and count what is lost: half a minute"
 	@echo "make bench     all figures in README.md and docs/performance.md, measured here: 17 minutes"
 	@echo "make lint      ruff, codespell, import-linter, commit subjects"
 	@echo "make types     mypy --strict"
@@ -46,8 +46,9 @@ $(VENV)/tox.done: $(BIN)/python
 	@touch $@
 
 $(VENV)/package.done: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install -q 'pip>=25.1'
-	$(BIN)/python -m pip install -q -e '.[testing]'
+	@echo "installing the package and what it needs into $(VENV): a minute, once"
+	@$(BIN)/python -m pip install -q 'pip>=25.1'
+	@$(BIN)/python -m pip install -q -e '.[testing]'
 	@touch $@
 
 test rest matrix: $(VENV)/tox.done

@@ -26,6 +26,7 @@ from celery_stargate.effects.tracer import OutcomeTask, run
 from celery_stargate.errors import ConfigurationError, InvalidMessage
 from celery_stargate.model.durations import until  # noqa: F401  # programs import it from here
 from celery_stargate.model.message import refuse_ambiguous, to_json_form
+from celery_stargate.support.backoff import Backoff
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -35,6 +36,11 @@ __all__ = ["ProduceResult", "ProduceTask", "produce_task", "task_class_of", "use
 
 #: An owner of the lane that is alive settles first; the waiter settles after it.
 _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
+
+#: One who waits looks for the result again after so many seconds: at first, and at most. Celery's
+#: Redis backend subscribes by one connection and then looks by another. If Redis serves the second
+#: first, a result that is stored in between is missed by both.
+_LOOKS = 2.0, 30.0
 
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
@@ -89,14 +95,13 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
 
     def _wait(self, timeout: float | None, *args: Any, **kwargs: Any) -> _Found:
         wait = super().get
-        if self._overdue is None:
-            return cast("_Found", wait(timeout, *args, **kwargs))
         end = math.inf if timeout is None else time.monotonic() + timeout
         found: list[Any] = []
+        looks = Backoff(*_LOOKS)
 
         def done(pause: float) -> bool:
             now = time.monotonic()
-            moment = min(now + pause, end)
+            moment = min(now + pause, now + looks.next(), end)
             try:
                 found.append(wait(max(0.0, moment - now), *args, **kwargs))
             except CeleryTimeout:
@@ -105,7 +110,11 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
                     raise
             return bool(found)
 
-        Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
+        if self._overdue is None:
+            while not done(math.inf):
+                pass
+        else:
+            Waiting(self._overdue[0], _PATIENCE, self._overdue[1]).until(done)
         return cast("_Found", found[0])
 
 
@@ -189,9 +198,10 @@ class ProduceTask(OutcomeTask):
         message = (to_json_form(given.message),)
         if not by_lane:
             kept = _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-            sent = super().apply_async(
-                message, kept, task_id, producer, link, link_error, shadow, **options
-            )
+            with call.traced():
+                sent = super().apply_async(
+                    message, kept, task_id, producer, link, link_error, shadow, **options
+                )
             return cast("ProduceResult[Any]", sent)
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
         kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
@@ -199,7 +209,7 @@ class ProduceTask(OutcomeTask):
         again = None
         if self.is_retried:
             again = message, _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-        with closing(LaneProducer(runtime, call, asked, again)) as lane:
+        with closing(LaneProducer(runtime, call, asked, again)) as lane, call.traced():
             result = super().apply_async(
                 message, kept, task_id, lane, link, link_error, shadow, **options
             )
@@ -223,8 +233,17 @@ class ProduceTask(OutcomeTask):
         own_queue = any(getattr(self, each, None) is not None for each in _OWN_QUEUE)
         return not own_queue and not any(options.get(each) for each in _BROKER_OPTIONS)
 
-    def checked(self, runtime: Runtime, given: Arguments, context: str) -> tuple[Call, CallOptions]:
+    def checked(
+        self,
+        runtime: Runtime,
+        given: Arguments,
+        context: str,
+        headers: Mapping[str, object] | None = None,
+    ) -> tuple[Call, CallOptions]:
         """Check a call's arguments, and return what it records and what it asks for.
+
+        Arguments:
+            headers: of the call's task, where it came by Celery's broker.
 
         Raises:
             InvalidMessage, ConfigurationError: as the class says.
@@ -233,7 +252,7 @@ class ProduceTask(OutcomeTask):
         topic, options = (
             (self.topic, self.producer_options) if given.topic is None else (given.topic, None)
         )
-        call = prepare(runtime.settings, given.message, context, topic, options)
+        call = prepare(runtime.settings, given.message, context, topic, options, headers)
         asked = CallOptions.read(runtime.app, given.on_ack, given.on_error, given.delivery_timeout)
         return call, asked
 

@@ -7,7 +7,9 @@ Where `STARGATE_SHARED_REDIS_URL` names a Redis, that Redis compiles each script
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +36,16 @@ def scripts(folder: Path) -> list[str]:
     return [*map(lane_script, lane), *map(registry_script, registry)]
 
 
+def check_plugin() -> None:
+    """Run the tests of docs/testing.md: pytest must find the plugin by itself."""
+    tests = _SOURCE.parent / "examples" / "tested"
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("shop.py", "test_shop.py", "test_receipts.py"):
+            (Path(folder) / name).write_text((tests / name).read_text("utf-8"), "utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        subprocess.run(command, cwd=folder, check=True, timeout=120)
+
+
 def main() -> int:
     """Return 0 when the wheel is whole."""
     installed = Path(celery_stargate.__file__).parent
@@ -43,6 +55,7 @@ def main() -> int:
     assert (installed / "py.typed").is_file(), "py.typed is missing"
     for name in celery_stargate.__all__:
         assert hasattr(celery_stargate, name), f"{name} is missing"
+    check_plugin()
     texts = scripts(installed)
     url = os.environ.get("STARGATE_SHARED_REDIS_URL")
     if url:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 
+from celery_stargate import observers
 from celery_stargate.calls.prepare import CallOptions, new_incarnation
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import Patience, Waiting
@@ -83,6 +84,7 @@ class Contexts:
         for lane in self._candidates(outcome):
             word, settled = outbox.settle(lane, outcome)
             if settled is not None:
+                observers.ended(lane, [settled])
                 self._effects.run(lane, [settled])
                 return True
             if word is not SettleWord.LATE:

@@ -178,6 +178,8 @@ async def _publish(
             await run.until_done(endpoint, query)
     except TimeoutError:
         pass
+    finally:
+        call.end_trace()
     return run.outcomes()
 
 

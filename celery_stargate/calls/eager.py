@@ -107,6 +107,7 @@ def produce_many(
 
 def _publish(runtime: Runtime, call: Call, seconds: float) -> tuple[Outcome, ...]:
     if runtime.memory is not None:
+        call.end_trace()
         return runtime.memory.publish(call)
     return publish_once(Endpoint.of(runtime.settings), call, seconds)
 

@@ -21,8 +21,13 @@ from celery_stargate.support.bound import USUAL, bounded
 __all__ = ["callbacks_of_each", "prepare_many", "produce_many"]
 
 
-def prepare_many(messages: object, topic: Topic, options: ProducerOptions) -> list[Call]:
+def prepare_many(
+    messages: object, topic: Topic, options: ProducerOptions, server: str | None = None
+) -> list[Call]:
     """Check all messages, and return what each records: a context of its own, with a new id.
+
+    Arguments:
+        server: Pulsar's service URL, for the trace that they share.
 
     Raises:
         InvalidMessage: one cannot be published, with its index; or ``messages`` is one message.
@@ -35,13 +40,14 @@ def prepare_many(messages: object, topic: Topic, options: ProducerOptions) -> li
             "for one message use produce"
         )
     calls, preparation = [], Preparation(topic, options)
+    trace = preparation.begin_trace("", server)
     for index, message in enumerate(messages):
         try:
             if isinstance(message, list):
                 raise InvalidMessage(
                     "a message is text, bytes, (key, payload), a mapping or a Message, not list"
                 )
-            calls.append(preparation.call(message, str(uuid.uuid4())))
+            calls.append(preparation.call(message, str(uuid.uuid4()), trace))
         except InvalidMessage as error:
             raise InvalidMessage(error.problem, index) from None
     return calls
@@ -81,12 +87,12 @@ def produce_many(
         ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
     """
     settings = runtime.settings
-    settings.require_url()
+    server = settings.require_url()
     parsed, found = settings.resolve(topic)
     options, callbacks = callbacks_of_each(
         lambda: CallOptions.read(runtime.app, on_ack, on_error, timeout), on_ack, on_error
     )
-    calls = prepare_many(messages, parsed, found)
+    calls = prepare_many(messages, parsed, found, server)
     if not calls:
         return []
     if eager.is_eager(runtime):

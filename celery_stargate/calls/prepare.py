@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from celery_stargate.model.message import Message, check_messages
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
+from celery_stargate.support.tracing import Carrier, Trace, current
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -46,6 +48,8 @@ class Call(msgspec.Struct, frozen=True):
     options: ProducerOptions
     is_list: bool
     parts: Sequence[Part]
+    #: Its trace; None where nothing traces.
+    trace: Trace | None = None
 
     @property
     def lanes(self) -> list[Lane]:
@@ -77,7 +81,32 @@ class Call(msgspec.Struct, frozen=True):
             on_error=callbacks.on_error,
             inbox=inbox,
             incarnation=new_incarnation(callbacks),
+            trace=None if self.trace is None else dict(self.trace.carrier),
         )
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """The context of its trace; None where nothing traces."""
+        return None if self.trace is None else self.trace.carrier
+
+    @contextmanager
+    def traced(self) -> Iterator[None]:
+        """Do within its trace what is done with it, and end the trace."""
+        if self.trace is None:
+            yield
+            return
+        try:
+            with self.trace.active():
+                yield
+        except BaseException as error:
+            self.trace.end(error)
+            raise
+        self.trace.end()
+
+    def end_trace(self, error: BaseException | None = None) -> None:
+        """Note in its trace that it is recorded, or why it is not."""
+        if self.trace is not None:
+            self.trace.end(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +178,13 @@ class Preparation:
         )
         self._keyless = options.batching_enabled and not options.batching_with_keys
 
-    def call(self, message: object, context: str) -> Call:
+    def call(self, message: object, context: str, trace: Trace | None = None) -> Call:
         """Check a call's messages and encode their frames.
 
         Arguments:
             message: in a form that :func:`~celery_stargate.model.message.check_messages` takes.
             context: the id that Pulsar echoes.
+            trace: of the call.
 
         Raises:
             InvalidMessage: a message cannot be published; the error names what is wrong, and for a
@@ -162,16 +192,39 @@ class Preparation:
         """
         check_context(context)
         messages, is_list = check_messages(message)
+        carrier = None if trace is None else trace.carrier
         if len(messages) == 1:
-            parts = [self._part(messages[0], context, context, 0 if is_list else None)]
+            parts = [self._part(messages[0], context, context, 0 if is_list else None, carrier)]
         else:
             parts = [
-                self._part(each, label_of(context, index), context, index)
+                self._part(each, label_of(context, index), context, index, carrier)
                 for index, each in enumerate(messages)
             ]
-        return Call(context, self._topic, self._options, is_list, parts)
+        return Call(context, self._topic, self._options, is_list, parts, trace)
 
-    def _part(self, message: Message, label: str, context: str, place: int | None) -> Part:
+    def begin_trace(
+        self, context: str, server: str | None, headers: Mapping[str, object] | None = None
+    ) -> Trace | None:
+        """Begin the trace of a call, if something traces.
+
+        Arguments:
+            context: the id of the call.
+            server: Pulsar's service URL.
+            headers: of the call's task, where it came by Celery's broker.
+        """
+        tracing = current()
+        if tracing is None:
+            return None
+        return tracing.begin(str(self._topic), context, server, headers or {})
+
+    def _part(
+        self,
+        message: Message,
+        label: str,
+        context: str,
+        place: int | None,
+        properties: Carrier | None,
+    ) -> Part:
         if message.key is not None and self._keyless:
             raise InvalidMessage(
                 "it has a key, and Pulsar's batching ignores keys, which breaks Key_Shared "
@@ -180,7 +233,7 @@ class Preparation:
                 place,
             )
         try:
-            frame = encode_frame(message, label, self._options.max_frame_size)
+            frame = encode_frame(message, label, self._options.max_frame_size, properties)
         except InvalidMessage as error:
             raise InvalidMessage(error.problem, place) from None
         lane = self._lane or lane_for(
@@ -195,6 +248,7 @@ def prepare(
     context: str,
     topic: str | None = None,
     options: Mapping[str, Any] | None = None,
+    headers: Mapping[str, object] | None = None,
 ) -> Call:
     """Check one call whole, and return what it records.
 
@@ -204,13 +258,16 @@ def prepare(
         context: the id of the call.
         topic: its full name or its name in the settings; None: the default topic.
         options: producer options that replace those of the topic.
+        headers: of the call's task, where it came by Celery's broker.
 
     Raises:
         InvalidMessage: the message, the context or the topic.
         ConfigurationError: no URL, no topic, or a wrong option.
     """
-    settings.require_url()
+    url = settings.require_url()
     parsed, found = settings.resolve(topic)
     if options:
         found = found.changed(options, f"the options for {parsed}")
-    return Preparation(parsed, found).call(message, context)
+    preparation = Preparation(parsed, found)
+    trace = preparation.begin_trace(context, url, headers)
+    return preparation.call(message, context, trace)

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from celery_stargate import observers
 from celery_stargate.calls.prepare import Call
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.options import ProducerOptions
+from celery_stargate.observers import MessageRecorded
 from celery_stargate.support.bound import call_bound
 
 __all__ = ["Recorder"]
@@ -53,17 +55,25 @@ class Recorder:
             ContextInUse: the context is pending, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
-        with call_bound():
-            self._put(call, record, timeout, tombstone, exclusive)
+        try:
+            with call_bound():
+                recorded = self._put(call, record, timeout, tombstone, exclusive)
+        except BaseException as error:
+            call.end_trace(error)
+            raise
+        call.end_trace()
+        if recorded and observers.anybody():
+            _tell([call], [record])
 
     def _put(
         self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
-    ) -> None:
+    ) -> bool:
+        """Record a call; return False for a repeat of one that has its outcome."""
         home, *others = call.lanes
         tombstone, limit = max(tombstone, _once_window(call)), call.options.max_backlog
         common: dict[str, Any] = {"tombstone": tombstone, "options": self._differing(call)}
         if not others:
-            self._outbox.put(
+            first = self._outbox.put(
                 home,
                 record,
                 [("", part.frame) for part in call.parts],
@@ -72,7 +82,7 @@ class Recorder:
                 exclusive=exclusive,
                 **common,
             )
-            return
+            return bool(first)
         # The list spans lanes. Its context holds a place for each message; each message is a
         # context of its own, whose outcome settles one place.
         counts = Counter(part.lane for part in call.parts)
@@ -87,12 +97,13 @@ class Recorder:
         )
         if not first:
             # A repeat of a call that has its outcome: its messages are not sent again.
-            return
+            return False
         for place, part in enumerate(call.parts):
             parent = home.name, call.context, place
             child = Record(part.label, parent=parent, parent_first=first)
             given: Any = {"timeout": timeout, "max_backlog": room, **common}
             self._outbox.put(part.lane, child, [("", part.frame)], **given)
+        return True
 
     def put_many(
         self,
@@ -115,17 +126,27 @@ class Recorder:
             StoreUnavailable: Redis did not answer in bounded time; the text says how many are
                 recorded.
         """
+        made = list(records)
         puts = [
             (call.parts[0].lane, record, call.parts[0].frame)
-            for call, record in zip(calls, records, strict=True)
+            for call, record in zip(calls, made, strict=True)
         ]
-        self._outbox.put_many(
-            puts,
-            timeout=timeout,
-            max_backlog=calls[0].options.max_backlog,
-            tombstone=max(tombstone, _once_window(calls[0])),
-            options=self._differing(calls[0]),
-        )
+        first = calls[0]
+        try:
+            self._outbox.put_many(
+                puts,
+                timeout=timeout,
+                max_backlog=first.options.max_backlog,
+                tombstone=max(tombstone, _once_window(first)),
+                options=self._differing(first),
+            )
+        except BaseException as error:
+            first.end_trace(error)
+            raise
+        # The calls of one list share one trace.
+        first.end_trace()
+        if observers.anybody():
+            _tell(calls, made)
 
     def _differing(self, call: Call) -> dict[str, Any]:
         """Return the options that a worker which does not know the topic must be told."""
@@ -136,3 +157,18 @@ def _once_window(call: Call) -> float:
     """Return for how many seconds a call is known after its end, so that it is recorded once."""
     options = call.options
     return options.once_window if options.delivery == "effectively_once" else 0.0
+
+
+def _tell(calls: Sequence[Call], records: Sequence[Record]) -> None:
+    """Tell observers of calls that were recorded."""
+    found = [
+        MessageRecorded(
+            context=call.context,
+            topic=str(call.topic),
+            lanes=tuple(lane.name for lane in call.lanes),
+            messages=len(call.parts),
+            task=record.task,
+        )
+        for call, record in zip(calls, records, strict=True)
+    ]
+    observers.tell(lambda each: each.recorded(found))

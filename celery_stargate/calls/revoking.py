@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.utils.functional import maybe_list
 
+from celery_stargate import observers
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.effects.tracer import OutcomeTask
@@ -15,6 +16,7 @@ from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.revocations import Revocations, Revoked
 from celery_stargate.model.context import attempt_context
 from celery_stargate.model.entry import label_of
+from celery_stargate.model.revocation import EXPIRED, REVOKED
 
 __all__ = ["Revoker", "stamps_of"]
 
@@ -136,6 +138,7 @@ class Revoker:
 
     def _finish(self, found: Revoked) -> None:
         for lane, settled in found.settled.items():
+            observers.ended(lane, settled, REVOKED, EXPIRED)
             self._effects.run(lane, settled)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from celery_stargate import observers
 from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
@@ -51,6 +52,9 @@ _NO_WORKER = (
 
 class Runtime:
     """The settings, connections and threads of one app. What is not used is not made.
+
+    It has more methods than a class should: each thing that the process shares is one, and is made
+    when it is first asked for.
 
     Arguments:
         app: the Celery app. The settings are read when they are first needed.
@@ -273,6 +277,7 @@ class Runtime:
                 with bounded(_LOOK_BOUND):
                     overdue = self.outbox.expire(lane)
                 if overdue:
+                    observers.ended(lane, overdue, "deadline")
                     with bounded(_LOOK_BOUND):
                         self.effects_apart.run(lane, overdue)
         except StoreUnavailable as error:

@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from celery_stargate.calls import eager
+from celery_stargate.calls.apart import in_thread
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
@@ -73,11 +74,15 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
     if eager.is_eager(runtime):
         return await eager.aproduce(runtime, call, options)
     if options.callbacks:
-        await asyncio.to_thread(_record, runtime, call, options)
+        await in_thread(USUAL, lambda: _record(runtime, call, options))
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
     end = time.monotonic() + seconds
-    ticket = await asyncio.to_thread(_submit, runtime, call, seconds)
+    ticket = await in_thread(
+        max(seconds, _LEAST_BOUND),
+        lambda: _submit(runtime, call, end - time.monotonic()),
+        runtime.inbox.forget,
+    )
     try:
         future = asyncio.wrap_future(ticket.future)
         left = end - time.monotonic()
@@ -170,5 +175,5 @@ def _publish_directly(
     incarnation = new_incarnation(callbacks)
     outcomes = CallOutcomes(call.context, call.is_list, published, incarnation)
     callback = callbacks.on_error if outcomes.failed else callbacks.on_ack
-    trigger(runtime.app, outcomes, callback)
+    trigger(runtime.app, outcomes, callback, trace=call.carrier)
     return outcomes.answer()

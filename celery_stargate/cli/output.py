@@ -114,11 +114,14 @@ def printable(text: str) -> str:
 
 
 def _fit(widths: list[int], shrinks: Sequence[bool], columns: int) -> None:
-    """Make the columns that may shrink narrower, until the table fits the terminal."""
-    for place, may in enumerate(shrinks):
-        excess = sum(widths) + 2 * (len(widths) - 1) - columns
-        if may and excess > 0:
-            widths[place] = max(_NARROWEST, widths[place] - excess)
+    """Make the widest columns narrower, of those that may be, until the table fits."""
+    places = [place for place, may in enumerate(shrinks) if may]
+    excess = sum(widths) + 2 * (len(widths) - 1) - columns
+    for _ in range(excess):
+        widest = max(places, key=widths.__getitem__, default=None)
+        if widest is None or widths[widest] <= _NARROWEST:
+            return
+        widths[widest] -= 1
 
 
 def _encoded(value: Any) -> bytes:

@@ -38,6 +38,7 @@ _LANES: list[Column[LaneView]] = [
         "OWNER",
         lambda row: short_owner(row.owner),
         colour=lambda row: "red" if row.needs_owner else None,
+        shrinks=True,
     ),
     Column("BACKLOG", lambda row: str(row.backlog), right=True),
     Column("UNSENT", lambda row: str(row.unsent), right=True),

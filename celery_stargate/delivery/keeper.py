@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 
+from celery_stargate import observers
 from celery_stargate.delivery.effects_queue import EffectsQueue
 from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.lease import Lease
@@ -85,7 +86,9 @@ class Keeper:
                 until = self._empty_since + self._retire_after
                 await renewals.renew_in_background(store, until, self._renewed)
             elif tick.next_deadline is not None and tick.next_deadline <= 0:
-                self._effects.add(await retry.until_available(store.expire))
+                expired = await retry.until_available(store.expire)
+                observers.ended(store.lane, expired, "deadline")
+                self._effects.add(expired)
             else:
                 await asyncio.sleep(self._wait_after(tick))
 

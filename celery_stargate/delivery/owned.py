@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from celery_stargate.delivery.retry import Retry
 from celery_stargate.delivery.shared import Shared
 from celery_stargate.delivery.states import LaneMachine
+from celery_stargate.delivery.telling import Telling
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.pulsar.session import Counters
@@ -25,6 +26,7 @@ class OwnedLane:
     shared: Shared
     machine: LaneMachine
     retry: Retry
+    telling: Telling
     counters: Counters = field(default_factory=Counters)
     #: Announces that less is in flight, being settled, or waiting for its effects.
     changes: Changes = field(default_factory=Changes)

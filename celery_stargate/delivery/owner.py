@@ -17,6 +17,7 @@ from celery_stargate.delivery.sender import Sender
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.shared import Shared
 from celery_stargate.delivery.states import Event, State, lane_machine
+from celery_stargate.delivery.telling import Telling
 from celery_stargate.lanes.leased import Fenced, LeasedLane, StoreRolledBack
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.pulsar.session import Counters
@@ -42,7 +43,12 @@ class LaneOwner:
     def __init__(self, store: LeasedLane, options: ProducerOptions, shared: Shared) -> None:
         name = store.lane.name
         lane = OwnedLane(
-            store, options, shared, lane_machine(name), Retry(name, shared.rng.uniform)
+            store,
+            options,
+            shared,
+            lane_machine(name),
+            Retry(name, shared.rng.uniform),
+            Telling(store.lane, shared.monotonic, 2 * options.window_size, shared.settings.url),
         )
         self._lane = lane
         self._lease = Lease(name, shared.settings.lease, shared.monotonic)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+from celery_stargate import observers
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger
@@ -50,6 +51,8 @@ class Retry:
                 return await call(*args, **kwargs)
             except UNAVAILABLE as error:
                 wait = backoff.next()
+                failed = error
+                observers.tell(lambda each: each.redis_failed(failed))  # noqa: B023
                 if log_now():
                     logger.warning(
                         "lane %s: Redis does not answer; it is tried again: %s", self._lane, error

@@ -205,6 +205,7 @@ class Sender:
             numbered=numbered,
             policy=self._rules.policy_of,
             limit=lambda: self._suspicion.limit(source.after, self._in_flight.window),
+            on_send=lane.telling.sent,
         )
         return Session(
             producer,
@@ -221,6 +222,7 @@ class Sender:
     ) -> Event:
         """Return the event that the end of a connection is for the lane."""
         name = self._lane.name
+        self._lane.telling.lost(error, list(self._in_flight.window))
         match error:
             case HandshakeRefused(permanent=True):
                 logger.error("lane %s: Pulsar refuses it: %s", name, error)

@@ -71,6 +71,8 @@ class Settler:
         """Take the outcome of a message."""
         self._outcomes.append((entry, outcome))
         self._numbers.add(entry.number)
+        if self._lane.telling.timed:
+            self._lane.telling.answered(entry.number)
         self._given.set()
 
     async def until_at_most(self, count: int) -> None:
@@ -95,6 +97,7 @@ class Settler:
                 del self._outcomes[: len(batch)]
                 self._numbers.difference_update([entry.number for entry, _ in batch])
                 self._count_late(answer.late)
+                self._lane.telling.settled(batch)
                 self._effects.add(answer.settled)
                 self._lane.changes.notify()
                 if answer.fenced:
@@ -105,6 +108,7 @@ class Settler:
         store = self._lane.store
         try:
             settled, _, _ = await store.settle(self._outcomes, uuid.uuid4().hex)
+            self._lane.telling.settled(self._outcomes)
             await store.finish(await self._effects.hand_in(settled))
         except UNAVAILABLE as error:
             logger.warning(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from celery_stargate import observers
 from celery_stargate.delivery.ailing import AilingLanes
 from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.owner import LaneOwner
@@ -23,6 +24,7 @@ from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.registry import Registry
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
+from celery_stargate.observers import LaneTakenOver
 from celery_stargate.support.cancel import cancel_all
 from celery_stargate.support.log import logger
 from celery_stargate.support.seldom import Seldom
@@ -38,6 +40,9 @@ class Supervisor:
 
     A caller's process shares the lanes with other callers' while there is no worker, and hands all
     of them over when one comes. It ends by itself when it has had no reason to own them for long.
+
+    It has more methods than a class should, by one: each step of taking a lane, and of giving it
+    back, can fail by itself.
 
     Arguments:
         settings: of the app.
@@ -254,6 +259,14 @@ class Supervisor:
 
     async def _own(self, owner: LaneOwner, store: LeasedLane) -> None:
         logger.info("lane %s: owned", owner.name)
+        if observers.anybody():
+            taken = LaneTakenOver(
+                lane=store.lane.name,
+                topic=store.lane.topic,
+                owner=self._name,
+                fencing_token=store.fencing_token,
+            )
+            observers.tell(lambda each: each.taken_over(taken))
         began = self._shared.monotonic()
         try:
             await owner.run()

@@ -25,13 +25,18 @@ from celery_stargate.support.daemon import DaemonThread
 from celery_stargate.support.event_loop import LastingLoop
 from celery_stargate.support.log import logger
 
-__all__ = ["DeliveryThread"]
+__all__ = ["DeliveryThread", "owner_prefix"]
 
 #: How long a stop may take beyond the drain, in seconds: to close sockets, to release leases, and
 #: to end the effects under way.
 _CLOSING = 15.0
 #: An event loop that ran for so many seconds is started again soon.
 _LASTED = 60.0
+
+
+def owner_prefix() -> str:
+    """Return what the names of this process on leases begin with."""
+    return f"{socket.gethostname()}-{os.getpid()}-"
 
 
 def _thread(stage: Stage) -> DaemonThread:
@@ -141,7 +146,7 @@ class DeliveryThread:
             Services(
                 PulsarProducers(settings), self._effects, _thread, self._revoked, self._demand
             ),
-            name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}",
+            name=f"{owner_prefix()}{uuid.uuid4().hex}",
         )
 
     def drop_after_fork(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.canvas import maybe_signature
@@ -16,11 +16,12 @@ from celery_stargate.effects.tracer import acting_as
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger
+from celery_stargate.support.tracing import Carrier, follow
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["callback_id", "trigger", "trigger_together"]
+__all__ = ["callback_id", "following", "trigger", "trigger_together"]
 
 _NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
 
@@ -39,7 +40,11 @@ def callback_id(context: str, incarnation: str, option: str) -> str:
 
 
 def trigger(
-    app: Celery, call: CallOutcomes, callback: str | None, request: str | None = None
+    app: Celery,
+    call: CallOutcomes,
+    callback: str | None,
+    request: str | None = None,
+    trace: Carrier | None = None,
 ) -> None:
     """Publish the callback of a call.
 
@@ -48,12 +53,13 @@ def trigger(
         call: whose receipt, list of receipts or failure is the callback's first argument.
         callback: the packed signature that these outcomes trigger; None for no callback.
         request: the packed request of the call's task, from which the callback inherits.
+        trace: the context of the call's trace, which the callback goes on with.
 
     Raises:
         What the broker raises, or Celery for a callback that it cannot publish.
     """
     if callback is not None:
-        with acting_as(app):
+        with acting_as(app), following(call, trace):
             signature = _signature(app, callback)
             options = inherited(app, call.context, request).apply_to(signature)
             _publish(call, signature, **options)
@@ -74,6 +80,10 @@ class Triggering(Protocol):
     def request(self) -> str | None:
         """The packed request of the task, from which the callback inherits; None without one."""
 
+    @property
+    def trace(self) -> Carrier | None:
+        """The context of the call's trace; None without one."""
+
 
 def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
     """Publish the callbacks of many contexts with one producer; with Redis in one round trip.
@@ -86,7 +96,9 @@ def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
         one, which raises what is wrong with them.
     """
     waiting = [
-        (each.call, given, each.request) for each in settled if (given := each.callback) is not None
+        (each.call, given, each.request, each.trace)
+        for each in settled
+        if (given := each.callback) is not None
     ]
     published: set[str] = set()
     # One callback gains nothing. And with a pool of one, a task that publishes another task on the
@@ -95,12 +107,13 @@ def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
         return published
     try:
         with acting_as(app), _producer(app) as producer:
-            for call, callback, request in waiting:
+            for call, callback, request, trace in waiting:
                 try:
                     signature = _signature(app, callback)
                     if signature.get("subtask_type") is None:
                         options = inherited(app, call.context, request).apply_to(signature)
-                        _publish(call, signature, producer=producer, **options)
+                        with following(call, trace):
+                            _publish(call, signature, producer=producer, **options)
                         published.add(call.context)
                 except OperationalError:
                     # The broker is unavailable: the others would only find that out again.
@@ -111,6 +124,15 @@ def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
         logger.warning("%d callbacks are published one by one: %r", len(waiting), error)
         return set()
     return published
+
+
+def following(call: CallOutcomes, trace: Carrier | None) -> AbstractContextManager[object]:
+    """Return what makes the trace of a call the current one, while its effects are done."""
+    if trace is None:
+        return nullcontext()
+    outcome = call.outcomes[0]
+    message_id = outcome.message_id if isinstance(outcome, Receipt) else None
+    return follow(trace, call.context, outcome.topic, message_id)
 
 
 @contextmanager

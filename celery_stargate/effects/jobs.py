@@ -126,6 +126,11 @@ class Job:
         return self.settled.callback if self.error is None else self.settled.record.on_error
 
     @property
+    def trace(self) -> dict[str, str] | None:
+        """The context of the call's trace; None without one."""
+        return self.settled.trace
+
+    @property
     def request(self) -> str | None:
         """The packed request of the task, from which the callback inherits."""
         return self.settled.request

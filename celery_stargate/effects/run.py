@@ -11,7 +11,7 @@ import msgspec
 from celery import states
 
 from celery_stargate.effects.attempts import Attempts
-from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
+from celery_stargate.effects.callbacks import callback_id, following, trigger, trigger_together
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.effects.results.rows import ResultRows
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "callback_id"]
 
 
-# One method for each stage and each part of it; that makes more than 15.
+# It has more methods than a class should: one for each stage, and for each part of it.
 class Effects:
     """Does the effects of settled contexts, in the calling thread.
 
@@ -234,7 +234,7 @@ class Effects:
         self._attempts.each(
             Stage.CALLBACKS,
             left,
-            lambda job: trigger(self._app, job.call, job.callback, job.request),
+            lambda job: trigger(self._app, job.call, job.callback, job.request, job.trace),
         )
 
     def _store(self, jobs: Sequence[Job]) -> None:
@@ -286,9 +286,10 @@ class Effects:
         """Let Celery's tracer store a result and do what goes on from it."""
         settled, record = job.settled, job.settled.record
         outcome: Any = settled.failure if settled.failed else settled.result
-        traced = self._here.tracer.trace(
-            str(record.task), record.context, record.request, job.error or outcome
-        )
+        with following(settled.call, job.trace):
+            traced = self._here.tracer.trace(
+                str(record.task), record.context, record.request, job.error or outcome
+            )
         if traced.state == states.RETRY:
             # A new attempt follows, and tells its own outcome.
             job.finish(Stage.CALLBACKS)

@@ -1,13 +1,13 @@
-"""Metrics of the lanes for Prometheus, read from Redis at each scrape; it needs no worker.
+"""Metrics of the lanes for Prometheus, read from Redis at each scrape.
 
-The figure to alert on is ``stargate_oldest_message_age_seconds``. Labels are topics only, and they
-are bounded; there is none for hosts, processes or contexts.
+The figure to alert on is ``stargate_oldest_message_age_seconds``. Topics are labels, and
+are bounded; there is no label for hosts, processes or contexts.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,13 +16,33 @@ from redis.exceptions import RedisError
 
 from celery_stargate.operations.views import LaneView
 
-__all__ = ["LaneCollector"]
+__all__ = ["LaneCollector", "OwnedCollector", "TopicLabels"]
 
 #: The label of all topics beyond the bound.
 _OTHER = "other"
 
 #: What one scrape reads: all lanes, and how many workers are alive.
 Read = Callable[[], tuple[Sequence[LaneView], int]]
+
+
+class TopicLabels:
+    """The labels of topics: the first ones have their own, all others are one.
+
+    Arguments:
+        most: how many have their own.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def of(self, topic: str) -> str:
+        """Return the label of a topic."""
+        if topic not in self._known:
+            if len(self._known) >= self._most:
+                return _OTHER
+            self._known.add(topic)
+        return topic
 
 
 class _Totals:
@@ -56,14 +76,14 @@ class LaneCollector(Collector):
 
     def __init__(self, read: Read, max_topics: int = 500) -> None:
         self._read = read
-        self._max_topics = max_topics
         #: Scrapes may overlap.
         self._lock = threading.Lock()
-        self._topics: set[str] = set()
+        self._labels = TopicLabels(max_topics)
         self._recorded = _Totals()
         self._sent = _Totals()
         self._done = _Totals()
-        self._errors = 0
+        #: Known before they happen, so that Prometheus sees each rise.
+        self._errors = Counter({"ConnectionError": 0, "TimeoutError": 0})
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: registering does not ask Redis."""
@@ -74,8 +94,8 @@ class LaneCollector(Collector):
         with self._lock:
             try:
                 lanes, workers = self._read()
-            except (RedisError, OSError):
-                self._errors += 1
+            except (RedisError, OSError) as error:
+                self._errors[type(error).__name__] += 1
                 yield self._up(0)
                 yield self._error_count()
                 return
@@ -95,25 +115,22 @@ class LaneCollector(Collector):
                 value=sum(1 for lane in lanes if lane.paused),
             )
             yield from self._counters(lanes)
-            yield from self._gauges(lanes)
+            yield from _gauges(lanes, self._labels)
 
     def _up(self, value: int) -> Metric:
         return GaugeMetricFamily("stargate_redis_up", "Whether Redis answers.", value=value)
 
     def _error_count(self) -> Metric:
-        return CounterMetricFamily(
-            "stargate_redis_errors", "Scrapes that Redis did not answer.", value=self._errors
+        family = CounterMetricFamily(
+            "stargate_redis_errors", "Calls that Redis did not answer.", labels=["error_type"]
         )
-
-    def _label(self, lane: LaneView) -> str:
-        if lane.topic not in self._topics and len(self._topics) >= self._max_topics:
-            return _OTHER
-        self._topics.add(lane.topic)
-        return lane.topic
+        for name, count in sorted(self._errors.items()):
+            family.add_metric([name], count)
+        return family
 
     def _counters(self, lanes: Sequence[LaneView]) -> Iterator[Metric]:
         for lane in lanes:
-            topic = self._label(lane)
+            topic = self._labels.of(lane.topic)
             self._recorded.add(lane.lane, topic, lane.recorded_total)
             self._sent.add(lane.lane, topic, lane.sent_total)
             self._done.add(lane.lane, topic, lane.done_total)
@@ -127,39 +144,70 @@ class LaneCollector(Collector):
                 family.add_metric([topic], total)
             yield family
 
-    def _gauges(self, lanes: Sequence[LaneView]) -> Iterator[Metric]:
-        by_topic: dict[str, list[LaneView]] = defaultdict(list)
-        for lane in lanes:
-            by_topic[self._label(lane)].append(lane)
-        gauges: tuple[tuple[str, str, Callable[[list[LaneView]], float | None]], ...] = (
-            (
-                "stargate_backlog_messages",
-                "Messages without a receipt.",
-                lambda found: sum(lane.backlog for lane in found),
-            ),
-            (
-                "stargate_in_flight_messages",
-                "Messages that were sent and have no receipt.",
-                lambda found: sum(lane.sent for lane in found),
-            ),
-            (
-                "stargate_settled_contexts",
-                "Contexts with an outcome whose result or callbacks are not done.",
-                lambda found: sum(lane.settled for lane in found),
-            ),
-            (
-                "stargate_oldest_message_age_seconds",
-                "How long ago the oldest message without a receipt was recorded.",
-                _oldest,
-            ),
-        )
-        for name, about, value in gauges:
-            family = GaugeMetricFamily(name, about, labels=["topic"])
-            for topic, found in sorted(by_topic.items()):
-                figure = value(found)
-                if figure is not None:
-                    family.add_metric([topic], figure)
-            yield family
+
+class OwnedCollector(Collector):
+    """Reads the lanes that this process owns, when Prometheus asks.
+
+    Each lane has one owner, so what all workers tell can be added up. A lane without an owner is
+    told by none of them.
+
+    Arguments:
+        read: reads the lanes that are owned here; it raises what redis-py raises.
+        max_topics: as for :class:`LaneCollector`.
+    """
+
+    def __init__(self, read: Callable[[], Sequence[LaneView]], max_topics: int = 500) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._labels = TopicLabels(max_topics)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: registering does not ask Redis."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the gauges; without Redis none."""
+        with self._lock:
+            try:
+                lanes = self._read()
+            except (RedisError, OSError):
+                return
+            yield from _gauges(lanes, self._labels)
+
+
+def _gauges(lanes: Sequence[LaneView], labels: TopicLabels) -> Iterator[Metric]:
+    by_topic: dict[str, list[LaneView]] = defaultdict(list)
+    for lane in lanes:
+        by_topic[labels.of(lane.topic)].append(lane)
+    gauges: tuple[tuple[str, str, Callable[[list[LaneView]], float | None]], ...] = (
+        (
+            "stargate_backlog_messages",
+            "Messages without a receipt.",
+            lambda found: sum(lane.backlog for lane in found),
+        ),
+        (
+            "stargate_in_flight_messages",
+            "Messages that were sent and have no receipt.",
+            lambda found: sum(lane.sent for lane in found),
+        ),
+        (
+            "stargate_settled_contexts",
+            "Contexts with an outcome whose result or callbacks are not done.",
+            lambda found: sum(lane.settled for lane in found),
+        ),
+        (
+            "stargate_oldest_message_age_seconds",
+            "How long ago the oldest message without a receipt was recorded.",
+            _oldest,
+        ),
+    )
+    for name, about, value in gauges:
+        family = GaugeMetricFamily(name, about, labels=["topic"])
+        for topic, found in sorted(by_topic.items()):
+            figure = value(found)
+            if figure is not None:
+                family.add_metric([topic], figure)
+        yield family
 
 
 def _oldest(lanes: Sequence[LaneView]) -> float | None:

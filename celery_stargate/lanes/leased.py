@@ -69,6 +69,9 @@ class LeasedLane:
     Every method raises what redis-py raises when Redis is unavailable, :class:`Fenced` when another
     process has the lease, and :class:`StoreRolledBack` when Redis came back with an older state.
 
+    It has more methods than a class should: each script of the lane has one, and no other place
+    knows its arguments and its reply.
+
     Arguments:
         redis: a client of :meth:`~celery_stargate.lanes.connections.Connections.asyncio`.
         prefix: what all keys begin with.
@@ -107,6 +110,11 @@ class LeasedLane:
     def log_key(self) -> str:
         """The key of the lane's log."""
         return self._keys[LANE_PARTS.index("log")]
+
+    @property
+    def fencing_token(self) -> int:
+        """The number of this hold of the lease: how often the lane has had an owner."""
+        return int(self._lease.rpartition(":")[2] or 0)
 
     async def acquire(self) -> bool:
         """Take the lease; return whether we hold it."""

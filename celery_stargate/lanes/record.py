@@ -56,6 +56,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     #: What tells this call from another with the same context, in the ids of its callbacks. Only a
     #: call with callbacks has one.
     incarnation: str = ""
+    #: The context of the call's trace; None where nothing traces.
+    trace: dict[str, str] | None = None
     #: For a dead letter that is sent again: how often it failed, and when first, epoch ms. The
     #: scripts read it from the end of the record, so it stays the last field.
     replayed: tuple[int, int] | None = None
@@ -145,6 +147,11 @@ class Settled(msgspec.Struct, frozen=True):
     def request(self) -> str | None:
         """The packed request of the task; None for a call without a task."""
         return self.record.request
+
+    @property
+    def trace(self) -> dict[str, str] | None:
+        """The context of the call's trace; None without one."""
+        return self.record.trace
 
     @property
     def failed(self) -> bool:

@@ -321,6 +321,8 @@ TABLE: Mapping[str, Setting[object]] = {
     "via": Setting(_choice("lane", "broker")),
     "worker": Setting(_flag),
     "own_lanes": Setting(_choice("auto", "worker")),
+    "metrics_port": Setting(_whole(0, 65_535)),
+    "metrics_host": Setting(_text),
     "prefix": Setting(_text),
     "dead_letters": Setting(_dead_letters),
     "dead_letter_policy": Setting(_policies),

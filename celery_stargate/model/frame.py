@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from celery_stargate.errors import InvalidMessage
@@ -13,12 +15,15 @@ __all__ = ["encode_frame", "label_in"]
 _encoder = msgspec.json.Encoder()
 
 
-def encode_frame(message: Message, context: str, max_size: int) -> bytes:
+def encode_frame(
+    message: Message, context: str, max_size: int, properties: Mapping[str, str] | None = None
+) -> bytes:
     """Return the JSON text frame of a message, as UTF-8.
 
     Arguments:
         context: the label that Pulsar echoes in the receipt.
         max_size: the broker's ``webSocketMaxTextFrameSize``, in bytes.
+        properties: more properties of the message; those that it has itself stay as they are.
 
     Raises:
         InvalidMessage: the frame is larger than ``max_size``. The broker would close the
@@ -26,6 +31,8 @@ def encode_frame(message: Message, context: str, max_size: int) -> bytes:
     """
     fields = message.to_frame_fields()
     fields["context"] = context
+    if properties:
+        fields["properties"] = {**properties, **fields.get("properties", {})}
     frame = _encoder.encode(fields)
     if len(frame) > max_size:
         raise InvalidMessage(

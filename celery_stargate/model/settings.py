@@ -57,6 +57,9 @@ class Settings:
     worker: bool = True
     #: Whether a process that calls owns lanes while there is no worker.
     own_lanes: Literal["auto", "worker"] = "auto"
+    #: Where a worker serves metrics; port 0 for nowhere.
+    metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
     prefix: str = "stargate"
     #: How long, and how many, failed messages are kept; None for none.
     dead_letters: DeadLetterBounds | None = field(default_factory=DeadLetterBounds)

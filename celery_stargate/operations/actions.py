@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from redis.exceptions import WatchError
 
+from celery_stargate import observers
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.lane import Lane
@@ -245,6 +246,7 @@ class Actions:
         for answer in reply[1:]:
             settled = read_answer(answer, topic).settled
             if settled is not None:
+                observers.ended(lane, [settled])
                 return self._finish(lane, settled)
         return Change(context, Changed.SETTLED)
 

@@ -65,7 +65,8 @@ class Endpoint:
             name = f"what the callable in {setting} returned"
             try:
                 token = token()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                # SystemExit would end the event loop that all lanes share.
                 raise ConfigurationError(
                     f"the callable in {setting} failed with {type(error).__name__}"
                 ) from error

@@ -87,6 +87,8 @@ class SessionRules:
     limit: Callable[[], int | None] = lambda: None
     #: What a message's refusal by Pulsar means.
     policy: Callable[[Failure], Policy] = lambda _: Policy.DEAD
+    #: Called with messages before they are written; None if nobody asks.
+    on_send: Callable[[Sequence[Entry]], None] | None = None
 
 
 class Session:
@@ -224,6 +226,8 @@ class Session:
                 self._barred = True
             self.counters.sent += len(frames)
             if frames:
+                if self._rules.on_send is not None:
+                    self._rules.on_send(entries[:added])
                 await self._producer.send(*frames)
             entries = entries[added:]
             if self._barred:

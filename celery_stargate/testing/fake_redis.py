@@ -42,7 +42,7 @@ def _leave(*_: object) -> NoReturn:
 
 
 def main() -> None:
-    """Serve until SIGTERM or the end of the input; the first line of the output is the URL."""
+    """Serve until SIGTERM; the first line of the output is the URL."""
     signal.signal(signal.SIGTERM, _leave)
     server = TcpFakeServer(("127.0.0.1", 0))
     server.RequestHandlerClass = _mended(server.RequestHandlerClass)
@@ -51,8 +51,7 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(f"redis://127.0.0.1:{server.server_address[1]}/0\n")
     sys.stdout.flush()
-    while sys.stdin.read(1):
-        pass
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from celery import Celery, _state
+from celery import Celery, _state, signals
 from celery.app.utils import find_app
 from celery.contrib.testing.worker import start_worker
 
@@ -18,7 +18,7 @@ from celery_stargate.app import Stargate
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.testing.configuring import configured
 from celery_stargate.testing.local_pulsar.server import LocalPulsar
-from celery_stargate.testing.local_redis import LocalRedis, RedisMissing
+from celery_stargate.testing.local_redis import LocalRedis
 from celery_stargate.testing.memory import MemoryPulsar, eager_settings, in_memory
 from celery_stargate.testing.remote import RemotePulsar
 
@@ -89,17 +89,13 @@ def redis_server(url: str) -> Iterator[str]:
     if url:
         yield url
         return
-    server = LocalRedis()
-    try:
-        server.start()
-    except RedisMissing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
-    try:
+    missing = LocalRedis.missing_reason()
+    if missing and os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    if missing:
+        pytest.skip(missing)
+    with LocalRedis() as server:
         yield server.url
-    finally:
-        server.stop()
 
 
 def flush(url: str) -> None:
@@ -138,13 +134,18 @@ def worker(app: Celery, parameters: dict[str, Any]) -> Iterator[Any]:
     """Run a worker of an app in a thread."""
     state: Any = _state
     current, default = state._tls.current_app, state.default_app  # noqa: SLF001
-    given = {"perform_ping_check": False, "loglevel": "INFO", **parameters}
+    signals.setup_logging.connect(_leave_logging)
     try:
-        with start_worker(app, **given) as found:
+        with start_worker(app, **{"perform_ping_check": False, **parameters}) as found:
             yield found
     finally:
+        signals.setup_logging.disconnect(_leave_logging)
         state._set_current_app(current)  # noqa: SLF001
         state.set_default_app(default)
+
+
+def _leave_logging(**_: object) -> None:
+    """Leave logging to the test run: Celery would take the handlers of pytest away."""
 
 
 def _name_topics(app: Celery, on: LocalPulsar | RemotePulsar) -> None:

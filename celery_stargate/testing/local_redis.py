@@ -111,10 +111,9 @@ class LocalRedis:
         else:
             command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
             command += ["--appendonly", "no", "--dir", str(folder)]
-            command = ["/bin/sh", "-c", _UNTIL_CLOSED, "redis", *command]
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603  # nothing in it is from outside
-                command,
+                ["/bin/sh", "-c", _UNTIL_CLOSED, "redis", *command],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -8,16 +8,20 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from unittest import SkipTest
 from urllib.parse import quote
 
 import msgspec
 from websockets.sync.client import connect
 
 from celery_stargate.model.topic import Topic
+from celery_stargate.testing.local_pulsar.faults import Faults
 from celery_stargate.testing.produced import ANYTHING, Expected, check_produced
+from celery_stargate.testing.receipts import Receipts
 
 __all__ = ["RemoteMessage", "RemotePulsar"]
 
+_NO_FAULTS = "a real Pulsar has no faults on demand; run this test without stargate_url"
 #: How long the end of a topic is silent before it is taken for the end, in seconds.
 _SILENCE = 0.5
 
@@ -48,6 +52,24 @@ class RemotePulsar:
         self.aliases: dict[str, str] = {}
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._since_ms = int(time.time() * 1000)
+
+    @property
+    def faults(self) -> Faults:
+        """Skip the test: only a `LocalPulsar` has faults.
+
+        Raises:
+            unittest.SkipTest: always.
+        """
+        raise SkipTest(_NO_FAULTS)
+
+    @property
+    def receipts(self) -> Receipts:
+        """Skip the test: only a `LocalPulsar` and an app in memory hold receipts.
+
+        Raises:
+            unittest.SkipTest: always.
+        """
+        raise SkipTest(_NO_FAULTS)
 
     def messages(self, topic: str) -> list[RemoteMessage]:
         """Return a topic's messages in order, those of this test only.

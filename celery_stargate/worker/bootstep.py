@@ -27,6 +27,8 @@ def install(app: Celery) -> None:
     if StargateStep in app.steps["worker"]:
         return
     app.steps["worker"].add(StargateStep)
+    # By its name: Celery imports it in a worker only, and it stands above this module.
+    app.steps["worker"].add("celery_stargate.instrumentation.step:MetricsStep")
     app.steps["consumer"].add(ControlStep)
     app.user_options["worker"].add(_Without())
 

@@ -20,6 +20,11 @@ __all__ = ["TaskEvents"]
 
 _Event = tuple[str, dict[str, Any]]
 
+#: How many characters of a result an event has at least: Flower shows it.
+_RESULT_SIZE = 256
+#: What people look for comes first, because the text is cut off.
+_FIRST = ("status", "message_id", "topic")
+
 
 class TaskEvents:
     """Sends the events of tasks whose outcome is known.
@@ -53,10 +58,15 @@ class TaskEvents:
         task = self._app.tasks.get(record.task)
         if task is not None and not task.send_events:
             return
-        consumer = self._consumer()
-        for kind, fields in self._events(settled):
-            # The dispatcher belongs to the consumer's thread.
-            consumer.call_soon(consumer.event_dispatcher.send, kind, uuid=record.context, **fields)
+        consumer, events = self._consumer(), list(self._events(settled))
+
+        def send() -> None:
+            for kind, fields in events:
+                consumer.event_dispatcher.send(kind, uuid=record.context, **fields)
+
+        # The dispatcher belongs to the consumer's thread. All at once: kombu's event loop keeps
+        # what it is to call soon in a set, so in any order.
+        consumer.call_soon(send)
 
     def _events(self, settled: Settled) -> Iterator[_Event]:
         request: dict[str, Any] = json.loads(settled.record.request or "{}")
@@ -69,7 +79,8 @@ class TaskEvents:
                 yield "task-started", {"timestamp": since}
         if not failed:
             task = self._app.tasks.get(settled.record.task or "")
-            shown = saferepr(settled.result, getattr(task, "resultrepr_maxsize", 1024))
+            size = max(_RESULT_SIZE, getattr(task, "resultrepr_maxsize", 0))
+            shown = saferepr(_in_order(settled.result), size)
             runtime = max(0.0, self._clock() - since)
             yield "task-succeeded", {"result": shown, "runtime": runtime}
         elif never_sent:
@@ -77,6 +88,15 @@ class TaskEvents:
             yield "task-revoked", {"terminated": False, "signum": None, "expired": expired}
         else:
             yield "task-failed", {"exception": settled.failure.reason, "traceback": ""}
+
+
+def _in_order(result: Any) -> Any:
+    """Return a receipt, or a list of receipts, with what people look for first."""
+    if isinstance(result, list):
+        return [_in_order(each) for each in result]
+    if not isinstance(result, Mapping):
+        return result
+    return {**{name: result[name] for name in _FIRST if name in result}, **result}
 
 
 def _received(settled: Settled, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class _LanePool:
             arguments = Arguments.read(args, kwargs)
             refuse_ambiguous(arguments.message)
             context = attempt_context(task_id, request.get("retries") or 0)
-            call, asked = task.checked(runtime, arguments, context)
+            call, asked = task.checked(runtime, arguments, context, request)
             if task.is_retried:
                 kept = {**kwargs, **asked.callbacks.unpacked()}
                 again = {**request, **(embed or {}), CALL: (args, kept)}

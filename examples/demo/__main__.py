@@ -32,7 +32,12 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     screen = Screen(stderr=options.json)
-    screen.title("celery_stargate: produce_task.delay(msg, on_ack=sig)")
+    screen.title(
+        "celery_stargate: produce_task.delay(msg, on_ack=sig)",
+        f"Publishes {options.messages:,} messages to Pulsar through Celery, kills a worker with "
+        "kill -9",
+        "on the way, and counts what is lost. It takes about half a minute.",
+    )
     try:
         with (
             tempfile.TemporaryDirectory(prefix="stargate-demo-") as folder,
@@ -48,6 +53,12 @@ def main() -> int:
         screen.failed("stopped; its processes have ended")
         return 130
     screen.summary(figures)
+    if not figures.problems:
+        screen.hint(
+            "Next: a program of 20 lines (examples/plain). To run this on your own servers,"
+        )
+        screen.hint("set STARGATE_URL and REDIS_URL. What the words mean: docs/glossary.md.")
+        screen.gap()
     if options.json:
         runs_on = {"redis": redis.what, "pulsar": pulsar.what, **_versions()}
         print(json.dumps({**figures.to_dict(), "runs_on": runs_on}, indent=2))
@@ -66,7 +77,7 @@ def _run(
 
     try:
         publisher, worker = start_workers(processes)
-        screen.fact("Workers", "publisher (owns lanes), worker (owns lanes, and runs tasks)")
+        screen.fact("Workers", "two: both send what delay() records in Redis; one also runs tasks")
         screen.fact("", "Python {python}, Celery {celery}, {cores} cores".format(**_versions()))
         screen.gap()
         return Story(screen, messages, publisher, worker).tell(pulsar.url)

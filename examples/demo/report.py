@@ -29,10 +29,12 @@ class Screen:
         if not self._console.is_terminal:
             self._console.width = 100
 
-    def title(self, text: str) -> None:
+    def title(self, text: str, *more: str) -> None:
         """Print what the demo is."""
         self._console.print()
         self._console.print(Text(f"  {text}", style="bold"))
+        for line in more:
+            self._console.print(Text(f"  {line}"))
         self._console.print()
 
     def fact(self, name: str, text: str) -> None:
@@ -47,6 +49,10 @@ class Screen:
     def note(self, text: str) -> None:
         """Print what happens during a step."""
         self._console.print(Text("  ! ", style="yellow") + Text(text))
+
+    def hint(self, text: str) -> None:
+        """Print what to do next."""
+        self._console.print(Text(f"  {text}", style="dim"))
 
     def gap(self) -> None:
         """Print an empty line."""
@@ -105,17 +111,22 @@ def _rows(f: Figures) -> list[tuple[str, str, str]]:
     p99, lease = f"{f.get_p99_ms:.1f} ms", f"{f.lease_seconds:g} s"
     again = f" ({f.callbacks_repeated} ran twice)" if f.callbacks_repeated else ""
     callbacks = f"of {f.callbacks_expected:,} on_ack{again}; {f.errors_told} on_error"
-    recovered = f"of {f.pending_at_kill:,} pending in Redis at the kill"
+    recovered = f"of {f.pending_at_kill:,} messages that were not finished at the kill"
+    duplicates = "sent again after the kill; none with 'effectively_once'"
     return [
-        ("stored", f"{f.stored:,}", f"of {f.messages:,}, read back from the topic"),
-        ("released results", f"{f.released:,}", "each receipt found in the topic"),
-        ("triggered callbacks", f"{f.callbacks:,}", callbacks),
+        ("stored", f"{f.stored:,}", f"of {f.messages:,} messages, read back from the topic"),
+        (
+            "results",
+            f"{f.released:,}",
+            "receipts from get(), each of a message in the topic",
+        ),
+        ("callbacks", f"{f.callbacks:,}", callbacks),
         ("recovered after the kill", f"{f.recovered:,}", recovered),
-        ("lost", f"{f.lost:,}", "accepted by delay(), not in the topic"),
-        ("duplicates", f"{f.duplicates:,}", "sent again after the kill: at least once"),
+        ("lost", f"{f.lost:,}", "accepted by delay(), and not in the topic"),
+        ("duplicates", f"{f.duplicates:,}", duplicates),
         ("", "", ""),
-        ("put", f"{f.put_per_second:,.0f} /s", "delay() calls of one caller"),
-        ("drained", f"{f.drain_per_second:,.0f} /s", "the contexts that waited at the take-over"),
-        ("get()", f"{f.get_median_ms:.1f} ms", f"median, one at a time; p99 {p99}"),
-        ("take-over", f"{f.takeover_seconds:.1f} s", f"after the kill; a lease is {lease}"),
+        ("delay()", f"{f.put_per_second:,.0f} /s", "calls of one caller, recorded in Redis"),
+        ("delay().get()", f"{f.get_median_ms:.1f} ms", f"median, one at a time; p99 {p99}"),
+        ("take-over", f"{f.takeover_seconds:.1f} s", f"from the kill; a lease is {lease}"),
+        ("drained", f"{f.drain_per_second:,.0f} /s", "calls that waited for the take-over"),
     ]

@@ -145,7 +145,7 @@ class Story:
             self.figures.refused = error.reason
         told = self._told(demo.FAILED, {result.id})
         self.figures.errors_told = len(told)
-        self._screen.step("a refused one", f"on_error got: {self.figures.refused}")
+        self._screen.step("a refused message", f"on_error got: {self.figures.refused}")
 
     def _stream(self) -> set[str]:
         """Publish the stream and kill a worker half-way; return its unfinished messages."""
@@ -169,8 +169,8 @@ class Story:
                     self._publish(advance)
                 watch.wait_for_takeover(PATIENCE)
                 self._screen.note(
-                    f"{self._survivor.name} took over {watch.takeover:.1f} s after the kill "
-                    f"(a lease is {demo.LEASE:g} s)"
+                    f"the other worker took over {watch.takeover:.1f} s after the kill "
+                    f"(it waits for the lease, {demo.LEASE:g} s)"
                 )
                 watch.wait_for_rest(PATIENCE)
         self.figures.takeover_seconds = watch.takeover
@@ -305,7 +305,7 @@ class Story:
         self._victim.signal(signal.SIGKILL)
         self.figures.without_receipt_at_kill = unsettled
         self._screen.note(
-            f"kill -9 {self._victim.name}, which had {len(mine)} of {demo.LANES} lanes "
-            f"and {unsettled} messages without a receipt"
+            f"kill -9 of the worker that sends for {len(mine)} of {demo.LANES} lanes, with "
+            f"{unsettled} messages without a receipt"
         )
         return published, contexts, lanes.Watch(mine, self._victim.pid, self._survivor)

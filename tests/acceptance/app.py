@@ -14,7 +14,7 @@ import redis
 from celery import signals
 
 from celery_stargate.delivery import producers
-from tests.acceptance.tasks import BELIEVE, CONF, LOG_URL, READY, SIGNALS, make_app
+from tests.acceptance.tasks import BELIEVE, CONF, LOG_URL, READY, SIGNALS, SPANS, make_app
 
 app = make_app(json.loads(os.environ[CONF]))
 
@@ -26,6 +26,11 @@ async def _believe(*_: Any) -> None:
 if os.environ.get(BELIEVE):
     assert hasattr(producers, "require_deduplication"), "the control controls nothing"
     vars(producers)["require_deduplication"] = _believe
+
+if os.environ.get(SPANS):
+    from tests.acceptance.spans import trace_worker
+
+    trace_worker(os.environ[LOG_URL], os.environ[SPANS])
 
 
 @signals.worker_ready.connect

@@ -12,7 +12,7 @@ from celery import Celery
 
 from celery_stargate import Stargate
 
-__all__ = ["BELIEVE", "CONF", "LOG_URL", "READY", "SIGNALS", "make_app"]
+__all__ = ["BELIEVE", "CONF", "LOG_URL", "READY", "SIGNALS", "SPANS", "make_app"]
 
 # Environment variables of the worker processes.
 #: The settings of the app, as JSON.
@@ -23,6 +23,8 @@ LOG_URL = "STARGATE_ACCEPTANCE_LOG"
 READY = "STARGATE_ACCEPTANCE_READY"
 #: The hash there in which signals are counted, `<task's name> <signal's name>`; unset: none is.
 SIGNALS = "STARGATE_ACCEPTANCE_SIGNALS"
+#: The list there into which the worker's processes export their spans; unset: nothing is traced.
+SPANS = "STARGATE_ACCEPTANCE_SPANS"
 
 #: If set, the worker does not ask whether the broker deduplicates: for controls.
 BELIEVE = "STARGATE_ACCEPTANCE_BELIEVE"
@@ -93,7 +95,8 @@ def make_app(conf: dict[str, Any]) -> Celery:
     def hold(self: Any, key: str) -> str:
         """Say that it runs, and keep its pool slot until it is let go."""
         note(f"{key}:running", id=self.request.id, pid=os.getpid())
-        with redis.Redis.from_url(os.environ[LOG_URL]) as client:
+        # redis-py 8 waits 5 s for an answer where nothing is said.
+        with redis.Redis.from_url(os.environ[LOG_URL], socket_timeout=_HOLD + 5) as client:
             return "let go" if client.blpop([f"{key}:go"], _HOLD) else "timed out"
 
     @task(name="acceptance.pid")

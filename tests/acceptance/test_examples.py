@@ -11,7 +11,8 @@ import sys
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -98,6 +99,157 @@ def test_the_program_of_the_readme(
 def test_the_program_of_the_readme_is_short() -> None:
     """It has at most 20 lines."""
     assert len((_PLAIN / "shop.py").read_text().splitlines()) <= 20
+
+
+class Example:
+    """A folder of the examples, on the tests' Redis and Pulsar.
+
+    Args:
+        name: of the folder.
+        logs: for what its processes print.
+        env: more variables.
+    """
+
+    def __init__(self, name: str, logs: Path, **env: str) -> None:
+        self._folder = _ROOT / "examples" / name
+        self._logs = logs
+        self._env = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1", **env}
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run a program of it, and return what it prints."""
+        run = subprocess.run(
+            [sys.executable, *arguments],
+            env=self._env,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=WAIT,
+            check=False,
+        )
+        assert run.returncode == code, run.stdout + run.stderr
+        return run.stdout
+
+    @contextmanager
+    def process(self, ready: str, *arguments: str) -> Iterator[Callable[[str], bool]]:
+        """Run a program until the end of the block; give what waits until it prints a text.
+
+        Args:
+            ready: what it prints when it has started.
+            arguments: of Python.
+        """
+        process = ServerProcess(
+            arguments[0],
+            [sys.executable, *arguments],
+            log_path=self._logs / f"{uuid.uuid4().hex[:8]}.log",
+            env=self._env,
+            cwd=self._folder,
+        )
+        process.start(lambda: ready in process.log_path.read_text(), timeout=45)
+        try:
+            yield lambda wanted: eventually(lambda: wanted in process.log_path.read_text())
+        finally:
+            process.stop()
+
+
+def _topic() -> str:
+    return f"persistent://public/default/example-{uuid.uuid4().hex[:12]}"
+
+
+_WORKER = (" ready.", "-m", "celery", "-A", "shop", "worker", "-l", "INFO", "-c", "1")
+
+
+def test_the_fastapi_shop(pulsar: PulsarAddress, redis: RedisServer, tmp_path: Path) -> None:
+    """A view answers with the receipt; another at once, and a worker goes on after the receipt. A
+    message that Pulsar refuses is a 502."""
+    topic, port = _topic(), free_ports(1)[0]
+    servers = {"REDIS_URL": redis.url, "STARGATE_URL": pulsar.url, "ORDERS": topic}
+    shop = Example("fastapi_shop", tmp_path, **servers)
+
+    def order(path: str, item: str) -> tuple[int, Any]:
+        body = json.dumps({"item": item}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}", body, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    with shop.process("Uvicorn running", "-m", "uvicorn", "shop:web", "--port", str(port)):
+        status, receipt = order("/orders", "lamp")
+        assert (status, receipt["topic"], receipt["status"]) == (201, topic, "stored")
+        with shop.process(*_WORKER) as printed:
+            status, taken = order("/orders/later", "chair")
+            assert status == 202
+            assert printed(f"Pulsar has {taken['order']} at ")
+        assert [json.loads(text(each))["item"] for each in _read(pulsar, topic)] == [
+            "lamp",
+            "chair",
+        ]
+        pulsar.admin.terminate(topic)
+        status, failed = order("/orders", "table")
+        assert (status, failed["detail"]["status"]) == (502, "refused")
+        assert order("/orders", "")[0] == 502
+
+
+def test_the_bulk_loader(pulsar: PulsarAddress, redis: RedisServer, tmp_path: Path) -> None:
+    """All lines of a file are in the topic, in order; lines that fail are printed."""
+    loader = Example("bulk_loader", tmp_path, REDIS_URL=redis.url, STARGATE_URL=pulsar.url)
+    topic, lines = _topic(), [f"order {number}" for number in range(12_000)]
+    file = tmp_path / "orders.txt"
+    file.write_text("\n".join(lines))
+    assert loader.run("load.py", str(file), topic) == "12000 stored, 0 failed\n"
+    assert [text(each) for each in _read(pulsar, topic)] == lines
+
+    pulsar.admin.terminate(topic)
+    file.write_text("lamp\nchair\n")
+    printed = loader.run("load.py", str(file), topic, code=1).splitlines()
+    assert printed[-1] == "0 stored, 2 failed"
+    assert [line.rpartition(": ")[2] for line in printed[:-1]] == ["lamp", "chair"]
+
+
+def test_the_saga(pulsar: PulsarAddress, redis: RedisServer, tmp_path: Path) -> None:
+    """Each step waits for Pulsar; where it refuses a message, all steps are undone."""
+    stock, payments = _topic(), _topic()
+    servers = {"REDIS_URL": redis.url, "STARGATE_URL": pulsar.url}
+    saga = Example("saga", tmp_path, **servers, STOCK=stock, PAYMENTS=payments)
+    with saga.process(*_WORKER) as printed:
+        assert saga.run("shop.py", "17") == "complete\n"
+        assert printed("order 17: complete")
+        pulsar.admin.terminate(payments)
+        saga.run("shop.py", "18", code=1)
+        assert printed("order 18: undone, because ")
+        assert [len(_read(pulsar, each)) for each in (stock, payments)] == [2, 1]
+
+
+def test_the_script(pulsar: PulsarAddress, redis: RedisServer, tmp_path: Path) -> None:
+    """It prints a receipt for each message; a refused one ends it with the reason."""
+    topic = _topic()
+    servers = {"REDIS_URL": redis.url, "STARGATE_URL": pulsar.url, "TOPIC": topic}
+    script = Example("script", tmp_path, **servers)
+    printed = script.run("publish.py").splitlines()
+    assert [line.partition(" at ")[0] for line in printed] == [f"stored in {topic}"] * 4
+    assert [text(each) for each in _read(pulsar, topic)][1:] == ["line 1", "line 2", "line 3"]
+    pulsar.admin.terminate(topic)
+    script.run("publish.py", code=1)
+
+
+def test_the_idempotent_consumer(pulsar: PulsarAddress, redis: RedisServer, tmp_path: Path) -> None:
+    """A payment that is published twice is booked once, after a restart too."""
+    servers = {"REDIS_URL": redis.url, "STARGATE_URL": pulsar.url}
+    topic, database = _topic().rpartition("/")[2], str(tmp_path / "accounts.sqlite3")
+    example = Example("idempotent_consumer", tmp_path, **servers, TOPIC=topic, DATABASE=database)
+    for restart in range(2):
+        with example.process("waiting for payments", "consume.py") as printed:
+            if not restart:
+                example.run("publish.py", "payment-1", "20")
+                assert printed("payment-1: booked, 20 in all")
+            example.run("publish.py", "payment-1", "20")
+            assert printed("payment-1: known already, 20 in all")
+    with example.process("waiting for payments", "consume.py") as printed:
+        example.run("publish.py", "payment-2", "5")
+        assert printed("payment-2: booked, 25 in all")
 
 
 def test_the_tests_of_the_page(redis: RedisServer, tmp_path: Path) -> None:
@@ -272,6 +424,11 @@ def test_the_django_shop_checks_and_survives(tmp_path: Path) -> None:
         finally:
             shop.stop()
         assert not local.messages(shop.topic)
+
+
+def test_the_django_shop_tests_itself(tmp_path: Path) -> None:
+    """By tests that need no server."""
+    Shop(tmp_path, "redis://127.0.0.1:1", "ws://127.0.0.1:1").manage("test", "orders")
 
 
 def test_the_django_shop_has_its_migrations(tmp_path: Path) -> None:

@@ -176,10 +176,12 @@ class Caller:
             await script(keys=keys, args=[lane.name])
             self._announced[lane] = self._world.loop.now
 
-    async def _lane_call(self, name: str, lane: Lane, arguments: list[Any]) -> Any:
+    async def _lane_call(
+        self, name: str, lane: Lane, arguments: list[Any], caller: str | None = None
+    ) -> Any:
         prefix = self._registry.prefix
         keys = [lane.key(prefix, part) for part in LANE_PARTS]
-        keys.append(lane.key(prefix, f"answers:{self._process.name}"))
+        keys.append(lane.key(prefix, f"answers:{caller or self._process.name}"))
         script = self._redis.register_script(lane_script(name))
         return await script(keys=keys, args=arguments)
 
@@ -198,11 +200,12 @@ class Caller:
     async def _acknowledge(self, lane: Lane, context: Context) -> None:
         await asyncio.sleep(3.0 * self._random.random())
         outcome = encode_outcome(Receipt(context=context.name))
-        token = f"{self._process.name}:{next(self._tokens)}"
-        arguments = ["", token, GRACE_MS, context.context, "", -1, outcome, "ok"]
+        # One call at a time has a caller's name, and another one may be under way here.
+        caller = f"{self._process.name}/{context.name}"
+        arguments = ["", f"{caller}:1", GRACE_MS, context.context, "", -1, outcome, "ok"]
         while True:
             try:
-                answer = (await self._lane_call("settle", lane, arguments))[1]
+                answer = (await self._lane_call("settle", lane, arguments, caller))[1]
                 break
             except RedisError:
                 await asyncio.sleep(0.5)

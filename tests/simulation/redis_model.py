@@ -254,6 +254,8 @@ class _Lane:
     def __init__(self, redis: RedisModel, keys: Sequence[str], dead: DeadLetters) -> None:
         self._redis, self._now, self._dead = redis, redis.now(), dead
         self._results = keys[11:]
+        #: Whether a call without numbers is a copy of one that came before.
+        self._copy = False
         self._log_key, contexts, deadlines, outcomes, due = keys[:5]
         self._lease_key, meta, tombstones, self._quarantine_key = keys[5:9]
         self._reserved_key, self._answers_key = keys[9:11]
@@ -368,6 +370,14 @@ class _Lane:
         self._redis.set(self._answers_key, said, px=int(remember))
         return [what, number]
 
+    def _is_copy(self, token: bytes, number: bytes) -> bool:
+        if number:
+            return False
+        if self._answered(token):
+            return True
+        self._answer(token, b"known", 0, b"900000")
+        return False
+
     def _buried(self, context: bytes) -> bool:
         return self._tombstones.get(context, 0) > self._now
 
@@ -399,6 +409,8 @@ class _Lane:
 
     def lease(self, owner: bytes, ttl: bytes, generation: bytes) -> list[Any]:
         by, _, token = (self._redis.get(self._lease_key) or b"").rpartition(b":")
+        if self._redis.pttl(self._lease_key) < 0:
+            by = b""
         if by and by != owner:
             return [0, self._redis.pttl(self._lease_key)]
         if by:
@@ -499,6 +511,7 @@ class _Lane:
     def settle(self, lease: bytes, token: bytes, grace: bytes, *arguments: bytes) -> list[Any]:
         owns, at = bool(lease) and self._holds(lease), self._now + int(grace)
         given = zip(*(arguments[i::5] for i in range(5)), strict=True)
+        self._copy = not lease and bool(arguments) and self._is_copy(token, arguments[1])
         answers = [
             self._settle(context, int(place), json, kind, owns, token, at)
             if self._is_meant(context, number)
@@ -534,6 +547,8 @@ class _Lane:
             return [b"due", record, outcomes] if by == token else [b"late"]
         if (kind == b"error" and not owns) or (kind == b"foreign" and count):
             return [b"ignored"]
+        if self._copy:
+            return [b"late"]
         if count > 1 and place >= 0:
             if place >= count:
                 return [b"late"]
@@ -627,6 +642,7 @@ class _Lane:
         if self._dead.on:
             *given, cause = given  # type: ignore[assignment]
         triples = zip(given[::3], given[1::3], given[2::3], strict=True)
+        self._copy = bool(given) and self._is_copy(token, given[1])
         answers = [self._revoke(*each, b"ok\n" + cause, token, at) for each in triples]
         self._dead.prune()
         return answers
@@ -645,6 +661,8 @@ class _Lane:
         unsent = range(max(0, self._number("sent") - first + 1), count)
         if count and not unsent:
             return [b"sent"]
+        if self._copy:
+            return [b"part" if _part(context, "left") in self._outcomes else b"late"]
         if count <= 1:
             return self._settle(context, -1, json, kind, False, token, at)
         answers = [self._settle(context, i, json, kind, False, token, at) for i in unsent]

@@ -15,6 +15,7 @@ import pytest
 from celery import Celery, chain, group
 from celery.exceptions import NotRegistered
 from celery.exceptions import TimeoutError as CeleryTimeout
+from celery.result import AsyncResult
 from kombu.utils import json as kombu_json
 
 from celery_stargate import (
@@ -605,6 +606,30 @@ def test_a_timeout_of_get_comes_first(timeout: float) -> None:
     # Far from the 10 s that a wait without a bound of its own would take.
     assert time.monotonic() - began < timeout + 5
     assert lanes.finished == []
+
+
+@pytest.mark.parametrize("from_another_process", [False, True])
+def test_a_result_whose_notification_was_lost(
+    monkeypatch: pytest.MonkeyPatch, from_another_process: bool
+) -> None:
+    """Is found by another look, long before the deadline."""
+    waits: list[float] = []
+
+    def get(self: Any, timeout: float, *_: Any) -> str:
+        waits.append(timeout)
+        if len(waits) < 3:
+            time.sleep(timeout)
+            raise CeleryTimeout("nothing came")
+        return "the receipt"
+
+    monkeypatch.setattr(AsyncResult, "get", get)
+    monkeypatch.setattr("celery_stargate.task._LOOKS", (0.02, 0.04))
+    _, _, task = make_stargate()
+    result: Any = task.delay("a")
+    if from_another_process:
+        result = task.AsyncResult(result.id)
+    assert result.get(timeout=60) == "the receipt"
+    assert max(waits) <= 0.04
 
 
 def test_the_tracer_gets_the_outcome() -> None:

@@ -58,7 +58,10 @@ class TopicFilter(admin.SimpleListFilter):
 
 
 class _MessageAdmin(admin.ModelAdmin):
-    """Rows, read-only but for the actions. It never counts the whole table."""
+    """Rows, read-only but for the actions. It never counts the whole table.
+
+    It has more methods than a class should: Django finds columns, actions and permissions by name.
+    """
 
     #: The database; None for the router's choice. Set it in a subclass for another one.
     using: str | None = None

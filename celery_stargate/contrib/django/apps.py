@@ -19,8 +19,8 @@ class StargateConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        # The checks look at models, which can be imported only now.
-        from celery_stargate.contrib.django import checks  # noqa: PLC0415
+        """Register the system checks, and the tasks: eager mode runs them in any process."""
+        # They need models, which can be imported only now.
+        from celery_stargate.contrib.django import checks, tasks  # noqa: F401, PLC0415
 
         checks.register_all()

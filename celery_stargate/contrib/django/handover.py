@@ -53,29 +53,39 @@ class _Handover:
 
     using: str
     settings: OutboxSettings
+    #: In eager mode each error is a callback's own, and is raised: no Redis takes part.
+    eager: bool
     written: list[Written] = field(default_factory=list)
 
-    def __call__(self) -> None:
+    def send(self) -> None:
+        """Hand all over, or leave them to the relay."""
         try:
             if not self._send():
                 notify(self.using)
         except DatabaseError as error:
+            if self.eager:
+                raise
             # The data is committed and so is the row: this must not fail the caller.
             logger.warning("the relay will take %d outbox rows: %s", len(self.written), error)
 
     def _send(self) -> bool:
         """Hand over all rows; return whether nothing is left to the relay."""
-        if not self.settings.send_on_commit or len(self.written) > _MOST or _breaker.open():
+        stargate = lanes.current_stargate()
+        if not self.eager and (
+            not self.settings.send_on_commit or len(self.written) > _MOST or _breaker.open()
+        ):
             return False
         free = self._in_turn()
         try:
             recorded = lanes.record(
-                lanes.current_stargate(),
+                stargate,
                 [entry for _, entry in free],
                 close_signature(self.using, self.settings.close_queue),
                 remember=self.settings.remember,
             )
         except StargateError as error:
+            if self.eager:
+                raise
             _breaker.trip()
             logger.warning("the relay will take %d outbox rows: %s", len(free), error)
             return False
@@ -117,9 +127,13 @@ def after_commit(using: str, written: Sequence[Written], settings: OutboxSetting
     hooks = connection.run_on_commit
     if connection.in_atomic_block and hooks:
         sids, hook, *_ = hooks[-1]
-        if isinstance(hook, _Handover) and sids == set(connection.savepoint_ids):
+        earlier = getattr(hook, "__self__", None)
+        if isinstance(earlier, _Handover) and sids == set(connection.savepoint_ids):
             # The same transaction and the same savepoints: Django would drop both or neither.
-            hook.written.extend(written)
+            earlier.written.extend(written)
             return
+    eager = lanes.is_eager(lanes.current_stargate())
+    # Django logs the name of what failed; a method has one.
+    hand_over = _Handover(using, settings, eager, list(written)).send
     # Robust: the data is committed, and whatever goes wrong here the relay mends.
-    transaction.on_commit(_Handover(using, settings, list(written)), using=using, robust=True)
+    transaction.on_commit(hand_over, using=using, robust=not eager)

@@ -15,13 +15,15 @@ from celery import current_app
 from celery.canvas import maybe_signature
 
 from celery_stargate.app import Stargate
-from celery_stargate.calls.prepare import Call, Preparation
+from celery_stargate.calls import eager
+from celery_stargate.calls.prepare import Call, CallOptions, Preparation
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import LaneFull
 from celery_stargate.lanes.connections import store_errors
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.message import Message, check_messages
 from celery_stargate.model.outcome import Failure
+from celery_stargate.model.settings import Settings
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.reading import LaneReader, configured_timeout
 from celery_stargate.operations.views import LaneView
@@ -35,6 +37,7 @@ __all__ = [
     "current_stargate",
     "find_contexts",
     "freeze_callbacks",
+    "is_eager",
     "memory_policy",
     "prepare",
     "record",
@@ -123,22 +126,32 @@ def prepare(
 
 def _preparation(stargate: Stargate, topic: str | None) -> Preparation:
     """Return what prepares messages for a topic; it is worked out once for each."""
-    known = _preparations.setdefault(stargate, {})
+    settings, known = _preparations.get(stargate, (None, {}))
+    if settings is not stargate.settings:
+        # A test may have changed them.
+        settings, known = _preparations[stargate] = stargate.settings, {}
     found = known.get(topic)
     if found is None:
-        stargate.settings.require_url()
-        found = Preparation(*stargate.settings.resolve(topic))
+        settings.require_url()
+        found = Preparation(*settings.resolve(topic))
         if len(known) >= _MOST_TOPICS:
             known.clear()
         known[topic] = found
     return found
 
 
-_preparations: WeakKeyDictionary[Stargate, dict[str | None, Preparation]] = WeakKeyDictionary()
+_preparations: WeakKeyDictionary[Stargate, tuple[Settings, dict[str | None, Preparation]]] = (
+    WeakKeyDictionary()
+)
 #: How many tombstones a lane keeps: as in ``common.lua``; a test compares them.
 _MAX_TOMBSTONES = 100_000
 #: Topics may be as many as a program makes up.
 _MOST_TOPICS = 1000
+
+
+def is_eager(stargate: Stargate) -> bool:
+    """Whether messages are published at once, by ``task_always_eager``."""
+    return eager.is_eager(stargate.runtime)
 
 
 def freeze_callbacks(stargate: Stargate, on_ack: object, on_error: object) -> tuple[str, str]:
@@ -185,6 +198,8 @@ def record(
 ) -> Recorded:
     """Put entries into their lanes, in order, each once for its context.
 
+    In eager mode they are published at once, and ``on_outcome`` runs in this thread.
+
     Arguments:
         on_outcome: the signature of the task that gets each receipt or failure.
         remember: seconds for which Redis knows an ended context, so that it is not sent again.
@@ -195,6 +210,11 @@ def record(
     """
     recorded = Recorded()
     callbacks = Callbacks.freeze(on_outcome, on_outcome, stargate.app)
+    if is_eager(stargate):
+        for entry in entries:
+            recorded.lanes.setdefault(entry.lane, []).append(entry.context)
+            eager.produce(stargate.runtime, entry.call, CallOptions(callbacks, entry.timeout))
+        return recorded
     by_topic: dict[str, list[Entry]] = {}
     for entry in entries:
         by_topic.setdefault(entry.topic, []).append(entry)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 from django.db.utils import Error as DatabaseError
 from kombu.exceptions import OperationalError
 
@@ -17,7 +17,19 @@ from celery_stargate.contrib.django.relay import run_burst
 __all__ = ["cleanup", "close", "relay"]
 
 
+class _Close(Task):  # type: ignore[type-arg]
+    abstract = True
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Retry, but not in eager mode: Celery would retry at once, and for ever."""
+        error = options.get("exc")
+        if self.request.is_eager and error is not None:
+            raise error
+        return super().retry(*args, **options)
+
+
 @shared_task(
+    base=_Close,
     name=CLOSE_TASK,
     ignore_result=True,
     acks_late=True,

@@ -82,6 +82,18 @@ local function answer(token, what, number, ms)
   return { what, number }
 end
 
+-- For how long a caller's last settle or revoke is known, in ms. A put brings a time of its own.
+local REMEMBERED = 900000
+
+-- Whether a call that means whichever context has a name is a copy of one that came before: the
+-- context may be another one by now. What is no copy is remembered.
+local function is_copy(token, number)
+  if number ~= '' then return false end
+  if answered(token) then return true end
+  answer(token, 'known', 0, REMEMBERED)
+  return false
+end
+
 -- Whether a context was finished a short time ago.
 local function buried(context, now)
   local until_ms = redis.call('ZSCORE', TOMBSTONES, context)

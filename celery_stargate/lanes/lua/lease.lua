@@ -1,4 +1,4 @@
--- Take the lane's lease, or renew it.
+-- Take the lane's lease, or renew it. One without a time to live is none: nobody would ever end it.
 --
 -- ARGV: owner, time to live ms, generation (that may begin)
 -- Returns {1, fencing token, generation, sent} if the caller holds the lease now, or {0, ms left}
@@ -10,7 +10,7 @@
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 pass_when_full()
 local held = redis.call('GET', LEASE)
-if held then
+if held and redis.call('PTTL', LEASE) >= 0 then
   local by, token = string.match(held, '^(.*):(%d+)$')
   if by ~= owner then return { 0, redis.call('PTTL', LEASE) } end
   redis.call('PEXPIRE', LEASE, ttl)

@@ -9,10 +9,12 @@
 --       {"elsewhere", count}        nothing was done: it is a list whose messages are in other lanes
 --       {"late"}                    it was settled or finished before, or never was here; another
 --                                   of the same name may be
--- A repeat with the same token gets the same answer for each context that it settled.
+-- A repeat with the same token gets the same answer for each context that it settled. A copy of a
+-- call without numbers, which was held up on its way, changes nothing.
 local token, now = ARGV[1], now_ms()
 local at, cause = now + tonumber(ARGV[2]), DEAD and ARGV[GIVEN] or ''
 if DEAD then GIVEN = GIVEN - 1 end
+local copy = false
 local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
 
 local function fail_rest(context, record, first, count, json)
@@ -44,6 +46,9 @@ local function revoke(context, number, json)
   end
   if count > 0 and first <= 0 then return { 'elsewhere', count } end
   if count > 0 and first + count - 1 <= sent then return { 'sent' } end
+  if copy then
+    return { redis.call('HEXISTS', OUTCOMES, part(context, 'left')) == 1 and 'part' or 'late' }
+  end
   local list = '[' .. json .. ']'
   if count > 1 then list = fail_rest(context, record, first, count, json) end
   if count == 1 then bury(context, record, first, -1, cause, json, now) end
@@ -55,6 +60,7 @@ local function revoke(context, number, json)
 end
 
 pass_when_full()
+if GIVEN > 2 then copy = is_copy(token, ARGV[4]) end
 local reply = {}
 for i = 3, GIVEN, 3 do reply[#reply + 1] = revoke(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
 prune_letters(now)

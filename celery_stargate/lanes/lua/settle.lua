@@ -14,11 +14,12 @@
 --       {"late"}                    the context was settled or finished before, or never was there;
 --                                   another of the same name may be
 --       {"ignored"}                 a failure that does not count from this caller
--- A repeat with the same token gets the same answer for each context that it settled.
+-- A repeat with the same token gets the same answer for each context that it settled. A copy of a
+-- caller's call without numbers, which was held up on its way, settles nothing.
 local owner = ARGV[1] ~= '' and redis.call('GET', LEASE) == ARGV[1]
 local token, now = ARGV[2], now_ms()
 local at = now + tonumber(ARGV[3])
-local reply = { (ARGV[1] ~= '' and not owner) and 1 or 0 }
+local reply, copy = { (ARGV[1] ~= '' and not owner) and 1 or 0 }, false
 
 local function settle(context, number, place, json, kind)
   local record = redis.call('HGET', CONTEXTS, context)
@@ -37,6 +38,7 @@ local function settle(context, number, place, json, kind)
   end
   if kind == 'error' and not owner then return { 'ignored' } end
   if kind == 'foreign' and count > 0 then return { 'ignored' } end
+  if copy then return { 'late' } end
   if count <= 1 or place < 0 then
     local list = '[' .. json .. ']'
     for i = 0, cause and count - 1 or -1 do
@@ -75,7 +77,8 @@ local function settle_parts(context, from, to)
   local first, count
   if record then first, count = head(record) end
   local given = (to - from) / 5
-  if not first or not is_meant(first, ARGV[from + 1]) or count < given or redis.call('HEXISTS', OUTCOMES, context) == 1 then return false end
+  if not first or not is_meant(first, ARGV[from + 1]) or count < given
+    or redis.call('HEXISTS', OUTCOMES, context) == 1 then return false end
   local names, numbers, fields, seen = {}, {}, {}, {}
   for i = from, to - 1, 5 do
     local place = tonumber(ARGV[i + 2])
@@ -105,11 +108,12 @@ local function settle_parts(context, from, to)
 end
 
 pass_when_full()
+if ARGV[1] == '' and GIVEN > 3 then copy = is_copy(token, ARGV[5]) end
 local i = 4
 while i <= GIVEN do
   local context, number, to = ARGV[i], ARGV[i + 1], i + 5
   while ARGV[to] == context and ARGV[to + 1] == number and to - i < 5 * FIELDS do to = to + 5 end
-  if to - i == 5 or not settle_parts(context, i, to) then
+  if to - i == 5 or copy or not settle_parts(context, i, to) then
     for each = i, to - 1, 5 do
       reply[#reply + 1] = settle(context, number, tonumber(ARGV[each + 2]), ARGV[each + 3],
         ARGV[each + 4])

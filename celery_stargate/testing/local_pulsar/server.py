@@ -55,7 +55,7 @@ class LocalPulsar:
     It can be stopped and started again on the same port, with its topics, like a broker that
     restarts.
 
-    It has more methods and arguments than a class should: each method is one step of a test, and
+    It has more methods than a class should, and more arguments: each method is one step of a test,
     each argument one setting of the broker.
 
     Args:

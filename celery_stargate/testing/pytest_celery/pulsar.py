@@ -62,6 +62,8 @@ class PulsarTestContainer(CeleryTestContainer):
     It is ready when the namespace ``public/default`` exists and the broker stores messages.
     Use it as ``wrapper_class`` of ``pytest_docker_tools.container``, or take the fixture
     ``default_pulsar_container``. The class methods give that fixture its defaults.
+
+    It has more methods than a class should: half of them are pytest-celery's, and have its names.
     """
 
     @classmethod

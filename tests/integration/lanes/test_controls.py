@@ -130,7 +130,7 @@ def a_repeated_put_is_answered(world: World) -> None:
     """The answer was lost; meanwhile the message was sent and its context finished."""
     call = ("token", "a", "{}", 60_000, 0, 0, 60_000, "f", "a", "frame")
     first = world.script("put", *call)
-    world.script("settle", "", "t", 1000, "a", "", -1, "{}", "ok")
+    world.script("settle", "", "t", 1000, "a", "", -1, "{}", "ok", caller="another")
     world.script("finish", "a", "")
     assert world.script("put", *call) == first
     assert world.client.xlen(world.key("log")) == 0
@@ -141,6 +141,35 @@ def a_repeated_settle_is_answered(world: World) -> None:
     world.put("a")
     call = ("", "token", 1000, "a", "", -1, "{}", "ok")
     assert world.script("settle", *call) == world.script("settle", *call)
+
+
+def a_late_copy_of_a_settle_settles_nothing(world: World) -> None:
+    """It hung in the network; meanwhile its context was finished and used again."""
+    world.put("a")
+    call = ("", "one:1", 1000, "a", "", -1, "{}", "ok")
+    world.script("settle", *call)
+    world.script("finish", "a", "")
+    world.put("a")
+    assert world.script("settle", *call) == [0, [b"late"]]
+    world.script("settle", "", "one:2", 1000, "b", "", -1, "{}", "ok")
+    assert world.script("settle", *call) == [0, [b"late"]]
+
+
+def a_late_copy_of_a_revocation_revokes_nothing(world: World) -> None:
+    """The same for a cancel."""
+    world.put("a")
+    call = ("one:1", 1000, "a", "", "{}")
+    world.script("revoke", *call)
+    world.script("finish", "a", "")
+    world.put("a")
+    assert world.script("revoke", *call) == [[b"late"]]
+    assert world.client.xlen(world.key("log")) == 1
+
+
+def a_lease_ends(world: World) -> None:
+    """Something else than a script wrote one that never would."""
+    world.client.set(world.key("lease"), "somebody:7")
+    world.make_owner("one")
 
 
 def a_context_is_recorded_once(world: World) -> None:
@@ -505,6 +534,9 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (a_context_is_recorded_once, "put", "if record then", "if false then"),
     (a_finished_context_is_known, "common", "until_ms and tonumber(until_ms) > now", "false"),
     (a_copy_of_an_earlier_put_does_nothing, "common", "tonumber(call) < tonumber(last)", "false"),
+    (a_late_copy_of_a_settle_settles_nothing, "settle", "if copy then", "if false then"),
+    (a_late_copy_of_a_revocation_revokes_nothing, "revoke", "if copy then", "if false then"),
+    (a_lease_ends, "lease", "and redis.call('PTTL', LEASE) >= 0", ""),
     (another_of_the_name_is_not_settled, "settle", "not is_meant(first, number)", "false"),
     (
         another_of_the_name_is_not_settled_in_a_run,

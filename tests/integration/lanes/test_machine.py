@@ -914,7 +914,7 @@ def test_a_lane_is_read_step_by_step(pair: Pair, count: int) -> None:
     ):
         found = pair.call("read", "one:1", 0, limit, size, 1, 1, 0, "")
         assert found[1::5] == list(range(1, expected + 1))
-    pair.call("settle", "", "t", UNIT, "a", "", 20, "{}", "ok")
+    pair.call("settle", "", "s", UNIT, "a", "", 20, "{}", "ok")
     assert pair.call("read", "one:1", 0, 1000, 1000, 1, 1, 0, "")[-5] == 20
     assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0, "")[1::5]) == count - 1
     assert pair.call("read", "one:1", count, 10, 10, 1, 1, 0, "") == [0]
@@ -943,7 +943,7 @@ def test_a_tombstone_is_known_until_it_ends(pair: Pair) -> None:
         arguments = (token, "a", "{}", UNIT, 0, UNIT, UNIT, "f", "a", "frame")
         known = token == "second"
         assert pair.call("put", *arguments)[0] == (b"known" if known else b"new")
-        pair.call("settle", "", token, UNIT, "a", "", -1, "{}", "ok")
+        pair.call("settle", "", f"{token} s", UNIT, "a", "", -1, "{}", "ok")
         pair.call("finish", "a", "")
         if known:
             pair.leap(2 * UNIT)

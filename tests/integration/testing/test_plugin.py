@@ -118,6 +118,8 @@ def test_on_a_real_pulsar(
         "    stargate_eager.assert_produced('orders', key='order-2', count=1)\n"
         "\n\ndef test_faults(stargate_eager, stargate_receipts):\n"
         "    stargate_receipts.hold()\n"
+        "\n\ndef test_more_faults(stargate_pulsar):\n"
+        "    stargate_pulsar.faults.freeze()\n"
     )
     run = project.run(
         test,
@@ -125,7 +127,7 @@ def test_on_a_real_pulsar(
         f"--stargate-redis-url={redis_server.url}",
         apart=True,
     )
-    run.assert_outcomes(passed=2, skipped=1)
+    run.assert_outcomes(passed=2, skipped=2)
 
 
 @pytest.mark.parametrize("fake", [False, True])

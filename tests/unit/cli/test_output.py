@@ -106,3 +106,22 @@ def test_cuts_a_long_text_in_the_middle() -> None:
     assert clip("persistent://public/default/orders", 16) == "persi…ult/orders"
     assert clip("orders", 16) == "orders"
     assert len(clip("x" * 100, 9)) == 9
+
+
+def test_the_widest_columns_are_cut_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lanes of a terminal of 80 columns: neither the lane nor its owner takes all the room."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = [
+        Column[str]("LANE", lambda row: "persistent://public/default/orders#0", shrinks=True),
+        Column[str]("OWNER", lambda row: "paused by somebody@host", shrinks=True),
+        *(_number(title) for title in ("BACKLOG", "UNSENT", "SENT", "SETTLED")),
+        Column[str]("OLDEST", lambda row: "~15s"),
+        Column[str]("DEADLINE", lambda row: "23h 59m"),
+    ]
+    Output().rows(columns, ["a"], "none")
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "#0 " in lines[1]

@@ -16,6 +16,7 @@ from celery_stargate.delivery.retry import Retry
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.shared import Services, Shared, StageThreads
 from celery_stargate.delivery.states import Event, State, lane_machine
+from celery_stargate.delivery.telling import Telling
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LaneTick, Progress, Unreadable
@@ -194,6 +195,7 @@ class PartsRig:
             self.shared,
             lane_machine(name),
             Retry(name, lambda low, high: 0.0),
+            Telling(self.store.lane, lambda: self.clock, 2000),
         )
         self.in_flight = InFlight(Window(1000, 1 << 20))
         self.queue = EffectsQueue(self.lane, self.in_flight)

@@ -46,6 +46,16 @@ def test_a_callable_that_gives_no_token(token: Callable[[], str], words: str) ->
     assert "s3cr3t" not in str(caught.value)
 
 
+def test_a_callable_that_ends_the_program() -> None:
+    """It would end the event loop that all lanes share: it is told as any other failure."""
+
+    def token() -> str:
+        raise SystemExit(3)
+
+    with pytest.raises(ConfigurationError, match="failed with SystemExit"):
+        asyncio.run(Endpoint("ws://h:1", token).fetch_headers())
+
+
 def test_errors_name_settings_as_a_namespace_does(tmp_path: Path) -> None:
     """So that they are found in Django's settings."""
     file = tmp_path / "ca.pem"

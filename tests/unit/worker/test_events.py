@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,12 +32,21 @@ def sent(outcome: Outcome, request: dict[str, Any], **options: Any) -> list[tupl
     stargate = Stargate(app)
     task = stargate.task("shop.orders", **options)
     events: list[tuple[str, Any]] = []
+    calls: list[Callable[[], None]] = []
     consumer = SimpleNamespace(
-        event_dispatcher=SimpleNamespace(enabled=True, send=None),
-        call_soon=lambda _, kind, **fields: events.append((kind, fields)),
+        event_dispatcher=SimpleNamespace(
+            enabled=True, send=lambda kind, **fields: events.append((kind, fields))
+        ),
+        call_soon=calls.append,
     )
     record = Record("c", task=task.name, request=json.dumps(request))
     TaskEvents(app, lambda: consumer, lambda: 100.0).done(Settled(record, (outcome,)))
+    # They are sent in the consumer's own thread, and in their order: kombu calls what it is to call
+    # soon in any order.
+    assert not events
+    assert len(calls) <= 1
+    for each in calls:
+        each()
     return events
 
 

@@ -277,3 +277,18 @@ def test_the_module_needs_no_configured_django() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "produce\n"), done.stderr
+
+
+def test_a_hand_over_that_fails_is_logged(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By Django, and the caller goes on: the row is committed."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("it is broken")
+
+    monkeypatch.setattr(lanes, "record", broken)
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    assert handle.state() is State.PENDING
+    assert "it is broken" in caplog.text

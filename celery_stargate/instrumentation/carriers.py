@@ -1,0 +1,72 @@
+"""Contexts of traces as text: in a message's properties, in records, in headers (W3C)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from celery_stargate.support.tracing import Carrier
+
+__all__ = ["carrier_in", "carrier_of", "context_of", "given_carrier", "is_sampled"]
+
+_NAMES = ("traceparent", "tracestate")
+_propagator = TraceContextTextMapPropagator()
+
+
+class _Properties(msgspec.Struct):
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+class _Frame(msgspec.Struct):
+    properties: _Properties | None = None
+
+
+_decode = msgspec.json.Decoder(_Frame).decode
+
+
+def carrier_of(span: trace.Span) -> dict[str, str]:
+    """Return the context of a span as text; empty for one without an id."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, trace.set_span_in_context(span, Context()))
+    return carrier
+
+
+def carrier_in(frame: bytes) -> Carrier | None:
+    """Return the context in the properties of a message's frame; None if there is none."""
+    if b'"traceparent"' not in frame:
+        return None
+    try:
+        properties = _decode(frame).properties
+    except (msgspec.DecodeError, UnicodeError):
+        # A property of another type: it is none of ours.
+        return None
+    if properties is None or properties.traceparent is None:
+        return None
+    carrier = {"traceparent": properties.traceparent}
+    if properties.tracestate is not None:
+        carrier["tracestate"] = properties.tracestate
+    return carrier
+
+
+def given_carrier(headers: Mapping[str, object]) -> dict[str, str] | None:
+    """Return the context among headers; None if there is none."""
+    found = {name: each for name in _NAMES if isinstance(each := headers.get(name), str)}
+    return found if "traceparent" in found else None
+
+
+def context_of(carrier: Carrier) -> Context:
+    """Return the context that a carrier holds; one without a span if it cannot be read."""
+    return _propagator.extract(carrier, Context())
+
+
+def is_sampled(carrier: Carrier) -> bool:
+    """Whether the trace of a carrier is recorded, as its flags say."""
+    try:
+        return bool(int(carrier["traceparent"][53:55], 16) & 1)
+    except ValueError:
+        return False

@@ -1,0 +1,158 @@
+"""Metrics of this process for Prometheus: what its messages did, counted as it happens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import Counter as CounterMetric
+
+from celery_stargate import observers
+from celery_stargate.instrumentation.prometheus import TopicLabels
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.entry import Entry
+from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.observers import (
+    ConnectionLost,
+    LaneTakenOver,
+    MessageRecorded,
+    Observer,
+    Settlement,
+)
+from celery_stargate.support.fork_lock import ForkLock
+
+__all__ = ["MessageMetrics", "instrument"]
+
+#: Seconds. Pulsar answers in milliseconds; after an outage a receipt takes as long as that was.
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class MessageMetrics(Observer):
+    """Counts what happens to messages in this process.
+
+    It is safe where the process forks, and with ``prometheus_client``'s multiprocess mode.
+
+    Arguments:
+        registry: gets the metrics.
+        max_topics: how many topics get a label of their own; all others are one.
+    """
+
+    def __init__(self, registry: CollectorRegistry, max_topics: int = 500) -> None:
+        self.registry = registry
+        self._topics = TopicLabels(max_topics)
+        self._lock = ForkLock()
+        self._recorded = CounterMetric(
+            "stargate_recorded_messages",
+            "Messages that callers recorded.",
+            ["topic"],
+            registry=registry,
+        )
+        self._sent = CounterMetric(
+            "stargate_sent_messages",
+            "Messages that were written to Pulsar; again each time.",
+            ["topic"],
+            registry=registry,
+        )
+        self._outcomes = CounterMetric(
+            "stargate_outcomes",
+            "Messages that got their outcome.",
+            ["topic", "outcome", "error_type"],
+            registry=registry,
+        )
+        self._durations = Histogram(
+            "stargate_receipt_duration_seconds",
+            "From the send of a message to its outcome.",
+            ["topic"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._reconnects = CounterMetric(
+            "stargate_reconnects",
+            "Connections to Pulsar that were lost or could not be made.",
+            ["topic", "error_type"],
+            registry=registry,
+        )
+        self._takeovers = CounterMetric(
+            "stargate_takeovers",
+            "Lanes that this process took, and that had another owner before.",
+            ["topic"],
+            registry=registry,
+        )
+        self._redis_errors = CounterMetric(
+            "stargate_redis_errors",
+            "Calls that Redis did not answer.",
+            ["error_type"],
+            registry=registry,
+        )
+
+    def recorded(self, calls: Sequence[MessageRecorded]) -> None:
+        """Count the messages of calls."""
+        topic = self._topics.of(calls[0].topic)
+        with self._lock:
+            self._recorded.labels(topic).inc(sum(each.messages for each in calls))
+
+    def sent(self, lane: Lane, entries: Sequence[Entry]) -> None:
+        """Count messages that are sent."""
+        with self._lock:
+            self._sent.labels(self._topics.of(lane.topic)).inc(len(entries))
+
+    def settled(
+        self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
+    ) -> None:
+        """Count outcomes, and note how long they took."""
+        topic = self._topics.of(lane.topic)
+        counted = Counter(_kind(each.outcome) for each in settlements)
+        with self._lock:
+            for (outcome, error_type), count in counted.items():
+                self._outcomes.labels(topic, outcome, error_type).inc(count)
+            observe = self._durations.labels(topic).observe
+            for each in settlements:
+                if (seconds := each.seconds) is not None:
+                    observe(seconds)
+
+    def taken_over(self, taken: LaneTakenOver) -> None:
+        """Count a lane that had an owner before."""
+        if taken.fencing_token > 1:
+            with self._lock:
+                self._takeovers.labels(self._topics.of(taken.topic)).inc()
+
+    def connection_lost(
+        self, lost: ConnectionLost, unanswered: Sequence[tuple[Entry, float | None]]
+    ) -> None:
+        """Count a lost connection."""
+        with self._lock:
+            self._reconnects.labels(self._topics.of(lost.topic), lost.error_type).inc()
+
+    def redis_failed(self, error: Exception) -> None:
+        """Count a call that Redis did not answer."""
+        with self._lock:
+            self._redis_errors.labels(type(error).__name__).inc()
+
+    def remove(self) -> None:
+        """Count nothing more, and leave the registry."""
+        observers.remove(self)
+        for each in (
+            *(self._recorded, self._sent, self._outcomes, self._durations),
+            *(self._reconnects, self._takeovers, self._redis_errors),
+        ):
+            self.registry.unregister(each)
+
+
+def instrument(registry: CollectorRegistry = REGISTRY, max_topics: int = 500) -> MessageMetrics:
+    """Count what happens to messages in this process, and in children that it forks.
+
+    Call it once where the process starts, before it forks.
+
+    Arguments:
+        registry: gets the metrics; by default the one that ``prometheus_client`` serves.
+        max_topics: how many topics get a label of their own; all others are one.
+    """
+    made = MessageMetrics(registry, max_topics)
+    observers.add(made)
+    return made
+
+
+def _kind(outcome: Outcome) -> tuple[str, str]:
+    """Return the labels of an outcome."""
+    return outcome.status, outcome.code if isinstance(outcome, Failure) else ""

@@ -1,0 +1,1 @@
+"""Instrumentation on a real Redis."""

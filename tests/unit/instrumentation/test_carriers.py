@@ -1,0 +1,75 @@
+"""Contexts of traces as text: found in frames and headers, and only where they are."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+
+from celery_stargate import Message
+from celery_stargate.instrumentation.carriers import (
+    carrier_in,
+    carrier_of,
+    context_of,
+    given_carrier,
+    is_sampled,
+)
+from celery_stargate.model.frame import encode_frame
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_span_goes_through_a_frame() -> None:
+    span = TracerProvider().get_tracer("unit").start_span("create")
+    carrier = carrier_of(span)
+    frame = encode_frame(Message(payload="x", properties={"own": "1"}), "c", 10_000, carrier)
+    found = carrier_in(frame)
+    assert found == carrier
+    assert is_sampled(carrier)
+    read = trace.get_current_span(context_of(carrier)).get_span_context()
+    assert (read.trace_id, read.span_id) == (
+        span.get_span_context().trace_id,
+        span.get_span_context().span_id,
+    )
+
+
+def test_the_state_goes_with_it() -> None:
+    given = {"traceparent": PARENT, "tracestate": "vendor=1"}
+    assert carrier_in(encode_frame(Message(payload="x"), "c", 10_000, given)) == given
+    assert given_carrier({**given, "id": "c"}) == given
+
+
+def test_the_users_own_properties_stay() -> None:
+    own = Message(payload="x", properties={"traceparent": "own"})
+    assert carrier_in(encode_frame(own, "c", 10_000, {"traceparent": PARENT})) == {
+        "traceparent": "own"
+    }
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"payload":"eA==","context":"c"}',
+        b'{"payload":"eA==","properties":{"own":"1"}}',
+        b'{"properties":{"traceparent":1}}',
+        b'{"key":"\\"traceparent\\"","a":"traceparent","traceparent":"x"}',
+        b'"traceparent" is no frame',
+    ],
+)
+def test_none_where_there_is_none(frame: bytes) -> None:
+    assert carrier_in(frame) is None
+
+
+def test_a_span_without_an_id_gives_nothing() -> None:
+    assert carrier_of(trace.INVALID_SPAN) == {}
+    assert given_carrier({"traceparent": None}) is None
+    assert given_carrier({}) is None
+
+
+@pytest.mark.parametrize("text", ["", "own", PARENT[:-2] + "00", PARENT[:-2] + "zz"])
+def test_what_cannot_be_read_is_not_sampled(text: str) -> None:
+    assert not is_sampled({"traceparent": text})
+    if len(text) < len(PARENT):
+        found = trace.get_current_span(context_of({"traceparent": text}))
+        assert found is trace.get_current_span(Context())

@@ -1,0 +1,33 @@
+"""A child never finds locked what a thread of its parent held at the fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from celery_stargate.support.fork_lock import ForkLock
+
+
+def test_a_fork_waits_for_who_holds_it() -> None:
+    """And both processes can take it afterwards."""
+    lock, plain, ended = ForkLock(), threading.Lock(), threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            with lock, plain:
+                pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if not child:
+                os._exit(0 if plain.acquire(timeout=5.0) else 1)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            with lock:
+                pass
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,91 @@
+"""Where traces hook in: without one nothing is made."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from kombu.utils.imports import symbol_by_name
+
+from celery_stargate.calls.prepare import Preparation
+from celery_stargate.effects.signatures import NO_CALLBACKS
+from celery_stargate.instrumentation.tracing import StargateInstrumentor
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.topic import Topic
+from celery_stargate.support import tracing
+from tests.unit.helpers import TOPIC
+
+CARRIER = {"traceparent": "00-1-1-01"}
+
+
+class Traced:
+    """A trace that notes how it ended."""
+
+    carrier = CARRIER
+
+    def __init__(self) -> None:
+        self.ends: list[Any] = []
+
+    def active(self) -> Any:
+        return nullcontext()
+
+    def end(self, error: BaseException | None = None) -> None:
+        self.ends.append(error)
+
+
+class Noted:
+    """Traces by noting."""
+
+    def __init__(self) -> None:
+        self.followed: list[Any] = []
+
+    def begin(
+        self, topic: str, context: str, server: str | None, given: Mapping[str, object]
+    ) -> Traced:
+        return Traced()
+
+    @contextmanager
+    def follow(self, carrier: Any, *given: Any) -> Iterator[None]:
+        self.followed.append((carrier, *given))
+        yield
+
+
+def preparation() -> Preparation:
+    return Preparation(Topic.parse(TOPIC), ProducerOptions())
+
+
+def test_nothing_traces_by_default() -> None:
+    assert tracing.current() is None
+    assert preparation().begin_trace("c", None) is None
+    call = preparation().call("x", "c")
+    assert call.carrier is None
+    assert call.record(NO_CALLBACKS).trace is None
+    with call.traced(), tracing.follow(CARRIER, "c", None, None):
+        call.end_trace()
+
+
+def test_the_context_is_in_the_message_and_in_the_record() -> None:
+    noted = Noted()
+    tracing.use(noted)
+    try:
+        trace: Any = preparation().begin_trace("c", None)
+        with tracing.follow(None, "c", None, None), tracing.follow(CARRIER, "c", TOPIC, "id"):
+            pass
+    finally:
+        tracing.use(None)
+    call = preparation().call("x", "c", trace)
+    assert b'"properties":{"traceparent":"00-1-1-01"}' in call.parts[0].frame
+    assert call.record(NO_CALLBACKS).trace == CARRIER
+    assert noted.followed == [(CARRIER, "c", TOPIC, "id")]
+    with call.traced():
+        pass
+    assert trace.ends == [None]
+
+
+def test_the_entry_point_is_the_instrumentor() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+    entry = project["project"]["entry-points"]["opentelemetry_instrumentor"]["celery_stargate"]
+    assert symbol_by_name(entry) is StargateInstrumentor
