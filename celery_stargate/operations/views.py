@@ -68,6 +68,8 @@ class LaneView(msgspec.Struct, frozen=True, kw_only=True):
     next_deadline_seconds: float | None
     #: How long ago a caller announced the lane; null for a lane that is not announced.
     announced_seconds: float | None
+    #: Its dead letters.
+    dead: int = 0
 
     @property
     def done_total(self) -> int:
@@ -140,6 +142,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     oldest_age_exact: bool
     #: Seconds until the next deadline; negative if it has passed.
     next_deadline_seconds: float | None
+    #: Dead letters of all lanes.
+    dead: int = 0
     #: How fast messages come and go; null if that was not measured.
     rates: Rates | None = None
 

@@ -244,3 +244,42 @@ def test_replay_killed_half_way_and_run_again(
     assert set(payloads) == set(range(MANY))
     if delivery == "effectively_once":
         assert len(payloads) == MANY
+
+
+def test_an_attempt_that_celery_tries_again_is_no_dead_letter(
+    app: Celery, stargate: Stargate, local: LocalPulsar, topic: str
+) -> None:
+    """Or a replay would send beside the retry."""
+    local.faults.fail_sends(REFUSED, count=1)
+    task = stargate.task("shop.orders", topic=topic, autoretry_for=(ProduceError,))
+    with Acknowledger(app):
+        task.delay("a")
+        assert Triggered(app).next()["task"] == "shop.orders"
+        wait_for(lambda: not pending(stargate, topic))
+        assert ids(stargate.dead_letters) == []
+
+
+def test_effects_that_fail_for_good_are_kept_and_done_again(
+    app: Celery, stargate: Stargate, local: LocalPulsar, topic: str
+) -> None:
+    """The message is stored: only what follows it is repeated, and nothing is sent."""
+    letters = stargate.dead_letters
+    impossible = app.signature("shop.paid").set(serializer="nobody-knows-it")
+    with Acknowledger(app):
+        app.tasks["celery_stargate.produce"].apply_async(
+            ("a",), {"on_ack": impossible}, task_id="one"
+        )
+        wait_for(lambda: ids(letters) == ["one"])
+        [found] = letters.find()
+        assert (found.kind, found.status, found.failures) == ("effects", "stored", 1)
+        assert found.code == "callbacks"
+        assert act(letters.replay(letters.named(["one"]))) == {"one": DeadResult.DONE}
+        wait_for(lambda: ids(letters) == ["one"])
+        assert not pending(stargate, topic)
+    assert local.payloads(topic) == [b"a"]
+
+
+def pending(stargate: Stargate, topic: str) -> int:
+    """How many contexts the topic's lane holds."""
+    client: Any = stargate.runtime.connections.sync()
+    return int(client.hlen(Lane(topic).key(stargate.settings.prefix, "contexts")))

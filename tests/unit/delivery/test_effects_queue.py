@@ -225,5 +225,5 @@ def test_effects_have_a_bound(caplog: pytest.LogCaptureFixture) -> None:
         return rig
 
     rig = asyncio.run(main())
-    assert rig.store.finished == [("c1", 1)]
+    assert (rig.store.finished, rig.store.given_up) == ([], [("c1", "TimeoutError effects")])
     assert "context c1 is given up after 86401 s: could not notify waiting callers" in caplog.text
