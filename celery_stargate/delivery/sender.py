@@ -29,9 +29,11 @@ from celery_stargate.pulsar.sequence import (
 )
 from celery_stargate.pulsar.session import Session, SessionRules
 from celery_stargate.support.backoff import Backoff
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Sender"]
+
+logger = logger_of(__name__)
 
 #: While messages are refused, how many failures may wait to be settled.
 _REFUSALS = 1000
@@ -225,25 +227,25 @@ class Sender:
         self._lane.telling.lost(error, list(self._in_flight.window))
         match error:
             case HandshakeRefused(permanent=True):
-                logger.error("lane %s: Pulsar refuses it: %s", name, error)
+                logger.error("Pulsar refuses it: %s", error, lane=name)
                 refusal = _Refusal(error.sentence, f"http-{error.status}", source.sent)
                 return await self._apply_policy(refusal)
             case DeduplicationUnavailable():
-                logger.error("lane %s: %s", name, error)
+                logger.error("%s", error, lane=name)
                 self._deduplicates = False
                 refusal = _Refusal(error.sentence, error.code, source.sent)
                 return await self._apply_policy(refusal)
             case HandshakeRefused():
-                logger.warning("lane %s: Pulsar refuses it for now: %s", name, error)
+                logger.warning("Pulsar refuses it for now: %s", error, lane=name)
                 return Event.LINK_BROKEN
             case SequenceMismatch():
-                logger.warning("lane %s: connects again with the right number: %s", name, error)
+                logger.warning("connects again with the right number: %s", error, lane=name)
                 self._suspect(error, source)
             case LinkBroken():
-                logger.warning("lane %s: %s", name, error)
+                logger.warning("%s", error, lane=name)
                 self._suspect(error, source)
             case _:
-                logger.warning("lane %s: %s", name, error)
+                logger.warning("%s", error, lane=name)
         if producer is not None:
             # Nobody reads any more: a close frame would wait seconds for its answer in vain.
             producer.abort()
@@ -271,8 +273,9 @@ class Sender:
         """
         why = f"the policy of {error_class(failure)} {failure.code}"
         logger.error(
-            "lane %s: paused by %s, until `celery stargate resume`: %s",
-            *(self._lane.name, why, failure.reason),
+            "paused by %s, until `celery stargate resume`: %s",
+            *(why, failure.reason),
+            lane=self._lane.name,
         )
         # What has its outcome must not be sent again after the pause.
         await self._settler.until_at_most(0)
@@ -291,8 +294,11 @@ class Sender:
         if found is not None:
             entry, failure = found
             logger.error(
-                "lane %s: message %d fails as %s, because it breaks each connection: %s",
-                *(self._lane.name, entry.number, failure.status, failure.reason),
+                "message %d fails as %s, because it breaks each connection: %s",
+                entry.number,
+                failure.status,
+                failure.reason,
+                lane=self._lane.name,
             )
             self._settler.give(entry, failure)
             self._backoff.reset()

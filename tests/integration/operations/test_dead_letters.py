@@ -251,7 +251,8 @@ def test_an_attempt_that_celery_tries_again_is_no_dead_letter(
 ) -> None:
     """Or a replay would send beside the retry."""
     local.faults.fail_sends(REFUSED, count=1)
-    task = stargate.task("shop.orders", topic=topic, autoretry_for=(ProduceError,))
+    retried: dict[str, Any] = {"autoretry_for": (ProduceError,)}
+    task = stargate.task("shop.orders", topic=topic, **retried)
     with Acknowledger(app):
         task.delay("a")
         assert Triggered(app).next()["task"] == "shop.orders"
