@@ -24,13 +24,8 @@ __all__ = ["Acknowledger"]
 class Acknowledger:
     """Keep every message without a receipt as a pending context, and settle it.
 
-    Producer workers run one by themselves. In any other process::
-
-        with Acknowledger(app) as acknowledger:
-            future = acknowledger.produce("order-17")
-            ...
-            acknowledger.ack(Receipt(context="order-17"))      # from any process
-            future.result(timeout=5)
+    Producer workers run one by themselves. In any other process make your own, to own lanes there
+    or to wait for contexts that have no message, which your code acknowledges.
 
     Arguments:
         app: a Celery app that has a :class:`~celery_stargate.Stargate`.
@@ -41,6 +36,14 @@ class Acknowledger:
 
     Raises:
         ConfigurationError: the app has no Stargate, or a setting is wrong or missing.
+
+    Example:
+        >>> with Acknowledger(app) as acknowledger:
+        ...     future = acknowledger.produce("order-17")
+        ...     acknowledger.ack(Receipt(context="order-17"))  # from any process
+        ...     future.result(timeout=10).status
+        True
+        'stored'
     """
 
     def __init__(
@@ -69,11 +72,22 @@ class Acknowledger:
 
     @property
     def running(self) -> bool:
-        """Whether its thread is alive in this process."""
+        """Whether its thread is alive in this process.
+
+        Example:
+            >>> Acknowledger(app).running
+            False
+        """
         return self._delivery.running
 
     def start(self) -> None:
-        """Start owning lanes, in a thread of its own. A second start changes nothing."""
+        """Start owning lanes, in a thread of its own. A second start changes nothing.
+
+        Example:
+            >>> acknowledger = Acknowledger(app)
+            >>> acknowledger.start()
+            >>> acknowledger.stop()
+        """
         self._delivery.start()
 
     def stop(self, timeout: float | None = None) -> None:
@@ -81,6 +95,9 @@ class Acknowledger:
 
         Arguments:
             timeout: seconds to wait for receipts; by default ``stargate_drain_timeout``.
+
+        Example:
+            >>> Acknowledger(app).stop(timeout=5)
         """
         self._delivery.stop(timeout)
 
@@ -107,6 +124,12 @@ class Acknowledger:
             ContextInUse: it is pending already.
             InvalidMessage: the context is not printable text, or a callback is no signature.
             StoreUnavailable: Redis did not answer in bounded time.
+
+        Example:
+            >>> acknowledger = Acknowledger(app)
+            >>> future = acknowledger.produce("order-18", timeout=60)
+            >>> acknowledger.ack(Receipt(context="order-18"))
+            True
         """
         return self._contexts.expect(
             context, CallOptions.read(self._app, on_ack, on_error, timeout)
@@ -127,5 +150,9 @@ class Acknowledger:
 
         Raises:
             StoreUnavailable: Redis did not answer in bounded time.
+
+        Example:
+            >>> Acknowledger(app).ack(Receipt(context="nobody waits for this"))
+            False
         """
         return self._contexts.settle(outcome)

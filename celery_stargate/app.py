@@ -31,11 +31,7 @@ _ATTRIBUTE = "_celery_stargate"
 
 
 class Stargate(Publishing):
-    """Bind celery_stargate to a Celery app.
-
-        app = Celery("shop", broker="redis://", backend="redis://")
-        app.conf.stargate_url = "ws://localhost:8080"
-        stargate = Stargate(app)
+    """Bind celery_stargate to a Celery app, and publish from any of its processes.
 
     Its workers then run the acknowledger, unless they are started with ``--without-stargate``.
     If there is no default app yet, this app becomes it, so that ``produce_task`` finds it in every
@@ -44,6 +40,14 @@ class Stargate(Publishing):
 
     Arguments:
         app: the Celery app; None to call :meth:`init_app` later.
+
+    Raises:
+        ConfigurationError: as :meth:`init_app`.
+
+    Example:
+        >>> app = Celery("shop", broker="redis://", backend="redis://")
+        >>> app.conf.stargate_url = "ws://localhost:8080"
+        >>> stargate = Stargate(app)
     """
 
     def __init__(self, app: Celery | None = None) -> None:
@@ -59,6 +63,10 @@ class Stargate(Publishing):
 
         Raises:
             ConfigurationError: this Stargate is bound to another app already.
+
+        Example:
+            >>> stargate = Stargate()
+            >>> stargate.init_app(Celery("shop"))
         """
         if self._runtime is None:
             self._runtime = Runtime.bind(app)
@@ -87,8 +95,15 @@ class Stargate(Publishing):
         Arguments:
             app: the Celery app.
 
+        Returns:
+            The Stargate that was bound to it.
+
         Raises:
             ConfigurationError: it has none.
+
+        Example:
+            >>> Stargate.of(app) is stargate
+            True
         """
         Runtime.of(app)
         found: Stargate = getattr(app, _ATTRIBUTE)
@@ -111,15 +126,23 @@ class Stargate(Publishing):
 
         Raises:
             ConfigurationError: there is none yet.
+
+        Example:
+            >>> stargate.app.main
+            'shop'
         """
         return self.runtime.app
 
     @property
     def settings(self) -> Settings:
-        """The settings, read and checked once.
+        """The settings, read and checked once. Names are without ``stargate_``.
 
         Raises:
             ConfigurationError: a setting does not exist or has a wrong type.
+
+        Example:
+            >>> stargate.settings.drain_timeout
+            10.0
         """
         return self.runtime.settings
 
@@ -129,6 +152,11 @@ class Stargate(Publishing):
 
         Raises:
             ConfigurationError: no Redis is configured.
+
+        Example:
+            >>> from celery_stargate.lanes.lane import Lane
+            >>> stargate.lanes.backlog(Lane("persistent://public/default/orders"))
+            0
         """
         return self.runtime.outbox
 
@@ -143,9 +171,17 @@ class Stargate(Publishing):
             options: producer options (``lanes=4``, ``compression_type="LZ4"``, …) and Celery's
                 task options (``ignore_result=True``, …).
 
+        Returns:
+            The task; call it as you call :data:`produce_task`.
+
         Raises:
             ConfigurationError: an option does not exist or has a wrong type; or, when the task is
                 first used, options do not go together.
+
+        Example:
+            >>> orders = stargate.task("shop.orders", topic="orders", lanes=4)
+            >>> orders.delay("one lamp").state
+            'SUCCESS'
         """
         if not isinstance(name, str):
             raise ConfigurationError(
@@ -182,6 +218,11 @@ class Stargate(Publishing):
         Raises:
             ConfigurationError: no Redis is configured.
             StoreUnavailable: Redis did not answer in bounded time.
+
+        Example:
+            >>> result = produce_task.delay("one lamp", topic="orders")
+            >>> stargate.cancel(result.id)
+            True
         """
         return Revoker(self.runtime).cancel(context)
 
@@ -189,7 +230,10 @@ class Stargate(Publishing):
         """Close this process's connections, and give its lanes back if it owns any.
 
         It waits for messages in flight, at most ``stargate_drain_timeout`` and a few seconds. The
-        Stargate may be used again.
+        Stargate may be used again. Call it where a process may end without Python's exit handlers.
+
+        Example:
+            >>> stargate.close()
         """
         if self._runtime is not None:
             self._runtime.close()
@@ -198,6 +242,9 @@ class Stargate(Publishing):
         """Do as :meth:`close` does, without holding the event loop.
 
         If it is cancelled, the closing goes on in its thread.
+
+        Example:
+            >>> asyncio.run(stargate.aclose())
         """
         await await_in_daemon(self.close, "stargate-close")
 
@@ -215,6 +262,16 @@ class Stargate(Publishing):
 
         Arguments:
             app: the web application, which is not looked at.
+
+        Returns:
+            A context manager that closes this Stargate at its end.
+
+        Example:
+            >>> async def serve():
+            ...     async with stargate.lifespan():
+            ...         return (await stargate.aproduce("one lamp")).status
+            >>> asyncio.run(serve())
+            'stored'
         """
         try:
             yield

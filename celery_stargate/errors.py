@@ -34,11 +34,27 @@ __all__ = [
 
 
 class StargateError(Exception):
-    """The base class of all errors of celery_stargate."""
+    """The base class of all errors of celery_stargate.
+
+    Example:
+        >>> try:
+        ...     stargate.produce({"payload": 17})
+        ... except StargateError as error:
+        ...     print(type(error).__name__)
+        InvalidMessage
+    """
 
 
 class ConfigurationError(StargateError):
-    """A setting or an option is missing, misspelled or of a wrong type. Fix the configuration."""
+    """A setting or an option is missing, misspelled or of a wrong type. Fix the configuration.
+
+    Example:
+        >>> try:
+        ...     stargate.task("shop.orders", topic="orders", compresion_type="LZ4")
+        ... except ConfigurationError as error:
+        ...     print("did you mean 'compression_type'?" in str(error))
+        True
+    """
 
 
 class InvalidMessage(StargateError, ValueError):
@@ -47,6 +63,13 @@ class InvalidMessage(StargateError, ValueError):
     Arguments:
         problem: what is wrong and what to do.
         index: the position of the message in its list, from 0; None for a single message.
+
+    Example:
+        >>> try:
+        ...     stargate.produce_many(["one lamp", 17])
+        ... except InvalidMessage as error:
+        ...     print(error.index)
+        1
     """
 
     def __init__(self, problem: str, index: int | None = None) -> None:
@@ -67,6 +90,10 @@ class LaneFull(StargateError):
         lane: the lane's name.
         backlog: how many messages it holds.
         limit: how many it may hold.
+
+    Example:
+        >>> print(LaneFull("persistent://public/default/orders#0", backlog=1000, limit=1000))
+        lane persistent://public/default/orders#0 holds 1000 messages and its limit is 1000; ...
     """
 
     def __init__(self, lane: str, backlog: int, limit: int) -> None:
@@ -87,6 +114,13 @@ class ContextInUse(StargateError):
 
     With ``stargate_delivery="effectively_once"`` it stays in use for ``stargate_once_window`` after
     its end, so that a repeated call does not send its message again.
+
+    Arguments:
+        context: the id of the call.
+
+    Example:
+        >>> print(ContextInUse("order-17"))
+        context 'order-17' is already pending, or ended within stargate_once_window; ...
     """
 
     def __init__(self, context: str) -> None:
@@ -106,6 +140,10 @@ class StoreUnavailable(StargateError, OperationalError):
     Call again with the same ``task_id``. With ``stargate_delivery="effectively_once"`` the message
     is recorded once, if you do so within ``stargate_once_window`` after its end. With
     ``"at_least_once"`` it is recorded again if it has its outcome by then.
+
+    Example:
+        >>> issubclass(StoreUnavailable, kombu.exceptions.OperationalError)
+        True
     """
 
 
@@ -115,6 +153,14 @@ class ProduceError(StargateError):
     Arguments:
         failure: a mapping with the fields of :class:`~celery_stargate.Failure`. It is the only
             argument, so that every Celery result backend can store and raise the error again.
+
+    Example:
+        >>> pulsar.receipts.fail_next("send-error:8")
+        >>> try:
+        ...     stargate.produce("one lamp")
+        ... except ProduceError as error:
+        ...     print(error.status, error.failure["code"])
+        refused send-error:8
     """
 
     def __init__(self, failure: Mapping[str, Any]) -> None:
@@ -150,6 +196,14 @@ class ProduceTimeout(ProduceError):
     """The deadline passed before a receipt arrived.
 
     ``status`` is ``refused`` if the message was never sent, ``unknown`` if it may be stored.
+
+    Example:
+        >>> pulsar.receipts.hold()
+        >>> try:
+        ...     stargate.produce("one lamp", timeout=1)
+        ... except ProduceTimeout as error:
+        ...     print(error.status)
+        unknown
     """
 
 

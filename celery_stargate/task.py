@@ -74,6 +74,9 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
             timeout: seconds to wait at most; None: as long as it takes.
             args, kwargs: as those of ``AsyncResult.get``.
 
+        Returns:
+            The receipt as a dict; for a list of messages the list of receipts, in order.
+
         Raises:
             ConfigurationError: the app has no result backend, so there is nothing to wait for.
             ProduceError: the message was refused, or its outcome is unknown.
@@ -140,6 +143,10 @@ class ProduceTask(OutcomeTask):
 
     With ``via="broker"``, a ``countdown``, an ``eta`` or a ``queue``, the call goes by Celery's
     broker, and the worker that gets it puts it into the lane.
+
+    Example:
+        >>> produce_task.delay(("order-17", "one lamp")).get(timeout=10)["status"]
+        'stored'
     """
 
     abstract = True
@@ -163,8 +170,26 @@ class ProduceTask(OutcomeTask):
     def delay(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
         """Record the message in its lane.
 
+        Arguments:
+            message: text, bytes, ``(key, payload)``, a mapping, a Message, or a list of these.
+            topic: its full name or its name in ``stargate_topics``; by default that of the task,
+                or ``stargate_topic``.
+            on_ack: the signature that gets the receipt.
+            on_error: the signature that gets the failure.
+            delivery_timeout: seconds or a timedelta until the message's deadline; by default
+                ``stargate_delivery_timeout`` (a day).
+            via: ``"lane"`` or ``"broker"``; by default ``stargate_via``.
+
+        Returns:
+            The result. Its id is the context, and its value is the receipt as a dict.
+
         Raises:
             As the class says.
+
+        Example:
+            >>> result = produce_task.delay("one lamp", topic="orders", on_ack=paid.s())
+            >>> result.get(timeout=10)["topic"]
+            'persistent://public/default/orders'
         """
         return self.apply_async(args, kwargs)
 
@@ -181,8 +206,24 @@ class ProduceTask(OutcomeTask):
     ) -> ProduceResult[Any]:
         """Record the message in its lane; the arguments are those of ``Task.apply_async``.
 
+        Arguments:
+            args: ``(message,)``.
+            kwargs: the other arguments of :meth:`delay`.
+            task_id: the id of the call, which is also its context; by default a new one.
+            producer: as in Celery, for calls by its broker.
+            link, link_error, shadow, options: as in Celery. A ``countdown``, an ``eta`` or a
+                ``queue`` makes the call go by Celery's broker.
+
+        Returns:
+            As :meth:`delay`.
+
         Raises:
             As the class says.
+
+        Example:
+            >>> result = produce_task.apply_async(("one lamp",), task_id="order-17")
+            >>> result.get(timeout=10)["context"]
+            'order-17'
         """
         runtime = Runtime.of(self.app)
         task_id = task_id or uuid()
@@ -365,7 +406,8 @@ def use_task_class(app: Celery) -> None:
     register.task(bind=True, base=made, name=name, shared=False)(run)
 
 
-#: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``.
+#: The produce task that every app has: ``produce_task.delay(message, topic=…, on_ack=…)``. It
+#: belongs to Celery's current app; its name is ``celery_stargate.produce``.
 produce_task: ProduceTask = shared_task(bind=True, base=ProduceTask, name=ProduceTask.default_name)(
     run
 )

@@ -3,6 +3,7 @@
 * A program in a page compiles; one that names a file is that file.
 * A link leads to a file and a heading that exist.
 * Each page below docs/ is in a table of contents of the site.
+* A page says first what it is for.
 * Each file, test and setting that a page names exists.
 * The settings' page lists exactly the settings, with their defaults.
 * Each error and log line in docs/troubleshooting.md is in the code.
@@ -30,7 +31,7 @@ from celery_stargate.model.fields import TABLE as _TABLE
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from tools import generated
-from tools.site.links import unlisted
+from tools.site.links import included, unlisted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +42,7 @@ _LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]*))?\)")
 _SETTING = re.compile(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \| (.*) \|$", re.MULTILINE)
 _TEST = re.compile(r"\b(tests/[\w/]+\.py)(?:::(\w+(?:::\w+)*))?")
 _PROGRAM_LINES = 20
+_PURPOSE = re.compile(r"(?:Read|Look up|Follow|Run|Use) ")
 _SETTING_NAME = re.compile(r"(?<![\w`.-])`?(stargate_[a-z_]+[a-z])\b(?![-/.\w*])")
 _FILES = r"[\w./-]+\.(?:py|lua|md|toml|json)"
 _FILE = re.compile(
@@ -90,6 +92,16 @@ def check_links(page: Path, text: str) -> Iterator[str]:
 def _anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def check_purpose(page: Path, text: str) -> Iterator[str]:
+    """Find pages whose first sentence does not say what they are for."""
+    title = re.match(r"# .+\n\n", text)
+    if page.name in {"README.md", "index.md"} and page.parent in {ROOT, ROOT / "docs"}:
+        # They say what the project is.
+        return
+    if included(text) is None and not (title and _PURPOSE.match(text, title.end())):
+        yield 'the first sentence must say what the page is for: "Read this page to …", "Look up …"'
 
 
 def check_tests(text: str) -> Iterator[str]:
@@ -259,7 +271,7 @@ def problems() -> Iterator[tuple[Path, str]]:
         text = page.read_text("utf-8")
         today = _without_measured(text)
         checks = [check_programs(page, text), check_links(page, text), check_tests(today)]
-        checks.append(check_files(page, today))
+        checks += [check_files(page, today), check_purpose(page, text)]
         if page.name != "CHANGELOG.md":
             checks.append(check_setting_names(today))
         if page == ROOT / "docs" / "troubleshooting.md":

@@ -34,6 +34,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.readme import block_of, replace_block
+from tools.support_matrix import render_support
 
 __all__ = ["BLOCKS", "MEASURED", "fingerprint", "fingerprints", "problems", "record"]
 
@@ -335,6 +336,7 @@ def _comments(module: ModuleType) -> dict[Enum, str]:
 BLOCKS: Sequence[Block] = (
     Block("CONTRIBUTING.md", "floors", render_floors),
     Block("CONTRIBUTING.md", "tree", render_tree),
+    Block("docs/project/support.md", "support", render_support),
     Block("docs/how_it_works.md", "contexts", render_contexts),
     Block(
         "docs/architecture.md",

@@ -78,8 +78,6 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
 ) -> Receipts:
     """Publish to a producer's URL and wait, without an app, Redis or a worker. Nothing is durable.
 
-        produce("ws://host:8080/ws/v2/producer/persistent/public/default/t", ["a", "b"])
-
     Arguments:
         url: ``ws://HOST:PORT/ws/v2/producer/persistent/TENANT/NAMESPACE/TOPIC``, with any of
             Pulsar's query parameters.
@@ -98,6 +96,13 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
         ProduceError: a message was refused, or its outcome is unknown; for a list the error holds
             all outcomes.
         ProduceTimeout: the deadline passed.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     url = f"{pulsar.url}/ws/v2/producer/persistent/public/default/orders"
+        ...     receipts = produce(url, ["one lamp", ("order-18", "one chair")], timeout=10)
+        >>> [receipt.status for receipt in receipts]
+        ['stored', 'stored']
     """
     service, topic, query = split_producer_url(url)
     given = {

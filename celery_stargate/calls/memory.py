@@ -20,19 +20,33 @@ _LEDGER = 1
 
 
 class MemoryMessage(msgspec.Struct, frozen=True):
-    """A message that a test's code produced."""
+    """A message that a test's code produced.
+
+    Example:
+        >>> with in_memory(app) as pulsar:
+        ...     receipt = stargate.produce(("order-17", "one lamp"), topic="orders")
+        ...     [message] = pulsar.messages("orders")
+        >>> message.key, message.payload
+        ('order-17', b'one lamp')
+    """
 
     #: The topic's full name.
     topic: str
+    #: The payload, decoded.
     payload: bytes
+    #: The key; None without one.
     key: str | None
+    #: Its properties.
     properties: dict[str, str]
     #: The id that its receipt has.
     context: str
+    #: The message id that its receipt has.
     message_id: str
     #: ISO text, as Pulsar gets it.
     event_time: str | None = None
+    #: Milliseconds since 1970, if it is to be delivered then.
     deliver_at_ms: int | None = None
+    #: Milliseconds, if it is to be delivered after that time.
     deliver_after_ms: int | None = None
 
 

@@ -96,6 +96,12 @@ class Publishing:
                 was recorded.
             ProduceError: the message was refused, or its outcome is unknown.
             ProduceTimeout: its deadline passed.
+
+        Example:
+            >>> receipt = stargate.produce(("order-17", "one lamp"), timeout=10)
+            >>> receipt.status
+            'stored'
+            >>> context = stargate.produce("one lamp", on_ack=paid.s(), on_error=alert.s())
         """
         if unknown:
             raise unknown_argument("produce()", unknown, _PRODUCE)
@@ -154,8 +160,18 @@ class Publishing:
         Arguments:
             message, topic, on_ack, on_error, timeout, context: as in :meth:`produce`.
 
+        Returns:
+            As :meth:`produce`.
+
         Raises:
             As :meth:`produce`. If it is cancelled, a recorded message still goes on.
+
+        Example:
+            >>> async def view():
+            ...     receipt = await stargate.aproduce("one lamp", timeout=10)
+            ...     return receipt.status
+            >>> asyncio.run(view())
+            'stored'
         """
         if unknown:
             raise unknown_argument("aproduce()", unknown, _PRODUCE)
@@ -226,6 +242,11 @@ class Publishing:
             ProduceError: after all have their outcome, if a message was refused or its outcome is
                 unknown: the first such, with every message's outcome in ``failure["outcomes"]``.
             ProduceTimeout: the same, if that message's deadline passed.
+
+        Example:
+            >>> receipts = stargate.produce_many(f"order {number}" for number in range(3))
+            >>> [receipt.status for receipt in receipts]
+            ['stored', 'stored', 'stored']
         """
         if unknown:
             raise unknown_argument("produce_many()", unknown, _PRODUCE_MANY)
@@ -273,8 +294,16 @@ class Publishing:
         Arguments:
             messages, topic, on_ack, on_error, timeout: as in :meth:`produce_many`.
 
+        Returns:
+            As :meth:`produce_many`.
+
         Raises:
             As :meth:`produce_many`. If it is cancelled, recorded messages still go on.
+
+        Example:
+            >>> receipts = asyncio.run(stargate.aproduce_many(["one lamp", "one chair"]))
+            >>> len(receipts)
+            2
         """
         if unknown:
             raise unknown_argument("aproduce_many()", unknown, _PRODUCE_MANY)

@@ -18,7 +18,7 @@ _ENDED = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
 
 class ClosesAtShutdown:
-    """An ASGI application around another one, which closes a Stargate when the server shuts down.
+    """An ASGI application around another one, which closes a Stargate when the server shuts down::
 
         application = ClosesAtShutdown(get_asgi_application(), stargate)
 

@@ -51,6 +51,10 @@ class Message(_Payload, frozen=True, kw_only=True):
     Raises:
         InvalidMessage: a field is of a wrong type or form, or ``deliver_at`` and
             ``deliver_after`` are both given.
+
+    Example:
+        >>> Message("one lamp", key="order-17", properties={"type": "order-placed"})
+        <Message of 8 characters>
     """
 
     key: str | None = None
@@ -118,10 +122,18 @@ class Message(_Payload, frozen=True, kw_only=True):
 
         Arguments:
             value: what to encode.
-            others: as in :class:`Message`.
+            key, properties, event_time, deliver_at, deliver_after, replication_clusters: as in
+                :class:`Message`.
+
+        Returns:
+            The message.
 
         Raises:
             InvalidMessage: the value cannot be encoded, or a field is wrong.
+
+        Example:
+            >>> Message.json({"id": 17, "item": "lamp"}, key="order-17").payload
+            '{"id":17,"item":"lamp"}'
         """
         return cls(
             _encode(value),
@@ -144,7 +156,12 @@ class Message(_Payload, frozen=True, kw_only=True):
         return self.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the mapping form with only the fields that are set."""
+        """Return the mapping form with only the fields that are set.
+
+        Example:
+            >>> Message("one lamp", key="order-17").to_dict()
+            {'payload': 'one lamp', 'key': 'order-17'}
+        """
         fields = {
             name: value for name, value in msgspec.structs.asdict(self).items() if value is not None
         }

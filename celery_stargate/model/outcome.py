@@ -69,9 +69,16 @@ class _Fields(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Receipt(_Fields, frozen=True, kw_only=True, tag="receipt", omit_defaults=True):
     """Pulsar has the message.
 
-    ``str(receipt)`` is a line for people, with the message's place as ``ledger:entry``.
+    ``str(receipt)`` is a line for people, with the message's place as ``ledger:entry``. It can be
+    used like a mapping, and returned from tasks and from FastAPI's views.
+
+    Example:
+        >>> receipt = stargate.produce("one lamp", context="order-17")
+        >>> receipt.context, receipt["status"]
+        ('order-17', 'stored')
     """
 
+    #: The id of the call.
     context: str
     #: The topic's full name; None for a context without a message.
     topic: str | None = None
@@ -80,7 +87,9 @@ class Receipt(_Fields, frozen=True, kw_only=True, tag="receipt", omit_defaults=T
     status: Literal["stored", "deduplicated", "transient"] = "stored"
     #: Pulsar's message id in base64; None for a context without a message.
     message_id: str | None = None
+    #: The ledger that holds the message; None for a context without a message.
     ledger_id: int | None = None
+    #: The place of the message in its ledger; None for a context without a message.
     entry_id: int | None = None
     #: The partition; -1 if the topic has none.
     partition: int | None = None
@@ -90,7 +99,12 @@ class Receipt(_Fields, frozen=True, kw_only=True, tag="receipt", omit_defaults=T
     value: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the receipt as callbacks and results get it: a dict of JSON types."""
+        """Return the receipt as callbacks and results get it: a dict of JSON types.
+
+        Example:
+            >>> Receipt(context="order-17", topic="persistent://public/default/t").to_dict()["status"]
+            'stored'
+        """
         fields: dict[str, Any] = msgspec.structs.asdict(self)
         if fields["value"] is None:
             del fields["value"]
@@ -103,9 +117,18 @@ class Receipt(_Fields, frozen=True, kw_only=True, tag="receipt", omit_defaults=T
 
 
 class Failure(_Fields, frozen=True, kw_only=True, tag="failure", omit_defaults=True):
-    """The message was refused, or its outcome is unknown."""
+    """The message was refused, or its outcome is unknown.
 
+    A callback gets it as a dict; :class:`ProduceError` holds that dict as ``failure``.
+
+    Example:
+        >>> Failure(context="order-17", status="refused", reason="the topic is closed").code
+        'failed'
+    """
+
+    #: The id of the call.
     context: str
+    #: The topic's full name; None for a context without a message.
     topic: str | None = None
     #: ``refused``: it is not in the topic; ``unknown``: it may be in the topic.
     status: Literal["refused", "unknown"] = "refused"
@@ -117,7 +140,12 @@ class Failure(_Fields, frozen=True, kw_only=True, tag="failure", omit_defaults=T
     outcomes: list[dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the failure as callbacks and errors get it: a dict of JSON types."""
+        """Return the failure as callbacks and errors get it: a dict of JSON types.
+
+        Example:
+            >>> Failure(context="order-17", code="deadline").to_dict()["code"]
+            'deadline'
+        """
         fields: dict[str, Any] = msgspec.structs.asdict(self)
         if fields["outcomes"] is None:
             del fields["outcomes"]

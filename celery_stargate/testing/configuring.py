@@ -26,8 +26,16 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
         app: a Celery app with a Stargate.
         settings: by name, such as `task_always_eager=True, stargate_url="memory://"`.
 
+    Returns:
+        A context manager.
+
     Raises:
         ConfigurationError: the app has no Stargate, or a setting is wrong.
+
+    Example:
+        >>> with configured(app, stargate_drain_timeout=60):
+        ...     stargate.settings.drain_timeout
+        60.0
     """
     runtime = Runtime.of(app)
     # It is loaded when the first value is read.

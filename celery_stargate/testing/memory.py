@@ -27,6 +27,12 @@ class MemoryPulsar:
 
     Raises:
         ConfigurationError: the app has no Stargate, or another `stargate_url`.
+
+    Example:
+        >>> with in_memory(app):
+        ...     receipt = stargate.produce("one lamp", topic="orders")
+        ...     MemoryPulsar(app).payloads("orders")
+        [b'one lamp']
     """
 
     def __init__(self, app: Celery) -> None:
@@ -119,18 +125,22 @@ def eager_settings(url: str) -> dict[str, Any]:
 def in_memory(app: Celery, **settings: Any) -> Iterator[MemoryPulsar]:
     """Keep what an app produces in memory, and run its tasks and callbacks in the caller's thread.
 
-        with in_memory(app) as pulsar:
-            place_order("lamp")
-            pulsar.assert_produced("orders", payload={"item": "lamp"})
-
     In a `unittest` or Django `TestCase`: `self.pulsar = self.enterContext(in_memory(app))`.
 
     Args:
         app: a Celery app with a Stargate.
         settings: more settings of Celery for this time, such as `task_eager_propagates=False`.
 
+    Returns:
+        A context manager that gives the topics.
+
     Raises:
         ConfigurationError: the app has no Stargate, or a setting is wrong.
+
+    Example:
+        >>> with in_memory(app) as pulsar:
+        ...     result = produce_task.delay({"json": {"item": "lamp"}}, topic="orders")
+        ...     [message] = pulsar.assert_produced("orders", payload={"item": "lamp"})
     """
     with configured(app, **{**eager_settings("memory://"), **settings}):
         yield MemoryPulsar(app)

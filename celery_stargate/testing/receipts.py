@@ -18,7 +18,14 @@ _FIRST_CLOSE_CODE = 1000
 
 
 class Receipts(Protocol):
-    """Hold receipts, or have failures instead."""
+    """Hold receipts, or have failures instead.
+
+    Example:
+        >>> with in_memory(app) as pulsar:
+        ...     pulsar.receipts.hold()
+        ...     result = produce_task.delay("one lamp", topic="orders", on_ack=paid.s())
+        ...     pulsar.receipts.release()  # now `paid` runs
+    """
 
     def hold(self) -> None:
         """Hold all receipts from now on. The messages are in their topics."""

@@ -1,7 +1,7 @@
 """Look at built pages in a real browser, headless: ``python -m tools.site.browser``.
 
-Each page is laid out wide and narrow, in light and in dark. ``--shots FOLDER`` keeps pictures.
-Without Chromium nothing is looked at, except in CI, where that is an error.
+Pages of each kind are laid out wide in light and narrow in dark, the first page in all four ways.
+``--shots FOLDER`` keeps pictures. Without Chromium nothing is looked at; in CI that is an error.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ PAGES = (
     "architecture.html",
     "explanation/comparison.html",
 )
+#: The first and the last show most of what can be wrong; the first page has all four.
+_LAYOUTS = ((WIDE, False), (WIDE, True), (NARROW, False), (NARROW, True))
 #: Written into the page's title by a script, for there is no other way out without a driver.
 _PROBE = """
 <script>
@@ -145,7 +147,7 @@ def problems(browser: str, built: Path) -> Iterator[str]:
             if not (built / page).is_file():
                 yield f"{page} is missing"
                 continue
-            for width, dark in ((WIDE, False), (WIDE, True), (NARROW, False), (NARROW, True)):
+            for width, dark in _LAYOUTS if page == PAGES[0] else (_LAYOUTS[0], _LAYOUTS[-1]):
                 seen = measure(browser, f"{address}/{page}", width, dark=dark)
                 what = f"{page} at {width} px, {'dark' if dark else 'light'}"
                 if int(str(seen["overflow"])) > 0:
@@ -166,7 +168,7 @@ def shots(browser: str, built: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with serve(built) as address:
         for page in PAGES:
-            for width, dark in ((WIDE, False), (WIDE, True), (NARROW, False), (NARROW, True)):
+            for width, dark in _LAYOUTS:
                 theme = "dark" if dark else "light"
                 name = f"{page.removesuffix('.html').replace('/', '-')}-{width}-{theme}"
                 target = folder / f"{name}.png"

@@ -24,6 +24,12 @@ class Handle:
         uuid: the row's UUID.
         topic: the topic's full name.
         using: the database that holds the row.
+
+    Example:
+        >>> with transaction.atomic():
+        ...     handle = outbox.produce("one lamp", topic="orders")
+        >>> handle.row().topic
+        'persistent://public/default/orders'
     """
 
     context: str
@@ -33,6 +39,9 @@ class Handle:
 
     def row(self) -> Any:
         """Return the row as the database has it now.
+
+        Returns:
+            The model's instance.
 
         Raises:
             StargateError: there is none: the transaction was rolled back, or the row was cleaned
@@ -49,13 +58,25 @@ class Handle:
     def state(self) -> State:
         """Return the row's state now.
 
+        Returns:
+            ``pending``, ``recorded``, ``stored``, ``refused``, ``unknown`` or ``discarded``.
+
         Raises:
             StargateError: as :meth:`row`.
+
+        Example:
+            >>> with transaction.atomic():
+            ...     handle = outbox.produce("one lamp", topic="orders")
+            ...     handle.state().value
+            'pending'
         """
         return State(self.row().state)
 
     async def astate(self) -> State:
         """Do as :meth:`state` does, from async code.
+
+        Returns:
+            As :meth:`state`.
 
         Raises:
             StargateError: as :meth:`row`.

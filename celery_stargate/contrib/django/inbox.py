@@ -30,11 +30,6 @@ def idempotent(
 ) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
     """Do a task's effect once for each message, in the task's own transaction.
 
-        @shared_task
-        @transaction.atomic
-        @idempotent("mark-published")
-        def mark_published(receipt, order_id): ...
-
     The claim and the effect commit together: if the task fails, its next run does it all; if it
     has committed, a repeat returns None and does nothing.
 
@@ -48,6 +43,16 @@ def idempotent(
     Raises:
         TransactionManagementError: when called, no transaction is open in that database.
         ValueError: when called, there is no id to claim, or it is too long.
+
+    Example:
+        >>> @app.task
+        ... @transaction.atomic
+        ... @idempotent("mark-published")
+        ... def mark_published(receipt, order_id):
+        ...     return f"order {order_id} is published"
+        >>> mark_published({"context": "c-17"}, 17)
+        'order 17 is published'
+        >>> mark_published({"context": "c-17"}, 17)  # a repeat does nothing
     """
     if not 0 < len(name) <= _MAX_NAME:
         raise ValueError(f"the name of an effect has 1 to {_MAX_NAME} characters, not {len(name)}")

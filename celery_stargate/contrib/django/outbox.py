@@ -71,6 +71,12 @@ def produce(
     Raises:
         TransactionManagementError: no transaction is open in that database.
         InvalidMessage, ConfigurationError: nothing was written.
+
+    Example:
+        >>> with transaction.atomic():
+        ...     handle = outbox.produce(("order-17", "one lamp"), topic="orders")
+        >>> handle.topic
+        'persistent://public/default/orders'
     """
     return _write([message], topic, on_ack, on_error, delivery_timeout, using, in_list=False)[0]
 
@@ -86,7 +92,11 @@ def produce_many(
 ) -> list[Handle]:
     """Write many messages in the current transaction, with few statements; each has a receipt.
 
-    The arguments are those of :func:`produce`; messages of one key keep the order given.
+    Messages of one key keep the order given.
+
+    Arguments:
+        messages: any iterable of text, bytes, ``(key, payload)``, mappings and Messages.
+        topic, on_ack, on_error, delivery_timeout, using: as in :func:`produce`, for each message.
 
     Returns:
         A handle for each, in the order given.
@@ -95,6 +105,12 @@ def produce_many(
         TransactionManagementError, ConfigurationError: as :func:`produce`.
         InvalidMessage: as :func:`produce`; ``index`` is the place of the message. Nothing was
             written.
+
+    Example:
+        >>> with transaction.atomic():
+        ...     handles = outbox.produce_many(["one lamp", "one chair"], topic="orders")
+        >>> len(handles)
+        2
     """
     if isinstance(messages, str | bytes | bytearray | memoryview | Mapping | Message):
         raise InvalidMessage(
@@ -111,8 +127,18 @@ async def aproduce(message: object, **options: Any) -> Handle:
     under ``transaction.atomic`` and call it with ``sync_to_async``. Where the message stands by
     itself, set ``CELERY_STARGATE_OUTBOX_REQUIRE_TRANSACTION = False``.
 
+    Arguments:
+        message, options: as in :func:`produce`.
+
+    Returns:
+        A handle with the context.
+
     Raises:
         As :func:`produce`.
+
+    Example:
+        >>> async def view(request):
+        ...     return await outbox.aproduce("one lamp", topic="orders")
     """
     return await sync_to_async(produce)(message, **options)
 
@@ -120,8 +146,18 @@ async def aproduce(message: object, **options: Any) -> Handle:
 async def aproduce_many(messages: Iterable[object], **options: Any) -> list[Handle]:
     """Do as :func:`produce_many` does, from async code; see :func:`aproduce`.
 
+    Arguments:
+        messages, options: as in :func:`produce_many`.
+
+    Returns:
+        A handle for each, in the order given.
+
     Raises:
         As :func:`produce_many`.
+
+    Example:
+        >>> async def view(request):
+        ...     return await outbox.aproduce_many(["one lamp", "one chair"], topic="orders")
     """
     return await sync_to_async(produce_many)(messages, **options)
 
@@ -140,12 +176,21 @@ def produce_on_commit(
     A process that dies between the commit and the call loses the message; use :func:`produce` where
     that must not be. The message is checked now.
 
+    Arguments:
+        message, topic, on_ack, on_error, delivery_timeout, using: as in :func:`produce`.
+
     Returns:
         The result at once: its ``id`` is the context, and ``get()`` waits for the receipt.
 
     Raises:
         InvalidMessage, ConfigurationError: nothing will be published.
         StoreUnavailable: when the transaction commits, or now outside one.
+
+    Example:
+        >>> with transaction.atomic():
+        ...     result = outbox.produce_on_commit("one lamp", topic="orders")
+        >>> len(result.id)
+        36
     """
     stargate = lanes.current_stargate()
     context = str(uuid.uuid4())

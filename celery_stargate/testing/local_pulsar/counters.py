@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Counters:
-    """Counts over all connections since the stand-in was created. Read them only."""
+    """Counts over all connections since the stand-in was created. Read them only.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.counters.handshakes
+        0
+    """
 
     #: Upgrade requests, and how many of them were refused (faults included).
     handshakes: int = 0

@@ -23,12 +23,22 @@ class Peer(Protocol):
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A frame that a producer sent, for `Faults.fail_sends` to choose by."""
+    """A frame that a producer sent, for `Faults.fail_sends` to choose by.
 
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.faults.fail_sends("$TimeoutException", when=lambda frame: frame.key == "a")
+    """
+
+    #: The topic's full name.
     topic: str
+    #: The producer's name.
     producer: str
+    #: The label that the receipt echoes.
     context: str | None
+    #: The payload, decoded.
     payload: bytes
+    #: The key; None without one.
     key: str | None
 
 
@@ -65,6 +75,14 @@ class Faults:
 
     It has more methods than a class should: each fault has one setter, and one question that the
     server asks.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.faults.duplicate_receipts(1)
+        ...     url = f"{pulsar.url}/ws/v2/producer/persistent/public/default/orders"
+        ...     receipt = produce(url, "one lamp")
+        ...     pulsar.counters.stored
+        1
     """
 
     def __init__(self, run: Callable[[Callable[[], None]], None]) -> None:
@@ -162,18 +180,33 @@ class Faults:
 
     def close_after_frames(self, count: int, *, code: int | None = None) -> None:
         """Close the socket on which the `count`-th frame came: stored, but without its receipt.
-        Arguments as in `close_after_receipts`."""
+
+        Args:
+            count: frames from now on, over all sockets.
+            code: a close code; by default the socket goes without a close frame.
+        """
         self._close_frames = (_Countdown(count - 1), code)
 
     def refuse_handshakes(
         self, status: int, *, count: int | None = 1, reason: str = "Refused by a fault"
     ) -> None:
-        """Answer the next `count` handshakes (None: all) with a status. Calls add up, in order."""
+        """Answer handshakes with a status. Calls add up, in order.
+
+        Args:
+            status: the HTTP status.
+            count: how many handshakes; None: all.
+            reason: what the page says.
+        """
         self._refusals.append(_Refused(status, reason, _Countdown(count)))
 
     def delay_handshakes(self, seconds: float, *, count: int | None = None) -> None:
         """Answer handshakes late. As in the broker, the producer is created before the answer, so
-        its name is taken while the client waits, and after it has given up."""
+        its name is taken while the client waits, and after it has given up.
+
+        Args:
+            seconds: how long each waits.
+            count: how many handshakes; None: all.
+        """
         self._delay = (seconds, _Countdown(count))
 
     def freeze(self) -> None:

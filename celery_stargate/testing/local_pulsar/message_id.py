@@ -15,7 +15,12 @@ _LEDGER, _ENTRY, _PARTITION, _BATCH_INDEX, _BATCH_SIZE = 1, 2, 3, 4, 6
 
 
 class MessageId(NamedTuple):
-    """Where a message is stored; -1 for a partition or batch index that it does not have."""
+    """Where a message is stored; -1 for a partition or batch index that it does not have.
+
+    Example:
+        >>> MessageId.decode(MessageId(1, 17).encode())
+        MessageId(ledger=1, entry=17, partition=-1, batch_index=-1)
+    """
 
     ledger: int
     entry: int
@@ -36,7 +41,7 @@ class MessageId(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> MessageId:
-        """Read an id; unknown fields are skipped.
+        """Read an id, as it stands in receipts, and return it; unknown fields are skipped.
 
         Raises:
             ValueError: the text is not a message id.

@@ -28,6 +28,11 @@ class OpenSocket(msgspec.Struct, frozen=True):
         topic: its topic's full name.
         name: its name.
         answered: whether its handshake was answered; the name is taken before that.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.connections
+        []
     """
 
     kind: str
@@ -42,11 +47,6 @@ class LocalPulsar:
     **A test and demo tool, not a broker**: it keeps everything in memory and does only what this
     package's tests compare with a real 4.0.7 broker (`tests/contract`). Its `faults` make things
     go wrong.
-
-        with LocalPulsar() as pulsar:
-            pulsar.faults.close_after_receipts(10)
-            ...
-            assert len(pulsar.messages("persistent://public/default/orders")) == 100
 
     It lacks: publishing limits and quotas, the queue limit of a batching producer
     (`maxPendingMessages`), `ackTimeoutMillis`, dead letters, multi-topic consumers (`/ws/v3`),
@@ -68,6 +68,13 @@ class LocalPulsar:
         superusers: roles that may do everything; others need `grant`.
         ssl_context: serve `wss` and `https`.
         max_frame: the broker's `webSocketMaxTextFrameSize`, in bytes.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     url = f"{pulsar.url}/ws/v2/producer/persistent/public/default/orders"
+        ...     receipt = produce(url, "one lamp")
+        ...     pulsar.payloads("persistent://public/default/orders")
+        [b'one lamp']
     """
 
     def __init__(
@@ -232,6 +239,10 @@ class LocalPulsar:
 
         It is checked in the stand-in's thread, after each frame and each lost connection.
 
+        Args:
+            condition: returns whether it holds.
+            timeout: seconds.
+
         Raises:
             TimeoutError: it did not hold in time.
         """
@@ -245,6 +256,11 @@ class LocalPulsar:
         self, topic: str, count: int, timeout: float = 5.0
     ) -> list[StoredMessage]:
         """Wait until a topic has at least `count` messages, and return them all.
+
+        Args:
+            topic: its full name, or one of `aliases`.
+            count: how many messages.
+            timeout: seconds.
 
         Raises:
             TimeoutError: it did not get them in time.
@@ -322,6 +338,11 @@ class LocalPulsar:
 
     def grant(self, namespace: str, role: str, actions: Iterable[str] = ("produce",)) -> None:
         """Allow a role `produce` and/or `consume` on a namespace.
+
+        Args:
+            namespace: `tenant/namespace`.
+            role: the role's name.
+            actions: what it may do.
 
         Raises:
             TopicError: no such namespace.

@@ -20,6 +20,13 @@ class TopicError(Exception):
     Args:
         status: the HTTP status that the broker answers with.
         reason: its words.
+
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     pulsar.terminate("persistent://nobody/nowhere/orders")
+        Traceback (most recent call last):
+        ...
+        celery_stargate.testing.local_pulsar.topics.TopicError: ...
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -46,18 +53,36 @@ class Draft(msgspec.Struct):
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """A message in a topic. (`context` is what a real broker does not keep; tests like to have
-    it.)"""
+    """A message in a topic.
 
+    Example:
+        >>> with LocalPulsar() as pulsar:
+        ...     url = f"{pulsar.url}/ws/v2/producer/persistent/public/default/orders"
+        ...     receipt = produce(url, ("order-17", "one lamp"))
+        ...     [message] = pulsar.messages("persistent://public/default/orders")
+        >>> message.key, message.payload
+        ('order-17', b'one lamp')
+    """
+
+    #: Where it is stored.
     message_id: MessageId
+    #: The payload, decoded.
     payload: bytes
+    #: The key; None without one.
     key: str | None
+    #: Its properties.
     properties: dict[str, str]
+    #: Milliseconds since 1970, if it has an event time.
     event_time_ms: int | None
+    #: When it was stored, in milliseconds since 1970.
     publish_time_ms: int
+    #: Milliseconds since 1970, if its delivery is delayed.
     deliver_at_ms: int | None
+    #: The name of its producer.
     producer: str
+    #: Its number from that producer.
     sequence_id: int
+    #: The label that the receipt echoed. A real broker does not keep it; tests like to have it.
     context: str | None
 
 
