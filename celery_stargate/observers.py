@@ -14,7 +14,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "remove",
     "tell",
 ]
+
+logger = logger_of(__name__)
 
 
 class MessageRecorded(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,9 +15,11 @@ from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.wire import SettleWord
 from celery_stargate.model.context import check_context
 from celery_stargate.model.outcome import Outcome, Receipt
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Contexts"]
+
+logger = logger_of(__name__)
 
 #: The inbox's thread enforces the deadline for as long as anyone waits.
 _PATIENCE = Patience(settle_every=1.0)
@@ -91,7 +93,7 @@ class Contexts:
                 break
         else:
             word = SettleWord.LATE
-        logger.info("an outcome for context %r changed nothing: %s", outcome.context, word)
+        logger.info("an outcome changed nothing: %s", word, context=outcome.context)
         return False
 
     def _candidates(self, outcome: Outcome) -> list[Lane]:

@@ -27,9 +27,11 @@ from celery_stargate.pulsar.producer import Producer
 from celery_stargate.pulsar.session import Session, SessionRules
 from celery_stargate.pulsar.window import Window
 from celery_stargate.support.backoff import Backoff
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["apublish_once", "produce", "publish", "publish_once"]
+
+logger = logger_of(__name__)
 
 
 @overload

@@ -21,9 +21,11 @@ from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import Outcome, Receipt, error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.pulsar.endpoint import Endpoint
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["aproduce", "is_eager", "produce", "produce_in_process", "produce_many"]
+
+logger = logger_of(__name__)
 
 
 def is_eager(runtime: Runtime) -> bool:
@@ -150,5 +152,5 @@ def _call_back(runtime: Runtime, outcomes: CallOutcomes, callbacks: Callbacks) -
     if outcomes.failed and callback is None:
         if runtime.app.conf.task_eager_propagates:
             raise error_of(outcomes.failure)
-        logger.error("the message of context %s failed: %s", outcomes.context, outcomes.failure)
+        logger.error("the message failed: %s", outcomes.failure, context=outcomes.context)
     trigger(runtime.app, outcomes, callback)

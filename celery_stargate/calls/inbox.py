@@ -16,10 +16,12 @@ from celery_stargate.errors import ProduceError, StoreUnavailable
 from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Inbox", "Ticket"]
+
+logger = logger_of(__name__)
 
 #: How long one look into the inbox blocks, in seconds.
 _LOOK = 1.0
@@ -110,7 +112,7 @@ class Inbox:
             except StoreUnavailable as error:
                 logger.warning("waiting for outcomes: %s", error)
                 time.sleep(_PAUSE)
-            except Exception:  # noqa: BLE001  # every waiting call of the process needs this thread
+            except Exception:  # every waiting call of the process needs this thread
                 if self._log_failure():
                     logger.exception("waiting for outcomes failed; it is tried again and again")
                 time.sleep(_PAUSE)
@@ -132,7 +134,7 @@ class Inbox:
             ticket.waiting.check()
         except StoreUnavailable:
             raise
-        except Exception:  # noqa: BLE001  # the others that wait have their own deadlines
+        except Exception:  # the others that wait have their own deadlines
             if self._log_failure():
                 logger.exception("the deadline of %s could not be enforced", ticket.address)
 

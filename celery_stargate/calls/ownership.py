@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.support.bound import bounded
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["NOBODY", "OwnerNotice"]
+
+logger = logger_of(__name__)
 
 #: What to do about it.
 NOBODY = (

@@ -26,7 +26,7 @@ from celery_stargate.lanes.record import Settled
 from celery_stargate.lanes.target import Target
 from celery_stargate.model.settings import Settings, named
 from celery_stargate.support.bound import bounded
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.per_process import PerProcess
 from celery_stargate.support.shared_call import SharedCall
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["Runtime"]
+
+logger = logger_of(__name__)
 
 _ATTRIBUTE = "_celery_stargate_runtime"
 

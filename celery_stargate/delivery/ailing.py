@@ -10,10 +10,12 @@ from redis.exceptions import RedisError
 from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.support.backoff import Backoff
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = ["AilingLanes"]
+
+logger = logger_of(__name__)
 
 #: The first and the longest time for which a lane is set aside, in seconds.
 _FIRST, _LONGEST = 2.0, 120.0
@@ -57,14 +59,18 @@ class AilingLanes:
         pause.until = now + seconds
         if pause.log_now():
             logger.error(
-                "lane %s: its owner failed (%d times by now), and this process sets it aside, for "
-                "%.0f s this time: %s: %s",
-                *(lane.name, pause.times, math.ceil(seconds), type(error).__name__, error),
+                "its owner failed (%d times by now), and this process sets it aside, for %.0f s"
+                " this time: %s: %s",
+                pause.times,
+                math.ceil(seconds),
+                type(error).__name__,
+                error,
                 # What Redis says needs no traceback.
                 exc_info=None if isinstance(error, RedisError | NewerRecord) else error,
+                lane=lane.name,
             )
         else:
-            logger.debug("lane %s: its owner failed: %s", lane.name, error)
+            logger.debug("its owner failed: %s", error, lane=lane.name)
 
     def keep_only(self, lanes: Iterable[Lane]) -> None:
         """Forget lanes that do not exist any more."""

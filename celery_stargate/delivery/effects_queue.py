@@ -12,9 +12,11 @@ from celery_stargate.effects.jobs import Job, Rest, Stage
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import label_of
 from celery_stargate.support.cancel import cancel_all
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["EffectsQueue"]
+
+logger = logger_of(__name__)
 
 #: How many contexts one round in a stage's thread has at most.
 _BATCH = 100
@@ -169,10 +171,11 @@ class EffectsQueue:
         bound, since = self._lane.shared.settings.effects_timeout, job.rest.since
         if now - since > bound:
             logger.error(
-                "lane %s: context %s is given up after %.0f s: could not %s; see "
-                "stargate_effects_timeout",
-                *(self._lane.name, job.context, now - since),
+                "the context is given up after %.0f s: could not %s; see stargate_effects_timeout",
+                now - since,
                 " or ".join(stage.value for stage in job.remaining),
+                lane=self._lane.name,
+                context=job.context,
             )
             await self._finish([job])
             return

@@ -12,9 +12,11 @@ from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.lease import Lease
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.lanes.leased import LaneTick
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Keeper", "UnreadBacklog"]
+
+logger = logger_of(__name__)
 
 #: Seconds after which an empty lane leaves the list of lanes; callers who use one announce it far
 #: more often.
@@ -142,7 +144,7 @@ class Keeper:
         if not await retry.until_available(registry.deregister, lane, RETIRE_AFTER):
             return False
         if await retry.until_available(self._lane.store.retire):
-            logger.info("lane %s: unused for long, and retired", lane.name)
+            logger.info("unused for long, and retired", lane=lane.name)
             return True
         await retry.until_available(registry.register, lane)
         return False

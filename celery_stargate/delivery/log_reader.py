@@ -9,10 +9,12 @@ from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.lanes.leased import Unreadable
 from celery_stargate.model.entry import Entry
 from celery_stargate.support.backoff import Backoff
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = ["LogReader", "NewerRecord"]
+
+logger = logger_of(__name__)
 
 #: How many entries one script sets aside at most: a script must not hold Redis for long.
 _BATCH = 200
@@ -97,9 +99,12 @@ class LogReader:
         if moved and self._log_now():
             number, reason = unreadable[0]
             logger.error(
-                "lane %s: %d entries of the log cannot be sent and were set aside; the latest is "
-                "number %d: %s",
-                *(self._lane.name, counters.set_aside, number, _MEANING.get(reason, reason)),
+                "%d entries of the log cannot be sent and were set aside; the latest is number "
+                "%d: %s",
+                counters.set_aside,
+                number,
+                _MEANING.get(reason, reason),
+                lane=self._lane.name,
             )
         return moved
 

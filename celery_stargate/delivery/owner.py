@@ -23,9 +23,11 @@ from celery_stargate.model.options import ProducerOptions
 from celery_stargate.pulsar.session import Counters
 from celery_stargate.pulsar.window import Window
 from celery_stargate.support.cancel import cancel_all
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["LaneOwner"]
+
+logger = logger_of(__name__)
 
 
 class LaneOwner:
@@ -122,9 +124,9 @@ class LaneOwner:
                 await self._lane.changes.until(lambda: not self._busy)
         except TimeoutError:
             logger.warning(
-                "lane %s: %d messages without a receipt are left to the next owner",
-                self.name,
+                "%d messages without a receipt are left to the next owner",
                 len(self._in_flight),
+                lane=self.name,
             )
         machine.apply(Event.DRAINED)
         self._stopping.set()
@@ -147,16 +149,13 @@ class LaneOwner:
         """Log why the ownership ends, and prepare the lane for its next owner."""
         if isinstance(error, Fenced):
             self._lease.taken()
-            logger.warning("lane %s: another owner has it now", self.name)
+            logger.warning("another owner has it now", lane=self.name)
         elif isinstance(error, UnreadBacklog):
-            logger.warning(
-                "lane %s: messages that had left it are back, and are read again", self.name
-            )
+            logger.warning("messages that had left it are back, and are read again", lane=self.name)
         else:
             logger.error(
-                "lane %s: Redis came back with an older state: what it forgot is lost or comes "
-                "twice",
-                self.name,
+                "Redis came back with an older state: what it forgot is lost or comes twice",
+                lane=self.name,
             )
             begin_generation = self._lane.store.begin_generation
             with suppress(Fenced):

@@ -9,10 +9,12 @@ from typing import ParamSpec, TypeVar
 from celery_stargate import observers
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.support.backoff import Backoff
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Retry"]
+
+logger = logger_of(__name__)
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -55,6 +57,6 @@ class Retry:
                 observers.tell(lambda each: each.redis_failed(failed))  # noqa: B023
                 if log_now():
                     logger.warning(
-                        "lane %s: Redis does not answer; it is tried again: %s", self._lane, error
+                        "Redis does not answer; it is tried again: %s", error, lane=self._lane
                     )
                 await asyncio.sleep(wait)

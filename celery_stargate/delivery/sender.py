@@ -27,9 +27,11 @@ from celery_stargate.pulsar.sequence import (
 )
 from celery_stargate.pulsar.session import Session, SessionRules
 from celery_stargate.support.backoff import Backoff
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Sender"]
+
+logger = logger_of(__name__)
 
 #: While messages are refused, how many failures may wait to be settled.
 _REFUSALS = 1000
@@ -216,25 +218,25 @@ class Sender:
         self._lane.telling.lost(error, list(self._in_flight.window))
         match error:
             case HandshakeRefused(permanent=True):
-                logger.error("lane %s: Pulsar refuses it: %s", name, error)
+                logger.error("Pulsar refuses it: %s", error, lane=name)
                 self._refusal = _Refusal(error.sentence, f"http-{error.status}", source.sent)
                 return Event.REFUSED
             case DeduplicationUnavailable():
-                logger.error("lane %s: %s", name, error)
+                logger.error("%s", error, lane=name)
                 self._deduplicates = False
                 self._refusal = _Refusal(error.sentence, error.code, source.sent)
                 return Event.REFUSED
             case HandshakeRefused():
-                logger.warning("lane %s: Pulsar refuses it for now: %s", name, error)
+                logger.warning("Pulsar refuses it for now: %s", error, lane=name)
                 return Event.LINK_BROKEN
             case SequenceMismatch():
-                logger.warning("lane %s: connects again with the right number: %s", name, error)
+                logger.warning("connects again with the right number: %s", error, lane=name)
                 self._suspect(error, source)
             case LinkBroken():
-                logger.warning("lane %s: %s", name, error)
+                logger.warning("%s", error, lane=name)
                 self._suspect(error, source)
             case _:
-                logger.warning("lane %s: %s", name, error)
+                logger.warning("%s", error, lane=name)
         if producer is not None:
             # Nobody reads any more: a close frame would wait seconds for its answer in vain.
             producer.abort()
@@ -255,8 +257,11 @@ class Sender:
         if found is not None:
             entry, failure = found
             logger.error(
-                "lane %s: message %d fails as %s, because it breaks each connection: %s",
-                *(self._lane.name, entry.number, failure.status, failure.reason),
+                "message %d fails as %s, because it breaks each connection: %s",
+                entry.number,
+                failure.status,
+                failure.reason,
+                lane=self._lane.name,
             )
             self._settler.give(entry, failure)
             self._backoff.reset()

@@ -18,9 +18,11 @@ from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, Remaining, ResultRow
 from celery_stargate.model.outcome import Outcome
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Settler"]
+
+logger = logger_of(__name__)
 
 #: How many outcomes one script settles at most: a script must not hold Redis for long.
 _BATCH = 200
@@ -112,18 +114,16 @@ class Settler:
             await store.finish(await self._effects.hand_in(settled))
         except UNAVAILABLE as error:
             logger.warning(
-                "lane %s: its next owner has to get %d outcomes again: %s",
-                self._lane.name,
+                "its next owner has to get %d outcomes again: %s",
                 len(self._outcomes),
                 error,
+                lane=self._lane.name,
             )
 
     def _count_late(self, late: int) -> None:
         if late:
             self._lane.counters.unmatched += late
-            logger.info(
-                "lane %s: %d outcomes came too late and changed nothing", self._lane.name, late
-            )
+            logger.info("%d outcomes came too late and changed nothing", late, lane=self._lane.name)
 
     async def _settle(self, batch: Sequence[tuple[Entry, Outcome]]) -> _Settlement:
         """Settle some outcomes; store results in the same step where that is possible."""
@@ -139,9 +139,9 @@ class Settler:
             # Redis would refuse it each time, and the messages would be sent again and again.
             self._results_later = True
             logger.error(
-                "lane %s: Redis refuses to settle messages and store their results in one step; "
-                "results are stored after it. Let its user SET and PUBLISH the keys of results",
-                self._lane.name,
+                "Redis refuses to settle messages and store their results in one step; results "
+                "are stored after it. Let its user SET and PUBLISH the keys of results",
+                lane=self._lane.name,
             )
             return await self._settle_by(later, batch)
 

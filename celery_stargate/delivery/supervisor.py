@@ -26,10 +26,12 @@ from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.observers import LaneTakenOver
 from celery_stargate.support.cancel import cancel_all
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Supervisor"]
+
+logger = logger_of(__name__)
 
 #: How many lanes are released at a time: each takes a connection, of which redis-py has 100.
 _RELEASES = 20
@@ -246,14 +248,15 @@ class Supervisor:
         except Exception as error:
             # Anybody may have left them: whatever they hold, the messages can be sent without.
             logger.error(
-                "lane %s: the options that a caller left cannot be used, and the settings of this "
-                "worker are: %s",
-                *(store.lane.name, error),
+                "the options that a caller left cannot be used, and the settings of this worker"
+                " are: %s",
+                error,
+                lane=store.lane.name,
             )
             return options
 
     async def _own(self, owner: LaneOwner, store: LeasedLane) -> None:
-        logger.info("lane %s: owned", owner.name)
+        logger.info("owned", lane=owner.name)
         if observers.anybody():
             taken = LaneTakenOver(
                 lane=store.lane.name,
@@ -272,7 +275,7 @@ class Supervisor:
                 await asyncio.sleep(1.0)
         finally:
             await self._release(store)
-            logger.info("lane %s: released", owner.name)
+            logger.info("released", lane=owner.name)
 
     async def _release(self, store: LeasedLane) -> None:
         try:
@@ -280,7 +283,7 @@ class Supervisor:
                 await store.release()
                 await self._registry.announce_free(store.lane)
         except (RedisError, OSError) as error:
-            logger.warning("lane %s: not released: %s", store.lane.name, error)
+            logger.warning("not released: %s", error, lane=store.lane.name)
 
     def _forget_ended(self) -> None:
         for lane, (_, task) in list(self._owners.items()):

@@ -23,9 +23,11 @@ from celery_stargate.model.settings import Settings
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.daemon import DaemonThread
 from celery_stargate.support.event_loop import LastingLoop
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["DeliveryThread", "owner_prefix"]
+
+logger = logger_of(__name__)
 
 #: How long a stop may take beyond the drain, in seconds: to close sockets, to release leases, and
 #: to end the effects under way.

@@ -13,10 +13,12 @@ from redis.exceptions import RedisError
 from celery_stargate.lanes.connections import UNAVAILABLE, stream_entries
 from celery_stargate.lanes.registry import Registry, is_wrong_type
 from celery_stargate.support.backoff import Backoff
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = ["Watcher"]
+
+logger = logger_of(__name__)
 
 #: How long one read blocks, in milliseconds; below redis-py's socket timeout.
 _BLOCK_MS = 2000

@@ -14,10 +14,12 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled
 from celery_stargate.support.bound import time_left
 from celery_stargate.support.daemon import DaemonThread
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.per_process import PerProcess
 
 __all__ = ["EffectsApart"]
+
+logger = logger_of(__name__)
 
 
 class EffectsApart:
@@ -54,7 +56,7 @@ class EffectsApart:
             seconds = min(STUCK_AFTER, time_left())
             self._thread.get().submit(self._go_on, lane, left).result(seconds)
         except FutureTimeout:
-            logger.warning("lane %s: effects of %d contexts are done later", lane.name, len(left))
+            logger.warning("effects of %d contexts are done later", len(left), lane=lane.name)
 
     def _go_on(self, lane: Lane, jobs: list[Job]) -> None:
         self._effects.go_on(jobs)

@@ -10,9 +10,11 @@ from celery.exceptions import TaskPredicate
 from celery_stargate.effects.breaker import Breaker
 from celery_stargate.effects.failures import Dependency, Kind, blamed
 from celery_stargate.effects.jobs import Job, Stage
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["STUCK_AFTER", "Attempts"]
+
+logger = logger_of(__name__)
 
 #: What each stage needs.
 _NEEDS: dict[Stage, tuple[Dependency, ...]] = {
@@ -72,7 +74,7 @@ class Attempts:
                 self._breakers[away].failed(error)
             return
         logger.error(
-            "context %s: cannot %s; this is not repeated", job.context, stage.value, exc_info=error
+            "cannot %s; this is not repeated", stage.value, exc_info=error, context=job.context
         )
         job.finish(stage)
         # A hook's Reject, Ignore or Retry comes when the result is stored already.

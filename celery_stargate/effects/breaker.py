@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Breaker"]
+
+logger = logger_of(__name__)
 
 #: Seconds between two tries of what is away: the first wait, and the longest.
 _FIRST, _LONGEST = 1.0, 30.0

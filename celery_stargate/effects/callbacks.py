@@ -15,13 +15,15 @@ from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.tracing import Carrier, follow
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["callback_id", "following", "trigger", "trigger_together"]
+
+logger = logger_of(__name__)
 
 _NAMESPACE = uuid.UUID("6f0c4bd5-9f0f-5a53-9a2f-3d1b0d1d7a54")
 
@@ -119,7 +121,7 @@ def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
                     # The broker is unavailable: the others would only find that out again.
                     raise
                 except Exception:  # noqa: BLE001  # trigger() will raise it again
-                    logger.debug("the callback of %s is published by itself", call.context)
+                    logger.debug("a callback is published by itself", context=call.context)
     except Exception as error:  # noqa: BLE001  # whatever it is, each is published by itself
         logger.warning("%d callbacks are published one by one: %r", len(waiting), error)
         return set()

@@ -23,7 +23,7 @@ from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from celery_stargate.lanes.outbox import Outbox
 
 __all__ = ["Effects", "callback_id"]
+
+logger = logger_of(__name__)
 
 
 # It has more methods than a class should: one for each stage, and for each part of it.
@@ -159,7 +161,9 @@ class Effects:
             except Exception as error:
                 if kind_of(error, self._app.backend) is Kind.PASSING:
                     raise
-                logger.exception("the failure of task %s cannot be told whole", failure.context)
+                logger.exception(
+                    "the failure of a task cannot be told whole", context=failure.context
+                )
 
     @property
     def _here(self) -> _ThreadState:
@@ -179,7 +183,7 @@ class Effects:
         try:
             return rows.decide_early(entry.task, entry.follow_up, outcome)
         except Exception:
-            logger.exception("the result of context %s will be stored by itself", outcome.context)
+            logger.exception("a result will be stored by itself", context=outcome.context)
             return Remaining.FULL
 
     def _tell_done(self, jobs: Iterable[Job]) -> None:
@@ -191,7 +195,7 @@ class Effects:
                 if self._on_done is not None and job.settled.record.parent is None:
                     self._on_done(job.settled)
             except Exception:
-                logger.exception("context %s is done, but not all heard of it", job.context)
+                logger.exception("a context is done, but not all heard of it", context=job.context)
 
     def _notify(self, job: Job, further: list[Job]) -> None:
         """Notify the process that waits for a context, or settle its place of a list."""
@@ -275,7 +279,7 @@ class Effects:
                 decision = self._here.rows.decide(settled.record, settled.result)
             except Exception:
                 # What Celery means for such a result is what its tracer stores.
-                logger.debug("the result of %s goes through the tracer", job.context)
+                logger.debug("a result goes through the tracer", context=job.context)
             if decision is not Remaining.FULL:
                 if decision is not Remaining.NOTHING:
                     self._here.batch.keep(decision)
@@ -295,9 +299,12 @@ class Effects:
             job.finish(Stage.CALLBACKS)
         elif traced.error is not None and traced.error is not job.error:
             logger.error(
-                "task %s[%s]: the task ends as %s, after a message that %s: %r",
-                *(record.task, job.context, traced.state),
-                *("failed" if settled.failed else "is stored", traced.error),
+                "the task ends as %s, after a message that %s: %r",
+                traced.state,
+                "failed" if settled.failed else "is stored",
+                traced.error,
+                task=record.task,
+                context=job.context,
             )
             if traced.state == states.FAILURE:
                 job.fail(traced.error)

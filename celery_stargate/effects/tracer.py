@@ -27,9 +27,11 @@ from celery_stargate.model.durations import until
 from celery_stargate.model.follow_up import PRODUCE, RECORDED_AT
 from celery_stargate.model.outcome import Failure, error_of
 from celery_stargate.model.revocation import EXPIRED, REVOKED, expired_failure
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["CALL", "OUTCOME", "OutcomeTask", "OutcomeTracer", "Traced", "acting_as", "run"]
+
+logger = logger_of(__name__)
 
 #: The field of a stored request with the task's arguments, if a failure may be retried.
 CALL = "stargate_call"
@@ -277,7 +279,7 @@ class OutcomeTracer:
         if isinstance(task, OutcomeTask):
             return task
         logger.warning(
-            "task %s is not registered here as a produce task; its outcome is stored all the same",
-            name,
+            "the task is not registered here as a produce task; its outcome is stored all the same",
+            task=name,
         )
         return self._app.tasks[OutcomeTask.default_name]  # type: ignore[return-value]

@@ -12,9 +12,11 @@ from celery_stargate.delivery.thread import owner_prefix
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.reading import LaneReader, configured_timeout
 from celery_stargate.operations.views import LaneView
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["MetricsStep"]
+
+logger = logger_of(__name__)
 
 
 class MetricsStep(bootsteps.StartStopStep):

@@ -10,9 +10,11 @@ from redis.exceptions import ResponseError
 from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["InboxEntry", "Inboxes"]
+
+logger = logger_of(__name__)
 
 #: Seconds for which an inbox that nobody reads is kept.
 _KEPT = 3600

@@ -13,7 +13,7 @@ from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.follow_up import PRODUCE, FollowUp, read_request
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.outcomes import CallOutcomes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "first_number",
     "report_undecodable",
 ]
+
+logger = logger_of(__name__)
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -228,7 +230,7 @@ def decode_triples(reply: Sequence[Any], lane: Lane) -> Iterator[Settled]:
 def report_undecodable(lane: Lane, error: ValueError) -> None:
     """Log a record that this version cannot read, not each time; it stays where it is."""
     if _log_now(lane)():
-        logger.error("lane %s: %s; left alone", lane.name, error)
+        logger.error("%s; left alone", error, lane=lane.name)
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
 from celery_stargate.support.bound import call_bound
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "RegistryKeys",
     "is_wrong_type",
 ]
+
+logger = logger_of(__name__)
 
 _Reply = TypeVar("_Reply")
 

@@ -15,9 +15,11 @@ from redis.sentinel import Sentinel
 from celery_stargate.lanes.passing import Epoch
 from celery_stargate.lanes.sync_client import no_retry
 from celery_stargate.lanes.target import Target
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["MasterWatch", "async_sentinel", "sync_sentinel"]
+
+logger = logger_of(__name__)
 
 #: How often the sentinels are asked while clients are in use, in seconds.
 _EVERY = 2.0

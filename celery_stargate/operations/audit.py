@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from celery_stargate.lanes.registry import RegistryKeys
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Action", "Audit", "operator"]
+
+logger = logger_of(__name__)
 
 #: About how many actions are kept.
 _KEPT = 1000

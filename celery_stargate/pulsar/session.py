@@ -25,9 +25,11 @@ from celery_stargate.pulsar.verdicts import ends_producer
 from celery_stargate.pulsar.window import LabelInFlight, Window
 from celery_stargate.support.cancel import cancel_all
 from celery_stargate.support.changes import Changes
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Counters", "Session", "SessionRules", "Source"]
+
+logger = logger_of(__name__)
 
 
 #: How many messages, and bytes of them, one write takes; one message always.
@@ -272,7 +274,9 @@ class Session:
         if entry is None:
             # Its outcome came otherwise, as by its deadline; or nothing was sent under this label.
             self.counters.unmatched += 1
-            logger.info("a reply for a context that is not in flight: %r", plain(reply.context))
+            logger.debug(
+                "a reply for a context that is not in flight", context=plain(reply.context)
+            )
             return
         try:
             outcome = judge(reply, entry, self._topic, self._rules.sent_before, self._numbered)

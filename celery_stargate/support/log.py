@@ -1,13 +1,79 @@
-"""The loggers; they never get a token, key or payload."""
+"""The loggers: one for each concern. They never get a token, key or payload.
+
+Each line says what happened, and then of what: ``… lane=persistent:…#0 context=7f1e…``. The
+same fields are in the record, for formatters of JSON and for structlog.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["logger", "websocket_logger"]
+__all__ = ["Log", "logger_of", "package_logger", "websocket_logger"]
 
-logger = logging.getLogger("celery_stargate")
+#: The parent of all of them.
+package_logger = logging.getLogger("celery_stargate")
+_PLAIN = re.compile(r"[^\s\"=]+")
+
+
+class Log(logging.LoggerAdapter[logging.Logger]):
+    """Logs with fields: ``logger.warning("Pulsar refuses it: %s", error, lane=lane.name)``.
+
+    A field that is None is left out. With ``lane`` comes ``topic``.
+    """
+
+    def log(
+        self,
+        level: int,
+        msg: object,
+        *args: object,
+        exc_info: Any = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+        extra: Mapping[str, object] | None = None,
+        **fields: object,
+    ) -> None:
+        """Log a line with its fields."""
+        if not self.isEnabledFor(level):
+            return
+        found = {name: value for name, value in fields.items() if value is not None}
+        text = str(msg)
+        if found and not args:
+            # Arguments follow, so a percent sign would be read.
+            text = text.replace("%", "%%")
+        shown = [f"{name}={_shown(value)}" for name, value in found.items()]
+        text += " %s" * len(shown)
+        if "lane" in found:
+            found.setdefault("topic", str(found["lane"]).rpartition("#")[0])
+        self.logger.log(
+            level,
+            text,
+            *args,
+            *shown,
+            exc_info=exc_info,
+            stack_info=stack_info,
+            # The caller's line, not this one.
+            stacklevel=stacklevel + 1,
+            extra={**(extra or {}), **found},
+        )
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def logger_of(module: str) -> Log:
+    """Return the logger of a module's concern: ``celery_stargate.delivery`` for all of its folder.
+
+    Arguments:
+        module: its ``__name__``.
+    """
+    parts = module.split(".")
+    return Log(logging.getLogger(".".join(parts[:2])), {})
 
 
 class _NoDebug(logging.LoggerAdapter[logging.Logger]):

@@ -14,12 +14,14 @@ from redis.exceptions import RedisError
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.support.bound import bounded
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["Peer", "Peers", "peer_of"]
+
+logger = logger_of(__name__)
 
 #: The time between two looks, in seconds, and for how long a worker that says nothing counts.
 _EVERY, _KEPT = 30.0, 120

@@ -10,9 +10,11 @@ from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import Callbacks, pack
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.model.revocation import expired_failure, revoked_failure
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 __all__ = ["ProduceRequest"]
+
+logger = logger_of(__name__)
 
 
 _Request: Any = Request  # Celery's types leave out most of it
@@ -55,5 +57,7 @@ class ProduceRequest(_Request):  # type: ignore[misc]
             callbacks = Callbacks.freeze(None, (self._kwargs or {}).get("on_error"), self._app)
             call = CallOutcomes(self.id, is_list=False, outcomes=(make(self.id, None),))
             trigger(self._app, call, callbacks.on_error, self._packed())
-        except Exception:  # noqa: BLE001  # one bad callback must not end the worker's consumer
-            logger.warning("task %s was revoked; its on_error is not told", self.id, exc_info=True)
+        except Exception:  # one bad callback must not end the worker's consumer
+            logger.warning(
+                "the task was revoked; its on_error is not told", exc_info=True, context=self.id
+            )

@@ -15,11 +15,13 @@ from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 from celery_stargate.worker.events import TaskEvents
 from celery_stargate.worker.inspecting import ACTIVE, RESERVED, TaskInspector
 
 __all__ = ["ControlStep"]
+
+logger = logger_of(__name__)
 
 #: Celery's own handlers; its decorator hides them from type checkers.
 _celerys: Any = control

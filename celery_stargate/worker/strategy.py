@@ -30,7 +30,7 @@ from celery_stargate.model.context import attempt_context
 from celery_stargate.model.message import refuse_ambiguous
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.revocation import expired_failure, revoked_failure
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import logger_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from celery_stargate.task import ProduceTask
 
 __all__ = ["produce"]
+
+logger = logger_of(__name__)
 
 #: How long until a put that Redis did not answer is tried again, in seconds.
 _RETRY = 1.0
@@ -75,7 +77,7 @@ class _ConsumerView:
         try:
             request.execute_using_pool(self.pool)
         except TaskRevokedError:
-            logger.debug("task %s was revoked", request.id)
+            logger.debug("the task was revoked", context=request.id)
 
 
 class _LanePool:
@@ -110,7 +112,7 @@ class _LanePool:
         except Exception as error:  # noqa: BLE001  # whatever it is, the message is kept
             # Redis or the result backend is away, and one message must not end the consumer.
             # The broker keeps the message meanwhile, and prefetch bounds how many wait so.
-            logger.warning("task %s: %r; it is put again in %.0f s", given[1], error, _RETRY)
+            logger.warning("%r; the task is put again in %.0f s", error, _RETRY, context=given[1])
             self._consumer.timer.call_after(_RETRY, self._put, (celery_request, *given))
             return
         celery_request.on_accepted(os.getpid(), time.monotonic())
@@ -159,7 +161,7 @@ class _LanePool:
             # What delay() would have told its caller, told here as the task's failure.
             if isinstance(error, ConfigurationError):
                 logger.warning(
-                    "task %s[%s] fails, because of this worker: %s", name, task_id, error
+                    "the task fails, because of this worker: %s", error, task=name, context=task_id
                 )
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
             self._fail(name, packed, failure, self._on_error(kwargs))

@@ -1,10 +1,16 @@
 """Django's outbox under kills and outages: `python -m tests.acceptance.outbox --rows 100000`.
 
-Writers put rows for some keys into PostgreSQL, in transactions of which some are rolled back, whole
-or to a savepoint, while two relays and a Celery worker run. On the way a relay is killed with -9
-(twice), PostgreSQL is killed and comes back, Redis is restarted, and the link to Pulsar is cut for
-a while. Afterwards the topic must hold every committed row, no other, each key's in order; and
-every row must be closed by the receipt of its message.
+Writers put rows for some keys into PostgreSQL or SQLite, in transactions of which some are rolled
+back, whole or to a savepoint, while two relays and a Celery worker run. Some callers forget their
+rows after the commit, as a process does that dies there. On the way
+
+- a relay is killed with -9, twice at any moment and once at each of its steps;
+- PostgreSQL is killed and comes back (SQLite has no server);
+- a transaction is held open across the others' commits (SQLite has one writer at a time);
+- Redis is restarted, and the link to Pulsar is cut for a while.
+
+Afterwards the topic must hold every committed row, no other, each key's in order; and every row
+must be closed by the receipt of its message.
 """
 
 from __future__ import annotations
@@ -12,40 +18,62 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import random
+import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from django.db import connections, transaction
-from django.db.utils import Error as DatabaseError
+from django.db import connections
 from django.test import override_settings
 from websockets.sync.client import connect
 
-from tests.django_project.rig import OutboxRig
+from benchmarks.readme import replace_block
+from celery_stargate.contrib.django import lanes
+from tests.acceptance.outbox_writers import Holder, Writers
+from tests.django_project.rig import STEPS, OutboxRig
 from tests.django_project.setup import configure, empty, migrate, use_postgres
 from tests.integration.rig import Proxy
 from tests.servers.admin import PulsarAdmin, topic_path
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess
+from tests.servers.pulsar import PulsarServer
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 
-__all__ = ["Outcome", "Trial"]
+__all__ = ["DATABASES", "Outcome", "Plan", "Trial"]
 
-_KEYS = 50
-_WRITERS = 4
+#: The databases' names, and their aliases in the project.
+DATABASES = {"postgresql": "postgres", "sqlite": "default"}
 #: The bound on the wait for the next receipt, in seconds.
 WAIT = 180.0
+_ROOT = Path(__file__).parents[2]
+_PAGE = _ROOT / "docs" / "django.md"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a trial is to be.
+
+    Args:
+        database: `postgresql` or `sqlite`.
+        rows: about how many rows are committed.
+        seed: of what is random.
+        close_queue: whether the relays close rows in batches, or workers one by one.
+    """
+
+    database: str
+    rows: int
+    seed: int = 1
+    close_queue: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +82,13 @@ class Outcome:
 
     committed: int
     rolled_back: int
+    forgotten: int
+    relay_kills: int
+    late: int
     lost: int
     never_committed: int
     duplicates: int
+    keys: int
     keys_out_of_order: int
     not_stored: int
     closed_without_receipt: int
@@ -73,13 +105,25 @@ class Outcome:
             or self.closed_without_receipt
         )
 
+    def lines(self) -> dict[str, str]:
+        """What the page says of it."""
+        return {
+            "rows committed": f"{self.committed:,}",
+            "of them forgotten by their caller after the commit": f"{self.forgotten:,}",
+            "of them in a transaction held open across others' commits": f"{self.late}",
+            "rows rolled back": f"{self.rolled_back:,}",
+            "relays killed with -9": f"{self.relay_kills}",
+            "**lost**": f"{self.lost}",
+            "**sent though rolled back**": f"{self.never_committed}",
+            "**closed without a receipt**": f"{self.closed_without_receipt}",
+            "**not closed as stored**": f"{self.not_stored}",
+            "**keys out of order**": f"{self.keys_out_of_order} of {self.keys}",
+            "twice in the topic, in their place": f"{self.duplicates:,}",
+            "minutes": f"{self.seconds / 60:.1f}",
+        }
+
     def __str__(self) -> str:
-        return (
-            f"{self.committed} rows committed, {self.rolled_back} rolled back: {self.lost} lost, "
-            f"{self.never_committed} sent though rolled back, {self.duplicates} stored twice, "
-            f"{self.keys_out_of_order} keys out of order, {self.not_stored} not closed as stored, "
-            f"{self.closed_without_receipt} closed without a receipt; {self.seconds:.1f} s"
-        )
+        return "; ".join(f"{name}: {value}" for name, value in self.lines().items())
 
 
 class Trial:
@@ -88,71 +132,50 @@ class Trial:
     Args:
         folder: for data and logs.
         pulsar_url, admin: the broker, which is reached through a proxy.
-        rows: about how many rows are committed.
-        seed: of what is random.
-        close_queue: whether the relays close rows in batches, or workers one by one.
+        plan: what it is to be.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        pulsar_url: str,
-        admin: PulsarAdmin,
-        rows: int,
-        *,
-        seed: int = 1,
-        close_queue: bool = False,
-    ) -> None:
-        self._close_queue = close_queue
+    def __init__(self, folder: Path, pulsar_url: str, admin: PulsarAdmin, plan: Plan) -> None:
+        self._plan = plan
+        self._using = DATABASES[plan.database]
         self._folder = folder
         self._pulsar_url = pulsar_url
         self._admin = admin
-        self._target = rows
-        self._random = random.Random(seed)
         self._open = ExitStack()
-        self._written = 0
-        self._rolled_back = 0
-        self._locks = [threading.Lock() for _ in range(_KEYS)]
-        self._sequence = [0] * _KEYS
-        self._count = threading.Lock()
-        self._failed: list[BaseException] = []
+        self._kills = self._late = 0
 
     def run(self) -> Outcome:
         """Write, break, mend, wait, and look."""
         began = time.monotonic()
         with self._open:
             self._start()
+            writers = Writers(self._using, self._plan.rows, self._plan.seed)
+            self._new_holder: Callable[[], Holder] = lambda: Holder(writers)
             events = self._events()
-            writers = [
-                threading.Thread(target=self._guard, args=(self._write, number))
-                for number in range(_WRITERS)
-            ]
-            for each in writers:
-                each.start()
+            writers.allowed = 0
+            writers.start()
             for part, event in events:
-                self._until(partial(self._has_written, part))
+                writers.allowed = int(part * self._plan.rows)
+                self._until(lambda: writers.written >= writers.allowed or bool(writers.failed))
                 event()
-            for each in writers:
-                each.join()
-            self._thaw()
-            if self._failed:
-                raise self._failed[0]
+            writers.finish()
             self._wait_for_receipts()
-            return self._look(time.monotonic() - began)
+            return self._look(writers, time.monotonic() - began)
 
     def _start(self) -> None:
         port = urlsplit(self._pulsar_url).port
         assert port is not None
         self._link = self._open.enter_context(Proxy(port))
-        self._postgres = self._open.enter_context(PostgresServer(config={"fsync": "on"}))
-        use_postgres(self._postgres.django)
-        migrate("postgres")
-        empty("postgres")
+        if self._using == "postgres":
+            self._postgres = self._open.enter_context(PostgresServer(config={"fsync": "on"}))
+            use_postgres(self._postgres.django)
+        migrate(self._using)
+        empty(self._using)
         self._redis = self._open.enter_context(RedisServer(self._folder / "redis", appendonly=True))
         self._rabbitmq = self._open.enter_context(RabbitServer(self._folder / "rabbitmq"))
         self._rig = self._open.enter_context(
             OutboxRig(
-                "postgres",
+                self._using,
                 self._redis.url,
                 f"ws://127.0.0.1:{self._link.port}",
                 # With Redis as Celery's broker, what a worker had fetched when Redis went away
@@ -163,33 +186,26 @@ class Trial:
         # Pulsar drops what no subscription waits for when it begins a new ledger.
         self._admin.create_subscription(self._rig.topic, "keep")
         patch = self._open.enter_context(pytest.MonkeyPatch.context())
-        from celery_stargate.contrib.django import lanes
-
         patch.setattr(lanes, "current_stargate", lambda: self._rig.stargate)
         conf: dict[str, Any] = {"check_after": 10.0}
-        if self._close_queue:
+        if self._plan.close_queue:
             queue = f"{self._rig.name}-close"
             conf["close_queue"] = queue
             override = override_settings(CELERY_STARGATE_OUTBOX_CLOSE_QUEUE=queue)
             self._open.enter_context(override)
         self._environment = self._rig.environment(**conf)
-        self._worker = self._process(
+        worker = self._process(
             "worker",
             *("celery", "-A", "tests.django_project.celery", "worker", "-c", "2", "-l", "INFO"),
             *("--without-mingle", "--without-gossip"),
         )
-        self._worker.start(lambda: " ready." in self._worker.log_path.read_text(), timeout=60)
-        self._open.callback(self._worker.stop)
-        self._relays = [self._relay(number) for number in range(2)]
+        worker.start(lambda: " ready." in worker.log_path.read_text(), timeout=60)
+        self._open.callback(worker.stop)
+        manage = ("tests.django_project.manage", "stargate_outbox_relay", "--database", self._using)
+        self._relays = [self._process(f"relay-{number}", *manage) for number in range(2)]
         for each in self._relays:
             each.start(lambda: True, timeout=10)
             self._open.callback(each.kill)
-
-    def _relay(self, number: int) -> ServerProcess:
-        return self._process(
-            f"relay-{number}",
-            *("tests.django_project.manage", "stargate_outbox_relay", "--database", "postgres"),
-        )
 
     def _process(self, name: str, *arguments: str) -> ServerProcess:
         return ServerProcess(
@@ -197,109 +213,60 @@ class Trial:
             [sys.executable, "-m", *arguments],
             log_path=self._folder / f"{name}.log",
             env=self._environment,
-            cwd=Path(__file__).parents[2],
+            cwd=_ROOT,
         )
 
     def _events(self) -> list[tuple[float, Callable[[], None]]]:
         """What happens when which part of the rows is written."""
-        return [
-            (0.1, self._open_a_long_transaction),
-            (0.15, lambda: self._kill_relay(0)),
+        events: list[tuple[float, Callable[[], None]]] = [
+            (0.15, partial(self._kill_relay, 0)),
             (0.25, self._link.close),
             (0.35, self._link.open),
-            (0.45, self._restart_postgres),
             (0.6, self._redis.restart),
-            (0.7, lambda: self._kill_relay(1)),
-            (0.8, self._close_the_long_transaction),
+            (0.7, partial(self._kill_relay, 1)),
         ]
-
-    def _has_written(self, part: float) -> bool:
-        return self._written >= part * self._target
+        # In between, a relay that dies at each step.
+        events += [
+            (part, partial(self._die_at, step))
+            for part, step in zip((0.1, 0.2, 0.4, 0.5, 0.55, 0.75), STEPS, strict=True)
+        ]
+        if self._using == "postgres":
+            holders = [self._new_holder() for _ in range(2)]
+            self._late = len(holders)
+            events += [
+                (0.05, holders[0].start),
+                (0.43, holders[0].commit),
+                (0.45, self._restart_postgres),
+                (0.48, holders[1].start),
+                (0.8, holders[1].commit),
+            ]
+        return sorted(events, key=lambda event: event[0])
 
     def _kill_relay(self, number: int) -> None:
         self._relays[number].kill()
+        self._kills += 1
         self._relays[number].start(lambda: True, timeout=10)
 
+    def _die_at(self, step: str) -> None:
+        """Start a third relay, which takes its share and kills itself with -9 at a step."""
+        dying = self._process(
+            f"dying-{step}", "tests.django_project.dying_relay", step, self._using, "wait"
+        )
+        dying.start(lambda: True, timeout=10)
+        self._until(lambda: not dying.alive, 120.0)
+        assert not dying.alive, f"it did not die at {step}: {dying.log_tail()}"
+        # It is dead; this only takes its exit status.
+        dying.kill()
+        self._kills += 1
+
     def _restart_postgres(self) -> None:
-        self._close_the_long_transaction()
         self._postgres.kill()
         self._postgres.start()
-        self._open_a_long_transaction()
-
-    def _open_a_long_transaction(self) -> None:
-        """Write a row and leave its transaction open, in a thread of its own."""
-        self._release = threading.Event()
-        written = threading.Event()
-
-        def hold() -> None:
-            from celery_stargate.contrib.django import outbox
-
-            with transaction.atomic(using="postgres"):
-                outbox.produce(f"late {time.monotonic()}", using="postgres")
-                written.set()
-                self._release.wait(WAIT)
-            connections["postgres"].close()
-
-        self._holder = threading.Thread(target=self._guard, args=(hold,))
-        self._holder.start()
-        assert written.wait(30)
-
-    def _close_the_long_transaction(self) -> None:
-        self._release.set()
-        self._holder.join()
-
-    def _thaw(self) -> None:
-        self._release.set()
-
-    def _guard(self, work: Callable[..., None], *args: Any) -> None:
-        try:
-            work(*args)
-        except BaseException as error:  # noqa: BLE001  # raised again by run()
-            self._failed.append(error)
-
-    def _write(self, number: int) -> None:
-        chance = random.Random(self._random.random() + number)
-        while self._written < self._target and not self._failed:
-            key = chance.randrange(_KEYS)
-            try:
-                with self._locks[key]:
-                    self._transaction(chance, key)
-            except (DatabaseError, OSError):
-                # The database is away: whether it committed, its table says.
-                connections["postgres"].close()
-                time.sleep(0.2)
-        connections["postgres"].close()
-
-    def _transaction(self, chance: random.Random, key: int) -> None:
-        """Write some rows of one key; now and then roll back, or back to a savepoint."""
-        from celery_stargate.contrib.django import outbox
-
-        def rows(count: int) -> None:
-            messages = []
-            for _ in range(count):
-                self._sequence[key] += 1
-                messages.append((f"k{key}", f"k{key} {self._sequence[key]}"))
-            outbox.produce_many(messages, using="postgres")
-
-        count, undone = chance.randint(1, 8), 0
-        roll_back = chance.random() < 0.1
-        with transaction.atomic(using="postgres"):
-            rows(count)
-            if chance.random() < 0.2:
-                undone = chance.randint(1, 3)
-                with transaction.atomic(using="postgres"):
-                    rows(undone)
-                    transaction.set_rollback(True, using="postgres")
-            if roll_back:
-                transaction.set_rollback(True, using="postgres")
-        with self._count:
-            self._rolled_back += undone + (count if roll_back else 0)
-            self._written += 0 if roll_back else count
 
     def _until(self, condition: Callable[[], bool], timeout: float = 1800.0) -> None:
         end = time.monotonic() + timeout
-        while not condition() and time.monotonic() < end and not self._failed:
-            time.sleep(0.05 if self._target <= 1000 else 0.5)
+        while not condition() and time.monotonic() < end:
+            time.sleep(0.05 if self._plan.rows <= 1000 else 0.5)
 
     def _wait_for_receipts(self) -> None:
         """Wait until all rows are closed, or none is for a while."""
@@ -311,32 +278,31 @@ class Trial:
     def _open_rows(self) -> int:
         return int(self._rig.rows.filter(state__in=("pending", "recorded")).count())
 
-    def _look(self, seconds: float) -> Outcome:
+    def _look(self, writers: Writers, seconds: float) -> Outcome:
         rows = list(self._rig.rows.values("uuid", "key", "payload", "state", "message_id"))
         by_payload = {bytes(row["payload"]).decode(): row for row in rows}
         stored = self._read()
-        payloads = [payload for payload, _ in stored]
         first: dict[str, int] = {}
         ids: dict[str, set[str]] = {}
         for place, (payload, message_id) in enumerate(stored):
             first.setdefault(payload, place)
             ids.setdefault(payload, set()).add(message_id)
-        out_of_order = 0
-        for key in {row["key"] for row in rows} - {None}:
-            places = [
-                first[payload]
-                for payload, row in by_payload.items()
-                if row["key"] == key and payload in first
-            ]
-            out_of_order += places != sorted(places)
-        connections["postgres"].close()
+        places: dict[str, list[int]] = {}
+        for payload, row in by_payload.items():
+            if row["key"] is not None and payload in first:
+                places.setdefault(row["key"], []).append(first[payload])
+        connections[self._using].close()
         return Outcome(
             committed=len(rows),
-            rolled_back=self._rolled_back,
+            rolled_back=writers.rolled_back,
+            forgotten=writers.forgotten,
+            relay_kills=self._kills,
+            late=self._late,
             lost=len(by_payload.keys() - first.keys()),
             never_committed=len(first.keys() - by_payload.keys()),
-            duplicates=len(payloads) - len(first),
-            keys_out_of_order=out_of_order,
+            duplicates=len(stored) - len(first),
+            keys=len(places),
+            keys_out_of_order=sum(found != sorted(found) for found in places.values()),
             not_stored=sum(row["state"] != "stored" for row in rows),
             closed_without_receipt=sum(
                 row["state"] == "stored" and row["message_id"] not in ids.get(payload, ())
@@ -360,32 +326,44 @@ class Trial:
         return found
 
 
+def report(plan: Plan, outcome: Outcome) -> str:
+    """What the page says of a run."""
+    command = f"python -m tests.acceptance.outbox --database {plan.database} --rows {plan.rows}"
+    if plan.close_queue:
+        command += " --close-queue"
+    lines = [f"| {plan.database}, seed {plan.seed} | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in outcome.lines().items()]
+    busy = f"{os.cpu_count()} cores shared with other work, load {os.getloadavg()[0]:.0f}"
+    lines += ["", f"Measured {datetime.now(UTC):%Y-%m-%d} by `{command}`; {busy}."]
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Run one trial on a broker of its own, and say what it came to."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--database", choices=DATABASES, default="postgresql")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--close-queue", action="store_true", help="relays close rows in batches, not workers"
     )
+    parser.add_argument("--write-docs", action="store_true", help="write it into docs/django.md")
     options = parser.parse_args()
-    from tests.servers.pulsar import PulsarServer
-
+    plan = Plan(options.database, options.rows, options.seed, options.close_queue)
     configure()
     with (
         tempfile.TemporaryDirectory(prefix="stargate-outbox-") as folder,
         PulsarServer(Path(folder) / "pulsar") as broker,
     ):
-        trial = Trial(
-            Path(folder),
-            broker.url,
-            PulsarAdmin(broker.http_url),
-            options.rows,
-            seed=options.seed,
-            close_queue=options.close_queue,
-        )
+        trial = Trial(Path(folder), broker.url, PulsarAdmin(broker.http_url), plan)
         outcome = trial.run()
     print(outcome)
+    if options.write_docs:
+        text = _PAGE.read_text("utf-8")
+        block = report(plan, outcome)
+        _PAGE.write_text(replace_block(text, block, f"outbox-{plan.database}"), "utf-8")
     return 0 if outcome.good else 1
 
 

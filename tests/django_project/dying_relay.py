@@ -1,4 +1,7 @@
-"""A relay that kills itself with -9 at a step: `python -m …dying_relay STEP ALIAS`."""
+"""A relay that kills itself with -9 at a step: `python -m …dying_relay STEP ALIAS [wait]`.
+
+With `wait` it goes on until it has rows to die of; else it ends where none is left for it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(step: str, using: str) -> None:
+def main(step: str, using: str, wait: str = "") -> None:
     django.setup()
     app.set_current()
     from celery_stargate.contrib.django.relay import Relay
@@ -48,7 +51,7 @@ def main(step: str, using: str) -> None:
             die()
             return done
 
-    Dying(using, threading.Event(), OutboxSettings.read()).run(burst=True)
+    Dying(using, threading.Event(), OutboxSettings.read()).run(burst=not wait)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ assert not Acknowledger(app).ack(Receipt(context="ctx"))
             assert not acknowledger.ack(Failure(context="ctx"))
             assert not acknowledger.ack(Receipt(context="never"))
             assert future.result(timeout=5).value == 1
-        assert "context 'never' changed nothing: late" in caplog.text
+        assert "an outcome changed nothing: late context=never" in caplog.text
 
     def test_a_context_in_use_is_refused_and_the_first_one_still_waits(self, app: Celery) -> None:
         """Two cannot wait for one id."""

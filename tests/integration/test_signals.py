@@ -106,6 +106,26 @@ def test_a_deadline_without_an_owner(make_app: MakeApp, topic: str, listener: Li
     assert not listener.details("message_sent")
 
 
+def test_no_message_has_a_line_of_ours(
+    make_app: MakeApp, local: LocalPulsar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At INFO there are lines about lanes, and however many messages there are, no more."""
+    caplog.set_level("INFO", "celery_stargate")
+    app = make_app(local.url)
+    stargate = Stargate.of(app)
+    task: Any = app.tasks[produce_task.name]
+    with Acknowledger(app):
+        stargate.produce_many([str(number) for number in range(300)])
+        stargate.produce(["a", "list", "of", "some"])
+        stargate.produce("x", on_ack=app.signature("callback"))
+        results = [task.delay(str(number)) for number in range(50)]
+        for each in results:
+            each.get(timeout=20)
+    lines = [each for each in caplog.records if each.name.startswith("celery_stargate")]
+    assert len(lines) < 12, [each.getMessage() for each in lines]
+    assert {each.levelname for each in lines} <= {"INFO", "WARNING"}
+
+
 def test_receivers_that_raise_harm_no_delivery(
     make_app: MakeApp, local: LocalPulsar, topic: str
 ) -> None:

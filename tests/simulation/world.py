@@ -27,7 +27,7 @@ from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.link import LinkBroken
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 from tests.simulation.broker import Broker, SimulatedProducer
 from tests.simulation.callers import Caller
 from tests.simulation.checker import check

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.core.exceptions import PermissionDenied
 from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.module_loading import import_string
@@ -21,8 +20,11 @@ from django.utils.timesince import timesince
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.apps import APP_LABEL
 from celery_stargate.contrib.django.contexts import parse_context
+from celery_stargate.contrib.django.dates import DatedChangeList
+from celery_stargate.contrib.django.lanes_admin import LanesPages
 from celery_stargate.contrib.django.models import FailedMessage, OutboxMessage
 from celery_stargate.contrib.django.operations import discard, outbox_stats, replay, requeue
+from celery_stargate.contrib.django.paging import BoundedPaginator
 from celery_stargate.contrib.django.rows import outbox_rows
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
@@ -43,14 +45,7 @@ class TopicFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the topics by their names in the settings."""
-        try:
-            settings = lanes.current_stargate().settings
-        except StargateError:
-            return []
-        named = {topic: name for name, (topic, _) in settings.topics.items()}
-        if settings.topic is not None and settings.topic not in settings.topics:
-            named.setdefault(settings.topic, settings.topic.rpartition("/")[2])
-        return sorted(named.items(), key=lambda each: each[1])
+        return sorted(_topic_names().items(), key=lambda each: each[1])
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Return the rows of the chosen topic."""
@@ -67,13 +62,14 @@ class _MessageAdmin(admin.ModelAdmin):
     using: str | None = None
 
     change_list_template = "admin/celery_stargate/message_list.html"
-    list_display = ("short_context", "state", "short_topic", "key", "age", "attempts", "why")
+    list_display = ("short_context", "state", "short_topic", "key", "age", "why", "attempts")
     list_filter: ClassVar[list[Any]] = ["state", TopicFilter]
     date_hierarchy = "created_at"
     # What is searched for, get_search_results decides: a context or a key, whole.
     search_fields = ("=key",)
     search_help_text = "A context or a key, whole."
     show_full_result_count = False
+    paginator = BoundedPaginator
     list_per_page = 50
     ordering = ("-pk",)
     actions: ClassVar[list[str]] = ["replay_messages", "requeue_messages", "discard_messages"]
@@ -121,6 +117,10 @@ class _MessageAdmin(admin.ModelAdmin):
         except ValueError:
             return queryset.filter(key=term), False
         return queryset.filter(uuid=row_id), False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the list whose dates are cheap."""
+        return DatedChangeList
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Refuse: rows are written by outbox.produce."""
@@ -174,8 +174,9 @@ class _MessageAdmin(admin.ModelAdmin):
 
     @admin.display(description="topic", ordering="topic")
     def short_topic(self, row: Any) -> Any:
-        """The topic's own name, with the full one behind it."""
-        return format_html('<span title="{}">{}</span>', row.topic, row.topic.rpartition("/")[2])
+        """The topic's name in the settings, or its own, with the full one behind it."""
+        name = _topic_names().get(row.topic) or row.topic.rpartition("/")[2]
+        return format_html('<span title="{}">{}</span>', row.topic, name)
 
     @admin.display(description="age", ordering="created_at")
     def age(self, row: Any) -> Any:
@@ -293,6 +294,18 @@ class _MessageAdmin(admin.ModelAdmin):
         return TemplateResponse(request, "admin/celery_stargate/confirm.html", context)
 
 
+def _topic_names() -> dict[str, str]:
+    """Return the topics of the settings: full name → name there."""
+    try:
+        settings = lanes.current_stargate().settings
+    except StargateError:
+        return {}
+    named = {topic: name for name, (topic, _) in settings.topics.items()}
+    if settings.topic is not None and settings.topic not in settings.topics:
+        named.setdefault(settings.topic, settings.topic.rpartition("/")[2])
+    return named
+
+
 def _messages(count: int) -> str:
     return f"{count} message{'' if count == 1 else 's'}"
 
@@ -307,38 +320,12 @@ def _may(request: HttpRequest, verb: str) -> bool:
 
 @admin.register(OutboxMessage)
 class OutboxMessageAdmin(_MessageAdmin):
-    """All rows, and the page of the lanes."""
+    """All rows, and the pages of the lanes."""
 
     def get_urls(self) -> list[Any]:
-        """Add the page of the lanes."""
-        lanes_page = path(
-            "lanes/", self.admin_site.admin_view(self.lanes_view), name=f"{APP_LABEL}_lanes"
-        )
-        return [lanes_page, *super().get_urls()]
-
-    def lanes_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the lanes in Redis, read-only.
-
-        Raises:
-            PermissionDenied: the user may not view outbox messages.
-        """
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        workers, problem = 0, ""
-        found: list[lanes.LaneView] = []
-        try:
-            workers, found = lanes.survey(lanes.current_stargate())
-        except StargateError as error:
-            problem = str(error)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Lanes in Redis",
-            "workers": workers,
-            "lanes": sorted(found, key=lambda lane: -lane.backlog),
-            "problem": problem,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/celery_stargate/lanes.html", context)
+        """Add the pages of the lanes."""
+        pages = LanesPages(self.admin_site, self.opts, self.has_view_permission)
+        return [*pages.urls(), *super().get_urls()]
 
 
 class _FailedStateFilter(admin.SimpleListFilter):

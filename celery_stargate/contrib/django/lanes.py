@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -24,12 +24,14 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.message import Message, check_messages
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.settings import Settings
+from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.reading import LaneReader, configured_timeout
-from celery_stargate.operations.views import LaneView
+from celery_stargate.operations.views import ContextView, LaneView
 from celery_stargate.support.bound import call_bound
 
 __all__ = [
+    "ContextView",
     "Entry",
     "Found",
     "LaneView",
@@ -39,6 +41,7 @@ __all__ = [
     "freeze_callbacks",
     "is_eager",
     "memory_policy",
+    "pending_in",
     "prepare",
     "record",
     "refusal",
@@ -319,13 +322,32 @@ def survey(stargate: Stargate) -> tuple[int, list[LaneView]]:
     Raises:
         StoreUnavailable: Redis did not answer.
     """
-    settings = stargate.settings
     with call_bound(), store_errors():
-        reader = LaneReader(
-            stargate.runtime.connections.sync(), settings.prefix, configured_timeout(settings)
-        )
-        lanes, workers = LaneInspector(reader).lanes_and_workers()
+        lanes, workers = LaneInspector(_reader(stargate)).lanes_and_workers()
     return workers, lanes
+
+
+def pending_in(stargate: Stargate, lane: str, most: int) -> list[ContextView]:
+    """Return the contexts of a lane that are not finished, the next deadline first.
+
+    Arguments:
+        lane: its name.
+        most: how many at most.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+        ValueError: it is not the name of a lane.
+    """
+    topic = Lane.parse(lane).topic
+    with call_bound(), store_errors():
+        found = ContextInspector(_reader(stargate)).pending(topic)
+        return list(islice((each for each in found if each.lane == lane), most))
+
+
+def _reader(stargate: Stargate) -> LaneReader:
+    settings = stargate.settings
+    redis = stargate.runtime.connections.sync()
+    return LaneReader(redis, settings.prefix, configured_timeout(settings))
 
 
 def require_redis(stargate: Stargate) -> None:

@@ -22,7 +22,7 @@ from celery_stargate import Acknowledger, Stargate
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.scripts import LANE_PARTS
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.lanes.profile import chosen_settings

@@ -13,7 +13,7 @@ from celery_stargate import Acknowledger, ProduceError, Stargate
 from celery_stargate.calls.inbox import Ticket
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import read_back

@@ -226,4 +226,5 @@ def test_effects_have_a_bound(caplog: pytest.LogCaptureFixture) -> None:
 
     rig = asyncio.run(main())
     assert rig.store.finished == [("c1", 1)]
-    assert "context c1 is given up after 86401 s: could not notify waiting callers" in caplog.text
+    assert "the context is given up after 86401 s: could not notify waiting callers" in caplog.text
+    assert "context=c1" in caplog.text

@@ -10,7 +10,7 @@ import pytest
 
 from celery_stargate.delivery import log_reader
 from celery_stargate.lanes.leased import Unreadable
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 from tests.unit.delivery.rig import PartsRig
 
 

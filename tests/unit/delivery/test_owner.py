@@ -11,7 +11,7 @@ import pytest
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.lanes.leased import Fenced, StoreRolledBack
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 from tests.unit.delivery.rig import PartsRig, entry, receipt, until
 
 

@@ -21,7 +21,7 @@ from celery_stargate.lanes.scripts import LANE_PARTS
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.pulsar.link import LinkBroken
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 from tests.simulation.effects import EffectsThread
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.plan import Plan

@@ -10,7 +10,7 @@ import pytest
 from celery_stargate.delivery import thread as thread_module
 from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.model.settings import Settings
-from celery_stargate.support.log import logger
+from celery_stargate.support.log import package_logger as logger
 
 
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, SystemExit, KeyboardInterrupt])

@@ -9,7 +9,7 @@ from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
-from celery_stargate.support.log import logger, websocket_logger
+from celery_stargate.support.log import Log, logger_of, websocket_logger
 
 
 def converse(log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
@@ -45,9 +45,62 @@ def test_the_rest_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     websocket_logger.info("connected")
     websocket_logger.warning("odd")
-    logger.info("mine")
     assert caplog.record_tuples == [
         ("celery_stargate.websocket", logging.INFO, "connected"),
         ("celery_stargate.websocket", logging.WARNING, "odd"),
-        ("celery_stargate", logging.INFO, "mine"),
     ]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Log:
+    """The logger of a concern, with all its lines."""
+    caplog.set_level(logging.DEBUG, "celery_stargate")
+    return logger_of("celery_stargate.delivery.owner")
+
+
+def test_a_concern_is_a_folder(log: Log) -> None:
+    assert log.name == "celery_stargate.delivery"
+    assert logger_of("celery_stargate.delivery.sender").logger is log.logger
+    assert logger_of("celery_stargate.observers").name == "celery_stargate.observers"
+
+
+def test_fields_stand_in_the_line_and_in_the_record(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As ``key=value`` for people, and as attributes for formatters of JSON and for structlog."""
+    log.warning(
+        "Pulsar refuses it: %s", "no", lane="persistent://a/b/c#0", context="x y", task=None
+    )
+    [record] = caplog.records
+    assert record.getMessage() == ('Pulsar refuses it: no lane=persistent://a/b/c#0 context="x y"')
+    fields = {"lane": "persistent://a/b/c#0", "topic": "persistent://a/b/c", "context": "x y"}
+    assert {name: vars(record).get(name) for name in (*fields, "task")} == {**fields, "task": None}
+    assert "task" not in vars(record)
+    # The line of the caller, and not of the adapter.
+    assert record.filename == "test_log.py"
+
+
+def test_a_percent_sign_stays_one(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    log.info("100 % done", context="c%s")
+    log.info("100 % done")
+    log.info("%d %% done", 100, context="c")
+    assert caplog.messages == ["100 % done context=c%s", "100 % done", "100 % done context=c"]
+
+
+def test_what_is_not_logged_costs_no_text(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    class Shown:
+        def __str__(self) -> str:
+            raise AssertionError("nobody reads it")
+
+    caplog.set_level(logging.WARNING, "celery_stargate")
+    log.info("%s", Shown(), context=Shown())
+    log.debug("x", context=Shown())
+    assert not caplog.records
+
+
+def test_an_errors_traceback_is_kept(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("of a test")
+    except ValueError:
+        log.exception("failed", context="c")
+    assert "ValueError: of a test" in caplog.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,13 +13,16 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection, transaction
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from celery_stargate import StoreUnavailable
 from celery_stargate.contrib.django import lanes, outbox
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.models import OutboxMessage
+from celery_stargate.contrib.django.paging import BoundedPaginator
 from celery_stargate.contrib.django.states import State
-from tests.django_project.world import FakeLanes
+from celery_stargate.operations.views import ContextState
+from tests.django_project.world import TOPIC, FakeLanes
 
 LIST = "/admin/celery_stargate/outboxmessage/"
 DEAD = "/admin/celery_stargate/failedmessage/"
@@ -194,10 +199,91 @@ def test_the_page_of_the_lanes(rows: list[outbox.Handle], monkeypatch: pytest.Mo
     client = client_with(*VIEW)
     text = page(client, f"{LIST}lanes/")
     assert "<strong>2</strong> producer workers" in text and "nobody" in text
-    assert "60 s" in text and "33 s" in text
+    assert "0:01:00" in text and "0:00:33" in text
 
     def away(stargate: Any) -> Any:
         raise StoreUnavailable("Redis is away")
 
     monkeypatch.setattr(lanes, "survey", away)
     assert "Redis is away" in page(client, f"{LIST}lanes/")
+
+
+def test_the_page_of_a_lanes_pending_contexts(
+    rows: list[outbox.Handle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leads to the rows; a name that is no lane's is a 404; a Redis that is away is said."""
+    view = lanes.ContextView(
+        context=rows[2].context,
+        lane=f"{TOPIC}#0",
+        topic=TOPIC,
+        state=ContextState.SENT,
+        deadline_seconds=12.4,
+        age_seconds=None,
+        age_exact=True,
+        messages=1,
+        number=7,
+        task=None,
+        on_ack="celery_stargate.outbox.close",
+        on_error=None,
+        waits=False,
+        parent=None,
+    )
+    asked = []
+
+    def pending_in(stargate: Any, lane: str, most: int) -> list[lanes.ContextView]:
+        asked.append(lane)
+        if lane == "away":
+            raise StoreUnavailable("Redis is away")
+        if lane != view.lane:
+            raise ValueError("not the name of a lane")
+        return [view] * 300
+
+    monkeypatch.setattr(lanes, "pending_in", pending_in)
+    client, url = client_with(*VIEW), f"{LIST}lanes/pending/"
+    text = page(client, url, lane=view.lane)
+    assert f'?q={rows[2].context}">' in text and "0:00:12" in text
+    assert text.count("celery_stargate.outbox.close") == 200 and "Only 200 are shown" in text
+    assert "Redis is away" in page(client, url, lane="away")
+    assert client.get(url, {"lane": "nothing"}).status_code == 404
+    assert client_with().get(url, {"lane": view.lane}).status_code == 403
+    assert asked == [view.lane, "away", "nothing"]
+
+
+def test_a_list_counts_no_more_than_it_has_pages_for(
+    rows: list[outbox.Handle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No statement reads all rows: each count has a limit, and dates are found by their ends."""
+    monkeypatch.setattr(BoundedPaginator, "most", 2)
+    client = client_with(*VIEW)
+    with CaptureQueriesContext(connection) as asked:
+        text = page(client, LIST)
+    assert "2 outbox messages" in text and "There are more" in text
+    ours = [each["sql"] for each in asked if "outboxmessage" in each["sql"]]
+    counts = [sql for sql in ours if "COUNT(*)" in sql and "GROUP BY" not in sql]
+    assert counts and all("LIMIT 3" in sql for sql in counts)
+    assert not [sql for sql in ours if "DISTINCT" in sql]
+    assert "There are more" not in page(client, LIST, state__exact="stored")
+
+
+def test_dates_are_those_from_the_first_row_to_the_last(rows: list[outbox.Handle]) -> None:
+    """Years, months and days, across the ends of months and years; and none for no rows."""
+    first, second = rows[0].row(), rows[1].row()
+    OutboxMessage.objects.exclude(pk__in=[first.pk, second.pk]).delete()
+
+    def dates(begin: datetime, end: datetime, **query: str) -> list[str]:
+        OutboxMessage.objects.filter(pk=first.pk).update(created_at=begin)
+        OutboxMessage.objects.filter(pk=second.pk).update(created_at=end)
+        shown = page(client_with(*VIEW), LIST, **query)
+        found = re.search(r'class="toplinks">(.*?)</(?:nav|ul)>', shown, re.DOTALL)
+        assert found, shown
+        return re.findall(r'<a href="[^"]*">([^<]*)</a>', found[1])
+
+    zone = timezone.get_current_timezone()
+    at = datetime(2024, 2, 28, 23, tzinfo=zone)
+    months = dates(at, datetime(2024, 5, 1, tzinfo=zone))
+    assert months == ["February 2024", "March 2024", "April 2024", "May 2024"]
+    assert dates(at, datetime(2026, 1, 1, tzinfo=zone)) == ["2024", "2025", "2026"]
+    days = dates(at, datetime(2024, 2, 29, 1, tzinfo=zone))
+    assert days[-2:] == ["February 28", "February 29"]
+    OutboxMessage.objects.all().delete()
+    assert "0 outbox messages" in page(client_with(*VIEW), LIST)

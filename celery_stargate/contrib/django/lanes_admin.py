@@ -1,0 +1,124 @@
+"""Pages of the admin that show Redis, read-only: the lanes, and the contexts that wait in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path
+
+from celery_stargate.contrib.django import lanes
+from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.errors import StargateError
+
+__all__ = ["LanesPages"]
+
+#: A page shows at most so many contexts: those with the next deadlines.
+_MOST = 200
+
+
+class LanesPages:
+    """The pages below ``…/outboxmessage/lanes/``.
+
+    Arguments:
+        site: the admin.
+        opts: the model's ``_meta``, for breadcrumbs.
+        may_view: whether the user of a request may see them.
+    """
+
+    def __init__(self, site: AdminSite, opts: Any, may_view: Callable[[HttpRequest], bool]) -> None:
+        self._site = site
+        self._opts = opts
+        self._may_view = may_view
+
+    def urls(self) -> list[Any]:
+        """Return their URL patterns."""
+        view = self._site.admin_view
+        return [
+            path("lanes/", view(self.lanes), name=f"{APP_LABEL}_lanes"),
+            path("lanes/pending/", view(self.pending), name=f"{APP_LABEL}_pending"),
+        ]
+
+    def lanes(self, request: HttpRequest) -> HttpResponse:
+        """Show the lanes.
+
+        Raises:
+            PermissionDenied: the user may not view outbox messages.
+        """
+        self._check(request)
+        workers, problem = 0, ""
+        found: list[lanes.LaneView] = []
+        try:
+            workers, found = lanes.survey(lanes.current_stargate())
+        except StargateError as error:
+            problem = str(error)
+        return self._page(
+            request,
+            "lanes",
+            title="Lanes in Redis",
+            workers=workers,
+            lanes=[
+                {
+                    "view": lane,
+                    "oldest": _span(lane.oldest_age_seconds),
+                    "deadline": _span(lane.next_deadline_seconds),
+                }
+                for lane in sorted(found, key=lambda lane: -lane.backlog)
+            ],
+            problem=problem,
+        )
+
+    def pending(self, request: HttpRequest) -> HttpResponse:
+        """Show the contexts that wait in the lane of the query's ``lane``.
+
+        Raises:
+            PermissionDenied: the user may not view outbox messages.
+            Http404: it is not the name of a lane.
+        """
+        self._check(request)
+        lane, problem = request.GET.get("lane", ""), ""
+        found: list[lanes.ContextView] = []
+        try:
+            found = lanes.pending_in(lanes.current_stargate(), lane, _MOST + 1)
+        except StargateError as error:
+            problem = str(error)
+        except ValueError as error:
+            raise Http404(str(error)) from None
+        return self._page(
+            request,
+            "pending",
+            title="Pending contexts",
+            lane=lane,
+            contexts=[
+                {
+                    "view": each,
+                    "age": _span(each.age_seconds),
+                    "deadline": _span(each.deadline_seconds),
+                }
+                for each in found[:_MOST]
+            ],
+            more=len(found) > _MOST,
+            most=_MOST,
+            problem=problem,
+        )
+
+    def _check(self, request: HttpRequest) -> None:
+        if not self._may_view(request):
+            raise PermissionDenied
+
+    def _page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
+        whole = {**self._site.each_context(request), "opts": self._opts, **context}
+        return TemplateResponse(request, f"admin/celery_stargate/{template}.html", whole)
+
+
+def _span(seconds: float | None) -> str:
+    """Return a time as `0:01:30`, or as `1 day, 2:00:00`."""
+    if seconds is None:
+        return "-"
+    whole = timedelta(seconds=abs(round(seconds)))
+    return f"{'-' if seconds <= -0.5 else ''}{whole}"
