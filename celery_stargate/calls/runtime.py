@@ -17,6 +17,7 @@ from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.effects.run import Effects
+from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.configured import find_target, target_of_backend
 from celery_stargate.lanes.connections import Connections
@@ -24,6 +25,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled
 from celery_stargate.lanes.target import Target
+from celery_stargate.lanes.unstarted import UnstartedCallbacks
 from celery_stargate.model.settings import Settings, named
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.log import logger_of
@@ -172,13 +174,34 @@ class Runtime:
             on_done: called with each context whose effects were done.
             done_matters: whether ``on_done`` has anything to do now.
         """
-        return Effects(
+        made = Effects(
             self.app,
             self.outbox,
             hostname,
             on_done,
             done_matters=done_matters,
             beside_lanes=self._holds_results(),
+        )
+        if self.until_started is not None:
+            made.keep_until_started(self.until_started)
+        return made
+
+    @cached_property
+    def unstarted(self) -> UnstartedCallbacks:
+        """Callbacks that were published and whose tasks have not started."""
+        return UnstartedCallbacks(self.connections, self.settings.prefix)
+
+    @cached_property
+    def until_started(self) -> UntilStarted | None:
+        """Keeps callbacks until their tasks have started; None where the settings do not ask."""
+        settings = self.settings
+        if settings.callbacks == "published":
+            return None
+        return UntilStarted(
+            self.app,
+            self.unstarted,
+            after=settings.callback_start_timeout,
+            bound=settings.effects_timeout,
         )
 
     def _holds_results(self) -> bool:

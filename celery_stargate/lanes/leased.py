@@ -228,6 +228,11 @@ class LeasedLane:
         self._generation = bytes(rest[0]).decode()
         return self._generation
 
+    async def disown_generation(self) -> None:
+        """Send nothing new under the present generation: its numbers may have been used before."""
+        word, *_ = await self._run("generation", self._lease, "", "")
+        check_lease(word)
+
     async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         """Give messages their outcomes.
 

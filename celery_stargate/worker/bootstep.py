@@ -15,6 +15,7 @@ from celery_stargate.model.context import is_among
 from celery_stargate.worker.events import TaskEvents
 from celery_stargate.worker.peers import Peers, peer_of
 from celery_stargate.worker.revoking import ControlStep
+from celery_stargate.worker.started import StartsStep
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,6 +28,7 @@ def install(app: Celery) -> None:
     if StargateStep in app.steps["worker"]:
         return
     app.steps["worker"].add(StargateStep)
+    app.steps["worker"].add(StartsStep)
     # By its name: Celery imports it in a worker only, and it stands above this module.
     app.steps["worker"].add("celery_stargate.instrumentation.step:MetricsStep")
     app.steps["consumer"].add(ControlStep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import shutil
@@ -105,13 +106,13 @@ class Example:
     """A folder of the examples, on the tests' Redis and Pulsar.
 
     Args:
-        name: of the folder.
+        folder: of the example; a name of those in the repository.
         logs: for what its processes print.
         env: more variables.
     """
 
-    def __init__(self, name: str, logs: Path, **env: str) -> None:
-        self._folder = _ROOT / "examples" / name
+    def __init__(self, folder: str | Path, logs: Path, **env: str) -> None:
+        self._folder = _ROOT / "examples" / folder
         self._logs = logs
         self._env = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1", **env}
 
@@ -256,17 +257,10 @@ def test_the_tests_of_the_page(redis: RedisServer, tmp_path: Path) -> None:
     """A user's tests pass as docs/testing.md prints them: in memory, and with a worker."""
     shutil.copytree(_ROOT / "examples" / "tested", tmp_path / "tested")
     plugin = [] if installed() else ["-p", "pytest_celery_stargate"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "."],
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-        cwd=tmp_path / "tested",
-        capture_output=True,
-        text=True,
-        timeout=4 * WAIT,
-        check=False,
+    printed = Example(tmp_path / "tested", tmp_path).run(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, ".")
     )
-    assert run.returncode == 0, run.stdout[-5000:]
-    assert "5 passed" in run.stdout
+    assert "5 passed" in printed
 
 
 @pytest.fixture
@@ -340,6 +334,38 @@ def test_the_django_shop_checks_and_survives(tmp_path: Path) -> None:
 def test_the_django_shop_tests_itself(tmp_path: Path) -> None:
     """By tests that need no server."""
     Shop(tmp_path, "redis://127.0.0.1:1", "ws://127.0.0.1:1").manage("test", "orders")
+
+
+_WITH_PYTEST = """
+import pytest
+from orders.models import Order
+
+
+@pytest.mark.django_db
+def test_in_memory(client, stargate_eager, django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks(execute=True):
+        client.post("/orders/", {"item": "lamp"})
+    stargate_eager.assert_produced("orders", count=1)
+    assert Order.objects.get().status == "published"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_a_worker(client, stargate_worker, stargate_pulsar):
+    client.post("/orders/", {"item": "lamp"})
+    stargate_pulsar.assert_produced("orders", count=1)
+"""
+
+
+def test_the_django_shop_with_pytest_django(redis: RedisServer, tmp_path: Path) -> None:
+    """The fixtures work beside those of pytest-django, in the transaction of a test and without."""
+    if importlib.util.find_spec("pytest_django") is None:
+        require("pytest-django is not installed; pip install pytest-django")
+    shutil.copytree(_DJANGO, tmp_path / "shop")
+    (tmp_path / "shop" / "test_orders.py").write_text(_WITH_PYTEST)
+    plugin = [] if installed() else ["-p", "pytest_celery_stargate"]
+    Example(tmp_path / "shop", tmp_path, DJANGO_SETTINGS_MODULE="shop.settings").run(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "test_orders.py")
+    )
 
 
 def test_the_django_shop_has_its_migrations(tmp_path: Path) -> None:

@@ -188,6 +188,9 @@ def test_django(project: Project) -> None:
                 group.refresh_from_db()
                 self.assertEqual(group.name, "stored")
         """,
+        # The test sets Django up by itself.
+        "-p",
+        "no:django",
         apart=True,
     ).assert_outcomes(passed=1)
 
