@@ -15,17 +15,19 @@ from .cases.findings import Findings, render_findings
 from .figures import Report
 from .growth_figures import Growth, render_costs, render_idle, render_memory, render_window
 from .model import Model, render_model
+from .outbox.figures import OutboxFigures, render_outbox
 from .profile_figures import Profile, render_profile
 from .readme import NOT_MEASURED, replace_block
 from .table import MAIN, measured_on, render_groups, render_summary
 from .targets import render_targets
 
-__all__ = ["PERFORMANCE", "README", "RESULTS", "blocks", "save", "write_pages"]
+__all__ = ["DJANGO", "PERFORMANCE", "README", "RESULTS", "blocks", "save", "write_pages"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
+DJANGO = ROOT / "docs" / "django.md"
 PLOTS = ROOT / "docs" / "benchmarks"
 
 _T = TypeVar("_T")
@@ -50,6 +52,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     growth = load("growth", Growth, folder)
     profile = load("profile", Profile, folder)
     findings = load("cases", Findings, folder)
+    outbox = load("outbox", OutboxFigures, folder)
 
     def say(found: _T | None, words: Callable[[_T], str], plot: str = "") -> str:
         said = "" if found is None else words(found).strip()
@@ -74,6 +77,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
             "model": say(model, render_model),
             "cases": say(findings, render_findings),
         },
+        DJANGO: {"outbox-figures": say(outbox, render_outbox)},
     }
 
 

@@ -339,7 +339,7 @@ def report(plan: Plan, outcome: Outcome) -> str:
 
 
 def main() -> int:
-    """Run one trial on a broker of its own, and say what it came to."""
+    """Run one trial, on the broker that the environment names or one of its own; say how it was."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -353,12 +353,15 @@ def main() -> int:
     options = parser.parse_args()
     plan = Plan(options.database, options.rows, options.seed, options.close_queue)
     configure()
-    with (
-        tempfile.TemporaryDirectory(prefix="stargate-outbox-") as folder,
-        PulsarServer(Path(folder) / "pulsar") as broker,
-    ):
-        trial = Trial(Path(folder), broker.url, PulsarAdmin(broker.http_url), plan)
-        outcome = trial.run()
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="stargate-outbox-")))
+        url, http_url = (
+            os.environ.get(f"STARGATE_TEST_PULSAR_{name}") for name in ("URL", "HTTP_URL")
+        )
+        if not url or not http_url:
+            broker = opened.enter_context(PulsarServer(folder / "pulsar"))
+            url, http_url = broker.url, broker.http_url
+        outcome = Trial(folder, url, PulsarAdmin(http_url), plan).run()
     print(outcome)
     if options.write_docs:
         text = _PAGE.read_text("utf-8")

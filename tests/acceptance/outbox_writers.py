@@ -40,6 +40,8 @@ class Writers:
         #: Beyond so many rows they write slowly: what else is to happen comes first.
         self.allowed = target
         self.written = self.rolled_back = self.forgotten = 0
+        #: Rows of one transaction. SQLite commits few a second beside other writers.
+        self._most = min(50, max(8, target // 1000))
         self.failed: list[BaseException] = []
         self._seed = seed
         self._locks = [threading.Lock() for _ in range(KEYS)]
@@ -98,7 +100,7 @@ class Writers:
                 messages.append((f"k{key}", f"k{key} {self._sequence[key]}"))
             outbox.produce_many(messages, using=self.using)
 
-        count, undone = chance.randint(1, 8), 0
+        count, undone = chance.randint(1, self._most), 0
         roll_back, forget = chance.random() < 0.1, chance.random() < 0.3
         with transaction.atomic(using=self.using):
             rows(count)

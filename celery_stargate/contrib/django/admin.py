@@ -196,7 +196,11 @@ class _MessageAdmin(admin.ModelAdmin):
     def why(self, row: Any) -> Any:
         """The beginning of the reason, with the whole one behind it."""
         short = row.reason if len(row.reason) <= _SHORT else f"{row.reason[: _SHORT - 1]}…"
-        return format_html('<span title="{}">{}</span>', row.reason, short) if short else "-"
+        if not short:
+            return "-"
+        # A class name of Java's would push the other columns out of sight.
+        shape = "display: inline-block; min-width: 8rem; overflow-wrap: anywhere"
+        return format_html('<span title="{}" style="{}">{}</span>', row.reason, shape, short)
 
     @admin.display(description="payload")
     def shown_payload(self, row: Any) -> str:

@@ -11,7 +11,7 @@ from django.db.utils import Error as DatabaseError
 from kombu.exceptions import OperationalError
 
 from celery_stargate.contrib.django.closing import CLOSE_TASK, close_row
-from celery_stargate.contrib.django.operations import clean_up
+from celery_stargate.contrib.django.operations import clean_up, clean_up_inbox
 from celery_stargate.contrib.django.relay import run_burst
 
 __all__ = ["cleanup", "close", "relay"]
@@ -60,11 +60,21 @@ def relay(using: str = "default") -> int:
 
 
 @shared_task(name="celery_stargate.outbox.cleanup", ignore_result=True)
-def cleanup(using: str = "default", older_than: float = 7 * 86400.0) -> int:
-    """Delete closed rows, for Celery beat. Returns how many.
+def cleanup(
+    using: str = "default",
+    older_than: float = 7 * 86400.0,
+    topic: str | None = None,
+    inbox_older_than: float | None = None,
+) -> int:
+    """Delete closed rows, and old claims of the inbox, for Celery beat. Returns how many.
 
     Arguments:
         using: the database.
         older_than: seconds since the row was closed.
+        topic: only rows of this topic, by its full name.
+        inbox_older_than: seconds since a claim was made; None keeps all claims.
     """
-    return clean_up(using, timedelta(seconds=older_than))
+    deleted = clean_up(using, timedelta(seconds=older_than), topic=topic)
+    if inbox_older_than is not None:
+        deleted += clean_up_inbox(using, timedelta(seconds=inbox_older_than))
+    return deleted

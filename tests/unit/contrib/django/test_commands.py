@@ -88,6 +88,10 @@ def test_requeue_chooses(fake: FakeLanes) -> None:
     assert "0 rows would be" in run("requeue", "--dry-run", "--state", "unknown")
     assert "4 rows would be" in run("requeue", "--dry-run", "--topic", TOPIC)
     assert "0 rows would be" in run("requeue", "--dry-run", "--topic", f"{TOPIC}-others")
+    OutboxMessage.objects.filter(uuid=handles[0].uuid).update(
+        closed_at=timezone.now() - timedelta(hours=3)
+    )
+    assert "1 rows would be" in run("requeue", "--dry-run", "--older-than", "2h")
     assert "requeued 1 rows" in run("requeue", handles[1].context)
     assert handles[1].row().context == f"{handles[1].uuid}.2"
     assert "requeued 3 rows" in run("requeue")
@@ -109,6 +113,7 @@ def test_clean_up_deletes_what_is_done(fake: FakeLanes) -> None:
     assert "2 outbox rows would be" in run("cleanup", "--dry-run")
     assert "0 outbox rows would be" in run("cleanup", "--dry-run", "--older-than", "2w")
     assert "1 outbox rows were" in run("cleanup", "--topic", f"{TOPIC}-others")
+    assert tasks.cleanup.apply(kwargs={"topic": f"{TOPIC}-others"}).result == 0
     assert tasks.cleanup.apply().result == 1
     assert set(OutboxMessage.objects.values_list("state", flat=True)) == {"recorded", "refused"}
     for wrong in ("7", "d", "7y"):
@@ -122,7 +127,12 @@ def test_clean_up_of_the_inbox(fake: FakeLanes) -> None:
     )
     InboxClaim.objects.create(digest="c", name="a", message="c")
     assert "1 inbox claims would be" in run("cleanup", "--inbox-older-than", "2d", "--dry-run")
+    assert tasks.cleanup.apply(kwargs={"inbox_older_than": 4 * 86400.0}).result == 0
     assert "1 inbox claims were" in run("cleanup", "--inbox-older-than", "2d")
+    InboxClaim.objects.create(
+        digest="d", name="a", message="d", claimed_at=timezone.now() - timedelta(days=3)
+    )
+    assert tasks.cleanup.apply(kwargs={"inbox_older_than": 2 * 86400.0}).result == 1
     assert InboxClaim.objects.get().message == "c"
 
 

@@ -292,3 +292,20 @@ def test_a_hand_over_that_fails_is_logged(
         handle = outbox.produce("one")
     assert handle.state() is State.PENDING
     assert "it is broken" in caplog.text
+
+
+class _Elsewhere:
+    """A router that keeps the outbox in a database of its own."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "postgres" if model._meta.label == "celery_stargate.OutboxMessage" else None
+
+
+def test_a_router_says_which_database_must_have_the_transaction(fake: FakeLanes) -> None:
+    """A transaction in another database is none: the error names the right one, and `using=` goes
+    before the router."""
+    with override_settings(DATABASE_ROUTERS=[_Elsewhere()]), transaction.atomic():
+        with pytest.raises(TransactionManagementError, match="using='postgres'"):
+            outbox.produce("a")
+        handle = outbox.produce("a", using="default")
+    assert handle.using == "default" and handle.state() is State.RECORDED

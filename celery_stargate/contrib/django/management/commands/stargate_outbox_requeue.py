@@ -6,10 +6,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q
+from django.utils import timezone
 
 from celery_stargate.contrib.django.contexts import parse_context
 from celery_stargate.contrib.django.management.arguments import (
     add_database,
+    duration,
     positive,
     topic_name,
 )
@@ -35,6 +37,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--topic", help="only rows of this topic")
         parser.add_argument("--key", help="only rows with this key")
+        parser.add_argument(
+            "--older-than", type=duration, help="only rows that failed so long ago: 15m, 12h, 7d"
+        )
         parser.add_argument("--limit", type=positive, help="at most so many, the oldest first")
         parser.add_argument("--dry-run", action="store_true", help="count only")
 
@@ -55,6 +60,8 @@ class Command(BaseCommand):
             rows = rows.filter(topic=topic)
         if options["key"] is not None:
             rows = rows.filter(key=options["key"])
+        if options["older_than"] is not None:
+            rows = rows.filter(closed_at__lt=timezone.now() - options["older_than"])
         if options["limit"]:
             ids = list(rows.order_by("pk").values_list("pk", flat=True)[: options["limit"]])
             rows = rows.filter(pk__in=ids)

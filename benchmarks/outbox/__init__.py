@@ -1,0 +1,1 @@
+"""How fast Django's outbox is: `python -m benchmarks.outbox`."""
