@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,7 @@ from celery import states
 
 from celery_stargate.effects.attempts import Attempts
 from celery_stargate.effects.callbacks import callback_id, following, trigger, trigger_together
+from celery_stargate.effects.database import own_connections
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.effects.results.rows import ResultRows
@@ -118,6 +120,10 @@ class Effects:
             self._attempts.end(stage)
         self._tell_done(job for job in jobs if job.done)
         return further
+
+    def own_connections(self) -> AbstractContextManager[None]:
+        """Return a context for a thread of the effects, in which database connections are new."""
+        return own_connections(self._app)
 
     def hangs_for(self, stage: Stage) -> float:
         """Return for how many seconds a stage has hung in a server that does not answer.

@@ -400,11 +400,12 @@ class _Lane:
         return [1, held]
 
     def lease(self, owner: bytes, ttl: bytes, generation: bytes) -> list[Any]:
-        by, _, token = (self._redis.get(self._lease_key) or b"").rpartition(b":")
+        held = self._redis.get(self._lease_key) or b""
+        by, _, token = held.rpartition(b":")
         if self._redis.pttl(self._lease_key) < 0:
             by = b""
         if by and by != owner:
-            return [0, self._redis.pttl(self._lease_key)]
+            return [0, held]
         if by:
             self._redis.pexpire(self._lease_key, int(ttl))
         else:
