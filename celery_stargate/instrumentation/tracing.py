@@ -5,6 +5,7 @@ It needs the extra ``otel``. See docs/tracing.md.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from celery_stargate import observers
+from celery_stargate.effects.results.write import passes_produce_tasks
 from celery_stargate.effects.tracer import OutcomeTask
 from celery_stargate.instrumentation.carriers import carrier_of, context_of, given_carrier
 from celery_stargate.instrumentation.semantic import (
@@ -79,6 +81,8 @@ class _Installed:
         meter = metrics.get_meter(name, meter_provider=meter_provider, schema_url=SCHEMA_URL)
         self._lanes = LaneSpans(self._tracer, meter)
         self._running: dict[str, tuple[Span, contextlib.ExitStack]] = {}
+        # Before the provider's own end, which was registered earlier.
+        atexit.register(self._lanes.flush)
         observers.add(self._lanes)
         tracing.use(_Tracing(self._tracer))
         self._connected = (
@@ -94,9 +98,12 @@ class _Installed:
     def remove(self) -> None:
         observers.remove(self._lanes)
         tracing.use(None)
+        atexit.unregister(self._lanes.flush)
+        self._lanes.flush()
         for signal, receiver in self._connected:
             signal.disconnect(receiver)
 
+    @passes_produce_tasks
     def _process(self, task_id: str, task: Any, **_: object) -> None:
         """Begin the span of a callback, unless Celery's own instrumentation has one for it."""
         topic = getattr(task.request, TOPIC_HEADER, None)
@@ -117,11 +124,13 @@ class _Installed:
         stack.enter_context(trace.use_span(span, end_on_exit=True))
         self._running[task_id] = span, stack
 
+    @passes_produce_tasks
     def _failed(self, task_id: str, exception: BaseException, **_: object) -> None:
         found = self._running.get(task_id)
         if found is not None:
             _note_error(found[0], exception)
 
+    @passes_produce_tasks
     def _processed(self, task_id: str, **_: object) -> None:
         found = self._running.pop(task_id, None)
         if found is not None:
@@ -129,6 +138,7 @@ class _Installed:
 
     def _flush(self, **_: object) -> None:
         """Export what is left, before a process of the pool ends."""
+        self._lanes.flush()
         provider = self._provider or trace.get_tracer_provider()
         flush: Callable[[int], object] | None = getattr(provider, "force_flush", None)
         if flush is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from celery import signals
 from celery.backends.redis import RedisBackend
@@ -12,7 +13,9 @@ from redis.exceptions import ResponseError
 
 from celery_stargate.model.follow_up import ResultRow
 
-__all__ = ["ResultBatch", "has_receivers", "may_batch"]
+__all__ = ["ResultBatch", "has_receivers", "may_batch", "passes_produce_tasks"]
+
+_Receiver = TypeVar("_Receiver", bound=Callable[..., Any])
 
 
 class _Keeping:
@@ -110,13 +113,23 @@ def may_batch(backend: Any, request: dict[str, Any]) -> bool:
     )
 
 
+def passes_produce_tasks(receiver: _Receiver) -> _Receiver:
+    """Mark a receiver of Celery's signals that does nothing for a produce task.
+
+    It need not hear of one, so results are stored without Celery's tracer.
+    """
+    receiver._stargate_passes = True  # type: ignore[attr-defined]  # noqa: SLF001
+    return receiver
+
+
 def has_receivers(*given: Any) -> bool:
-    """Whether any of some signals has a receiver that is not Celery's own, or ours."""
+    """Whether any of some signals has a receiver of somebody else that hears of produce tasks."""
     for signal in given:
         for _, receiver in signal.receivers or ():
             found = receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
             module = str(getattr(found, "__module__", ""))
-            # Ours looks at callbacks, and not at produce tasks.
-            if found is not None and not module.startswith(("celery.", "celery_stargate.worker.")):
+            # Ours in the worker looks at callbacks, and not at produce tasks.
+            own = module.startswith(("celery.", "celery_stargate.worker."))
+            if found is not None and not own and not getattr(found, "_stargate_passes", False):
                 return True
     return False
