@@ -130,7 +130,8 @@ class Runtime:
     @cached_property
     def outbox(self) -> Outbox:
         """The lanes, as callers use them."""
-        return Outbox(self.connections, self.settings.prefix)
+        settings = self.settings
+        return Outbox(self.connections, settings.prefix, settings.dead_letter_rules)
 
     @property
     def inbox(self) -> GatheringInbox:

@@ -228,7 +228,12 @@ class Supervisor:
 
     async def _take(self, lane: Lane) -> None:
         store = LeasedLane(
-            self._redis, self._settings.prefix, lane, self._name, self._settings.lease
+            self._redis,
+            self._settings.prefix,
+            lane,
+            self._name,
+            self._settings.lease,
+            self._settings.dead_letter_rules,
         )
         if not await store.acquire():
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -64,6 +65,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     incarnation: str = ""
     #: The context of the call's trace; None where nothing traces.
     trace: dict[str, str] | None = None
+    #: For a dead letter that is sent again: how often it failed, and when first, epoch ms. The
+    #: scripts read it from the end of the record, so it stays the last field.
+    replayed: tuple[int, int] | None = None
+
+    @property
+    def original(self) -> str:
+        """The context of the first attempt, if this is a dead letter that is sent again."""
+        return self.context if self.replayed is None else _first_attempt(self.context)
 
     @property
     def follow_up(self) -> FollowUp:
@@ -84,6 +93,13 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         follow_up = self.follow_up
         named = follow_up in (FollowUp.IGNORED, FollowUp.RESULT) and self.task != PRODUCE
         return f"{follow_up.value}{self.task}" if named else follow_up.value
+
+
+_REPLAY = re.compile(r"(?:\t\d+)?\.replay-\d+$")
+
+
+def _first_attempt(context: str) -> str:
+    return _REPLAY.sub("", context)
 
 
 _encoder = msgspec.json.Encoder()
