@@ -18,7 +18,6 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from celery_stargate import observers
-from celery_stargate.effects.results.write import passes_produce_tasks
 from celery_stargate.effects.tracer import OutcomeTask
 from celery_stargate.instrumentation.carriers import carrier_of, context_of, given_carrier
 from celery_stargate.instrumentation.semantic import (
@@ -103,7 +102,6 @@ class _Installed:
         for signal, receiver in self._connected:
             signal.disconnect(receiver)
 
-    @passes_produce_tasks
     def _process(self, task_id: str, task: Any, **_: object) -> None:
         """Begin the span of a callback, unless Celery's own instrumentation has one for it."""
         topic = getattr(task.request, TOPIC_HEADER, None)
@@ -124,13 +122,11 @@ class _Installed:
         stack.enter_context(trace.use_span(span, end_on_exit=True))
         self._running[task_id] = span, stack
 
-    @passes_produce_tasks
     def _failed(self, task_id: str, exception: BaseException, **_: object) -> None:
         found = self._running.get(task_id)
         if found is not None:
             _note_error(found[0], exception)
 
-    @passes_produce_tasks
     def _processed(self, task_id: str, **_: object) -> None:
         found = self._running.pop(task_id, None)
         if found is not None:

@@ -49,7 +49,6 @@ _WORDS = {
 }
 
 
-# Questions and actions share the reading of letters; that makes more than 15 methods.
 class DeadLetters:
     """The dead letters of one prefix.
 
@@ -95,7 +94,10 @@ class DeadLetters:
         Two topics may have one of the same id.
         """
         now = self._reader.now()
-        return [each.detail(now, self._bodies(each.lane, [each])[0]) for each in self.named([name])]
+        return [
+            each.detail(now, _bodies(self._reader, each.lane, [each])[0])
+            for each in self.named([name])
+        ]
 
     def totals(self, topic: str | None = None) -> DeadLetterTotals:
         """Return how many there are, by topic and cause.
@@ -181,7 +183,7 @@ class DeadLetters:
         """
 
         def move(lane: Lane, some: Sequence[Letter]) -> list[DeadResult]:
-            bodies = self._bodies(lane, some)
+            bodies = _bodies(self._reader, lane, some)
             there = [(each, body) for each, body in zip(some, bodies, strict=True) if body]
             write([_archived(each, body) for each, body in there])
             return self._discard(lane, some)
@@ -223,11 +225,6 @@ class DeadLetters:
             if letter is not None:
                 yield letter
 
-    def _bodies(self, lane: Lane, letters: Sequence[Letter]) -> list[bytes | None]:
-        key = self._reader.key(lane, "dead_bodies")
-        found: list[bytes | None] = self._reader.redis.hmget(key, [each.id for each in letters])
-        return found
-
     def _act(
         self,
         what: str,
@@ -256,7 +253,7 @@ class DeadLetters:
         effects: list[Argument] = []
         sent: list[str] = []
         redone: list[str] = []
-        for letter, body in zip(letters, self._bodies(lane, letters), strict=True):
+        for letter, body in zip(letters, _bodies(self._reader, lane, letters), strict=True):
             made = make_replay(letter, body) if body is not None else None
             if made is None:
                 if body is not None:
@@ -311,6 +308,12 @@ def dead_letters_of(runtime: Runtime) -> DeadLetters:
         settings.dead_letter_rules,
         lambda topic: settings.resolve(topic)[1],
     )
+
+
+def _bodies(reader: LaneReader, lane: Lane, letters: Sequence[Letter]) -> list[bytes | None]:
+    key = reader.key(lane, "dead_bodies")
+    found: list[bytes | None] = reader.redis.hmget(key, [each.id for each in letters])
+    return found
 
 
 def _steps(letters: Sequence[Letter]) -> Iterator[list[Letter]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from celery import signals
 from celery.backends.redis import RedisBackend
@@ -13,9 +12,10 @@ from redis.exceptions import ResponseError
 
 from celery_stargate.model.follow_up import ResultRow
 
-__all__ = ["ResultBatch", "has_receivers", "may_batch", "passes_produce_tasks"]
+__all__ = ["ResultBatch", "has_receivers", "may_batch"]
 
-_Receiver = TypeVar("_Receiver", bound=Callable[..., Any])
+#: Whose receivers need not hear of produce tasks: ours look at callbacks.
+_DEAF = ("celery.", "celery_stargate.worker.", "celery_stargate.instrumentation.")
 
 
 class _Keeping:
@@ -113,23 +113,12 @@ def may_batch(backend: Any, request: dict[str, Any]) -> bool:
     )
 
 
-def passes_produce_tasks(receiver: _Receiver) -> _Receiver:
-    """Mark a receiver of Celery's signals that does nothing for a produce task.
-
-    It need not hear of one, so results are stored without Celery's tracer.
-    """
-    receiver._stargate_passes = True  # type: ignore[attr-defined]  # noqa: SLF001
-    return receiver
-
-
 def has_receivers(*given: Any) -> bool:
-    """Whether any of some signals has a receiver of somebody else that hears of produce tasks."""
+    """Whether any of some signals has a receiver that is not Celery's own, or ours."""
     for signal in given:
         for _, receiver in signal.receivers or ():
             found = receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
             module = str(getattr(found, "__module__", ""))
-            # Ours in the worker looks at callbacks, and not at produce tasks.
-            own = module.startswith(("celery.", "celery_stargate.worker."))
-            if found is not None and not own and not getattr(found, "_stargate_passes", False):
+            if found is not None and not module.startswith(_DEAF):
                 return True
     return False
