@@ -12,6 +12,7 @@ from celery_stargate import observers
 from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
+from celery_stargate.calls.peers import Peers, caller_of
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
@@ -67,7 +68,7 @@ class Runtime:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
-        self._lock = PerProcess(threading.Lock)
+        self._lock = PerProcess(threading.RLock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
         self._worker_known_until = 0.0
@@ -129,7 +130,8 @@ class Runtime:
     @cached_property
     def outbox(self) -> Outbox:
         """The lanes, as callers use them."""
-        return Outbox(self.connections, self.settings.prefix)
+        settings = self.settings
+        return Outbox(self.connections, settings.prefix, settings.dead_letter_rules)
 
     @property
     def inbox(self) -> GatheringInbox:
@@ -160,6 +162,12 @@ class Runtime:
     def memory(self) -> Memory | None:
         """Where messages stay if ``stargate_url`` is ``memory://``; else None."""
         return Memory() if self.settings.in_memory else None
+
+    @cached_property
+    def peers(self) -> Peers:
+        """Notices other processes whose settings disagree with those of this caller."""
+        name, ours = caller_of(self.app, self.settings)
+        return Peers(self.outbox.registry, self.settings.prefix, name, ours)
 
     def make_effects(
         self,
@@ -266,7 +274,16 @@ class Runtime:
         )
 
     def _count_owners(self) -> int:
-        return self.outbox.registry.survey()[0]
+        """Return how many processes own lanes.
+
+        Those of this machine that were killed no longer count.
+        """
+        self.peers.look_now_and_then()
+        registry = self.outbox.registry
+        owners = registry.survey()[0]
+        if owners and registry.remove_ended():
+            owners = registry.survey()[0]
+        return owners
 
     def _miss_worker(self) -> None:
         """Log, once until one comes, that no worker is alive and this process may not own."""

@@ -13,6 +13,7 @@ from celery_stargate.cli.output import Output
 from celery_stargate.errors import ConfigurationError, InvalidMessage, StargateError
 from celery_stargate.operations.actions import Actions
 from celery_stargate.operations.contexts import ContextInspector
+from celery_stargate.operations.dead_letters import DeadLetters
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
 from celery_stargate.operations.reading import LaneReader, configured_timeout
@@ -98,9 +99,19 @@ class Deployment:
     def actions(self) -> Actions:
         """Acts on contexts."""
         stargate = self.stargate
+        settings = stargate.settings
         return Actions(
-            self.reader, stargate.lanes, stargate.runtime.effects, stargate.settings.prefix
+            self.reader,
+            stargate.lanes,
+            stargate.runtime.effects,
+            settings.prefix,
+            settings.dead_letter_rules,
         )
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Answers questions about dead letters, and replays them."""
+        return self.stargate.dead_letters
 
     @property
     def pauses(self) -> Pauses:

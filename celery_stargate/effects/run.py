@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,8 +13,9 @@ from celery import states
 
 from celery_stargate.effects.attempts import Attempts
 from celery_stargate.effects.callbacks import callback_id, following, trigger, trigger_together
+from celery_stargate.effects.database import own_connections
 from celery_stargate.effects.failures import Kind, kind_of
-from celery_stargate.effects.jobs import Job, Stage
+from celery_stargate.effects.jobs import Job, Stage, finish_jobs
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.tracer import OutcomeTracer
@@ -119,6 +121,10 @@ class Effects:
         self._tell_done(job for job in jobs if job.done)
         return further
 
+    def own_connections(self) -> AbstractContextManager[None]:
+        """Return a context for a thread of the effects, in which database connections are new."""
+        return own_connections(self._app)
+
     def hangs_for(self, stage: Stage) -> float:
         """Return for how many seconds a stage has hung in a server that does not answer.
 
@@ -198,7 +204,7 @@ class Effects:
         for job in jobs:
             try:
                 if job.lane is not None:
-                    self._require_lanes().finish(job.lane, [job.given])
+                    finish_jobs(self._require_lanes(), job.lane, [job])
                 if self._on_done is not None and job.settled.record.parent is None:
                     self._on_done(job.settled)
             except Exception:
@@ -318,6 +324,7 @@ class Effects:
         if traced.state == states.RETRY:
             # A new attempt follows, and tells its own outcome.
             job.finish(Stage.CALLBACKS)
+            job.rest.ended = ""
         elif traced.error is not None and traced.error is not job.error:
             logger.error(
                 "the task ends as %s, after a message that %s: %r",
@@ -328,6 +335,7 @@ class Effects:
                 context=job.context,
             )
             if traced.state == states.FAILURE:
+                job.give_up(type(traced.error).__name__, "canvas")
                 job.fail(traced.error)
 
     def _require_lanes(self) -> Outbox:

@@ -11,10 +11,13 @@ from zlib import crc32
 from celery_stargate.errors import shown
 from celery_stargate.model.topic import Topic
 
-__all__ = ["CONTEXTS", "CONTEXTS_LANE", "Lane", "lane_for", "spread"]
+__all__ = ["CONTEXTS", "CONTEXTS_LANE", "PAUSED_BY", "Lane", "lane_for", "spread"]
 
 #: The topic part of the lane for contexts without a message, which user code acknowledges.
 CONTEXTS = "contexts"
+
+#: What the owner of a paused lane begins with; who paused it comes after it.
+PAUSED_BY = "paused by "
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 

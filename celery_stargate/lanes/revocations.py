@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from celery_stargate.lanes.connections import Connections, store_errors
+from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.record import (
@@ -22,7 +23,8 @@ from celery_stargate.lanes.record import (
     report_undecodable,
 )
 from celery_stargate.lanes.registry import RegistryKeys
-from celery_stargate.lanes.scripts import Argument, Callers, Run, Scripts, lane_keys
+from celery_stargate.lanes.scripts import Argument, Callers, Run, Scripts
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.revocation import revoked_failure
 from celery_stargate.support.bound import call_bound
 
@@ -61,14 +63,21 @@ class Revocations:
     Arguments:
         connections: to the Redis that holds the lanes.
         prefix: what all keys begin with.
+        rules: which messages become dead letters; by default none do.
         clock: the time, in seconds, until which ids and stamps are remembered.
     """
 
     def __init__(
-        self, connections: Connections, prefix: str, clock: Callable[[], float] = time.time
+        self,
+        connections: Connections,
+        prefix: str,
+        rules: DeadLetterRules = NO_DEAD_LETTERS,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._connections = connections
         self._prefix = prefix
+        self._rules = rules
         self._clock = clock
         self._scripts = Scripts(connections)
         self._callers = Callers()
@@ -96,7 +105,10 @@ class Revocations:
                 for context in contexts:
                     failure = revoked_failure(context, _topic_of(lane))
                     arguments += (context, number, encode_outcome(failure))
-                runs.append((lane_keys(self._prefix, lane, caller.name), arguments))
+                dead = DeadLetterWriter(self._prefix, lane, caller.name, self._rules)
+                if dead.bounds:
+                    arguments += (dead.cause_of(revoked_failure("", lane.topic)), *dead.bounds)
+                runs.append((dead.keys, arguments))
             replies = self._scripts.run_many("revoke", runs)
             for reply in replies:
                 if isinstance(reply, Exception):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
+from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules, Policy
 from celery_stargate.model.fields import MEMORY, PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.redis_options import check_redis
@@ -63,6 +64,10 @@ class Settings:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     prefix: str = "stargate"
+    #: How long, and how many, failed messages are kept; None for none.
+    dead_letters: DeadLetterBounds | None = field(default_factory=DeadLetterBounds)
+    #: Class or code of an error → what it means for its message.
+    dead_letter_policy: Mapping[str, Policy] = field(default_factory=dict)
     #: What the names in the configuration begin with, such as ``CELERY``; for the texts of errors.
     namespace: str | None = field(default=None, compare=False)
 
@@ -86,6 +91,26 @@ class Settings:
     def error(self, text: str) -> ConfigurationError:
         """Return an error whose text names settings as this configuration does."""
         return ConfigurationError(named(text, self.namespace))
+
+    @property
+    def dead_letter_rules(self) -> DeadLetterRules:
+        """What becomes of messages that fail."""
+        return DeadLetterRules(
+            bounds=self.dead_letters,
+            policies=self.dead_letter_policy,
+            lane_count=self.lane_count,
+        )
+
+    def lane_count(self, topic: str) -> int:
+        """Return how many lanes a topic has by the settings.
+
+        Arguments:
+            topic: its full name.
+        """
+        for name, options in self.topics.values():
+            if name == topic:
+                return options.lane_count
+        return self.options.lane_count
 
     def require_url(self) -> str:
         """Return Pulsar's service URL.

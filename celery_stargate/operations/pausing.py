@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.scripts import LANE_PARTS, Argument, lane_keys, script_on
 from celery_stargate.operations.audit import Audit, operator
 from celery_stargate.operations.reading import LaneReader
-from celery_stargate.operations.views import PAUSED_BY
 
 __all__ = ["Pauses"]
 

@@ -1,6 +1,6 @@
 """Remote control: the operators' questions, asked of a worker through Celery's broker.
 
-``celery inspect stargate_status``, ``stargate_lanes`` and ``stargate_settings``;
+``celery inspect stargate_status``, ``stargate_lanes``, ``stargate_dead`` and ``stargate_settings``;
 ``celery control stargate_pause TOPIC`` and ``stargate_resume TOPIC``. Importing this module
 registers them, in workers and in the command that asks.
 """
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.errors import StargateError
+from celery_stargate.operations.dead_letters import dead_letters_of
 from celery_stargate.operations.doctor.peers import settings_here
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
@@ -64,6 +65,15 @@ def stargate_settings(state: Any) -> dict[str, Any]:
     try:
         runtime = Runtime.of(state.app)
         return _fields(settings_here(runtime.settings, runtime.connections.sync()))
+    except (StargateError, RedisError, OSError) as error:
+        return _problem(error)
+
+
+@inspect_command()
+def stargate_dead(state: Any) -> dict[str, Any]:
+    """How many dead letters there are, by topic and error."""
+    try:
+        return _fields(dead_letters_of(Runtime.of(state.app)).totals())
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)
 

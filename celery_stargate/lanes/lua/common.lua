@@ -190,6 +190,20 @@ local function make_due(context, json, token, at)
   redis.call('ZREM', DEADLINES, context)
 end
 
+-- DUE -> ABSENT. Returns the context's record if it was due, and is the one that is meant.
+local function finish(context, number, now)
+  local record = redis.call('HGET', CONTEXTS, context)
+  local first, _, tombstone
+  if record then first, _, tombstone = head(record) end
+  if not first or not is_meant(first, number) or redis.call('ZREM', DUE, context) == 0 then
+    return nil
+  end
+  if tombstone > 0 then redis.call('ZADD', TOMBSTONES, now + tombstone, context) end
+  redis.call('HDEL', CONTEXTS, context)
+  redis.call('HDEL', OUTCOMES, context)
+  return record
+end
+
 -- What Pulsar echoes of a frame: its field context, which is the last one. nil if there is none.
 local function label_in(frame)
   local text = string.match(string.sub(frame, -1024), '.*"context":"(.*)"}$')

@@ -151,6 +151,16 @@ def _indexes(facts: LanesFacts) -> Iterable[Problem]:
             )
 
 
+def _dead_letters(facts: LanesFacts) -> Iterable[Problem]:
+    dead = sum(lane.dead for lane in facts.lanes)
+    if dead:
+        yield warning(
+            f"{dead} messages failed, and are kept as dead letters",
+            "they are not in their topics, or nobody knows; they are kept for a bounded time",
+            "celery -A <app> stargate dead list --by-cause, then dead replay or dead discard",
+        )
+
+
 def _some(names: Iterable[str]) -> str:
     known = list(names)
     return ", ".join(known[:3]) + (", …" if len(known) > 3 else "")
@@ -164,5 +174,6 @@ LANE_CHECKS: list[Check[LanesFacts]] = [
     Check("lanes-deadlines", "deadlines are enforced", _deadlines),
     Check("lanes-effects", "results and callbacks are done in time", _effects),
     Check("lanes-records", "all records can be read", _records),
+    Check("lanes-dead-letters", "there are no dead letters", _dead_letters),
     Check("lanes-settings", "the lanes are those of these settings", _indexes),
 ]
