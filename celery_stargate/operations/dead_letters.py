@@ -55,6 +55,8 @@ class DeadLetters:
     Every method raises what redis-py raises when Redis is unavailable. An action that is repeated
     changes nothing more.
 
+    It has more methods than a class should, by one: each command has one, and so has each step.
+
     Arguments:
         reader: reads the lanes.
         outbox: the lanes, as callers use them.
