@@ -52,11 +52,8 @@ class NotedPeers:
     def __init__(self, *given: Any) -> None:
         self.given = given
 
-    def start(self) -> None:
-        """Do nothing."""
-
-    def stop(self) -> None:
-        """Do nothing."""
+    def look(self) -> None:
+        """Find none."""
 
 
 @pytest.fixture(autouse=True)
