@@ -300,11 +300,11 @@ def dead_letters_of(runtime: Runtime) -> DeadLetters:
         runtime: of the app.
     """
     settings = runtime.settings
-    reader = LaneReader(runtime.connections.sync(), settings.prefix, configured_timeout(settings))
+    reader = LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
     return DeadLetters(
         reader,
         runtime.outbox,
-        settings.prefix,
+        settings.keyspace,
         settings.dead_letter_rules,
         lambda topic: settings.resolve(topic)[1],
     )
