@@ -47,7 +47,7 @@ class Noted:
 
 
 class NotedPeers:
-    """Stand where Peers does."""
+    """Stand where PeersThread does."""
 
     def __init__(self, *given: Any) -> None:
         self.given = given
@@ -59,7 +59,7 @@ class NotedPeers:
 @pytest.fixture(autouse=True)
 def peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread looks for workers of other apps."""
-    monkeypatch.setattr(bootstep, "Peers", NotedPeers)
+    monkeypatch.setattr(bootstep, "PeersThread", NotedPeers)
 
 
 @pytest.fixture(autouse=True)
