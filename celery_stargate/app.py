@@ -18,6 +18,7 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.model.options import split_task_options
 from celery_stargate.model.secrets import hide_secrets
 from celery_stargate.model.settings import Settings
+from celery_stargate.operations.dead_letters import DeadLetters, dead_letters_of
 from celery_stargate.support.daemon_call import await_in_daemon
 from celery_stargate.task import ProduceTask, task_class_of, use_task_class
 from celery_stargate.worker.bootstep import install
@@ -159,6 +160,17 @@ class Stargate(Publishing):
             0
         """
         return self.runtime.outbox
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The messages that failed, and were kept: to list, replay or delete them.
+
+        ``list(stargate.dead_letters.find())`` shows them without payloads.
+
+        Raises:
+            ConfigurationError: a setting is wrong, or the app is not set yet.
+        """
+        return dead_letters_of(self.runtime)
 
     def task(
         self, name: str, *, topic: str | None = None, **options: Unpack[TaskGiven]

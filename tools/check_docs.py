@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.pages import blocks
 from benchmarks.readme import block_of
+from celery_stargate.model.dead_letters import DeadLetterBounds
 from celery_stargate.model.fields import PREFIX
 from celery_stargate.model.fields import TABLE as _TABLE
 from celery_stargate.model.options import ProducerOptions
@@ -241,6 +242,9 @@ def check_settings(text: str) -> Iterator[str]:
             continue
         default, meaning = row
         value = known[name]
+        if name == "dead_letters":
+            # It is given as True, and read as the bounds.
+            value = value == DeadLetterBounds()
         shown = "none" if value is None else f"`{value}`"
         if default.strip() != shown:
             yield f"the default of {PREFIX}{name} is {shown}, not {default.strip()}"

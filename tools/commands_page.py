@@ -21,6 +21,13 @@ from click.testing import CliRunner
 
 from celery_stargate.cli.main import stargate
 from celery_stargate.operations.actions import Change
+from celery_stargate.operations.dead_views import (
+    DeadLetterChange,
+    DeadLetterDetail,
+    DeadLetterGroup,
+    DeadLetterTotals,
+    DeadLetterView,
+)
 from celery_stargate.operations.doctor.finding import Finding
 from celery_stargate.operations.views import (
     ContextDetail,
@@ -38,6 +45,11 @@ FORMS: dict[str, type[msgspec.Struct]] = {
         Change,
         ContextDetail,
         ContextView,
+        DeadLetterChange,
+        DeadLetterDetail,
+        DeadLetterGroup,
+        DeadLetterTotals,
+        DeadLetterView,
         Finding,
         LaneView,
         Rates,
@@ -91,6 +103,8 @@ def _type(annotation: str) -> str:
         "None": "null",
         "list[dict[str, Any]]": "list of objects",
         "ContextState": "text",
+        "DeadResult": "text",
+        "list[DeadLetterGroup]": "list of objects",
         "Changed": "text",
         "Level": "text",
     }

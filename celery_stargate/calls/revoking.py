@@ -41,7 +41,10 @@ class Revoker:
     def __init__(self, runtime: Runtime, effects: EffectsApart | None = None) -> None:
         self._runtime = runtime
         self._effects = effects or runtime.effects_apart
-        self._revocations = Revocations(runtime.connections, runtime.settings.prefix)
+        settings = runtime.settings
+        self._revocations = Revocations(
+            runtime.connections, settings.keyspace, settings.dead_letter_rules
+        )
 
     def cancel(self, context: str) -> bool:
         """Revoke one call, and return whether nothing of it was or will be sent."""

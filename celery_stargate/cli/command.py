@@ -13,6 +13,7 @@ from celery_stargate.cli.output import Output
 from celery_stargate.errors import ConfigurationError, InvalidMessage, StargateError
 from celery_stargate.operations.actions import Actions
 from celery_stargate.operations.contexts import ContextInspector
+from celery_stargate.operations.dead_letters import DeadLetters
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
 from celery_stargate.operations.reading import LaneReader, configured_timeout
@@ -80,7 +81,7 @@ class Deployment:
         stargate = self.stargate
         return LaneReader(
             stargate.runtime.connections.sync(),
-            stargate.settings.prefix,
+            stargate.settings.keyspace,
             configured_timeout(stargate.settings),
         )
 
@@ -98,14 +99,24 @@ class Deployment:
     def actions(self) -> Actions:
         """Acts on contexts."""
         stargate = self.stargate
+        settings = stargate.settings
         return Actions(
-            self.reader, stargate.lanes, stargate.runtime.effects, stargate.settings.prefix
+            self.reader,
+            stargate.lanes,
+            stargate.runtime.effects,
+            settings.keyspace,
+            settings.dead_letter_rules,
         )
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Answers questions about dead letters, and replays them."""
+        return self.stargate.dead_letters
 
     @property
     def pauses(self) -> Pauses:
         """Pauses topics."""
-        return Pauses(self.reader, self.stargate.settings.prefix)
+        return Pauses(self.reader, self.stargate.settings.keyspace)
 
     def topic_lanes(self, name: str) -> tuple[str, int]:
         """Return a topic's full name, and how many lanes it has by the settings.

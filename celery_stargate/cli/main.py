@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from celery_stargate.cli import actions, questions
+from celery_stargate.cli.dead import dead
 from celery_stargate.cli.describe import describe
 from celery_stargate.cli.doctor import doctor
 from celery_stargate.cli.exporter import exporter
@@ -45,5 +46,6 @@ for _command in (
     doctor,
     top,
     exporter,
+    dead,
 ):
     stargate.add_command(_command)

@@ -135,6 +135,7 @@ def _status_facts(found: StatusView) -> list[tuple[str, str]]:
         ("oldest message", oldest),
         ("next deadline", format_duration(found.next_deadline_seconds)),
         ("contexts", f"{found.contexts} ({found.settled} settled, callbacks not done)"),
+        ("dead letters", str(found.dead)),
     ]
     if found.rates is not None:
         facts.append(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.owned import OwnedLane
-from celery_stargate.effects.jobs import Job, Rest, Stage
+from celery_stargate.effects.jobs import Job, Rest, Stage, finished_and_given_up
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import label_of
 from celery_stargate.support.cancel import cancel_all
@@ -87,8 +87,12 @@ class EffectsQueue:
         finally:
             await cancel_all(list(self._busy.values()))
 
-    async def hand_in(self, settled: Sequence[Settled]) -> list[Settled]:
-        """Do the effects of some contexts beside the queue; return those that are done."""
+    async def hand_in(self, settled: Sequence[Settled]) -> None:
+        """Do the effects of some contexts beside the queue, and finish those that are done.
+
+        Raises:
+            Whatever redis-py raises.
+        """
         own = [self._job(each) for each in settled]
         jobs = own
         while jobs:
@@ -97,7 +101,11 @@ class EffectsQueue:
                 if now:
                     jobs = [*jobs, *await self._perform(stage, now)]
             jobs = [job for job in jobs if job.next is not None]
-        return [job.given for job in own if job.done]
+        store = self._lane.store
+        done, given_up = finished_and_given_up(job for job in own if job.done)
+        await store.finish(done)
+        if given_up:
+            await store.give_up(given_up)
 
     def _job(self, settled: Settled) -> Job:
         """Return the job of a context; one that was interrupted goes on."""
@@ -159,11 +167,14 @@ class EffectsQueue:
             job.interrupted.add(stage)
 
     async def _finish(self, jobs: Sequence[Job]) -> None:
-        if jobs:
-            done = [job.given for job in jobs]
-            for each in done:
-                self._interrupted.pop(each.identity, None)
-            await self._lane.retry.until_available(self._lane.store.finish, done)
+        for job in jobs:
+            self._interrupted.pop(job.given.identity, None)
+        store, retry = self._lane.store, self._lane.retry
+        done, given_up = finished_and_given_up(jobs)
+        if done:
+            await retry.until_available(store.finish, done)
+        if given_up:
+            await retry.until_available(store.give_up, given_up)
 
     async def _set_aside(self, job: Job) -> None:
         """Keep what is left of a job that was interrupted, or give it up when its time is over."""
@@ -177,6 +188,7 @@ class EffectsQueue:
                 lane=self._lane.name,
                 context=job.context,
             )
+            job.give_up("TimeoutError", "effects")
             await self._finish([job])
             return
         if len(self._interrupted) < _KEPT_COUNT:

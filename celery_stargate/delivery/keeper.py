@@ -146,5 +146,7 @@ class Keeper:
         if await retry.until_available(self._lane.store.retire):
             logger.info("unused for long, and retired", lane=lane.name)
             return True
+        # It holds dead letters or tombstones: look again as late as the first time.
+        self._empty_since = self._lane.shared.monotonic()
         await retry.until_available(registry.register, lane)
         return False

@@ -15,6 +15,8 @@ from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.delivery.suspicion import Suspicion
 from celery_stargate.errors import ConfigurationError
+from celery_stargate.lanes.leased import Fenced
+from celery_stargate.model.dead_letters import Policy, error_class
 from celery_stargate.model.outcome import Failure, failure_status
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
@@ -37,6 +39,8 @@ logger = logger_of(__name__)
 _REFUSALS = 1000
 #: How many entries a look for the next message passes over at most, if they cannot be sent.
 _LOOK = 100
+#: How long, in seconds, a pause by policy lasts at most.
+_PAUSE = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Sender:
         self._effects = effects
         self._topic = Topic.parse(lane.store.lane.topic)
         #: Whether Pulsar's sequence ids are to be the lane's numbers.
+        self._rules = lane.shared.settings.dead_letter_rules
         self._numbers = lane.options.delivery == "effectively_once"
         #: Whether the broker was found to deduplicate the topic.
         self._deduplicates = False
@@ -145,6 +150,7 @@ class Sender:
         """Open a connection, send over it until it ends, and close it."""
         receipts = self._lane.counters.receipts
         producer: Producer | None = None
+        session: Session | None = None
         try:
             try:
                 producer = await self._prepare(source)
@@ -169,6 +175,8 @@ class Sender:
                     await producer.close()
                 finally:
                     producer.abort()
+        if session is not None and session.pause is not None:
+            await self._pause(session.pause)
         if event is not Event.LINK_BROKEN or self._lane.counters.receipts > receipts:
             self._backoff.reset()
 
@@ -197,6 +205,7 @@ class Sender:
             sent_before=source.progress.sent,
             may_send=self._lease.may_send,
             numbered=numbered,
+            policy=self._rules.policy_of,
             limit=lambda: self._suspicion.limit(source.after, self._in_flight.window),
             on_send=lane.telling.sent,
         )
@@ -219,13 +228,13 @@ class Sender:
         match error:
             case HandshakeRefused(permanent=True):
                 logger.error("Pulsar refuses it: %s", error, lane=name)
-                self._refusal = _Refusal(error.sentence, f"http-{error.status}", source.sent)
-                return Event.REFUSED
+                refusal = _Refusal(error.sentence, f"http-{error.status}", source.sent)
+                return await self._apply_policy(refusal)
             case DeduplicationUnavailable():
                 logger.error("%s", error, lane=name)
                 self._deduplicates = False
-                self._refusal = _Refusal(error.sentence, error.code, source.sent)
-                return Event.REFUSED
+                refusal = _Refusal(error.sentence, error.code, source.sent)
+                return await self._apply_policy(refusal)
             case HandshakeRefused():
                 logger.warning("Pulsar refuses it for now: %s", error, lane=name)
                 return Event.LINK_BROKEN
@@ -244,6 +253,34 @@ class Sender:
             generation = source.progress.generation
             await self._lane.retry.until_available(self._lane.store.begin_generation, generation)
         return Event.LINK_BROKEN
+
+    async def _apply_policy(self, refusal: _Refusal) -> Event:
+        """Return what the refusal of the whole topic means by the policy of its error."""
+        failure = Failure(context="", reason=refusal.reason, code=refusal.code)
+        match self._rules.policy_of(failure):
+            case Policy.RETRY:
+                return Event.LINK_BROKEN
+            case Policy.PAUSE:
+                await self._pause(failure)
+        self._refusal = refusal
+        return Event.REFUSED
+
+    async def _pause(self, failure: Failure) -> None:
+        """Stop the lane before a message that is not to fail.
+
+        Raises:
+            Fenced: always; the lease is the pause's now.
+        """
+        why = f"the policy of {error_class(failure)} {failure.code}"
+        logger.error(
+            "paused by %s, until `celery stargate resume`: %s",
+            *(why, failure.reason),
+            lane=self._lane.name,
+        )
+        # What has its outcome must not be sent again after the pause.
+        await self._settler.until_at_most(0)
+        await self._lane.retry.until_available(self._lane.store.pause, why, _PAUSE)
+        raise Fenced
 
     def _suspect(self, error: LinkBroken | SequenceMismatch, source: LaneSource) -> None:
         """Fail the message that breaks each connection, as soon as it is found."""

@@ -111,7 +111,7 @@ class Settler:
         try:
             settled, _, _ = await store.settle(self._outcomes, uuid.uuid4().hex)
             self._lane.telling.settled(self._outcomes)
-            await store.finish(await self._effects.hand_in(settled))
+            await self._effects.hand_in(settled)
         except UNAVAILABLE as error:
             logger.warning(
                 "its next owner has to get %d outcomes again: %s",

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -17,7 +17,7 @@ from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.delivery.shared import Services, Shared, StageThreads
-from celery_stargate.delivery.watcher import Watcher
+from celery_stargate.delivery.watchers import make_watcher
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
@@ -37,6 +37,7 @@ logger = logger_of(__name__)
 _RELEASES = 20
 
 
+# One method for each step in the life of a process that owns lanes; that makes more than 15.
 class Supervisor:
     """Takes a fair share of the lanes among all workers, and runs an owner for each.
 
@@ -82,7 +83,7 @@ class Supervisor:
         self._releases = asyncio.Semaphore(_RELEASES)
         self._demand = services.demand
         self._registry = Registry(
-            redis, settings.prefix, "workers" if self._demand is None else "callers"
+            redis, settings.keyspace, "workers" if self._demand is None else "callers"
         )
         self._known = False
         #: What was counted in all lanes when a caller's process last looked whether it is busy.
@@ -94,7 +95,7 @@ class Supervisor:
             settings=settings,
             threads=StageThreads(services.thread),
             services=services,
-            watcher=Watcher(redis, blocking, self._registry, name, self._look.set),
+            watcher=make_watcher(redis, blocking, self._registry, name, self._look.set),
             renewals=Renewals(redis, settings.lease / 3, monotonic),
             registry=self._registry,
             rng=rng or random.Random(),  # noqa: S311  # jitter is no secret
@@ -171,6 +172,9 @@ class Supervisor:
     async def _share(self) -> None:
         """Send a heartbeat; take free lanes up to a fair share; hand over the excess."""
         self._forget_ended()
+        if not self._known:
+            # What ended here without leaving would count as alive until its heartbeat is overdue.
+            await self._registry.remove_ended()
         owners, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
         lanes += await self._register_again(set(lanes))
         self._ailing.keep_only(lanes)
@@ -181,16 +185,30 @@ class Supervisor:
                 self._demand.end()
         elif self._demand is None and not self._known:
             await self._registry.announce_worker(self._name)
-            self._known = True
+        self._known = True
         may_try = self._ailing.may_try
         free = [lane for lane in lanes if lane not in self._owners and may_try(lane)]
         self._shared.rng.shuffle(free)
+        await self._take_free(free, share)
+        for lane in list(self._owners)[share:]:
+            self._hand_over(lane)
+
+    async def _take_free(self, free: Sequence[Lane], share: int) -> None:
+        """Take lanes up to a share; those of a shard that is down wait, and the others do not."""
+        down = set(self._registry.silent)
         for lane in free:
             if len(self._owners) >= share:
                 break
-            await self._try(lane)
-        for lane in list(self._owners)[share:]:
-            self._hand_over(lane)
+            bucket = self._registry.keys_of(lane).bucket
+            if bucket in down:
+                continue
+            try:
+                await self._try(lane)
+            except UNAVAILABLE as error:
+                if len(self._registry.all_keys) == 1:
+                    raise
+                logger.warning("Redis does not answer: %s", error, lane=lane.name)
+                down.add(bucket)
 
     async def _register_again(self, listed: set[Lane]) -> list[Lane]:
         """Register lanes that the list has lost; otherwise nobody would own them any more."""
@@ -224,7 +242,12 @@ class Supervisor:
 
     async def _take(self, lane: Lane) -> None:
         store = LeasedLane(
-            self._redis, self._settings.prefix, lane, self._name, self._settings.lease
+            self._redis,
+            self._settings.keyspace,
+            lane,
+            self._name,
+            self._settings.lease,
+            self._settings.dead_letter_rules,
         )
         if not await store.acquire():
             return

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from celery_stargate.effects.attempts import STUCK_AFTER
-from celery_stargate.effects.jobs import Job, Stage
+from celery_stargate.effects.jobs import Job, Stage, finish_jobs
 from celery_stargate.effects.run import Effects
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
@@ -37,7 +37,7 @@ class EffectsApart:
     def __init__(self, effects: Effects, outbox: Outbox) -> None:
         self._effects = effects
         self._outbox = outbox
-        self._thread = PerProcess(lambda: DaemonThread("stargate-effects"))
+        self._thread = PerProcess(lambda: DaemonThread("stargate-effects", effects.own_connections))
 
     def run(self, lane: Lane, settled: Iterable[Settled]) -> None:
         """Do the effects of contexts of one lane.
@@ -66,6 +66,4 @@ class EffectsApart:
             logger.warning("%s; the effects are repeated later", error)
 
     def _finish(self, lane: Lane, jobs: list[Job]) -> None:
-        done = [job.given for job in jobs if job.lane is None]
-        if done:
-            self._outbox.finish(lane, done)
+        finish_jobs(self._outbox, lane, [job for job in jobs if job.lane is None])

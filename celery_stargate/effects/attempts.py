@@ -80,6 +80,7 @@ class Attempts:
         # A hook's Reject, Ignore or Retry comes when the result is stored already.
         if stage is Stage.WAITERS or isinstance(error, TaskPredicate):
             return
+        job.give_up(type(error).__name__, stage.name.lower())
         if job.fail(error) and stage is not Stage.CALLBACKS:
             # Not even the failure is stored yet.
             job.remaining.insert(0, stage)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from msgspec.structs import replace
 
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.follow_up import Request, read_request
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.outcomes import CallOutcomes
 
-__all__ = ["Job", "Rest", "Stage"]
+__all__ = ["Job", "Rest", "Stage", "finish_jobs", "finished_and_given_up"]
 
 
 class Stage(Enum):
@@ -31,7 +33,7 @@ class Rest:
         since: when its effects began, by the clock of whoever bounds them.
     """
 
-    __slots__ = ("error", "remaining", "since", "tries")
+    __slots__ = ("ended", "error", "remaining", "since", "tries")
 
     def __init__(self, since: float = 0.0) -> None:
         self.since = since
@@ -39,6 +41,9 @@ class Rest:
         self.remaining: list[Stage] | None = None
         #: Why the task failed although the message has a receipt; None if it did not.
         self.error: BaseException | None = None
+        #: How it ended, if not by success: the cause of its dead letter, or empty for a task that
+        #: Celery tries again.
+        self.ended: str | None = None
         #: How often a passing error interrupted it.
         self.tries = 0
 
@@ -98,6 +103,16 @@ class Job:
         if stage in self.remaining:
             self.remaining.remove(stage)
 
+    def give_up(self, error: str, what: str) -> None:
+        """Note that a part of the effects is not done, and never will be.
+
+        Arguments:
+            error: the class of the error.
+            what: the part, as a word.
+        """
+        if not self.rest.ended:
+            self.rest.ended = f"{error} {what}"
+
     def fail(self, error: BaseException) -> bool:
         """Note a permanent error: the task of a stored message fails, and triggers ``on_error``.
 
@@ -136,12 +151,45 @@ class Job:
         return self.settled.request
 
 
+def finished_and_given_up(
+    jobs: Iterable[Job],
+) -> tuple[list[Settled], list[tuple[Settled, str]]]:
+    """Return the contexts of jobs that are done: those to finish, and those to give up.
+
+    The latter come with the cause of their dead letter, as ``Outbox.give_up`` takes it.
+    """
+    done: list[Settled] = []
+    given_up: list[tuple[Settled, str]] = []
+    for job in jobs:
+        if job.rest.ended is None:
+            done.append(job.given)
+        else:
+            given_up.append((job.given, job.rest.ended))
+    return done, given_up
+
+
+def finish_jobs(outbox: Outbox, lane: Lane, jobs: Iterable[Job]) -> None:
+    """Finish the contexts of jobs that are done, from any process.
+
+    Raises:
+        StoreUnavailable: Redis did not answer in bounded time.
+    """
+    done, given_up = finished_and_given_up(jobs)
+    if done:
+        outbox.finish(lane, done)
+    if given_up:
+        outbox.give_up(lane, given_up)
+
+
 def _as_task(settled: Settled, request: Request | None) -> Settled:
     """Return a later attempt under the id of its task: its context is another one."""
-    if request is None or not request.retries or not request.id:
+    name = settled.record.original
+    if request is not None and request.retries and request.id:
+        name = request.id
+    if name == settled.record.context:
         return settled
-    outcomes = tuple(replace(each, context=request.id) for each in settled.outcomes)
-    return replace(settled, record=replace(settled.record, context=request.id), outcomes=outcomes)
+    outcomes = tuple(replace(each, context=name) for each in settled.outcomes)
+    return replace(settled, record=replace(settled.record, context=name), outcomes=outcomes)
 
 
 def _stages(settled: Settled, request: Request | None) -> list[Stage]:

@@ -196,6 +196,11 @@ def _gauges(lanes: Sequence[LaneView], labels: TopicLabels) -> Iterator[Metric]:
             lambda found: sum(lane.settled for lane in found),
         ),
         (
+            "stargate_dead_letters",
+            "Messages that failed and are kept.",
+            lambda found: sum(lane.dead for lane in found),
+        ),
+        (
             "stargate_oldest_message_age_seconds",
             "How long ago the oldest message without a receipt was recorded.",
             _oldest,

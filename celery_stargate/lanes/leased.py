@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
+from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.record import (
     Settled,
@@ -33,9 +34,11 @@ from celery_stargate.lanes.wire import (
     read_settle,
     read_tick,
 )
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.support.processes import has_ended
 
 __all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack", "Unreadable"]
 
@@ -76,15 +79,27 @@ class LeasedLane:
         lane: which lane.
         owner: the name of this process.
         lease: seconds for which the lease holds without a renewal.
+        rules: which messages become dead letters; by default none do.
     """
 
-    def __init__(self, redis: Redis, prefix: str, lane: Lane, owner: str, lease: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        prefix: str,
+        lane: Lane,
+        owner: str,
+        lease: float,
+        rules: DeadLetterRules = NO_DEAD_LETTERS,
+    ) -> None:
         self.lane = lane
+        #: The number of the lane's bucket; 0 where there are no buckets.
+        self.bucket = lane.bucket(prefix)
         self._redis = redis
         self._scripts = AsyncScripts(redis)
         self._owner = owner
         self._ttl = max(1, round(lease * 1000))
         self._keys = lane_keys(prefix, lane, "owner")
+        self._dead = DeadLetterWriter(prefix, lane, "owner", rules)
         self._meta_key = self._keys[LANE_PARTS.index("meta")]
         self._lease = ""
         #: The highest number that was marked as perhaps sent, by us or before; Redis must know it.
@@ -105,10 +120,20 @@ class LeasedLane:
         return int(self._lease.rpartition(":")[2] or 0)
 
     async def acquire(self) -> bool:
-        """Take the lease; return whether we hold it."""
-        reply = await self._run("lease", self._owner, self._ttl, uuid.uuid4().hex)
+        """Take the lease; return whether we hold it.
+
+        The lease of a process of this machine that has ended is not waited for.
+        """
+        arguments = self._owner, self._ttl, uuid.uuid4().hex
+        reply = await self._run("lease", *arguments)
         if reply[0] == 0:
-            return False
+            held = bytes(reply[1]).decode(errors="replace")
+            if not has_ended(held.rpartition(":")[0]):
+                return False
+            await self._run("release", held)
+            reply = await self._run("lease", *arguments)
+            if reply[0] == 0:
+                return False
         self._lease = f"{self._owner}:{reply[1]}"
         self._generation = bytes(reply[2] or b"").decode()
         return True
@@ -117,9 +142,20 @@ class LeasedLane:
         """Give the lease back."""
         await self._run("release", self._lease)
 
+    async def pause(self, why: str, seconds: float) -> None:
+        """Stop the lane, and lose the lease: nobody sends until an operator resumes it.
+
+        Arguments:
+            why: in place of the owner's name.
+            seconds: until the pause ends by itself.
+        """
+        owner = f"{PAUSED_BY}{why}"
+        word, *_ = await self._run("pause", self._lease, owner, round(seconds * 1000))
+        check_lease(word)
+
     async def retire(self) -> bool:
         """Forget the lane if it is empty; return whether it is gone, and the lease with it."""
-        return bool(await self._run("retire", self._lease))
+        return bool(await self._run_dead("retire", self._lease))
 
     async def options(self) -> dict[str, Any]:
         """Return the producer options that a caller left for workers without this topic's settings.
@@ -228,6 +264,11 @@ class LeasedLane:
         self._generation = bytes(rest[0]).decode()
         return self._generation
 
+    async def disown_generation(self) -> None:
+        """Send nothing new under the present generation: its numbers may have been used before."""
+        word, *_ = await self._run("generation", self._lease, "", "")
+        check_lease(word)
+
     async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         """Give messages their outcomes.
 
@@ -238,9 +279,11 @@ class LeasedLane:
         """
         arguments: list[Argument] = []
         for entry, outcome in outcomes:
-            kind = "error" if isinstance(outcome, Failure) else "ok"
+            kind = "ok"
+            if isinstance(outcome, Failure):
+                kind = f"error\n{self._dead.cause_of(outcome)}"
             arguments += (entry.context, entry.first, entry.place, encode_outcome(outcome), kind)
-        reply = await self._run("settle", self._lease, token, GRACE_MS, *arguments)
+        reply = await self._run_dead("settle", self._lease, token, GRACE_MS, *arguments)
         return read_settle(reply, self.lane)
 
     async def complete(
@@ -267,7 +310,8 @@ class LeasedLane:
 
     async def expire(self) -> list[Settled]:
         """Settle up to 100 contexts whose deadline has passed."""
-        return list(decode_triples(await self._run("expire", GRACE_MS, _CONTEXTS, ""), self.lane))
+        reply = await self._run_dead("expire", GRACE_MS, _CONTEXTS, "", self._dead.deadline_cause)
+        return list(decode_triples(reply, self.lane))
 
     async def due(self, offset: int = -1) -> list[Settled]:
         """Find up to 100 settled contexts whose effects are not done.
@@ -285,6 +329,21 @@ class LeasedLane:
         for each in done:
             arguments += each.identity
         await self._run("finish", *arguments)
+
+    async def give_up(self, ended: Iterable[tuple[Settled, str]]) -> None:
+        """Forget contexts whose effects are over without success.
+
+        Arguments:
+            ended: each with the cause of its dead letter; empty for one that Celery tries again.
+        """
+        arguments: list[Argument] = []
+        for each, cause in ended:
+            arguments += (*each.identity, cause)
+        await self._run_dead("give_up", *arguments)
+
+    async def _run_dead(self, name: str, *arguments: Argument) -> Any:
+        """Run a script that gets the keys of dead letters, where they are kept."""
+        return await self._scripts.run(name, self._dead.keys, [*arguments, *self._dead.bounds])
 
     async def _run(self, name: str, *arguments: Argument, keys: Sequence[str] = ()) -> Any:
         return await self._scripts.run(name, [*self._keys, *keys], arguments)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from celery_stargate.errors import ContextInUse, LaneFull, StoreUnavailable
 from celery_stargate.lanes.connections import Connections, store_errors
+from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import (
@@ -23,6 +24,7 @@ from celery_stargate.lanes.record import (
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, Caller, Callers, Run, Scripts, lane_keys
 from celery_stargate.lanes.wire import PutWord, SettleAnswer, read_answer, read_put
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.support.bound import USUAL, bounded, call_bound
@@ -57,6 +59,7 @@ class Outbox:
     Arguments:
         connections: to the Redis that holds the lanes.
         prefix: what all keys begin with (``stargate_prefix``).
+        rules: which messages become dead letters; by default none do.
         monotonic: the clock, in seconds, by which lanes are announced again.
     """
 
@@ -64,6 +67,7 @@ class Outbox:
         self,
         connections: Connections,
         prefix: str,
+        rules: DeadLetterRules = NO_DEAD_LETTERS,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,6 +77,7 @@ class Outbox:
         self.inboxes = Inboxes(connections, prefix)
         self._connections = connections
         self._prefix = prefix
+        self._rules = rules
         self._scripts = Scripts(connections)
         self._callers = Callers()
 
@@ -228,8 +233,12 @@ class Outbox:
         encoded = encode_outcome(outcome)
         with call_bound(), store_errors(), self._callers.lend() as [caller]:
             number = "" if first is None else first
+            dead = DeadLetterWriter(self._prefix, lane, caller.name, self._rules)
+            if isinstance(outcome, Failure):
+                kind = f"{kind}\n{dead.cause_of(outcome)}"
             given: list[Argument] = [outcome.context, number, place, encoded, kind]
-            _, answer = self._run("settle", lane, caller, ["", caller.token(), GRACE_MS, *given])
+            whole = ["", caller.token(), GRACE_MS, *given, *dead.bounds]
+            _, answer = self._scripts.run("settle", dead.keys, whole)
         return read_answer(answer, outcome.topic)
 
     def expire(self, lane: Lane, context: str = "") -> list[Settled]:
@@ -239,7 +248,9 @@ class Outbox:
             StoreUnavailable: Redis did not answer within the bound of the call.
         """
         with call_bound(), store_errors(), self._callers.lend() as [caller]:
-            reply = self._run("expire", lane, caller, [GRACE_MS, _EXPIRE_COUNT, context])
+            dead = DeadLetterWriter(self._prefix, lane, caller.name, self._rules)
+            given: list[Argument] = [GRACE_MS, _EXPIRE_COUNT, context, dead.deadline_cause]
+            reply = self._scripts.run("expire", dead.keys, [*given, *dead.bounds])
         return list(decode_triples(reply, lane))
 
     def finish(self, lane: Lane, done: Iterable[Settled]) -> None:
@@ -251,6 +262,20 @@ class Outbox:
         with call_bound(), store_errors(), self._callers.lend() as [caller]:
             identities = [part for each in done for part in each.identity]
             self._run("finish", lane, caller, identities)
+
+    def give_up(self, lane: Lane, ended: Iterable[tuple[Settled, str]]) -> None:
+        """Forget contexts whose effects are over without success.
+
+        Arguments:
+            ended: each with the cause of its dead letter; empty for one that Celery tries again.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the bound of the call.
+        """
+        with call_bound(), store_errors(), self._callers.lend() as [caller]:
+            dead = DeadLetterWriter(self._prefix, lane, caller.name, self._rules)
+            arguments = [part for each, cause in ended for part in (*each.identity, cause)]
+            self._scripts.run("give_up", dead.keys, [*arguments, *dead.bounds])
 
     def backlog(self, lane: Lane) -> int:
         """Return how many messages a lane holds.

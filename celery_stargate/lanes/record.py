@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = [
+    "RECORD_VERSION",
     "Record",
     "Settled",
     "decode_record",
@@ -29,6 +31,10 @@ __all__ = [
 ]
 
 logger = logger_of(__name__)
+
+
+#: The version of the records that this package writes, and the only one that it reads.
+RECORD_VERSION = 1
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +65,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     incarnation: str = ""
     #: The context of the call's trace; None where nothing traces.
     trace: dict[str, str] | None = None
+    #: For a dead letter that is sent again: how often it failed, and when first, epoch ms. The
+    #: scripts read it from the end of the record, so it stays the last field.
+    replayed: tuple[int, int] | None = None
+
+    @property
+    def original(self) -> str:
+        """The context of the first attempt, if this is a dead letter that is sent again."""
+        return self.context if self.replayed is None else _first_attempt(self.context)
 
     @property
     def follow_up(self) -> FollowUp:
@@ -79,6 +93,13 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         follow_up = self.follow_up
         named = follow_up in (FollowUp.IGNORED, FollowUp.RESULT) and self.task != PRODUCE
         return f"{follow_up.value}{self.task}" if named else follow_up.value
+
+
+_REPLAY = re.compile(r"(?:\t\d+)?\.replay-\d+$")
+
+
+def _first_attempt(context: str) -> str:
+    return _REPLAY.sub("", context)
 
 
 _encoder = msgspec.json.Encoder()
@@ -162,7 +183,7 @@ def decode_record(stored: bytes) -> Record:
         ValueError: the record is of another version, or damaged.
     """
     head, separator, body = stored.partition(b"\n")
-    if not separator or not head.startswith(b"1 "):
+    if not separator or not head.startswith(b"%d " % RECORD_VERSION):
         raise ValueError(f"a record of an unknown version: {head[:20]!r}")
     try:
         return _decoder.decode(body)

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from celery_stargate.lanes.connections import Connections, store_errors
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
+from celery_stargate.lanes.lane import Lane, spread
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.record import (
     Record,
@@ -22,7 +23,8 @@ from celery_stargate.lanes.record import (
     report_undecodable,
 )
 from celery_stargate.lanes.registry import RegistryKeys
-from celery_stargate.lanes.scripts import Argument, Callers, Run, Scripts, lane_keys
+from celery_stargate.lanes.scripts import Argument, Callers, Run, Scripts
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.revocation import revoked_failure
 from celery_stargate.support.bound import call_bound
 
@@ -61,19 +63,26 @@ class Revocations:
     Arguments:
         connections: to the Redis that holds the lanes.
         prefix: what all keys begin with.
+        rules: which messages become dead letters; by default none do.
         clock: the time, in seconds, until which ids and stamps are remembered.
     """
 
     def __init__(
-        self, connections: Connections, prefix: str, clock: Callable[[], float] = time.time
+        self,
+        connections: Connections,
+        prefix: str,
+        rules: DeadLetterRules = NO_DEAD_LETTERS,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._connections = connections
         self._prefix = prefix
+        self._rules = rules
         self._clock = clock
         self._scripts = Scripts(connections)
         self._callers = Callers()
-        keys = RegistryKeys(prefix)
-        self._ids_key, self._stamps_key = keys.key("revoked"), keys.key("revoked-stamps")
+        self._ids_keys = [keys.key("revoked") for keys in RegistryKeys.of_all(prefix)]
+        self._stamps_key = RegistryKeys(prefix).key("revoked-stamps")
 
     def revoke(
         self, lanes: Sequence[Lane], contexts: Sequence[str], first: int | None = None
@@ -96,7 +105,10 @@ class Revocations:
                 for context in contexts:
                     failure = revoked_failure(context, _topic_of(lane))
                     arguments += (context, number, encode_outcome(failure))
-                runs.append((lane_keys(self._prefix, lane, caller.name), arguments))
+                dead = DeadLetterWriter(self._prefix, lane, caller.name, self._rules)
+                if dead.bounds:
+                    arguments += (dead.cause_of(revoked_failure("", lane.topic)), *dead.bounds)
+                runs.append((dead.keys, arguments))
             replies = self._scripts.run_many("revoke", runs)
             for reply in replies:
                 if isinstance(reply, Exception):
@@ -128,12 +140,16 @@ class Revocations:
 
     def remember(self, contexts: Iterable[str]) -> None:
         """Remember for a day that ids were revoked: their messages may still come by the broker."""
-        self._remember(self._ids_key, contexts)
+        buckets: dict[str, list[str]] = {}
+        for context in contexts:
+            buckets.setdefault(self._ids_key(context), []).append(context)
+        for key, own in buckets.items():
+            self._remember(key, own)
 
     def remembers(self, context: str) -> bool:
         """Whether an id was revoked within the last day."""
         with call_bound(), store_errors():
-            until: Any = self._connections.sync().zscore(self._ids_key, context)
+            until: Any = self._connections.sync().zscore(self._ids_key(context), context)
         return until is not None and float(until) > self._clock()
 
     def remember_stamps(self, stamps: Mapping[str, Iterable[str]]) -> None:
@@ -150,6 +166,10 @@ class Revocations:
             found: Any = self._connections.sync().zmscore(self._stamps_key, members)
         now = self._clock()
         return any(until is not None and float(until) > now for until in found)
+
+    def _ids_key(self, context: str) -> str:
+        """Return where an id is remembered."""
+        return self._ids_keys[spread(context, len(self._ids_keys))]
 
     def _remember(self, key: str, members: Iterable[str]) -> None:
         until = self._clock() + _KEPT

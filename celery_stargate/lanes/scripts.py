@@ -14,11 +14,14 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 from redis.commands.core import AsyncScript, Script
 
+from celery_stargate.lanes.async_cluster import AsyncClusterScript
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.sync_cluster import ClusterScript
 from celery_stargate.support.per_process import PerProcess
 
 __all__ = [
+    "DEAD_PARTS",
     "LANE_PARTS",
     "Argument",
     "AsyncScripts",
@@ -46,6 +49,17 @@ LANE_PARTS = (
     "reserved",
 )
 
+#: The parts of a lane with its dead letters; they come after those, and the caller's answers.
+DEAD_PARTS = ("dead", "dead_letters", "dead_bodies", "dead_counts")
+
+#: The scripts that have ``dead_letters.lua`` before them.
+_WITH_DEAD_LETTERS = frozenset(
+    {
+        *("settle", "expire", "revoke", "give_up", "retire"),
+        *("replay", "redo", "discard", "restore"),
+    }
+)
+
 #: Before the name of a script of the registry.
 _REGISTRY = "registry/"
 
@@ -56,7 +70,7 @@ Run = tuple[Sequence[str], Sequence[Argument]]
 
 
 def lane_script(name: str) -> str:
-    """Return the text of a lane's script, with ``common.lua`` before it."""
+    """Return the text of a lane's script, with the common parts before it."""
     return _text(name)
 
 
@@ -65,14 +79,17 @@ def registry_script(name: str) -> str:
     return _text(_REGISTRY + name)
 
 
-def lane_keys(prefix: str, lane: Lane, caller: str) -> list[str]:
+def lane_keys(prefix: str, lane: Lane, caller: str, *, dead_letters: bool = False) -> list[str]:
     """Return the keys that a lane's script gets.
 
     Arguments:
         prefix: what all keys begin with (``stargate_prefix``).
         caller: the name of the caller, who has a key for the answer to the last call.
+        dead_letters: with the keys of the lane's dead letters; the last argument of the script is
+            then :meth:`DeadLetterRules.argument`.
     """
-    return [*_part_keys(prefix, lane), lane.key(prefix, f"answers:{caller}")]
+    keys = [*_part_keys(prefix, lane), lane.key(prefix, f"answers:{caller}")]
+    return [*keys, *_dead_keys(prefix, lane)] if dead_letters else keys
 
 
 class Caller:
@@ -160,6 +177,8 @@ class Scripts:
             RedisError, OSError: the whole pipeline failed.
         """
         script = self._script(name)
+        if isinstance(script, ClusterScript):
+            return script.run_each(runs)
         with self._connections.sync().pipeline(transaction=False) as pipeline:
             _fill(pipeline, script, runs)
             # With raise_on_error redis-py would show the command, and so the payload, in the error.
@@ -191,6 +210,8 @@ class AsyncScripts:
     async def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip, as :meth:`Scripts.run_many` does."""
         script = self._script(name)
+        if isinstance(script, AsyncClusterScript):
+            return await script.run_each(runs)
         async with self._redis.pipeline(transaction=False) as pipeline:
             _fill(pipeline, script, runs)
             _, *replies = await pipeline.execute(raise_on_error=False)
@@ -225,7 +246,8 @@ def script_on(redis: Any, name: str) -> Script:
 def _text(name: str) -> str:
     if name.startswith(_REGISTRY):
         return _code(_read(f"{name}.lua"))
-    return _code(_read("common.lua") + _read(f"{name}.lua"))
+    dead_letters = _read("dead_letters.lua") if name in _WITH_DEAD_LETTERS else ""
+    return _code(_read("common.lua") + dead_letters + _read(f"{name}.lua"))
 
 
 def _code(text: str) -> str:
@@ -242,3 +264,8 @@ def _read(path: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def _part_keys(prefix: str, lane: Lane) -> tuple[str, ...]:
     return tuple(lane.key(prefix, part) for part in LANE_PARTS)
+
+
+@lru_cache(maxsize=1 << 12)
+def _dead_keys(prefix: str, lane: Lane) -> tuple[str, ...]:
+    return tuple(lane.key(prefix, part) for part in DEAD_PARTS)

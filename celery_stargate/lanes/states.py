@@ -33,16 +33,24 @@ class Event(Enum):
     COMPLETION = "complete"  #: its receipt came, and at most a result row follows, stored here
     DEADLINE = "expire"  #: its deadline passed
     REVOCATION = "revoke"  #: it was revoked before it was sent
+    REPLAY = "replay"  #: an operator sends a dead letter again
+    REDO = "redo"  #: an operator repeats effects that failed for good
+    FAILED_EFFECTS = "give_up"  #: its effects failed for good, or Celery tries its task again
     EFFECTS = "finish"  #: its result is stored, its callbacks are published, its caller is notified
 
 
 TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.ABSENT: {Event.PUT: State.PENDING, Event.PUT_MANY: State.PENDING},
+    State.ABSENT: {
+        Event.PUT: State.PENDING,
+        Event.PUT_MANY: State.PENDING,
+        Event.REPLAY: State.PENDING,
+        Event.REDO: State.DUE,
+    },
     State.PENDING: {
         Event.RECEIPT: State.DUE,
         Event.COMPLETION: State.ABSENT,
         Event.DEADLINE: State.DUE,
         Event.REVOCATION: State.DUE,
     },
-    State.DUE: {Event.EFFECTS: State.ABSENT},
+    State.DUE: {Event.EFFECTS: State.ABSENT, Event.FAILED_EFFECTS: State.ABSENT},
 }

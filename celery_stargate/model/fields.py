@@ -10,6 +10,13 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
+from celery_stargate.model.dead_letters import (
+    ENDINGS,
+    KNOWN_ERRORS,
+    DeadLetterBounds,
+    Policy,
+    is_error_pattern,
+)
 from celery_stargate.model.hashing import SCHEMES
 from celery_stargate.model.redis_options import read_redis_options, read_redis_url
 from celery_stargate.model.topic import Topic
@@ -230,6 +237,52 @@ def _mapping(name: str, value: object) -> dict[object, object]:
     return dict(value)
 
 
+_BOUNDS: Mapping[str, Read[float]] = {
+    "max_age": _seconds(1),
+    "max_count": _whole(1),
+    "max_bytes": _whole(1024, 2**50),
+}
+
+
+def _dead_letters(name: str, value: object) -> DeadLetterBounds | None:
+    """Return the bounds of dead letters; None for no dead letters."""
+    if isinstance(value, bool):
+        return DeadLetterBounds() if value else None
+    if not isinstance(value, Mapping):
+        raise _wrong_type(name, f"True, False or a mapping of {', '.join(_BOUNDS)}", value)
+    read: dict[str, float] = {}
+    for key, item in value.items():
+        if key not in _BOUNDS:
+            raise ConfigurationError(
+                f"{name} has no bound {shown(key)}{nearest(str(key), _BOUNDS)}; its bounds are "
+                f"{', '.join(_BOUNDS)}"
+            )
+        read[key] = _BOUNDS[key](f"{name}[{key!r}]", item)
+    return DeadLetterBounds(**read)  # type: ignore[arg-type]  # each is checked
+
+
+def _policies(name: str, value: object) -> dict[str, Policy]:
+    """Return what each error means for its message."""
+    if not isinstance(value, Mapping):
+        raise _wrong_type(name, "a mapping of errors to policies", value)
+    read: dict[str, Policy] = {}
+    for error, given in value.items():
+        where = f"{name}[{shown(error)}]"
+        if error not in KNOWN_ERRORS and not is_error_pattern(str(error)):
+            raise ConfigurationError(
+                f"{name} names the error {shown(error)}, which is neither a class nor a code of "
+                f"errors{nearest(str(error), KNOWN_ERRORS)}"
+            )
+        policy = Policy(_choice(*(each.value for each in Policy))(where, given))
+        if error in ENDINGS and policy in (Policy.RETRY, Policy.PAUSE):
+            raise ConfigurationError(
+                f"{where} is {policy.value!r}, and such a message is not refused by Pulsar; use "
+                f"{Policy.DEAD.value!r} or {Policy.DROP.value!r}"
+            )
+        read[error] = policy
+    return read
+
+
 _DELIVERY = _choice("at_least_once", "effectively_once")
 
 #: All settings, by their names without the prefix.
@@ -238,6 +291,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "redis_url": Setting(read_redis_url),
     "redis_options": Setting(read_redis_options),
     "redis_max_connections": Setting(_whole(1, 100_000)),
+    "redis_buckets": Setting(_whole(1, 256)),
     "topic": Setting(_text),
     "topics": Setting(_mapping),
     "allow_unlisted_topics": Setting(_flag),
@@ -250,6 +304,8 @@ TABLE: Mapping[str, Setting[object]] = {
     "lease": Setting(_seconds(0.5)),
     "drain_timeout": Setting(_seconds(0)),
     "effects_timeout": Setting(_seconds(1)),
+    "callbacks": Setting(_choice("published", "until_started")),
+    "callback_start_timeout": Setting(_seconds(0.5)),
     "idle_timeout": Setting(_seconds(1)),
     "receipt_timeout": Setting(_seconds(0.1)),
     "open_timeout": Setting(_seconds(1)),
@@ -271,6 +327,8 @@ TABLE: Mapping[str, Setting[object]] = {
     "metrics_port": Setting(_whole(0, 65_535)),
     "metrics_host": Setting(_text),
     "prefix": Setting(_text),
+    "dead_letters": Setting(_dead_letters),
+    "dead_letter_policy": Setting(_policies),
     "producer_name": Setting(_text, "producerName", True),
     "initial_sequence_id": Setting(_whole(-1, 2**62), "initialSequenceId", True),
     "hashing_scheme": Setting(_choice(*SCHEMES), "hashingScheme", True),

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
+from celery_stargate.model.buckets import in_buckets
+from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules, Policy
 from celery_stargate.model.fields import MEMORY, PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
-from celery_stargate.model.redis_options import check_redis
+from celery_stargate.model.redis_options import check_redis, is_cluster
 from celery_stargate.model.topic import Topic
 
 __all__ = ["Settings", "named"]
@@ -31,6 +33,8 @@ class Settings:
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     #: How many connections to Redis the threads of a process share.
     redis_max_connections: int = 100
+    #: On a Redis Cluster, in how many buckets the lanes are; fixed for a deployment.
+    redis_buckets: int = 16
     #: The default topic: its full name, or its name in ``topics``.
     topic: str | None = None
     #: Name → topic's full name and its producer options.
@@ -42,6 +46,9 @@ class Settings:
     lease: float = 10.0
     drain_timeout: float = 10.0
     effects_timeout: float = 86400.0
+    #: How long a callback is kept: until the broker has it, or until its task has started.
+    callbacks: Literal["published", "until_started"] = "published"
+    callback_start_timeout: float = 300.0
     idle_timeout: float = 300.0
     receipt_timeout: float = 60.0
     open_timeout: float = 45.0
@@ -60,6 +67,10 @@ class Settings:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     prefix: str = "stargate"
+    #: How long, and how many, failed messages are kept; None for none.
+    dead_letters: DeadLetterBounds | None = field(default_factory=DeadLetterBounds)
+    #: Class or code of an error → what it means for its message.
+    dead_letter_policy: Mapping[str, Policy] = field(default_factory=dict)
     #: What the names in the configuration begin with, such as ``CELERY``; for the texts of errors.
     namespace: str | None = field(default=None, compare=False)
 
@@ -80,9 +91,36 @@ class Settings:
         except ConfigurationError as error:
             raise ConfigurationError(named(str(error), namespace)) from None
 
+    @property
+    def keyspace(self) -> str:
+        """What all keys in Redis begin with; on a Redis Cluster with the number of buckets."""
+        if is_cluster(self.redis_url):
+            return in_buckets(self.prefix, self.redis_buckets)
+        return self.prefix
+
     def error(self, text: str) -> ConfigurationError:
         """Return an error whose text names settings as this configuration does."""
         return ConfigurationError(named(text, self.namespace))
+
+    @property
+    def dead_letter_rules(self) -> DeadLetterRules:
+        """What becomes of messages that fail."""
+        return DeadLetterRules(
+            bounds=self.dead_letters,
+            policies=self.dead_letter_policy,
+            lane_count=self.lane_count,
+        )
+
+    def lane_count(self, topic: str) -> int:
+        """Return how many lanes a topic has by the settings.
+
+        Arguments:
+            topic: its full name.
+        """
+        for name, options in self.topics.values():
+            if name == topic:
+                return options.lane_count
+        return self.options.lane_count
 
     def require_url(self) -> str:
         """Return Pulsar's service URL.

@@ -12,11 +12,13 @@ from redis.exceptions import WatchError
 
 from celery_stargate import observers
 from celery_stargate.effects.run import Effects
+from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import GRACE_MS, Outbox
 from celery_stargate.lanes.record import Settled, decode_settled, encode_outcome
-from celery_stargate.lanes.scripts import lane_keys, script_on
+from celery_stargate.lanes.scripts import script_on
 from celery_stargate.lanes.wire import read_answer
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.operations.audit import Audit, operator
@@ -66,14 +68,23 @@ class Actions:
         outbox: the lanes, as callers use them.
         effects: does the effects of contexts that are settled here.
         prefix: what all keys begin with.
+        rules: which messages become dead letters; by default none do.
     """
 
-    def __init__(self, reader: LaneReader, outbox: Outbox, effects: Effects, prefix: str) -> None:
+    def __init__(
+        self,
+        reader: LaneReader,
+        outbox: Outbox,
+        effects: Effects,
+        prefix: str,
+        rules: DeadLetterRules = NO_DEAD_LETTERS,
+    ) -> None:
         self._reader = reader
         self._contexts = ContextInspector(reader)
         self._outbox = outbox
         self._effects = effects
         self._prefix = prefix
+        self._rules = rules
         self._audit = Audit(reader.redis, reader.registry)
         self._settle_script = script_on(reader.redis, "settle")
 
@@ -204,7 +215,7 @@ class Actions:
     def _settle(self, lane: Lane, context: str, record: StoredRecord, make: _MakeOutcome) -> Change:
         """Settle a context in one step, in which no message of it can be sent."""
         meta = self._reader.key(lane, "meta")
-        keys = lane_keys(self._prefix, lane, "operator")
+        dead = DeadLetterWriter(self._prefix, lane, "operator", self._rules)
         token = f"operator:{uuid.uuid4().hex}"
         with self._reader.redis.pipeline() as pipeline:
             for _ in range(_TRIES):
@@ -212,8 +223,8 @@ class Actions:
                 sent = int(pipeline.hget(meta, "sent") or 0)
                 outcomes = [make(0 < number <= sent) for number in _numbers(record)]
                 pipeline.multi()
-                arguments = ["", token, GRACE_MS, *_arguments(context, record, outcomes)]
-                self._settle_script(keys=keys, args=arguments, client=pipeline)
+                arguments = ["", token, GRACE_MS, *_arguments(context, record, outcomes, dead)]
+                self._settle_script(keys=dead.keys, args=arguments, client=pipeline)
                 try:
                     [reply] = pipeline.execute()
                 except WatchError:
@@ -223,8 +234,8 @@ class Actions:
             pipeline.reset()
         # The lane is too busy for a look and a step; unknown is true of any message.
         outcomes = [make(True) for _ in _numbers(record)]
-        arguments = ["", token, GRACE_MS, *_arguments(context, record, outcomes)]
-        reply = self._settle_script(keys=keys, args=arguments)
+        arguments = ["", token, GRACE_MS, *_arguments(context, record, outcomes, dead)]
+        reply = self._settle_script(keys=dead.keys, args=arguments)
         return self._told(lane, context, reply, outcomes)
 
     def _told(
@@ -254,14 +265,15 @@ def _numbers(record: StoredRecord) -> range:
 
 
 def _arguments(
-    context: str, record: StoredRecord, outcomes: Sequence[Outcome]
+    context: str, record: StoredRecord, outcomes: Sequence[Outcome], dead: DeadLetterWriter
 ) -> list[str | int | bytes]:
     """Return what the script gets for each message. ``ok``: it counts from any caller."""
     arguments: list[str | int | bytes] = []
     for place, outcome in enumerate(outcomes):
         where = place if record.count > 1 else -1
-        arguments += (context, record.first, where, encode_outcome(outcome), "ok")
-    return arguments
+        kind = f"ok\n{dead.cause_of(outcome)}" if isinstance(outcome, Failure) else "ok"
+        arguments += (context, record.first, where, encode_outcome(outcome), kind)
+    return [*arguments, *dead.bounds]
 
 
 def _told(change: Change, words: str) -> dict[str, Any]:

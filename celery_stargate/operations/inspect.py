@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -64,12 +65,14 @@ class LaneInspector:
                 owned[lane.owner] += 1
                 backlog[lane.owner] += lane.backlog
         now = self._reader.now()
-        alive = {
-            name.decode(): until / 1000 - now
-            for kind in KINDS
-            for page in self._reader.pages(self._reader.registry.key(kind))
-            for name, until in page
-        }
+        alive: dict[str, float] = {}
+        # On a Cluster each owner is in the registry of each bucket.
+        for registry in self._reader.registries:
+            for kind in KINDS:
+                for page in self._reader.pages(registry.key(kind)):
+                    for name, until in page:
+                        known = alive.get(name.decode(), -math.inf)
+                        alive[name.decode()] = max(known, until / 1000 - now)
         return [
             WorkerView(
                 worker=name, alive_seconds=alive.get(name), lanes=owned[name], backlog=backlog[name]
@@ -102,12 +105,13 @@ class LaneInspector:
                 pipeline.get(self._reader.key(lane, "lease"))
                 pipeline.pttl(self._reader.key(lane, "lease"))
                 pipeline.hmget(self._reader.key(lane, "meta"), "last", "sent")
+                pipeline.zcard(self._reader.key(lane, "dead"))
                 pipeline.xrange(self._reader.key(lane, "log"), count=1)
-            replies = batches(pipeline.execute(), 8)
+            replies = batches(pipeline.execute(), 9)
             looked = list(zip(lanes, replies, strict=True))
         ages = self._oldest_ages({lane: read_oldest(reply[-1]) for (lane, _), reply in looked}, now)
         for (lane, announced), reply in looked:
-            backlog, contexts, settled, first, lease, left, numbers, _ = reply
+            backlog, contexts, settled, first, lease, left, numbers, dead, _ = reply
             last, sent = (int(number or 0) for number in numbers)
             unsent = min(backlog, max(0, last - sent))
             age, exact = ages[lane]
@@ -128,6 +132,7 @@ class LaneInspector:
                 oldest_age_exact=exact,
                 next_deadline_seconds=first[0][1] / 1000 - now if first else None,
                 announced_seconds=None if announced is None else max(0.0, now - announced),
+                dead=dead,
             )
 
     def _oldest_ages(
@@ -204,6 +209,7 @@ def totals(lanes: Iterable[LaneView], workers: int) -> StatusView:
         oldest_age_seconds=oldest.oldest_age_seconds if oldest else None,
         oldest_age_exact=oldest.oldest_age_exact if oldest else False,
         next_deadline_seconds=min(deadlines, default=None),
+        dead=sum(lane.dead for lane in all_lanes),
     )
 
 

@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.scripts import LANE_PARTS, Argument, lane_keys, script_on
 from celery_stargate.operations.audit import Audit, operator
 from celery_stargate.operations.reading import LaneReader
-from celery_stargate.operations.views import PAUSED_BY
 
 __all__ = ["Pauses"]
 
@@ -97,5 +96,8 @@ class Pauses:
     def _announce_free(self, lane: Lane) -> None:
         fields: dict[Any, Any] = {"free": lane.name}
         self._reader.redis.xadd(
-            self._reader.registry.key("events"), fields, maxlen=_EVENTS_KEPT, approximate=True
+            self._reader.registry_of(lane).key("events"),
+            fields,
+            maxlen=_EVENTS_KEPT,
+            approximate=True,
         )

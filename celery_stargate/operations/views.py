@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from celery_stargate.lanes.lane import PAUSED_BY
+
 __all__ = [
-    "PAUSED_BY",
     "ContextDetail",
     "ContextState",
     "ContextView",
@@ -20,9 +21,6 @@ __all__ = [
     "StatusView",
     "WorkerView",
 ]
-
-#: What the owner of a paused lane begins with; the operator comes after it.
-PAUSED_BY = "paused by "
 
 
 class ContextState(StrEnum):
@@ -70,6 +68,8 @@ class LaneView(msgspec.Struct, frozen=True, kw_only=True):
     next_deadline_seconds: float | None
     #: How long ago a caller announced the lane; null for a lane that is not announced.
     announced_seconds: float | None
+    #: Its dead letters.
+    dead: int = 0
 
     @property
     def done_total(self) -> int:
@@ -142,6 +142,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     oldest_age_exact: bool
     #: Seconds until the next deadline; negative if it has passed.
     next_deadline_seconds: float | None
+    #: Dead letters of all lanes.
+    dead: int = 0
     #: How fast messages come and go; null if that was not measured.
     rates: Rates | None = None
 

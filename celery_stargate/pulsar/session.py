@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from celery_stargate.model.dead_letters import Policy
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.topic import Topic
@@ -86,6 +87,8 @@ class SessionRules:
     numbered: Numbered | None = None
     #: How many messages may be in flight, beside the window's own bound; None for no other bound.
     limit: Callable[[], int | None] = lambda: None
+    #: What a message's refusal by Pulsar means.
+    policy: Callable[[Failure], Policy] = lambda _: Policy.DEAD
     #: Called with messages before they are written; None if nobody asks.
     on_send: Callable[[Sequence[Entry]], None] | None = None
 
@@ -129,6 +132,8 @@ class Session:
         self._misaligned = asyncio.Event()
         #: Whether a message waits for the receipt of another one with its label.
         self._barred = False
+        #: The refusal that is to pause the lane, once the session has ended.
+        self.pause: Failure | None = None
         self.counters = counters or Counters()
 
     async def run(self) -> None:
@@ -280,6 +285,8 @@ class Session:
             return
         try:
             outcome = judge(reply, entry, self._topic, self._rules.sent_before, self._numbered)
+            if isinstance(outcome, Failure):
+                self._apply_policy(outcome)
         except SendAgain as error:
             if self._numbered is None:
                 raise
@@ -293,6 +300,14 @@ class Session:
             self._settle(entry, outcome)
             if self._numbered is not None and _undeclared(outcome, self._numbered):
                 raise DeduplicationUnavailable.partitioned(self._topic)
+
+    def _apply_policy(self, failure: Failure) -> None:
+        """Raise :class:`SendAgain` if a refused message is not to fail."""
+        policy = self._rules.policy(failure)
+        if policy is Policy.PAUSE and self.pause is None:
+            self.pause = failure
+        if policy in (Policy.RETRY, Policy.PAUSE):
+            raise SendAgain(f"{failure.code}: {failure.reason}", Blame.NONE)
 
     def _fits(self, entry: Entry, outcome: Outcome, numbered: Numbered) -> bool:
         """Note an outcome, and return whether the sequence ids allow to believe it."""

@@ -1,6 +1,6 @@
 """Remote control: the operators' questions, asked of a worker through Celery's broker.
 
-``celery inspect stargate_status``, ``stargate_lanes`` and ``stargate_settings``;
+``celery inspect stargate_status``, ``stargate_lanes``, ``stargate_dead`` and ``stargate_settings``;
 ``celery control stargate_pause TOPIC`` and ``stargate_resume TOPIC``. Importing this module
 registers them, in workers and in the command that asks.
 """
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.errors import StargateError
+from celery_stargate.operations.dead_letters import dead_letters_of
 from celery_stargate.operations.doctor.peers import settings_here
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
@@ -31,7 +32,7 @@ _PAUSE = 3600.0
 
 def _reader(runtime: Runtime) -> LaneReader:
     settings = runtime.settings
-    return LaneReader(runtime.connections.sync(), settings.prefix, configured_timeout(settings))
+    return LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
 
 
 def _problem(error: Exception) -> dict[str, str]:
@@ -68,13 +69,22 @@ def stargate_settings(state: Any) -> dict[str, Any]:
         return _problem(error)
 
 
+@inspect_command()
+def stargate_dead(state: Any) -> dict[str, Any]:
+    """How many dead letters there are, by topic and error."""
+    try:
+        return _fields(dead_letters_of(Runtime.of(state.app)).totals())
+    except (StargateError, RedisError, OSError) as error:
+        return _problem(error)
+
+
 @control_command(args=[("topic", str), ("seconds", float)], signature="TOPIC [SECONDS=3600]")
 def stargate_pause(state: Any, topic: str, seconds: float = _PAUSE) -> dict[str, Any]:
     """Stop the sending of a topic for a while; what is recorded waits."""
     try:
         runtime = Runtime.of(state.app)
         parsed, options = runtime.settings.resolve(topic)
-        pauses = Pauses(_reader(runtime), runtime.settings.prefix)
+        pauses = Pauses(_reader(runtime), runtime.settings.keyspace)
         return {"ok": {"paused": pauses.pause(str(parsed), options.lane_count, float(seconds))}}
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)
@@ -86,7 +96,7 @@ def stargate_resume(state: Any, topic: str) -> dict[str, Any]:
     try:
         runtime = Runtime.of(state.app)
         parsed, options = runtime.settings.resolve(topic)
-        pauses = Pauses(_reader(runtime), runtime.settings.prefix)
+        pauses = Pauses(_reader(runtime), runtime.settings.keyspace)
         return {"ok": {"resumed": pauses.resume(str(parsed), options.lane_count)}}
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)

@@ -15,6 +15,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from tests.simulation.dead_letters_model import DeadLetters
+
 __all__ = ["RedisModel", "Stream"]
 
 #: What redis-py takes for a key or an argument.
@@ -25,6 +27,11 @@ _SortedSet = dict[bytes, int]
 
 _HEAD = re.compile(rb"1 (-?\d+) (\d+) (\d+)\n")
 _VERSION = re.compile(rb"(\d+) ")
+#: With the keys of dead letters these have them last, and their bounds as the last argument.
+_WITH_DEAD_LETTERS = (
+    *("settle", "expire", "revoke", "give_up", "retire"),
+    *("replay", "redo", "discard", "restore"),
+)
 
 
 @dataclass
@@ -68,8 +75,12 @@ class RedisModel:
 
     def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a lane's script."""
-        call: Callable[..., Any] = getattr(_Lane(self, keys), name)
-        return call(*[_encode(each) for each in args])
+        given = [_encode(each) for each in args]
+        dead = keys[11:] if name in _WITH_DEAD_LETTERS else ()
+        bounds = given.pop() if dead else b""
+        lane = _Lane(self, keys, DeadLetters(self, dead, bounds, self.now()))
+        call: Callable[..., Any] = getattr(lane, name)
+        return call(*given)
 
     def registry(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a script of the registry."""
@@ -240,8 +251,8 @@ class RedisModel:
 class _Lane:
     """The scripts of one lane; what each means stands on top of its Lua."""
 
-    def __init__(self, redis: RedisModel, keys: Sequence[str]) -> None:
-        self._redis, self._now = redis, redis.now()
+    def __init__(self, redis: RedisModel, keys: Sequence[str], dead: DeadLetters) -> None:
+        self._redis, self._now, self._dead = redis, redis.now(), dead
         self._results = keys[11:]
         #: Whether a call without numbers is a copy of one that came before.
         self._copy = False
@@ -290,8 +301,7 @@ class _Lane:
             if backlog + len(frames) > int(max_backlog):
                 return self._answer(token, b"full", backlog, remember)
         if here:
-            first = self._number("last") + 1
-            self._meta[b"last"] = b"%d" % (first + len(frames) - 1)
+            first = self._take_numbers(len(frames))
         else:
             first = -self._number("apart") - 1
             self._meta[b"apart"] = b"%d" % -first
@@ -330,8 +340,7 @@ class _Lane:
                 return self._answer(token, b"full", backlog, remember)
         if not new:
             return self._answer(token, b"known", 0, remember)
-        first = self._number("last") + 1
-        self._meta[b"last"] = b"%d" % (first + len(new) - 1)
+        first = self._take_numbers(len(new))
         for number, (context, body, mark, frame) in enumerate(new, first):
             self._contexts[context] = b"1 %d 1 %d\n" % (number, int(tombstone)) + body
             self._deadlines[context] = self._now + int(timeout)
@@ -358,6 +367,11 @@ class _Lane:
         said = token + b"\n%s %d" % (what, number)
         self._redis.set(self._answers_key, said, px=int(remember))
         return [what, number]
+
+    def _take_numbers(self, count: int) -> int:
+        first = (self._number("last") or self._log.last[0]) + 1
+        self._meta[b"last"] = b"%d" % (first + count - 1)
+        return first
 
     def _is_copy(self, token: bytes, number: bytes) -> bool:
         if number:
@@ -397,11 +411,12 @@ class _Lane:
         return [1, held]
 
     def lease(self, owner: bytes, ttl: bytes, generation: bytes) -> list[Any]:
-        by, _, token = (self._redis.get(self._lease_key) or b"").rpartition(b":")
+        held = self._redis.get(self._lease_key) or b""
+        by, _, token = held.rpartition(b":")
         if self._redis.pttl(self._lease_key) < 0:
             by = b""
         if by and by != owner:
-            return [0, self._redis.pttl(self._lease_key)]
+            return [0, held]
         if by:
             self._redis.pexpire(self._lease_key, int(ttl))
         else:
@@ -501,12 +516,14 @@ class _Lane:
         owns, at = bool(lease) and self._holds(lease), self._now + int(grace)
         given = zip(*(arguments[i::5] for i in range(5)), strict=True)
         self._copy = not lease and bool(arguments) and self._is_copy(token, arguments[1])
-        return [int(bool(lease) and not owns)] + [
+        answers = [
             self._settle(context, int(place), json, kind, owns, token, at)
             if self._is_meant(context, number)
             else [b"late"]
             for context, number, place, json, kind in given
         ]
+        self._dead.prune()
+        return [int(bool(lease) and not owns), *answers]
 
     def _is_meant(self, context: bytes, number: bytes) -> bool:
         """Whether the context that is there is the one of that first number."""
@@ -528,6 +545,7 @@ class _Lane:
         if head is None:
             return [b"late"]
         first, count, _ = head
+        kind, _, cause = kind.partition(b"\n")
         if context in self._outcomes:
             by, _, outcomes = self._outcomes[context].partition(b"\n")
             return [b"due", record, outcomes] if by == token else [b"late"]
@@ -542,6 +560,7 @@ class _Lane:
             if part in self._outcomes:
                 return [b"part"]
             self._outcomes[part] = json
+            self._bury(context, place, cause, json)
             if first > 0:
                 self._log.entries.pop((first + place, 0), None)
             missing = int(self._outcomes.get(left, count)) - 1
@@ -549,8 +568,20 @@ class _Lane:
             if missing:
                 return [b"part"]
             json = b",".join(self._outcomes[_part(context, i)] for i in range(count))
+        else:
+            for i in range(count):
+                if count == 1 or _part(context, i) not in self._outcomes:
+                    self._bury(context, i if count > 1 else -1, cause, json)
         self._make_due(context, first, count, b"[" + json + b"]", token, at)
         return [b"due", record, b"[" + json + b"]"]
+
+    def _bury(self, context: bytes, place: int, cause: bytes, outcome: bytes) -> None:
+        """Keep a dead letter of a message."""
+        record = self._contexts[context]
+        first, count, _ = _read_head(record) or (0, 0, 0)
+        if count and first > 0:
+            fields = self._log.entries.get((first + max(place, 0), 0), [b"", b""])
+            self._dead.bury(record, place, cause, outcome, context, fields[1])
 
     def complete(self, lease: bytes, token: bytes, count: bytes, *rest: bytes) -> list[int]:
         contexts, numbers = rest[: int(count)], rest[int(count) : 2 * int(count)]
@@ -582,7 +613,7 @@ class _Lane:
         self._meta[b"completed"] = token + b" %d" % late
         return [fenced, late]
 
-    def expire(self, grace: bytes, limit: bytes, wanted: bytes) -> list[bytes]:
+    def expire(self, grace: bytes, limit: bytes, wanted: bytes, cause: bytes = b"") -> list[bytes]:
         overdue = [each for each in _sorted(self._deadlines) if self._deadlines[each] <= self._now]
         chosen = [each for each in overdue if each == wanted] if wanted else overdue[: int(limit)]
         reply: list[bytes] = []
@@ -596,31 +627,38 @@ class _Lane:
             else:
                 first, count, _ = head
                 sent = self._number("sent")
-                parts = [
-                    self._outcomes.get(_part(context, i) if count > 1 else b"")
-                    or (b"1" if count and (first < 0 or first + i <= sent) else b"0")
-                    for i in range(max(count, 1))
-                ]
+                parts = []
+                for i in range(max(count, 1)):
+                    known = self._outcomes.get(_part(context, i) if count > 1 else b"")
+                    if not known:
+                        known = b"1" if count and (first < 0 or first + i <= sent) else b"0"
+                        self._bury(context, i if count > 1 else -1, cause, known)
+                    parts.append(known)
                 outcomes = b"[" + b",".join(parts) + b"]"
                 at = self._now + int(grace)
                 self._make_due(context, first, count, outcomes, b"deadline", at)
                 reply += [context, record, outcomes]
+        self._dead.prune()
         return reply
 
     def revoke(self, token: bytes, grace: bytes, *given: bytes) -> list[Any]:
-        at = self._now + int(grace)
+        at, cause = self._now + int(grace), b""
+        if self._dead.on:
+            *given, cause = given  # type: ignore[assignment]
         triples = zip(given[::3], given[1::3], given[2::3], strict=True)
         self._copy = bool(given) and self._is_copy(token, given[1])
-        return [self._revoke(*each, token, at) for each in triples]
+        answers = [self._revoke(*each, b"ok\n" + cause, token, at) for each in triples]
+        self._dead.prune()
+        return answers
 
     def _revoke(
-        self, context: bytes, number: bytes, json: bytes, token: bytes, at: int
+        self, context: bytes, number: bytes, json: bytes, kind: bytes, token: bytes, at: int
     ) -> list[Any]:
         if not self._is_meant(context, number):
             return [b"late"]
         head = _read_head(self._contexts.get(context, b""))
         if head is None or context in self._outcomes:
-            return self._settle(context, -1, json, b"ok", False, token, at)
+            return self._settle(context, -1, json, kind, False, token, at)
         first, count, _ = head
         if count and first <= 0:
             return [b"elsewhere", count]
@@ -630,8 +668,8 @@ class _Lane:
         if self._copy:
             return [b"part" if _part(context, "left") in self._outcomes else b"late"]
         if count <= 1:
-            return self._settle(context, -1, json, b"ok", False, token, at)
-        answers = [self._settle(context, i, json, b"ok", False, token, at) for i in unsent]
+            return self._settle(context, -1, json, kind, False, token, at)
+        answers = [self._settle(context, i, json, kind, False, token, at) for i in unsent]
         return answers[-1]
 
     def _make_due(
@@ -664,23 +702,90 @@ class _Lane:
         return reply
 
     def finish(self, *arguments: bytes) -> int:
-        finished = 0
-        for context, number in zip(arguments[::2], arguments[1::2], strict=True):
-            meant = self._is_meant(context, number)
-            if not meant or self._due.pop(context, None) is None:
-                continue
-            head = _read_head(self._contexts.pop(context))
-            if head and head[2]:
-                self._tombstones[context] = self._now + head[2]
-            self._outcomes.pop(context, None)
-            finished += 1
+        pairs = zip(arguments[::2], arguments[1::2], strict=True)
+        finished = sum(self._finish(context, number) for context, number in pairs)
         self._prune()
         return finished
+
+    def _finish(self, context: bytes, number: bytes) -> bool:
+        if not self._is_meant(context, number) or self._due.pop(context, None) is None:
+            return False
+        head = _read_head(self._contexts.pop(context))
+        if head and head[2]:
+            self._tombstones[context] = self._now + head[2]
+        self._outcomes.pop(context, None)
+        return True
+
+    def give_up(self, *given: bytes) -> int:
+        finished = 0
+        for context, number, cause in zip(given[::3], given[1::3], given[2::3], strict=True):
+            record = self._contexts.get(context, b"")
+            outcomes = self._outcomes.get(context, b"")
+            if self._finish(context, number):
+                finished += 1
+                count = (_read_head(record) or (0, 0, 0))[1]
+                self._dead.give_up(context, record, count, outcomes, cause)
+        self._prune()
+        self._dead.prune()
+        return finished
+
+    def replay(
+        self, timeout: bytes, max_backlog: bytes, tombstone: bytes, *given: bytes
+    ) -> list[bytes]:
+        answers = []
+        held = self._backlog() if int(max_backlog) else 0
+        for letter, last, context, body, frame in zip(
+            *(given[i::5] for i in range(5)), strict=True
+        ):
+            found = self._dead.find(letter)
+            if found is None or found.last != int(last) or found.kind != b"m":
+                answers.append(b"gone")
+            elif context in self._contexts or self._buried(context):
+                answers.append(b"known")
+            elif int(max_backlog) and held >= int(max_backlog):
+                answers.append(b"full")
+            else:
+                held += 1
+                first = self._number("last") + 1
+                self._meta[b"last"] = b"%d" % first
+                self._contexts[context] = b"1 %d 1 %d\n" % (first, int(tombstone)) + body
+                self._deadlines[context] = self._now + int(timeout)
+                self._log.add((first, 0), *_entry(b"f", frame))
+                self._dead.forget(letter)
+                self._dead.count(b"replayed")
+                answers.append(b"done")
+        return answers
+
+    def redo(self, *given: bytes) -> list[bytes]:
+        answers = []
+        for letter, last, context in zip(given[::3], given[1::3], given[2::3], strict=True):
+            found = self._dead.find(letter)
+            if found is None or found.last != int(last) or found.kind != b"e":
+                answers.append(b"gone")
+            elif context in self._contexts:
+                answers.append(b"known")
+            else:
+                record, _, outcomes = self._dead.body(letter).rpartition(b"\n")
+                self._contexts[context] = record
+                self._outcomes[context] = b"redo\n" + outcomes
+                self._due[context] = self._now
+                self._dead.forget(letter)
+                self._dead.count(b"replayed")
+                answers.append(b"done")
+        return answers
+
+    def discard(self, *given: bytes) -> list[int]:
+        return self._dead.discard(*given)
+
+    def restore(self, *given: bytes) -> int:
+        return self._dead.restore(*given)
 
     def generation(self, lease: bytes, ended: bytes, begun: bytes) -> list[Any]:
         if not self._holds(lease):
             return [1]
-        if ended in (b"", self._meta.get(b"generation")):
+        if not begun:
+            self._meta.pop(b"begun_by", None)
+        elif ended in (b"", self._meta.get(b"generation")):
             self._meta.pop(b"tried", None)
             self._meta[b"generation"] = begun
             self._meta[b"begun_by"] = lease.rpartition(b":")[2]
@@ -699,7 +804,7 @@ class _Lane:
         return self._redis.delete(self._lease_key) if self._holds(lease) else 0
 
     def retire(self, lease: bytes) -> int:
-        if not self._holds(lease) or self._contexts or self._log.entries:
+        if not self._holds(lease) or self._contexts or self._log.entries or len(self._dead):
             return 0
         self._prune()
         if self._tombstones:

@@ -34,7 +34,7 @@ _SOCKET_TIMEOUT = 5.0
 _LANE = (
     *("put", "put_many", "lease", "release", "retire", "tick", "read", "generation"),
     *("set_aside", "reserve"),
-    *("settle", "complete", "expire", "revoke", "due", "finish"),
+    *("settle", "complete", "expire", "revoke", "due", "finish", "give_up"),
 )
 _REGISTRY = ("announce", "heartbeat", "retire")
 #: Script → whether it is a lane's, and its name.
@@ -161,6 +161,9 @@ class SimulatedRedis:
 
     async def xrevrange(self, key: Any, count: int) -> Any:
         return await self._call("xrevrange", partial(self._server.model.xrevrange, key, count))
+
+    async def zrange(self, key: str, start: int, end: int) -> Any:
+        return await self._call("zrange", lambda: list(self._server.model.sorted_set(key)))
 
     async def delete(self, *keys: Any) -> Any:
         return await self._call("delete", partial(self._server.model.delete, *keys))

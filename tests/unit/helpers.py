@@ -110,7 +110,7 @@ class NotedLanes:
 
     @property
     def registry(self) -> NotedLanes:
-        """Where `survey` is."""
+        """Where `survey` and `owners` are."""
         return self
 
     def notify(self, address: str, call: CallOutcomes) -> None:
@@ -121,9 +121,21 @@ class NotedLanes:
         """Answer what the test prepared."""
         return self.backlogs.get(lane.name, 0)
 
+    def tell_peers(self, *_: Any) -> tuple[int, dict[str, bytes]]:
+        """Nobody told anything."""
+        return 0, {}
+
+    def remove_ended(self) -> bool:
+        """No process has ended."""
+        return False
+
     def survey(self) -> tuple[int, list[Lane]]:
         """One producer worker is alive."""
         return 1, []
+
+    def owners(self) -> int:
+        """As many as the survey tells."""
+        return self.survey()[0]
 
 
 def sent_by_broker(app: Celery) -> Any:

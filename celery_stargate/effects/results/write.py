@@ -14,6 +14,9 @@ from celery_stargate.model.follow_up import ResultRow
 
 __all__ = ["ResultBatch", "has_receivers", "may_batch"]
 
+#: Whose receivers need not hear of produce tasks: ours look at callbacks.
+_DEAF = ("celery.", "celery_stargate.worker.", "celery_stargate.instrumentation.")
+
 
 class _Keeping:
     """Stand before a key-value backend, and keep the rows that it is to store.
@@ -111,11 +114,11 @@ def may_batch(backend: Any, request: dict[str, Any]) -> bool:
 
 
 def has_receivers(*given: Any) -> bool:
-    """Whether any of some signals has a receiver that is not Celery's own."""
+    """Whether any of some signals has a receiver that is not Celery's own, or ours."""
     for signal in given:
         for _, receiver in signal.receivers or ():
             found = receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
-            own = str(getattr(found, "__module__", "")).startswith("celery.")
-            if found is not None and not own:
+            module = str(getattr(found, "__module__", ""))
+            if found is not None and not module.startswith(_DEAF):
                 return True
     return False

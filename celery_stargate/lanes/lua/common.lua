@@ -137,6 +137,19 @@ local function use_reservation(name, count)
   end
 end
 
+-- Give numbers to messages; returns the first. Where meta was lost they go on behind those that the
+-- log ever had: it takes no others.
+local function take_numbers(count)
+  local first = redis.call('HINCRBY', META, 'last', count) - count + 1
+  if first > 1 or redis.call('EXISTS', LOG) == 0 then return first end
+  local about = redis.call('XINFO', 'STREAM', LOG)
+  for i = 1, #about, 2 do
+    if about[i] == 'last-generated-id' then first = tonumber(string.match(about[i + 1], '^%d+')) + 1 end
+  end
+  redis.call('HSET', META, 'last', string.format('%.0f', first + count - 1))
+  return first
+end
+
 -- Whether a record is the one that a caller means by its first number ("": whichever is there).
 local function is_meant(first, number)
   return number == '' or tonumber(number) == first
@@ -175,6 +188,20 @@ local function make_due(context, json, token, at)
   redis.call('HSET', OUTCOMES, context, token .. '\n' .. json)
   redis.call('ZADD', DUE, at, context)
   redis.call('ZREM', DEADLINES, context)
+end
+
+-- DUE -> ABSENT. Returns the context's record if it was due, and is the one that is meant.
+local function finish(context, number, now)
+  local record = redis.call('HGET', CONTEXTS, context)
+  local first, _, tombstone
+  if record then first, _, tombstone = head(record) end
+  if not first or not is_meant(first, number) or redis.call('ZREM', DUE, context) == 0 then
+    return nil
+  end
+  if tombstone > 0 then redis.call('ZADD', TOMBSTONES, now + tombstone, context) end
+  redis.call('HDEL', CONTEXTS, context)
+  redis.call('HDEL', OUTCOMES, context)
+  return record
 end
 
 -- What Pulsar echoes of a frame: its field context, which is the last one. nil if there is none.

@@ -1,6 +1,7 @@
 -- Settle the contexts whose deadline has passed: PENDING -> DUE. Any process may call it.
 --
--- ARGV: grace ms (as in settle), max count, context ("" for all that are overdue)
+-- ARGV: grace ms (as in settle), max count, context ("" for all that are overdue), cause of dead
+--       letters (dead_letters.lua; "" or left out: none is kept)
 -- Returns {context, record, JSON list, ...}. In the list, a message without an outcome is 1 if it
 --       may have been sent, from here or from another lane, and 0 if it was not.
 local now = now_ms()
@@ -28,7 +29,13 @@ for _, context in ipairs(overdue) do
     local parts = {}
     for i = 0, math.max(count, 1) - 1 do
       local known = count > 1 and redis.call('HGET', OUTCOMES, part(context, i))
-      parts[#parts + 1] = known or ((count > 0 and (first < 0 or first + i <= sent)) and '1' or '0')
+      if not known then
+        known = (count > 0 and (first < 0 or first + i <= sent)) and '1' or '0'
+        if count > 0 then
+          bury(context, record, first, count > 1 and i or -1, ARGV[4], known, now)
+        end
+      end
+      parts[#parts + 1] = known
     end
     local list = '[' .. table.concat(parts, ',') .. ']'
     make_due(context, list, 'deadline', at)
@@ -39,4 +46,5 @@ for _, context in ipairs(overdue) do
     reply[#reply + 1] = list
   end
 end
+prune_letters(now)
 return reply

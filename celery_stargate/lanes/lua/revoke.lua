@@ -1,6 +1,7 @@
 -- Fail what was not sent of some contexts: PENDING -> DUE. Any process may call it.
 --
--- ARGV: token, grace ms, then context, its first number and JSON of its failure, ... (as in settle)
+-- ARGV: token, grace ms, then context, its first number and JSON of its failure, ... (as in settle);
+--       with the keys of dead letters their cause comes last ("": none is kept)
 -- Returns an answer for each context:
 --       {"due", record, JSON list}  all its messages have outcomes now
 --       {"part"}                    the rest of a list has failed; messages before it were sent
@@ -10,15 +11,18 @@
 --                                   of the same name may be
 -- A repeat with the same token gets the same answer for each context that it settled. A copy of a
 -- call without numbers, which was held up on its way, changes nothing.
-local token, at = ARGV[1], now_ms() + tonumber(ARGV[2])
+local token, now = ARGV[1], now_ms()
+local at, cause = now + tonumber(ARGV[2]), DEAD and ARGV[GIVEN] or ''
+if DEAD then GIVEN = GIVEN - 1 end
 local copy = false
 local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
 
-local function fail_rest(context, first, count, json)
+local function fail_rest(context, record, first, count, json)
   local left = part(context, 'left')
   redis.call('HSETNX', OUTCOMES, left, count)
   for i = math.max(0, sent - first + 1), count - 1 do
     if redis.call('HSETNX', OUTCOMES, part(context, i), json) == 1 then
+      bury(context, record, first, i, cause, json, now)
       forget_entries(first + i, 1)
       redis.call('HINCRBY', OUTCOMES, left, -1)
     end
@@ -46,7 +50,8 @@ local function revoke(context, number, json)
     return { redis.call('HEXISTS', OUTCOMES, part(context, 'left')) == 1 and 'part' or 'late' }
   end
   local list = '[' .. json .. ']'
-  if count > 1 then list = fail_rest(context, first, count, json) end
+  if count > 1 then list = fail_rest(context, record, first, count, json) end
+  if count == 1 then bury(context, record, first, -1, cause, json, now) end
   if not list then return { 'part' } end
   make_due(context, list, token, at)
   forget_parts(context, count)
@@ -55,7 +60,8 @@ local function revoke(context, number, json)
 end
 
 pass_when_full()
-if #ARGV > 2 then copy = is_copy(token, ARGV[4]) end
+if GIVEN > 2 then copy = is_copy(token, ARGV[4]) end
 local reply = {}
-for i = 3, #ARGV, 3 do reply[#reply + 1] = revoke(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+for i = 3, GIVEN, 3 do reply[#reply + 1] = revoke(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+prune_letters(now)
 return reply

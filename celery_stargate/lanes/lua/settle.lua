@@ -5,7 +5,8 @@
 --       common.lua; "": whichever), place in its list (-1: the whole context), JSON, kind of each
 --       outcome.
 --       kind: "ok" counts from any caller; "error" counts from the owner; "foreign" is a failure
---       from a caller that is not the owner, and counts for a context without messages
+--       from a caller that is not the owner, and counts for a context without messages. After a
+--       failure's kind a line break and its cause may come: then it is kept (dead_letters.lua)
 -- Returns {fenced, answer, answer, ...}, in the order of the arguments; fenced is 1 if the lease
 --       was given and another process has it. Answers:
 --       {"due", record, JSON list}  this call settled the context: all its messages have outcomes
@@ -16,7 +17,8 @@
 -- A repeat with the same token gets the same answer for each context that it settled. A copy of a
 -- caller's call without numbers, which was held up on its way, settles nothing.
 local owner = ARGV[1] ~= '' and redis.call('GET', LEASE) == ARGV[1]
-local token, at = ARGV[2], now_ms() + tonumber(ARGV[3])
+local token, now = ARGV[2], now_ms()
+local at = now + tonumber(ARGV[3])
 local reply, copy = { (ARGV[1] ~= '' and not owner) and 1 or 0 }, false
 
 local function settle(context, number, place, json, kind)
@@ -30,11 +32,20 @@ local function settle(context, number, place, json, kind)
     if by == token then return { 'due', record, list } end
     return { 'late' }
   end
+  local cause
+  if kind ~= 'ok' then
+    kind, cause = string.match(kind, '^(%a+)\n?(.*)$')
+  end
   if kind == 'error' and not owner then return { 'ignored' } end
   if kind == 'foreign' and count > 0 then return { 'ignored' } end
   if copy then return { 'late' } end
   if count <= 1 or place < 0 then
     local list = '[' .. json .. ']'
+    for i = 0, cause and count - 1 or -1 do
+      if count == 1 or redis.call('HEXISTS', OUTCOMES, part(context, i)) == 0 then
+        bury(context, record, first, count > 1 and i or -1, cause, json, now)
+      end
+    end
     make_due(context, list, token, at)
     forget_parts(context, count)
     forget_entries(first, count)
@@ -42,6 +53,7 @@ local function settle(context, number, place, json, kind)
   end
   if place >= count then return { 'late' } end
   if redis.call('HSETNX', OUTCOMES, part(context, place), json) == 0 then return { 'part' } end
+  if cause then bury(context, record, first, place, cause, json, now) end
   if first > 0 then forget_entries(first + place, 1) end
   redis.call('HSETNX', OUTCOMES, part(context, 'left'), count)
   if redis.call('HINCRBY', OUTCOMES, part(context, 'left'), -1) > 0 then return { 'part' } end
@@ -96,9 +108,9 @@ local function settle_parts(context, from, to)
 end
 
 pass_when_full()
-if ARGV[1] == '' and #ARGV > 3 then copy = is_copy(token, ARGV[5]) end
+if ARGV[1] == '' and GIVEN > 3 then copy = is_copy(token, ARGV[5]) end
 local i = 4
-while i <= #ARGV do
+while i <= GIVEN do
   local context, number, to = ARGV[i], ARGV[i + 1], i + 5
   while ARGV[to] == context and ARGV[to + 1] == number and to - i < 5 * FIELDS do to = to + 5 end
   if to - i == 5 or copy or not settle_parts(context, i, to) then
@@ -109,4 +121,5 @@ while i <= #ARGV do
   end
   i = to
 end
+prune_letters(now)
 return reply

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.doctor.finding import Check, Problem, error, warning
@@ -90,7 +92,10 @@ def _owners(facts: LanesFacts) -> Iterable[Problem]:
 
 def _registry(facts: LanesFacts) -> Iterable[Problem]:
     for lane in facts.unregistered:
-        key = f"'{facts.settings.prefix}:{{registry}}:lanes'"
+        keyspace = facts.settings.keyspace
+        topic, _, index = lane.rpartition("#")
+        bucket = Lane(topic, int(index)).bucket(keyspace)
+        key = f"'{RegistryKeys(keyspace, bucket).key('lanes')}'"
         yield error(
             f"{lane} holds contexts and is not in the registry",
             "no worker sees it, until somebody puts into it again",
@@ -151,6 +156,16 @@ def _indexes(facts: LanesFacts) -> Iterable[Problem]:
             )
 
 
+def _dead_letters(facts: LanesFacts) -> Iterable[Problem]:
+    dead = sum(lane.dead for lane in facts.lanes)
+    if dead:
+        yield warning(
+            f"{dead} messages failed, and are kept as dead letters",
+            "they are not in their topics, or nobody knows; they are kept for a bounded time",
+            "celery -A <app> stargate dead list --by-cause, then dead replay or dead discard",
+        )
+
+
 def _some(names: Iterable[str]) -> str:
     known = list(names)
     return ", ".join(known[:3]) + (", …" if len(known) > 3 else "")
@@ -164,5 +179,6 @@ LANE_CHECKS: list[Check[LanesFacts]] = [
     Check("lanes-deadlines", "deadlines are enforced", _deadlines),
     Check("lanes-effects", "results and callbacks are done in time", _effects),
     Check("lanes-records", "all records can be read", _records),
+    Check("lanes-dead-letters", "there are no dead letters", _dead_letters),
     Check("lanes-settings", "the lanes are those of these settings", _indexes),
 ]

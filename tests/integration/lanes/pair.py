@@ -9,7 +9,8 @@ from typing import Any
 import redis
 
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.scripts import LANE_PARTS, lane_script
+from celery_stargate.lanes.scripts import DEAD_PARTS, LANE_PARTS, lane_script
+from tests.simulation.dead_letters_model import Letter
 from tests.simulation.redis_model import RedisModel
 
 __all__ = ["UNIT", "Pair", "State"]
@@ -19,7 +20,9 @@ __all__ = ["UNIT", "Pair", "State"]
 UNIT = 1_000_000
 
 _HASHES = ("contexts", "outcomes", "meta")
-_SORTED_SETS = ("deadlines", "due", "tombstones")
+_SORTED_SETS = ("deadlines", "due", "tombstones", "dead")
+#: Hashes without a time in them.
+_DEAD_HASHES = ("dead_bodies", "dead_counts")
 
 
 @dataclass
@@ -35,6 +38,10 @@ class State:
     deadlines: dict[bytes, int]
     due: dict[bytes, int]
     tombstones: dict[bytes, int]
+    dead: dict[bytes, int]
+    dead_bodies: dict[bytes, bytes]
+    dead_counts: dict[bytes, bytes]
+    dead_letters: dict[bytes, bytes]
     #: The lease, the callers' answers, and results, by key.
     strings: dict[str, bytes]
     #: Each key, and the ms to its end; -1 where it has none.
@@ -71,14 +78,23 @@ class Pair:
         return self._lane.key(self._prefix, part)
 
     def call(
-        self, name: str, *arguments: Any, caller: str = "owner", results: Sequence[str] = ()
+        self,
+        name: str,
+        *arguments: Any,
+        caller: str = "owner",
+        results: Sequence[str] = (),
+        dead: str = "",
     ) -> Any:
         """Run a script in both; the answers, and what is there afterwards, must be the same.
 
         Arguments:
             results: the parts of the keys that come after the lane's.
+            dead: the bounds of dead letters; empty if none are kept.
         """
         keys = [*map(self.key, LANE_PARTS), self.key(f"answers:{caller}"), *map(self.key, results)]
+        if dead:
+            keys += map(self.key, DEAD_PARTS)
+            arguments += (dead,)
         self._now = began = self._time()
         real = self._client.register_script(lane_script(name))(keys=keys, args=arguments)
         took = self._time() - began
@@ -162,6 +178,16 @@ class Pair:
         reserved.update(real.reserved)
         for part in _HASHES:
             assert getattr(real, part) == self.model.hash(self.key(part)), part
+        for part in _DEAD_HASHES:
+            assert getattr(real, part) == self.model.hash(self.key(part)), part
+        letters = self.model.hash(self.key("dead_letters"))
+        assert real.dead_letters.keys() == letters.keys()
+        for each, stored in real.dead_letters.items():
+            found, letter = Letter.decode(stored), Letter.decode(letters[each])
+            assert 0 <= found.begun - letter.begun <= took
+            assert 0 <= found.last - letter.last <= took
+            assert letter._replace(begun=found.begun, last=found.last) == found
+        letters.update(real.dead_letters)
         log = self.model.stream(self.key("log"))
         assert real.last_id == b"%d-%d" % log.last
         assert real.log == [
@@ -188,6 +214,9 @@ class Pair:
         with self._client.pipeline(transaction=False) as pipeline:
             for part in _HASHES:
                 pipeline.hgetall(self.key(part))
+            for part in _DEAD_HASHES:
+                pipeline.hgetall(self.key(part))
+            pipeline.hgetall(self.key("dead_letters"))
             pipeline.hgetall(self.key("reserved"))
             for part in _SORTED_SETS:
                 pipeline.zrange(self.key(part), 0, -1, withscores=True)
@@ -200,7 +229,8 @@ class Pair:
             if self.key("log") in names:
                 pipeline.xinfo_stream(self.key("log"))
             found = iter(pipeline.execute())
-        hashes: dict[str, Any] = {part: next(found) for part in _HASHES}
+        names_of_hashes = (*_HASHES, *_DEAD_HASHES, "dead_letters")
+        hashes: dict[str, Any] = {part: next(found) for part in names_of_hashes}
         reserved = next(found)
         sorted_sets: dict[str, Any] = {
             part: {each: int(score) for each, score in next(found)} for part in _SORTED_SETS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,14 @@ from hypothesis.stateful import (
 )
 
 from celery_stargate.lanes import states
+from celery_stargate.lanes.scripts import DEAD_PARTS
 from celery_stargate.lanes.states import TRANSITIONS, Event
 from tests.integration.lanes.pair import UNIT, Pair, State
 from tests.integration.lanes.profile import chosen_settings
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import require
 from tests.servers.redis import RedisServer
+from tests.simulation.dead_letters_model import Letter
 
 # The scripts are tested here, not a module: and tracing makes it ten times as long.
 pytestmark = pytest.mark.no_cover
@@ -40,7 +43,12 @@ CONTEXT = st.integers(0, 9)
 #: Which of the leases that were ever given; 0 is the one that holds.
 LEASE = st.sampled_from([0, 0, 0, 0, 0, 1, 2])
 DURATION = st.sampled_from([UNIT, 3 * UNIT, 5 * UNIT])
-KIND = st.sampled_from(["ok", "ok", "error", "error", "foreign"])
+CAUSE = st.sampled_from(["", "ProduceError x", "ProduceTimeout deadline"])
+KIND = st.sampled_from(
+    ["ok", "ok", "error", "error\nProduceError x", "foreign", "ok\nProduceError x"]
+)
+#: The bounds of dead letters: so few that some are let go, and none are kept by some callers.
+DEAD = st.sampled_from(["", f"2 100000 {9 * UNIT}", f"100 60 {9 * UNIT}", f"100 9999 {3 * UNIT}"])
 LIMIT = st.sampled_from([1, 100, 100])
 #: What follows a message's receipt, and the task that is done with it where it has a name.
 MARK = st.sampled_from(["f", "f", "q", "r", "i", "rshop.orders", "i\u00e4"])
@@ -117,6 +125,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "grace": DURATION,
             "chosen": st.lists(OUTCOME, min_size=1, max_size=4),
             "again": st.booleans(),
+            "dead": DEAD,
         },
     ),
     "settle_all": (
@@ -130,6 +139,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "together": st.booleans(),
             # All of them, or so many.
             "some": st.sampled_from([100, 100, 1, 2, 20]),
+            "dead": DEAD,
         },
     ),
     "complete": (
@@ -151,6 +161,8 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "limit": LIMIT,
             "chosen": st.none() | CONTEXT,
             "leap": st.booleans(),
+            "cause": CAUSE,
+            "dead": DEAD,
         },
     ),
     "revoke": (
@@ -159,8 +171,31 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "grace": DURATION,
             "chosen": st.lists(CONTEXT, min_size=1, max_size=3),
             "meant": MEANT,
+            "cause": CAUSE,
+            "dead": DEAD,
         },
     ),
+    "give_up": (
+        1,
+        {
+            "chosen": st.lists(CONTEXT, max_size=3),
+            "meant": MEANT,
+            "cause": CAUSE,
+            "dead": DEAD,
+        },
+    ),
+    "replay": (
+        2,
+        {
+            "chosen": st.lists(st.integers(0, 5), max_size=3),
+            "fresh": st.sampled_from([True, True, True, False]),
+            "timeout": DURATION,
+            "max_backlog": st.sampled_from([0, 0, 2]),
+            "tombstone": st.sampled_from([0, UNIT]),
+            "bounds": DEAD,
+        },
+    ),
+    "discard": (1, {"chosen": st.integers(0, 5), "fresh": st.booleans(), "bounds": DEAD}),
     "due": (
         2,
         {
@@ -180,7 +215,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         {"which": LEASE, "ended": st.sampled_from(["present", "present", "another", "any"])},
     ),
     "tick": (1, {"which": LEASE, "ttl": DURATION, "ahead": AHEAD}),
-    "retire": (1, {"which": LEASE}),
+    "retire": (1, {"which": LEASE, "dead": DEAD}),
     "leap": (1, {"ms": st.sampled_from([2 * UNIT, 4 * UNIT])}),
     "upgrade": (1, {"chosen": CONTEXT}),
     "forget_scripts": (1, {}),
@@ -196,6 +231,8 @@ def _steps(names: Iterable[str]) -> st.SearchStrategy[tuple[str, dict[str, Any]]
 
 
 _RECORD = re.compile(rb"\d+ (-?\d+) (\d+) \d+\n")
+#: What becomes of dead letters.
+_WENT = (b"evicted", b"outdated", b"retried", b"replaced", b"replayed", b"discarded")
 _EVENTS = {event.value: event for event in Event}
 
 
@@ -428,7 +465,12 @@ class LaneMachine(RuleBasedStateMachine):
             assert int(self.state.meta[b"sent"]) >= int(self.state.meta[b"tried"]) >= numbers[-1]
 
     def settle(
-        self, which: int | None, grace: int, chosen: list[tuple[Any, ...]], again: bool
+        self,
+        which: int | None,
+        grace: int,
+        chosen: list[tuple[Any, ...]],
+        again: bool,
+        dead: str,
     ) -> None:
         """By the owner, a fenced one or anyone; the answer may be lost, and the call repeated."""
         outcomes = [
@@ -441,13 +483,13 @@ class LaneMachine(RuleBasedStateMachine):
         }
         lease = b"" if which is None else self.lease(which)
         arguments = [lease, f"s:{next(self.numbers)}", grace, *itertools.chain(*outcomes)]
-        fenced, *answers = self.call("settle", *arguments)
+        fenced, *answers = self.call("settle", *arguments, dead=dead)
         assert fenced == (lease not in {b"", self.held})
         for (context, *_), (_, meant, *_), said in zip(outcomes, chosen, answers, strict=True):
             assert aimed[context] or meant != "another" or said == [b"late"]
         if again:
             there = replace(self.state, ends={})
-            _, *repeated = self.call("settle", *arguments)
+            _, *repeated = self.call("settle", *arguments, dead=dead)
             # What this call completed, it is told again, wherever the context stands in it.
             done = {each[0]: said for each, said in zip(outcomes, answers, strict=True) if said[1:]}
             for each, how, first, second in zip(outcomes, chosen, answers, repeated, strict=True):
@@ -463,6 +505,7 @@ class LaneMachine(RuleBasedStateMachine):
         meant: str,
         together: bool,
         some: int,
+        dead: str,
     ) -> None:
         """The messages of a context, the last of a list first; in one call or in one each."""
         context = self.choose(chosen, self.state.deadlines)
@@ -476,7 +519,7 @@ class LaneMachine(RuleBasedStateMachine):
         lease, outcomes = self.lease(which), outcomes[:some]
         for part in [outcomes] if together else [[each] for each in outcomes]:
             token = f"s:{next(self.numbers)}"
-            self.call("settle", lease, token, grace, *itertools.chain(*part))
+            self.call("settle", lease, token, grace, *itertools.chain(*part), dead=dead)
 
     def complete(
         self,
@@ -515,14 +558,16 @@ class LaneMachine(RuleBasedStateMachine):
             assert self.call("complete", *arguments, results=keys) == answer
             assert replace(self.state, ends={}) == there
 
-    def expire(self, grace: int, limit: int, chosen: int | None, leap: bool) -> None:
+    def expire(
+        self, grace: int, limit: int, chosen: int | None, leap: bool, cause: str, dead: str
+    ) -> None:
         """What is overdue, or one context where it is."""
         if leap:
             self.leap(2 * UNIT)
         context = b"" if chosen is None else self.choose(chosen, self.state.deadlines)
         now, deadlines = self.pair.model.now(), self.state.deadlines
         sent, numbers = self.marked, self.state.log
-        reply = self.call("expire", grace, limit, context)
+        reply = self.call("expire", grace, limit, context, cause, dead=dead)
         for each, record, outcomes in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
             assert deadlines[each] <= now
             first, count = _head(record)
@@ -533,14 +578,16 @@ class LaneMachine(RuleBasedStateMachine):
                 number > sent for number, _ in numbers if number == first + count - 1
             )
 
-    def revoke(self, grace: int, chosen: list[int], meant: str) -> None:
+    def revoke(self, grace: int, chosen: list[int], meant: str, cause: str, dead: str) -> None:
         """Of contexts that are pending, or were: what was sent is not failed."""
         contexts = [self.choose(each, self.state.deadlines) for each in chosen]
         sent, before = self.marked, self.state
         given: list[bytes | int | str] = []
         for context in contexts:
             given += [context, self.number(context, meant), b"{}"]
-        reply = self.call("revoke", f"r:{next(self.numbers)}", grace, *given)
+        if dead:
+            given.append(cause)
+        reply = self.call("revoke", f"r:{next(self.numbers)}", grace, *given, dead=dead)
         for context, (word, *_) in zip(contexts, reply, strict=True):
             if word == b"due" and context in before.deadlines:
                 first, count = _head(before.contexts[context])
@@ -566,6 +613,58 @@ class LaneMachine(RuleBasedStateMachine):
         given = [part for each in contexts for part in (each, self.number(each, meant))]
         assert self.call("finish", *given) == len(due)
         assert not self.state.due.keys() & due
+
+    def give_up(self, chosen: list[int], meant: str, cause: str, dead: str) -> None:
+        """By one whose effects failed for good, or are tried again."""
+        contexts = [self.choose(each, self.state.due) for each in chosen]
+        due = {each for each in contexts if each in self.state.due and self.means(each, meant)}
+        given: list[Any] = []
+        for each in contexts:
+            given += [each, self.number(each, meant), cause]
+        assert self.call("give_up", *given, dead=dead) == len(due)
+        assert not self.state.due.keys() & due
+
+    def replay(
+        self,
+        chosen: list[int],
+        fresh: bool,
+        timeout: int,
+        max_backlog: int,
+        tombstone: int,
+        bounds: str,
+    ) -> None:
+        """Of dead letters that are there, or failed again since; each is sent once."""
+        messages: list[Any] = []
+        effects: list[Any] = []
+        for letter, head in self.letters(chosen):
+            last = head.last if fresh else head.last - 1
+            again = b"%s.replay-%d" % (letter, head.failures)
+            body = b'{"n":1,"replayed":[%d,%d]}' % (head.failures, head.begun)
+            frame = self.state.dead_bodies[letter].rpartition(b"\n")[2]
+            messages += [letter, last, again, body, frame]
+            effects += [letter, last, letter.partition(b"\t")[0]]
+        if not messages or not bounds:
+            return
+        numbers, before = (timeout, max_backlog, tombstone), self.state
+        words = self.call("replay", *numbers, *messages, dead=bounds)
+        words += self.call("redo", *effects, dead=bounds)
+        done = words.count(b"done")
+        assert len(self.state.dead) == len(before.dead) - done
+        assert len(self.state.contexts) == len(before.contexts) + done
+        assert fresh or not done
+
+    def discard(self, chosen: int, fresh: bool, bounds: str) -> None:
+        """Of a dead letter that is there, or failed again since."""
+        for letter, head in self.letters([chosen]):
+            if bounds:
+                last = head.last if fresh else head.last + 1
+                assert self.call("discard", letter, last, dead=bounds) == [fresh]
+
+    def letters(self, chosen: list[int]) -> list[tuple[bytes, Letter]]:
+        """Some of the dead letters."""
+        there = sorted(self.state.dead_letters)
+        some = dict.fromkeys(there[number % len(there)] for number in chosen if there)
+        return [(each, Letter.decode(self.state.dead_letters[each])) for each in some]
 
     def release(self, which: int) -> None:
         """By the one who holds it, or by another in vain."""
@@ -606,12 +705,12 @@ class LaneMachine(RuleBasedStateMachine):
         word, *_ = self.call("tick", lease, ttl, self.marked + ahead)
         assert word == (1 if lease != self.held else 2 if ahead > 0 else 0)
 
-    def retire(self, which: int) -> None:
+    def retire(self, which: int, dead: str) -> None:
         """A lane that holds anything stays."""
         before, lease, held = self.state, self.lease(which), self.held
-        retired = self.call("retire", lease)
+        retired = self.call("retire", lease, dead=dead)
         kept = any(until > self.pair.now for until in before.tombstones.values())
-        empty = not (before.contexts or before.log or kept)
+        empty = not (before.contexts or before.log or kept or (dead and before.dead))
         assert retired == (empty and lease == held)
 
     # What else happens
@@ -694,8 +793,23 @@ class LaneMachine(RuleBasedStateMachine):
         # Only the lease and the callers' answers end by themselves, and results that are to.
         ending = {name for name, left in there.ends.items() if left != -1}
         ending.discard(self.pair.key("quarantine"))
-        assert ending <= there.strings.keys()
+        dead = {self.pair.key(part) for part in DEAD_PARTS}
+        assert dead & there.ends.keys() <= ending
+        assert ending - dead <= there.strings.keys()
         assert all(":result:" in name for name in there.strings.keys() - ending)
+
+    @invariant()
+    def dead_letters_are_all_accounted_for(self) -> None:
+        """Each that was kept is there, or counted as what became of it."""
+        there = self.state
+        assert there.dead.keys() == there.dead_letters.keys() == there.dead_bodies.keys()
+        causes = Counter(Letter.decode(each).cause for each in there.dead_letters.values())
+        counts = {name: int(value) for name, value in there.dead_counts.items()}
+        assert counts.pop(b"bytes", 0) == sum(map(len, there.dead_bodies.values()))
+        assert {name: count for name, count in counts.items() if b" " in name} == causes
+        came = counts.get(b"recorded", 0) + counts.get(b"restored", 0)
+        went = sum(counts.get(name, 0) for name in _WENT)
+        assert came == len(there.dead) + went
 
 
 class DurableMachine(LaneMachine):

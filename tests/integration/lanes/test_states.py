@@ -18,15 +18,19 @@ WAYS: dict[State, list[list[Event]]] = {
         [],
         [Event.PUT, Event.COMPLETION],
         [Event.PUT, Event.DEADLINE, Event.EFFECTS],
+        [Event.PUT, Event.DEADLINE, Event.FAILED_EFFECTS],
     ],
-    State.PENDING: [[Event.PUT], [Event.PUT_MANY]],
+    State.PENDING: [[Event.PUT], [Event.PUT_MANY], [Event.REPLAY]],
     State.DUE: [
         [Event.PUT, Event.RECEIPT],
         [Event.PUT, Event.DEADLINE],
         [Event.PUT, Event.REVOCATION],
         [Event.PUT_MANY, Event.RECEIPT],
+        [Event.REDO],
     ],
 }
+#: Bounds of dead letters.
+DEAD = f"100 100000 {100 * UNIT}"
 CASES = [(way, event) for ways in WAYS.values() for way in ways for event in Event]
 
 
@@ -54,9 +58,30 @@ def run(pair: Pair, event: Event, token: str) -> None:
         Event.COMPLETION: lambda: pair.call("complete", "one:1", token, 1, "c", ""),
         Event.DEADLINE: expire,
         Event.REVOCATION: lambda: pair.call("revoke", token, UNIT, "c", "", "{}"),
+        Event.REPLAY: lambda: replay(pair, token),
+        Event.REDO: lambda: redo(pair, token),
+        Event.FAILED_EFFECTS: lambda: pair.call("give_up", "c", "", "Error x", dead=DEAD),
         Event.EFFECTS: lambda: pair.call("finish", "c", ""),
     }
     calls[event]()
+
+
+def letter(pair: Pair, kind: str, token: str, body: str) -> tuple[str, int]:
+    """Put a dead letter of the context in; return its id and its last failure."""
+    name = f"letter of {token}"
+    given = (name, kind, 1, 1, UNIT, 7, "Error x", "1", body)
+    assert pair.call("restore", *given, dead=DEAD) == 1
+    return name, UNIT
+
+
+def replay(pair: Pair, token: str) -> None:
+    """Send a dead letter of the context again."""
+    pair.call("replay", UNIT, 0, 0, *letter(pair, "m", token, "{}\nf"), "c", "{}", "f", dead=DEAD)
+
+
+def redo(pair: Pair, token: str) -> None:
+    """Let failed effects of the context be done again."""
+    pair.call("redo", *letter(pair, "e", token, "1 7 1 0\n{}\n[{}]"), "c", dead=DEAD)
 
 
 def stand(pair: Pair) -> State:

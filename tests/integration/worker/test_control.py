@@ -59,7 +59,7 @@ def test_pauses_and_resumes_a_topic(app: Celery, topic: str) -> None:
     assert LaneInspector(reader).status().lanes_paused == 0
 
 
-@pytest.mark.parametrize("name", ["stargate_status", "stargate_lanes"])
+@pytest.mark.parametrize("name", ["stargate_status", "stargate_lanes", "stargate_dead"])
 def test_a_redis_that_is_away_is_an_error_in_the_reply(make_app: MakeApp, name: str) -> None:
     app = make_app("ws://127.0.0.1:1", redis_url="redis://127.0.0.1:1/0")
     assert "127.0.0.1:1" in ask(name, app)["error"]
@@ -71,7 +71,7 @@ def test_a_wrong_topic_is_an_error_in_the_reply(app: Celery) -> None:
 
 
 def test_the_commands_are_known_to_the_one_who_asks() -> None:
-    for name in ("stargate_status", "stargate_lanes"):
+    for name in ("stargate_status", "stargate_lanes", "stargate_dead"):
         assert Panel.meta[name].type == "inspect"
     for name in ("stargate_pause", "stargate_resume"):
         assert Panel.meta[name].type == "control"

@@ -67,6 +67,8 @@ class FakeStore:
         self.completed: list[str] = []
         self.rows: list[tuple[str, ResultRow]] = []
         self.finished: list[tuple[str, int]] = []
+        #: Contexts that were given up, each with the cause of its dead letter.
+        self.given_up: list[tuple[str, str]] = []
         #: What a settle answers beside the settled contexts.
         self.late, self.fenced = 0, False
         #: Raised by the next calls of the method of that name.
@@ -123,6 +125,9 @@ class FakeStore:
 
     async def finish(self, done: Sequence[Settled]) -> None:
         self.finished += [each.identity for each in done]
+
+    async def give_up(self, ended: Sequence[tuple[Settled, str]]) -> None:
+        self.given_up += [(each.record.context, cause) for each, cause in ended]
 
 
 class FakeEffects:

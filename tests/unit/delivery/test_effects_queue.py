@@ -225,6 +225,6 @@ def test_effects_have_a_bound(caplog: pytest.LogCaptureFixture) -> None:
         return rig
 
     rig = asyncio.run(main())
-    assert rig.store.finished == [("c1", 1)]
+    assert (rig.store.finished, rig.store.given_up) == ([], [("c1", "TimeoutError effects")])
     assert "the context is given up after 86401 s: could not notify waiting callers" in caplog.text
     assert "context=c1" in caplog.text

@@ -113,6 +113,7 @@ def test_the_lanes_of_this_worker_are_gauges() -> None:
         ("stargate_backlog_messages", "t"): 3,
         ("stargate_in_flight_messages", "t"): 2,
         ("stargate_settled_contexts", "t"): 1,
+        ("stargate_dead_letters", "t"): 0,
         ("stargate_oldest_message_age_seconds", "t"): 4,
     }
     lanes.lanes = None

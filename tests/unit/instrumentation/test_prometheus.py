@@ -24,6 +24,7 @@ NAMES = {
     "stargate_backlog_messages",
     "stargate_in_flight_messages",
     "stargate_settled_contexts",
+    "stargate_dead_letters",
     "stargate_oldest_message_age_seconds",
 }
 

@@ -11,6 +11,7 @@ import pytest
 from celery_stargate.lanes import scripts
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.scripts import (
+    DEAD_PARTS,
     LANE_PARTS,
     Callers,
     lane_keys,
@@ -19,7 +20,8 @@ from celery_stargate.lanes.scripts import (
 )
 
 FOLDER = Path(str(files("celery_stargate.lanes"))) / "lua"
-LANE = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "common")
+COMMON = ("common", "dead_letters")
+LANE = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem not in COMMON)
 REGISTRY = sorted(path.stem for path in (FOLDER / "registry").glob("*.lua"))
 
 
@@ -37,8 +39,11 @@ def code(path: Path) -> str:
 @pytest.mark.parametrize("name", LANE)
 def test_a_lanes_script_stands_behind_the_common_part(name: str) -> None:
     """And is read once."""
-    common = code(FOLDER / "common.lua")
-    assert lane_script(name) == common + code(FOLDER / f"{name}.lua")
+    own, common = code(FOLDER / f"{name}.lua"), code(FOLDER / "common.lua")
+    # What keeps dead letters, or takes them, has a second common part.
+    if re.search(r"\b(GIVEN|DEAD|MAX_COUNT|prune_letters|letter_of)\b", own):
+        common += code(FOLDER / "dead_letters.lua")
+    assert lane_script(name) == common + own
     assert lane_script(name) is lane_script(name)
     assert "--" not in lane_script(name)
 
@@ -60,11 +65,10 @@ def test_each_begins_with_words(path: Path) -> None:
 
 def test_the_keys_are_those_of_the_common_part() -> None:
     """In the same order, with the caller's answers last."""
-    common = (FOLDER / "common.lua").read_text("utf-8")
-    documented = re.findall(r"^--\s+(\d+)\s+(\w+)\s", common, re.MULTILINE)
-    assert documented == [
-        (str(number), part) for number, part in enumerate([*LANE_PARTS, "answers"], start=1)
-    ]
+    texts = "".join((FOLDER / f"{name}.lua").read_text("utf-8") for name in COMMON)
+    documented = re.findall(r"^--\s+(\d+)\s+(\w+)\s", texts, re.MULTILINE)
+    parts = [*LANE_PARTS, "answers", *DEAD_PARTS]
+    assert documented == [(str(number), part) for number, part in enumerate(parts, start=1)]
 
 
 @pytest.mark.parametrize("name", LANE)
@@ -80,7 +84,10 @@ def test_the_keys_of_a_lane() -> None:
     keys = lane_keys("p", lane, "me")
     assert [key.rpartition(":")[2] for key in keys[:-1]] == list(LANE_PARTS)
     assert keys[-1] == lane.key("p", "answers:me")
-    assert {re.search(r"\{(.*)\}", key)[1] for key in keys} == {lane.name}  # type: ignore[index]
+    more = lane_keys("p", lane, "me", dead_letters=True)
+    assert more[: len(keys)] == keys
+    assert [key.rpartition(":")[2] for key in more[len(keys) :]] == list(DEAD_PARTS)
+    assert {re.search(r"\{(.*)\}", key)[1] for key in more} == {lane.name}  # type: ignore[index]
 
 
 def test_a_caller_has_one_call_at_a_time() -> None:

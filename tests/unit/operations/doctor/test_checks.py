@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import pytest
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
+from celery_stargate.operations.doctor import celery_checks
 from celery_stargate.operations.doctor.celery_checks import CELERY_CHECKS, CeleryFacts
 from celery_stargate.operations.doctor.finding import (
     Check,
@@ -72,6 +74,13 @@ def test_a_redis_that_tells_nothing_is_not_accused() -> None:
         ({"redis_version": "5.0.3"}, {}, {}, ("redis-version", "error")),
         ({"redis_mode": "sentinel"}, {}, {}, ("redis-topology", "error")),
         ({"role": "slave", "master_host": "h"}, {}, {}, ("redis-topology", "error")),
+        ({"redis_mode": "cluster"}, {}, {}, ("redis-topology", "error")),
+        (
+            {"redis_mode": "cluster"},
+            {"cluster-require-full-coverage": "yes"},
+            {"in_buckets": True},
+            ("redis-topology", "warning"),
+        ),
         ({"maxmemory_policy": "allkeys-lru"}, {}, {}, ("redis-eviction", "warning")),
         (
             {"maxmemory_policy": "volatile-ttl", "maxmemory": 1 << 30},
@@ -405,3 +414,18 @@ def test_each_check_has_a_name_of_its_own() -> None:
     ]
     all_names = [check.name for table in tables for check in table]
     assert len(set(all_names)) == len(all_names)
+
+
+def test_a_driver_that_hangs_keeps_no_program_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a finding, and its thread is not waited for."""
+    release = threading.Event()
+    monkeypatch.setattr(celery_checks, "_TIMEOUT", 0.05)
+
+    def hang() -> None:
+        release.wait(30)
+
+    found = celery_checks._problem(hang)  # noqa: SLF001
+    assert found == "no answer within 0.05 s"
+    hanging = [each for each in threading.enumerate() if each.name == "stargate-doctor"]
+    assert [each.daemon for each in hanging] == [True]
+    release.set()

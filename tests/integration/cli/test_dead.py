@@ -1,0 +1,123 @@
+"""``celery stargate dead …``: what people and programs get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from celery_stargate import Failure, Stargate
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.record import Record
+from celery_stargate.operations.audit import Audit
+from tests.integration.cli.conftest import Run
+from tests.integration.conftest import MakeApp
+
+SECRET = "c2VjcmV0"
+
+
+@pytest.fixture
+def app(make_app: MakeApp, topic: str) -> Celery:
+    """An app with four dead letters of two causes."""
+    app = make_app("ws://127.0.0.1:1", topics={"orders": topic}, topic="orders")
+    stargate, lane = Stargate.of(app), Lane(topic)
+    for context, code in (("a", "http-404"), ("b", "http-404"), ("c", "http-404"), ("d", "x")):
+        frame = f'{{"payload":"{SECRET}","context":"{context}"}}'.encode()
+        stargate.lanes.put(lane, Record(context), [(context, frame)], timeout=60.0)
+        failed = Failure(context=context, topic=topic, code=code, reason="HTTP 404: not found")
+        answer = stargate.lanes.settle(lane, failed, anyone=True)
+        assert answer.settled is not None
+        stargate.lanes.finish(lane, [answer.settled])
+    return app
+
+
+def test_list(run: Run, topic: str) -> None:
+    """As a table, as JSON, and by cause; never a payload."""
+    ran = run("dead", "list")
+    assert ran.code == 0
+    assert "http-404" in ran.out
+    assert SECRET not in ran.out
+    rows = run("dead", "list", "--topic", "orders", "--error", "http-404", "--json").lines
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert {row["topic"] for row in rows} == {topic}
+    assert len(run("dead", "list", "--limit", "2", "--json").lines) == 2
+    assert run("dead", "list", "--older-than", "1h").out.strip() == "No dead letter matches."
+    causes = run("dead", "list", "--by-cause", "--json").lines
+    assert [(row["code"], row["count"]) for row in causes] == [("http-404", 3), ("x", 1)]
+    assert "4 dead letters" in run("dead", "list", "--by-cause").err
+
+
+def test_a_name_that_no_error_has(run: Run) -> None:
+    """The nearest one is named."""
+    ran = run("dead", "list", "--error", "htp-404")
+    assert "did you mean 'http-404'" in ran.err
+
+
+def test_show(run: Run) -> None:
+    """All that is known, without the payload."""
+    found = run("dead", "show", "a", "--json")
+    assert found.json["reason"] == "HTTP 404: not found"
+    assert found.json["replayable"] is True
+    assert SECRET not in found.out
+    assert "http-404" in run("dead", "show", "a").out
+    missing = run("dead", "show", "nothing")
+    assert (missing.code, "there is no dead letter" in missing.err) == (1, True)
+
+
+def test_replay(run: Run, app: Celery, topic: str) -> None:
+    """It says what it would do, asks, does it, and is logged."""
+    stargate = Stargate.of(app)
+    dry = run("dead", "replay", "--error", "http-404", "--all", "--dry-run")
+    assert (dry.out.split(), "3 dead letters; nothing" in dry.err) == (["a", "b", "c"], True)
+    assert run("dead", "replay", "a", stdin="n\n").code == 1
+    assert stargate.lanes.backlog(Lane(topic)) == 0
+    ran = run("dead", "replay", "--error", "http-404", "--all", "--yes", "--json")
+    assert ran.lines == [{"id": each, "result": "done"} for each in "abc"]
+    assert stargate.lanes.backlog(Lane(topic)) == 3
+    assert [row["id"] for row in run("dead", "list", "--json").lines] == ["d"]
+    again = run("dead", "replay", "a", "--yes")
+    assert (again.code, "there is no such dead letter" in again.out) == (1, True)
+    dead = stargate.dead_letters
+    last = Audit(dead._reader.redis, dead._reader.registry).last(2)  # noqa: SLF001
+    assert {each.what for each in last} == {"dead replay", "dead replay ended"}
+    assert last[1].details["letters"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give ids"),
+        (("a", "--all"), "not both"),
+        (("--error", "x"), "--all, too"),
+        (("--topic", "nowhere", "--all"), "nowhere"),
+    ],
+)
+def test_what_is_meant_must_be_clear(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    """Or nothing is done."""
+    ran = run("dead", "discard", *arguments)
+    assert (ran.code, words in ran.err) == (2, True), ran.err
+
+
+def test_archive_and_restore(run: Run, tmp_path: Path) -> None:
+    """A file that only its owner can read, and that is not overwritten."""
+    file = tmp_path / "dead.jsonl"
+    assert run("dead", "archive", "--all", "--to", str(file), "--yes").code == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(file.read_bytes().splitlines()) == 4
+    assert run("dead", "list").out.strip() == "No dead letter matches."
+    assert run("dead", "restore", str(file), "--dry-run").err.startswith("4 dead letters")
+    assert run("dead", "restore", str(file), "--yes", "--json").json == {"restored": 4, "given": 4}
+    assert len(run("dead", "list", "--json").lines) == 4
+    again = run("dead", "archive", "--all", "--to", str(file), "--yes")
+    assert (again.code, "there already" in again.err) == (2, True)
+    file.write_text("{}\n")
+    assert run("dead", "restore", str(file), "--yes").code == 2
+    file.write_text("torn")
+    assert "line 1" in run("dead", "restore", str(file), "--yes").err
+
+
+def test_discard(run: Run) -> None:
+    """For good."""
+    assert run("dead", "discard", "d", "--yes").code == 0
+    assert run("dead", "show", "d").code == 1
