@@ -52,8 +52,11 @@ class NotedPeers:
     def __init__(self, *given: Any) -> None:
         self.given = given
 
-    def look(self) -> None:
-        """Find none."""
+    def start(self) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Do nothing."""
 
 
 @pytest.fixture(autouse=True)
