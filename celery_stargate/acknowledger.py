@@ -12,6 +12,7 @@ from celery_stargate.calls.prepare import CallOptions
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.effects.apart import EffectsApart
+from celery_stargate.effects.unstarted import Republisher
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.outcome import Outcome, Receipt
 
@@ -63,6 +64,9 @@ class Acknowledger:
             runtime.settings, runtime.connections, effects, revoked or (lambda context: False)
         )
 
+        until_started = runtime.until_started
+        self._republisher = None if until_started is None else Republisher(until_started)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -89,6 +93,8 @@ class Acknowledger:
             >>> acknowledger.stop()
         """
         self._delivery.start()
+        if self._republisher is not None:
+            self._republisher.start()
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop: send nothing new, wait for what is in flight, and release the lanes.
@@ -99,6 +105,8 @@ class Acknowledger:
         Example:
             >>> Acknowledger(app).stop(timeout=5)
         """
+        if self._republisher is not None:
+            self._republisher.stop()
         self._delivery.stop(timeout)
 
     def produce(

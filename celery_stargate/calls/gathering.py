@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 from celery_stargate.calls.inbox import Inbox, Ticket
@@ -59,28 +58,24 @@ class GatheringInbox(Inbox):
     def __init__(self, inboxes: Inboxes) -> None:
         super().__init__(inboxes)
         self._gatherings: dict[str, Gathering] = {}
-        self._gathering = threading.Lock()
 
     def gather(self, contexts: Sequence[str]) -> Gathering:
         """Wait for the outcomes of contexts that are to be recorded with the ticket's address."""
         ticket = self.expect()
         gathering = Gathering(ticket, contexts)
-        with self._gathering:
-            self._gatherings[ticket.address] = gathering
+        self._gatherings[ticket.address] = gathering
         return gathering
 
     def forget(self, ticket: Ticket) -> None:
         """Stop waiting with a ticket."""
-        with self._gathering:
-            self._gatherings.pop(ticket.address, None)
+        self._gatherings.pop(ticket.address, None)
         super().forget(ticket)
 
     def deliver(self, address: str, call: CallOutcomes) -> None:
         """Release the caller that waits with a ticket, once it has all that it waits for."""
-        with self._gathering:
-            gathering = self._gatherings.get(address)
-            if gathering is not None:
-                for outcome in call.outcomes:
-                    gathering.take(outcome)
-                return
+        gathering = self._gatherings.get(address)
+        if gathering is not None:
+            for outcome in call.outcomes:
+                gathering.take(outcome)
+            return
         super().deliver(address, call)

@@ -54,12 +54,14 @@ class Inbox:
 
     A thread reads the stream while there is a waiting caller, and ends when there is none. An entry
     stays in the stream until the next read, so that an answer of Redis that was lost is read again.
+
+    There is no lock: a signal's handler that publishes would wait for the thread that reads, which
+    would wait for a lock of the call that the signal interrupted. Each step is one step of a dict.
     """
 
     def __init__(self, inboxes: Inboxes) -> None:
         self.name = uuid.uuid4().hex
         self._inboxes = inboxes
-        self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         #: By address.
         self._waiting: dict[str, Ticket] = {}
@@ -78,35 +80,36 @@ class Inbox:
             waiting: enforces the deadline; None where the caller's own thread does.
         """
         ticket = Ticket(f"{self.name}/{next(self._numbers)}", waiting=waiting)
-        with self._lock:
-            self._waiting[ticket.address] = ticket
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._read, name="stargate-inbox", daemon=True
-                )
-                self._thread.start()
+        self._waiting[ticket.address] = ticket
+        thread = self._thread
+        if thread is None or (thread.ident is not None and not thread.is_alive()):
+            self._thread = thread = threading.Thread(
+                target=self._read, name="stargate-inbox", daemon=True
+            )
+            thread.start()
         return ticket
 
     def forget(self, ticket: Ticket) -> None:
         """Stop waiting with a ticket."""
-        with self._lock:
-            self._waiting.pop(ticket.address, None)
+        self._waiting.pop(ticket.address, None)
 
     def deliver(self, address: str, call: CallOutcomes) -> None:
         """Release the caller that waits with a ticket, if there is one."""
-        with self._lock:
-            ticket = self._waiting.pop(address, None)
+        ticket = self._waiting.pop(address, None)
         if ticket is not None:
             _release(ticket.future, call)
 
     def _read(self) -> None:
         """Read until nobody waits, whatever one look into the inbox ends with."""
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._thread = None
-                    return
-                waiting = list(self._waiting.values())
+        here = threading.current_thread()
+        while self._thread is here:
+            waiting = list(self._waiting.values())
+            if not waiting:
+                self._thread = None
+                # A call that began to wait just now found this thread, and started none.
+                if self._waiting and self._thread is None:
+                    self._thread = here
+                continue
             try:
                 self._look(waiting)
             except StoreUnavailable as error:

@@ -66,7 +66,7 @@ class Memory:
     """Keeps messages in memory, and answers with receipts, or with the failures that it is told."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._messages: list[MemoryMessage] = []
         self._entries = itertools.count()
         self._failures: deque[tuple[str, str]] = deque()

@@ -12,11 +12,13 @@ from celery_stargate import observers
 from celery_stargate.calls.gathering import GatheringInbox
 from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
+from celery_stargate.calls.peers import Peers, caller_of
 from celery_stargate.calls.recording import Recorder
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.effects.run import Effects
+from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.configured import find_target, target_of_backend
 from celery_stargate.lanes.connections import Connections
@@ -24,6 +26,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled
 from celery_stargate.lanes.target import Target
+from celery_stargate.lanes.unstarted import UnstartedCallbacks
 from celery_stargate.model.settings import Settings, named
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.log import logger_of
@@ -65,7 +68,7 @@ class Runtime:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
-        self._lock = PerProcess(threading.Lock)
+        self._lock = PerProcess(threading.RLock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
         self._worker_known_until = 0.0
@@ -160,6 +163,12 @@ class Runtime:
         """Where messages stay if ``stargate_url`` is ``memory://``; else None."""
         return Memory() if self.settings.in_memory else None
 
+    @cached_property
+    def peers(self) -> Peers:
+        """Notices other processes whose settings disagree with those of this caller."""
+        name, ours = caller_of(self.app, self.settings)
+        return Peers(self.outbox.registry, self.settings.prefix, name, ours)
+
     def make_effects(
         self,
         hostname: str | None = None,
@@ -173,13 +182,34 @@ class Runtime:
             on_done: called with each context whose effects were done.
             done_matters: whether ``on_done`` has anything to do now.
         """
-        return Effects(
+        made = Effects(
             self.app,
             self.outbox,
             hostname,
             on_done,
             done_matters=done_matters,
             beside_lanes=self._holds_results(),
+        )
+        if self.until_started is not None:
+            made.keep_until_started(self.until_started)
+        return made
+
+    @cached_property
+    def unstarted(self) -> UnstartedCallbacks:
+        """Callbacks that were published and whose tasks have not started."""
+        return UnstartedCallbacks(self.connections, self.settings.prefix)
+
+    @cached_property
+    def until_started(self) -> UntilStarted | None:
+        """Keeps callbacks until their tasks have started; None where the settings do not ask."""
+        settings = self.settings
+        if settings.callbacks == "published":
+            return None
+        return UntilStarted(
+            self.app,
+            self.unstarted,
+            after=settings.callback_start_timeout,
+            bound=settings.effects_timeout,
         )
 
     def _holds_results(self) -> bool:
@@ -244,7 +274,16 @@ class Runtime:
         )
 
     def _count_owners(self) -> int:
-        return self.outbox.registry.survey()[0]
+        """Return how many processes own lanes.
+
+        Those of this machine that were killed no longer count.
+        """
+        self.peers.look_now_and_then()
+        registry = self.outbox.registry
+        owners = registry.survey()[0]
+        if owners and registry.remove_ended():
+            owners = registry.survey()[0]
+        return owners
 
     def _miss_worker(self) -> None:
         """Log, once until one comes, that no worker is alive and this process may not own."""

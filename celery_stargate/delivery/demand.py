@@ -25,7 +25,7 @@ class Demand:
     ) -> None:
         self._idle_after = idle_after
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._last = monotonic()
         self._ended = False
 

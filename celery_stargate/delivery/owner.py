@@ -157,6 +157,7 @@ class LaneOwner:
                 "Redis came back with an older state: what it forgot is lost or comes twice",
                 lane=self.name,
             )
-            begin_generation = self._lane.store.begin_generation
+            # What Redis knows to have been sent goes again under its own name, and is not stored
+            # twice. New messages wait for a new one: Redis may give them numbers that were used.
             with suppress(Fenced):
-                await self._lane.retry.until_available(begin_generation, "")
+                await self._lane.retry.until_available(self._lane.store.disown_generation)

@@ -37,6 +37,7 @@ logger = logger_of(__name__)
 _RELEASES = 20
 
 
+# One method for each step in the life of a process that owns lanes; that makes more than 15.
 class Supervisor:
     """Takes a fair share of the lanes among all workers, and runs an owner for each.
 
@@ -171,6 +172,9 @@ class Supervisor:
     async def _share(self) -> None:
         """Send a heartbeat; take free lanes up to a fair share; hand over the excess."""
         self._forget_ended()
+        if not self._known:
+            # What ended here without leaving would count as alive until its heartbeat is overdue.
+            await self._registry.remove_ended()
         owners, lanes = await self._registry.heartbeat(self._name, self._settings.lease)
         lanes += await self._register_again(set(lanes))
         self._ailing.keep_only(lanes)
@@ -181,7 +185,7 @@ class Supervisor:
                 self._demand.end()
         elif self._demand is None and not self._known:
             await self._registry.announce_worker(self._name)
-            self._known = True
+        self._known = True
         may_try = self._ailing.may_try
         free = [lane for lane in lanes if lane not in self._owners and may_try(lane)]
         self._shared.rng.shuffle(free)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import socket
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable
 
@@ -24,8 +22,9 @@ from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.daemon import DaemonThread
 from celery_stargate.support.event_loop import LastingLoop
 from celery_stargate.support.log import logger_of
+from celery_stargate.support.processes import process_name
 
-__all__ = ["DeliveryThread", "owner_prefix"]
+__all__ = ["DeliveryThread"]
 
 logger = logger_of(__name__)
 
@@ -34,15 +33,6 @@ logger = logger_of(__name__)
 _CLOSING = 15.0
 #: An event loop that ran for so many seconds is started again soon.
 _LASTED = 60.0
-
-
-def owner_prefix() -> str:
-    """Return what the names of this process on leases begin with."""
-    return f"{socket.gethostname()}-{os.getpid()}-"
-
-
-def _thread(stage: Stage) -> DaemonThread:
-    return DaemonThread(f"stargate-{stage.name.lower()}")
 
 
 class DeliveryThread:
@@ -139,6 +129,9 @@ class DeliveryThread:
         # It was stopped, or ended by itself: then nothing is to run again.
         self._stop.set()
 
+    def _make_thread(self, stage: Stage) -> DaemonThread:
+        return DaemonThread(f"stargate-{stage.name.lower()}", self._effects.own_connections)
+
     def _make_supervisor(self) -> Supervisor:
         settings = self._settings
         return Supervisor(
@@ -146,9 +139,13 @@ class DeliveryThread:
             self._connections.asyncio(),
             self._connections.blocking(),
             Services(
-                PulsarProducers(settings), self._effects, _thread, self._revoked, self._demand
+                PulsarProducers(settings),
+                self._effects,
+                self._make_thread,
+                self._revoked,
+                self._demand,
             ),
-            name=f"{owner_prefix()}{uuid.uuid4().hex}",
+            name=process_name(),
         )
 
     def drop_after_fork(self) -> None:

@@ -37,7 +37,7 @@ class EffectsApart:
     def __init__(self, effects: Effects, outbox: Outbox) -> None:
         self._effects = effects
         self._outbox = outbox
-        self._thread = PerProcess(lambda: DaemonThread("stargate-effects"))
+        self._thread = PerProcess(lambda: DaemonThread("stargate-effects", effects.own_connections))
 
     def run(self, lane: Lane, settled: Iterable[Settled]) -> None:
         """Do the effects of contexts of one lane.

@@ -31,7 +31,7 @@ class Breaker:
     def __init__(self, name: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._name = name
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         #: Since when it is away; None if it is not.
         self._since: float | None = None
         self._wait = _FIRST

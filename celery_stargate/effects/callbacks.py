@@ -21,7 +21,17 @@ from celery_stargate.support.tracing import Carrier, follow
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["callback_id", "following", "trigger", "trigger_together"]
+__all__ = [
+    "STARTED_HEADER",
+    "callback_id",
+    "following",
+    "plain_id",
+    "trigger",
+    "trigger_together",
+]
+
+#: The header of a callback that is kept until its task has started: its task id.
+STARTED_HEADER = "stargate_unstarted"
 
 logger = logger_of(__name__)
 
@@ -47,6 +57,8 @@ def trigger(
     callback: str | None,
     request: str | None = None,
     trace: Carrier | None = None,
+    *,
+    marked: bool = False,
 ) -> None:
     """Publish the callback of a call.
 
@@ -56,6 +68,7 @@ def trigger(
         callback: the packed signature that these outcomes trigger; None for no callback.
         request: the packed request of the call's task, from which the callback inherits.
         trace: the context of the call's trace, which the callback goes on with.
+        marked: let its task tell that it has started.
 
     Raises:
         What the broker raises, or Celery for a callback that it cannot publish.
@@ -64,7 +77,7 @@ def trigger(
         with acting_as(app), following(call, trace):
             signature = _signature(app, callback)
             options = inherited(app, call.context, request).apply_to(signature)
-            _publish(call, signature, **options)
+            _publish(call, signature, marked, **options)
 
 
 class Triggering(Protocol):
@@ -87,11 +100,17 @@ class Triggering(Protocol):
         """The context of the call's trace; None without one."""
 
 
-def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
+def trigger_together(
+    app: Celery, settled: Iterable[Triggering], *, marked: bool = False
+) -> set[str]:
     """Publish the callbacks of many contexts with one producer; with Redis in one round trip.
 
     Groups, chains and chords are left out: publishing them takes further producers from the pool,
     which would wait for ever if the pool has no other.
+
+    Arguments:
+        app, marked: as in :func:`trigger`.
+        settled: whose callbacks they are.
 
     Returns:
         The contexts whose callback is certainly published. The others are to be triggered one by
@@ -115,7 +134,7 @@ def trigger_together(app: Celery, settled: Iterable[Triggering]) -> set[str]:
                     if signature.get("subtask_type") is None:
                         options = inherited(app, call.context, request).apply_to(signature)
                         with following(call, trace):
-                            _publish(call, signature, producer=producer, **options)
+                            _publish(call, signature, marked, producer=producer, **options)
                         published.add(call.context)
                 except OperationalError:
                     # The broker is unavailable: the others would only find that out again.
@@ -151,15 +170,32 @@ def _signature(app: Celery, packed: str) -> Any:
     return maybe_signature(unpack(packed), app=app)
 
 
-def _publish(call: CallOutcomes, callback: Any, **options: Any) -> None:
+def plain_id(call: CallOutcomes, packed: str) -> str | None:
+    """Return the task id of a callback that is one task; None for a group, chain or chord."""
+    signature: Any = unpack(packed)
+    if signature.get("subtask_type") is not None:
+        return None
+    given = signature["options"].get("task_id")
+    return str(given) if given is not None else _own_id(call)
+
+
+def _own_id(call: CallOutcomes) -> str:
+    option = "on_error" if call.failed else "on_ack"
+    return callback_id(call.context, call.incarnation, option)
+
+
+def _publish(call: CallOutcomes, callback: Any, marked: bool = False, **options: Any) -> None:
     argument = call.failure.to_dict() if call.failed else call.result
     given = callback["options"]
     if callback.get("subtask_type") is None:
         if "task_id" not in given:
             # The caller may have frozen an id. Groups, chains and chords were frozen when the
             # context was recorded.
-            option = "on_error" if call.failed else "on_ack"
-            options["task_id"] = callback_id(call.context, call.incarnation, option)
+            options["task_id"] = _own_id(call)
+        if marked:
+            headers = options.get("headers") or given.get("headers") or {}
+            task_id = given.get("task_id") or options["task_id"]
+            options["headers"] = {**headers, STARTED_HEADER: task_id}
         if _is_short(call) and not (
             callback["args"] or callback["immutable"] or "argsrepr" in given
         ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,11 +13,14 @@ from celery import states
 
 from celery_stargate.effects.attempts import Attempts
 from celery_stargate.effects.callbacks import callback_id, following, trigger, trigger_together
+from celery_stargate.effects.database import own_connections
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage, finish_jobs
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.tracer import OutcomeTracer
+from celery_stargate.effects.unstarted import UntilStarted
+from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import Entry
@@ -67,8 +71,13 @@ class Effects:
         self._on_done = on_done
         self._done_matters = done_matters
         self._beside_lanes = beside_lanes
+        self._until_started: UntilStarted | None = None
         self._local = threading.local()
         self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
+
+    def keep_until_started(self, until_started: UntilStarted) -> None:
+        """Keep each callback that is published until its task has started."""
+        self._until_started = until_started
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
         """Do the effects of some contexts, and return the contexts for which they are done.
@@ -111,6 +120,10 @@ class Effects:
             self._attempts.end(stage)
         self._tell_done(job for job in jobs if job.done)
         return further
+
+    def own_connections(self) -> AbstractContextManager[None]:
+        """Return a context for a thread of the effects, in which database connections are new."""
+        return own_connections(self._app)
 
     def hangs_for(self, stage: Stage) -> float:
         """Return for how many seconds a stage has hung in a server that does not answer.
@@ -224,22 +237,36 @@ class Effects:
 
     def _publish(self, jobs: Sequence[Job]) -> None:
         """Publish callbacks: together where that is possible, the others one by one."""
-        left = list(jobs)
+        left, marked, kept = list(jobs), self._until_started is not None, False
         if not self._attempts.is_open(Stage.CALLBACKS):
             self._attempts.begin(Stage.CALLBACKS)
+            try:
+                self._keep(jobs)
+            except StoreUnavailable as error:
+                for job in jobs:
+                    self._attempts.failed(Stage.CALLBACKS, job, error)
+                return
+            kept = True
             # Of two with one context only one can be told from what was published.
             named = {job.settled.record.context: job for job in jobs}
-            together = trigger_together(self._app, named.values())
+            together = trigger_together(self._app, named.values(), marked=marked)
             for context in together:
                 named[context].finish(Stage.CALLBACKS)
             if together:
                 self._attempts.succeeded(Stage.CALLBACKS)
                 left = [job for job in jobs if Stage.CALLBACKS in job.remaining]
-        self._attempts.each(
-            Stage.CALLBACKS,
-            left,
-            lambda job: trigger(self._app, job.call, job.callback, job.request, job.trace),
-        )
+
+        def publish(job: Job) -> None:
+            if not kept:
+                self._keep([job])
+            trigger(self._app, job.call, job.callback, job.request, job.trace, marked=marked)
+
+        self._attempts.each(Stage.CALLBACKS, left, publish)
+
+    def _keep(self, jobs: Sequence[Job]) -> None:
+        """Keep callbacks before they are published, where they are kept until they have started."""
+        if self._until_started is not None:
+            self._until_started.keep(jobs)
 
     def _store(self, jobs: Sequence[Job]) -> None:
         """Store results; those that are result-only together."""

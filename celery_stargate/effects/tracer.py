@@ -181,6 +181,7 @@ class OutcomeTracer:
         self._hostname = hostname
         self._batch = batch
         self._tracers: dict[tuple[str, _Way], Callable[..., Any]] = {}
+        self._loaded = False
 
     def trace(self, task: str, context: str, request: str | None, outcome: Any) -> Traced:
         """Let Celery store a task's outcome and do what goes on from it.
@@ -274,8 +275,20 @@ class OutcomeTracer:
             )
         return tracer
 
+    def _load_tasks(self) -> None:
+        """Import the modules with the app's tasks, once, as Celery's worker does when it starts."""
+        if not self._loaded:
+            self._loaded = True
+            try:
+                self._app.loader.import_default_modules()
+            except Exception:  # it is logged, and the effects go on
+                logger.exception("the modules with the app's tasks cannot be imported")
+
     def _task(self, name: str) -> OutcomeTask:
         task: Any = self._app.tasks.get(name)
+        if task is None:
+            self._load_tasks()
+            task = self._app.tasks.get(name)
         if isinstance(task, OutcomeTask):
             return task
         logger.warning(

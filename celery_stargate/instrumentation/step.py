@@ -8,11 +8,11 @@ from typing import Any
 from celery import bootsteps
 
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.delivery.thread import owner_prefix
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.reading import LaneReader, configured_timeout
 from celery_stargate.operations.views import LaneView
 from celery_stargate.support.log import logger_of
+from celery_stargate.support.processes import name_prefix
 
 __all__ = ["MetricsStep"]
 
@@ -90,7 +90,7 @@ class MetricsStep(bootsteps.StartStopStep):
 def _owned_here(app: Any) -> list[LaneView]:
     """Return the lanes that this process owns."""
     runtime = Runtime.of(app)
-    settings, prefix = runtime.settings, owner_prefix()
+    settings, prefix = runtime.settings, name_prefix()
     reader = LaneReader(runtime.connections.sync(), settings.prefix, configured_timeout(settings))
     lanes = LaneInspector(reader).lanes()
     return [lane for lane in lanes if lane.owner is not None and lane.owner.startswith(prefix)]

@@ -38,6 +38,7 @@ from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.support.processes import has_ended
 
 __all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack", "Unreadable"]
 
@@ -117,10 +118,20 @@ class LeasedLane:
         return int(self._lease.rpartition(":")[2] or 0)
 
     async def acquire(self) -> bool:
-        """Take the lease; return whether we hold it."""
-        reply = await self._run("lease", self._owner, self._ttl, uuid.uuid4().hex)
+        """Take the lease; return whether we hold it.
+
+        The lease of a process of this machine that has ended is not waited for.
+        """
+        arguments = self._owner, self._ttl, uuid.uuid4().hex
+        reply = await self._run("lease", *arguments)
         if reply[0] == 0:
-            return False
+            held = bytes(reply[1]).decode(errors="replace")
+            if not has_ended(held.rpartition(":")[0]):
+                return False
+            await self._run("release", held)
+            reply = await self._run("lease", *arguments)
+            if reply[0] == 0:
+                return False
         self._lease = f"{self._owner}:{reply[1]}"
         self._generation = bytes(reply[2] or b"").decode()
         return True
@@ -250,6 +261,11 @@ class LeasedLane:
         check_lease(word)
         self._generation = bytes(rest[0]).decode()
         return self._generation
+
+    async def disown_generation(self) -> None:
+        """Send nothing new under the present generation: its numbers may have been used before."""
+        word, *_ = await self._run("generation", self._lease, "", "")
+        check_lease(word)
 
     async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         """Give messages their outcomes.

@@ -34,7 +34,7 @@ class Epoch:
 
     def __init__(self) -> None:
         self.number = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def leave(self, number: int) -> None:
         """End an epoch; nothing happens if it has ended already.

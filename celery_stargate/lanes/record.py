@@ -18,6 +18,7 @@ from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
 __all__ = [
+    "RECORD_VERSION",
     "Record",
     "Settled",
     "decode_record",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 logger = logger_of(__name__)
+
+
+#: The version of the records that this package writes, and the only one that it reads.
+RECORD_VERSION = 1
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -178,7 +183,7 @@ def decode_record(stored: bytes) -> Record:
         ValueError: the record is of another version, or damaged.
     """
     head, separator, body = stored.partition(b"\n")
-    if not separator or not head.startswith(b"1 "):
+    if not separator or not head.startswith(b"%d " % RECORD_VERSION):
         raise ValueError(f"a record of an unknown version: {head[:20]!r}")
     try:
         return _decoder.decode(body)

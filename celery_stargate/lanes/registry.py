@@ -18,6 +18,7 @@ from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
 from celery_stargate.support.bound import call_bound
 from celery_stargate.support.log import logger_of
+from celery_stargate.support.processes import has_ended
 from celery_stargate.support.seldom import Seldom
 
 __all__ = [
@@ -137,6 +138,58 @@ class CallerRegistry:
             (workers, *names), (callers, *_) = self._healed(self._look)
         return int(workers) + int(callers), self._names.read(names)
 
+    def tell_peers(
+        self,
+        name: str,
+        ours: Callable[[int], bytes],
+        kept: int,
+        is_gone: Callable[[bytes, int], bool],
+    ) -> tuple[int, dict[str, bytes]]:
+        """Tell the other processes about this one, and return what they told.
+
+        Arguments:
+            name: this process's.
+            ours: makes what is told, of the time.
+            kept: seconds for which it is kept if nobody tells anything.
+            is_gone: whether what a process told at some time is to be forgotten.
+
+        Returns:
+            The time of Redis in seconds, and what each process told.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
+        """
+        key = RegistryKeys(self._prefix).key("apps")
+        with call_bound(), store_errors():
+            client: Any = self._connections.sync()
+            now = int(client.time()[0])
+            with client.pipeline(transaction=False) as pipeline:
+                pipeline.hset(key, name, ours(now))
+                pipeline.expire(key, kept)
+                pipeline.hgetall(key)
+                *_, found = pipeline.execute()
+            gone = [field for field, told in found.items() if is_gone(told, now)]
+            if gone:
+                client.hdel(key, *gone)
+        told = {field.decode(errors="replace"): value for field, value in found.items()}
+        return now, told
+
+    def remove_ended(self) -> bool:
+        """Remove processes of this machine that have ended; return whether there were any.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
+        """
+        removed = False
+        with call_bound(), store_errors():
+            for keys in self._survey_keys:
+                names: Any = self._connections.sync().zrange(keys[0], 0, -1)
+                for name in names:
+                    if has_ended(name.decode(errors="replace")):
+                        self._scripts.run("registry/heartbeat", keys, [name, 0])
+                        removed = True
+        return removed
+
     def _look(self) -> list[Any]:
         found = self._scripts.run_many(
             "registry/heartbeat", [(keys, ["", 0]) for keys in self._survey_keys]
@@ -197,6 +250,14 @@ class Registry:
     async def leave(self, worker: str) -> None:
         """Remove an owner from the living, so that the others no longer count a share for it."""
         await self._run("heartbeat", (self._kind, "lanes"), worker, 0)
+
+    async def remove_ended(self) -> None:
+        """Remove processes of this machine that have ended without leaving."""
+        for kind in KINDS:
+            names: Any = await self._redis.zrange(self.keys.key(kind), 0, -1)
+            for name in names:
+                if has_ended(name.decode(errors="replace")):
+                    await self._run("heartbeat", (kind, "lanes"), name, 0)
 
     async def has_workers(self) -> bool:
         """Return whether a producer worker is alive."""

@@ -69,7 +69,7 @@ class MasterWatch:
     def __init__(self, target: Target, epoch: Epoch) -> None:
         self._target = target
         self._epoch = epoch
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
         self._used = 0.0
         self._thread: threading.Thread | None = None

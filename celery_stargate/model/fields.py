@@ -303,6 +303,8 @@ TABLE: Mapping[str, Setting[object]] = {
     "lease": Setting(_seconds(0.5)),
     "drain_timeout": Setting(_seconds(0)),
     "effects_timeout": Setting(_seconds(1)),
+    "callbacks": Setting(_choice("published", "until_started")),
+    "callback_start_timeout": Setting(_seconds(0.5)),
     "idle_timeout": Setting(_seconds(1)),
     "receipt_timeout": Setting(_seconds(0.1)),
     "open_timeout": Setting(_seconds(1)),

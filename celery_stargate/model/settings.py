@@ -43,6 +43,9 @@ class Settings:
     lease: float = 10.0
     drain_timeout: float = 10.0
     effects_timeout: float = 86400.0
+    #: How long a callback is kept: until the broker has it, or until its task has started.
+    callbacks: Literal["published", "until_started"] = "published"
+    callback_start_timeout: float = 300.0
     idle_timeout: float = 300.0
     receipt_timeout: float = 60.0
     open_timeout: float = 45.0

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
 __all__ = ["DaemonThread"]
@@ -22,13 +23,17 @@ class DaemonThread(Executor):
 
     Arguments:
         name: of the thread.
+        around: makes a context in which each piece of work is done.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, around: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
         self._name = name
+        self._around = around
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stopped = False
 
     def submit(
@@ -49,7 +54,8 @@ class DaemonThread(Executor):
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                found = fn(*args, **kwargs)
+                with self._around():
+                    found = fn(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001  # whoever waits gets it
                 future.set_exception(error)
             else:

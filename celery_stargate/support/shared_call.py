@@ -27,8 +27,10 @@ class SharedCall(Generic[_Result]):
 
     def __init__(self, call: Callable[[], _Result]) -> None:
         self._call = call
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._running: Future[_Result] | None = None
+        #: The thread that runs it.
+        self._thread = 0
 
     def result(self) -> _Result:
         """Return the result of the call that runs, or of a new one.
@@ -43,8 +45,12 @@ class SharedCall(Generic[_Result]):
                     running = self._running
                     if running is None:
                         mine = self._running = Future()
+                        self._thread = threading.get_ident()
                 if running is None:
                     return self._run(mine)
+                if self._thread == threading.get_ident():
+                    # A signal's handler, which interrupts the call, cannot wait for it.
+                    return self._call()
                 left = time_left()
                 try:
                     return running.result(left)

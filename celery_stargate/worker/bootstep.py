@@ -10,11 +10,12 @@ from click import Option
 
 import celery_stargate.worker.control  # noqa: F401  # registers the commands of remote control
 from celery_stargate.acknowledger import Acknowledger
+from celery_stargate.calls.peers import Peers, PeersThread, peer_of
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.model.context import is_among
 from celery_stargate.worker.events import TaskEvents
-from celery_stargate.worker.peers import Peers, peer_of
 from celery_stargate.worker.revoking import ControlStep
+from celery_stargate.worker.started import StartsStep
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,6 +28,7 @@ def install(app: Celery) -> None:
     if StargateStep in app.steps["worker"]:
         return
     app.steps["worker"].add(StargateStep)
+    app.steps["worker"].add(StartsStep)
     # By its name: Celery imports it in a worker only, and it stands above this module.
     app.steps["worker"].add("celery_stargate.instrumentation.step:MetricsStep")
     app.steps["consumer"].add(ControlStep)
@@ -57,7 +59,7 @@ class StargateStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, without_stargate: bool = False, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         self._acknowledger: Acknowledger | None = None
-        self._peers: Peers | None = None
+        self._peers: PeersThread | None = None
         self._events = TaskEvents(parent.app, lambda: getattr(parent, "consumer", None))
         self.enabled = not without_stargate and Runtime.of(parent.app).settings.worker
 
@@ -77,8 +79,13 @@ class StargateStep(bootsteps.StartStopStep):
         )
         self._acknowledger.start()
         runtime = Runtime.of(parent.app)
-        self._peers = Peers(
-            runtime.connections, runtime.settings.prefix, parent.hostname, peer_of(parent.app)
+        self._peers = PeersThread(
+            Peers(
+                runtime.outbox.registry,
+                runtime.settings.prefix,
+                parent.hostname,
+                peer_of(parent.app, runtime.settings),
+            )
         )
         self._peers.start()
 

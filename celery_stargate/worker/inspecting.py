@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterable
 from typing import Any
 
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.view import LaneView, Waiting
 from celery_stargate.model.follow_up import RECORDED_AT
+from celery_stargate.support.processes import name_prefix
 
 __all__ = ["ACTIVE", "RESERVED", "TaskInspector"]
 
@@ -36,7 +36,7 @@ class TaskInspector:
     def __init__(self, runtime: Runtime, hostname: str, owner: str = "") -> None:
         self._runtime = runtime
         self._hostname = hostname
-        self._owner = owner or f"{socket.gethostname()}-{os.getpid()}-"
+        self._owner = owner or name_prefix()
         self._view = LaneView(runtime.connections, runtime.settings.prefix)
 
     def tasks(self, state: str) -> list[dict[str, Any]]:

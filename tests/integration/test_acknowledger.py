@@ -384,12 +384,12 @@ class TestLife:
         trigger = callbacks.trigger
         ids: set[str] = set()
 
-        def fail_twice(*args: Any) -> None:
+        def fail_twice(*args: Any, **options: Any) -> None:
             ids.add(callback_id(args[1].context, args[1].incarnation, "on_ack"))
             if broken:
                 broken.pop()
                 raise OSError("the broker is away")
-            trigger(*args)
+            trigger(*args, **options)
 
         monkeypatch.setattr(run_module, "trigger", fail_twice)
         with Acknowledger(app):

@@ -15,7 +15,7 @@ from celery_stargate.testing import LocalPulsar
 from tests.servers.fixtures import ServerAddress
 
 _HEAD = """
-import atexit, sys, threading, time
+import atexit, signal, sys, threading, time
 from celery import Celery
 from celery_stargate import Acknowledger, Stargate
 redis_url, url, topic, prefix = sys.argv[1:]
@@ -39,6 +39,17 @@ def late():
     stargate.produce('1', timeout=8)
 stargate.produce('1', topic=topic + '-a')
 threading.Thread(target=late).start()
+""",
+    "in a signal's handler": """
+done = []
+def interrupt(*_):
+    stargate.produce('1', timeout=8)
+    done.append(1)
+signal.signal(signal.SIGALRM, interrupt)
+stargate.produce('0', topic=topic + '-a')
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+while not done:
+    stargate.produce('0', topic=topic + '-a', timeout=8)
 """,
     "an error": """
 stargate.produce('1')

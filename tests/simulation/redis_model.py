@@ -301,8 +301,7 @@ class _Lane:
             if backlog + len(frames) > int(max_backlog):
                 return self._answer(token, b"full", backlog, remember)
         if here:
-            first = self._number("last") + 1
-            self._meta[b"last"] = b"%d" % (first + len(frames) - 1)
+            first = self._take_numbers(len(frames))
         else:
             first = -self._number("apart") - 1
             self._meta[b"apart"] = b"%d" % -first
@@ -341,8 +340,7 @@ class _Lane:
                 return self._answer(token, b"full", backlog, remember)
         if not new:
             return self._answer(token, b"known", 0, remember)
-        first = self._number("last") + 1
-        self._meta[b"last"] = b"%d" % (first + len(new) - 1)
+        first = self._take_numbers(len(new))
         for number, (context, body, mark, frame) in enumerate(new, first):
             self._contexts[context] = b"1 %d 1 %d\n" % (number, int(tombstone)) + body
             self._deadlines[context] = self._now + int(timeout)
@@ -369,6 +367,11 @@ class _Lane:
         said = token + b"\n%s %d" % (what, number)
         self._redis.set(self._answers_key, said, px=int(remember))
         return [what, number]
+
+    def _take_numbers(self, count: int) -> int:
+        first = (self._number("last") or self._log.last[0]) + 1
+        self._meta[b"last"] = b"%d" % (first + count - 1)
+        return first
 
     def _is_copy(self, token: bytes, number: bytes) -> bool:
         if number:
@@ -408,11 +411,12 @@ class _Lane:
         return [1, held]
 
     def lease(self, owner: bytes, ttl: bytes, generation: bytes) -> list[Any]:
-        by, _, token = (self._redis.get(self._lease_key) or b"").rpartition(b":")
+        held = self._redis.get(self._lease_key) or b""
+        by, _, token = held.rpartition(b":")
         if self._redis.pttl(self._lease_key) < 0:
             by = b""
         if by and by != owner:
-            return [0, self._redis.pttl(self._lease_key)]
+            return [0, held]
         if by:
             self._redis.pexpire(self._lease_key, int(ttl))
         else:
@@ -779,7 +783,9 @@ class _Lane:
     def generation(self, lease: bytes, ended: bytes, begun: bytes) -> list[Any]:
         if not self._holds(lease):
             return [1]
-        if ended in (b"", self._meta.get(b"generation")):
+        if not begun:
+            self._meta.pop(b"begun_by", None)
+        elif ended in (b"", self._meta.get(b"generation")):
             self._meta.pop(b"tried", None)
             self._meta[b"generation"] = begun
             self._meta[b"begun_by"] = lease.rpartition(b":")[2]

@@ -162,6 +162,9 @@ class SimulatedRedis:
     async def xrevrange(self, key: Any, count: int) -> Any:
         return await self._call("xrevrange", partial(self._server.model.xrevrange, key, count))
 
+    async def zrange(self, key: str, start: int, end: int) -> Any:
+        return await self._call("zrange", lambda: list(self._server.model.sorted_set(key)))
+
     async def delete(self, *keys: Any) -> Any:
         return await self._call("delete", partial(self._server.model.delete, *keys))
 

@@ -121,6 +121,14 @@ class NotedLanes:
         """Answer what the test prepared."""
         return self.backlogs.get(lane.name, 0)
 
+    def tell_peers(self, *_: Any) -> tuple[int, dict[str, bytes]]:
+        """Nobody told anything."""
+        return 0, {}
+
+    def remove_ended(self) -> bool:
+        """No process has ended."""
+        return False
+
     def survey(self) -> tuple[int, list[Lane]]:
         """One producer worker is alive."""
         return 1, []

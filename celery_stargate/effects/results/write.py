@@ -111,11 +111,12 @@ def may_batch(backend: Any, request: dict[str, Any]) -> bool:
 
 
 def has_receivers(*given: Any) -> bool:
-    """Whether any of some signals has a receiver that is not Celery's own."""
+    """Whether any of some signals has a receiver that is not Celery's own, or ours."""
     for signal in given:
         for _, receiver in signal.receivers or ():
             found = receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
-            own = str(getattr(found, "__module__", "")).startswith("celery.")
-            if found is not None and not own:
+            module = str(getattr(found, "__module__", ""))
+            # Ours looks at callbacks, and not at produce tasks.
+            if found is not None and not module.startswith(("celery.", "celery_stargate.worker.")):
                 return True
     return False

@@ -137,6 +137,19 @@ local function use_reservation(name, count)
   end
 end
 
+-- Give numbers to messages; returns the first. Where meta was lost they go on behind those that the
+-- log ever had: it takes no others.
+local function take_numbers(count)
+  local first = redis.call('HINCRBY', META, 'last', count) - count + 1
+  if first > 1 or redis.call('EXISTS', LOG) == 0 then return first end
+  local about = redis.call('XINFO', 'STREAM', LOG)
+  for i = 1, #about, 2 do
+    if about[i] == 'last-generated-id' then first = tonumber(string.match(about[i + 1], '^%d+')) + 1 end
+  end
+  redis.call('HSET', META, 'last', string.format('%.0f', first + count - 1))
+  return first
+end
+
 -- Whether a record is the one that a caller means by its first number ("": whichever is there).
 local function is_meant(first, number)
   return number == '' or tonumber(number) == first

@@ -35,7 +35,7 @@ end
 -- A list whose messages are in other lanes gets no numbers here, because they would be gaps.
 local first
 if here then
-  first = redis.call('HINCRBY', META, 'last', count) - count + 1
+  first = take_numbers(count)
 else
   first = -redis.call('HINCRBY', META, 'apart', 1)
 end

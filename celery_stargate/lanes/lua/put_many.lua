@@ -24,7 +24,7 @@ if max_backlog and max_backlog > 0 then
 end
 if #new == 0 then return answer(token, 'known', 0, remember) end
 -- The first write needs memory: a full Redis refuses the whole call, and nothing is half recorded.
-local first = redis.call('HINCRBY', META, 'last', #new) - #new + 1
+local first = take_numbers(#new)
 local records, deadlines, deadline = {}, {}, now + timeout
 for place, i in ipairs(new) do
   local number = string.format('%.0f', first + place - 1)

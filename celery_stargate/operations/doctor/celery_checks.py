@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
 from packaging.version import InvalidVersion, Version
 
 from celery_stargate.operations.doctor.finding import Check, Problem, error, note, warning
+from celery_stargate.support.daemon import DaemonThread
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -98,15 +98,13 @@ def _read(backend: Any) -> None:
 
 def _problem(question: Callable[[], None]) -> str | None:
     """Return why a question failed, without what may hold a secret; None if it did not."""
-    executor = ThreadPoolExecutor(1)
     try:
-        executor.submit(question).result(_TIMEOUT)
+        # The end of the program does not wait for a driver that hangs.
+        DaemonThread("stargate-doctor").submit(question).result(_TIMEOUT)
     except FutureTimeout:
         return f"no answer within {_TIMEOUT:g} s"
     except Exception as problem:  # noqa: BLE001  # each driver raises its own
         return type(problem).__name__
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
     return None
 
 

@@ -411,7 +411,7 @@ def general(patch: pytest.MonkeyPatch) -> None:
     """Leave only the general ways."""
     patch.setattr(ResultRows, "decide", lambda *_: Remaining.FULL)
     patch.setattr(f"{TRACER}.may_batch", lambda *_: False)
-    patch.setattr(f"{EFFECTS}.trigger_together", lambda *_: set())
+    patch.setattr(f"{EFFECTS}.trigger_together", lambda *_, **__: set())
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str]]:
@@ -497,8 +497,8 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             ways["plain"] += found is not Remaining.FULL
             return found
 
-        def count_together(*given: Any) -> set[str]:
-            found = trigger_together(*given)
+        def count_together(*given: Any, **options: Any) -> set[str]:
+            found = trigger_together(*given, **options)
             ways["together"] += len(found)
             return found
 

@@ -8,17 +8,20 @@ stands in the owners' Python has its controls in ``tests/simulation/controls.py`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import redis
 
+from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes import scripts
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import Fenced, StoreRolledBack
 from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.record import Record
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, finish, put, receipt
 from tests.servers.fixtures import ServerAddress
 
@@ -164,6 +167,18 @@ def a_late_copy_of_a_revocation_revokes_nothing(world: World) -> None:
     world.put("a")
     assert world.script("revoke", *call) == [[b"late"]]
     assert world.client.xlen(world.key("log")) == 1
+
+
+def numbers_go_on_where_meta_was_lost(world: World) -> None:
+    """Somebody deleted it: the log takes no number that it had before."""
+    world.put("a", 3)
+    world.client.delete(world.key("meta"))
+    with suppress(StoreUnavailable):
+        world.put("b")
+        world.lanes.put_many([(world.lane, Record("c"), b"frame")], timeout=60.0)
+    entries: Any = world.client.xrange(world.key("log"))
+    ids = [entry for entry, _ in entries]
+    assert ids == [b"1-0", b"2-0", b"3-0", b"4-0", b"5-0"]
 
 
 def a_lease_ends(world: World) -> None:
@@ -536,6 +551,7 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (a_copy_of_an_earlier_put_does_nothing, "common", "tonumber(call) < tonumber(last)", "false"),
     (a_late_copy_of_a_settle_settles_nothing, "settle", "if copy then", "if false then"),
     (a_late_copy_of_a_revocation_revokes_nothing, "revoke", "if copy then", "if false then"),
+    (numbers_go_on_where_meta_was_lost, "common", "'^%d+')) + 1 end", "'^%d+')) end"),
     (a_lease_ends, "lease", "and redis.call('PTTL', LEASE) >= 0", ""),
     (another_of_the_name_is_not_settled, "settle", "not is_meant(first, number)", "false"),
     (

@@ -39,7 +39,7 @@ def test_a_broker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     app, lanes = make_app(), NotedLanes()
     began, answers, finished = threading.Event(), threading.Event(), threading.Event()
 
-    def hang(*_: Any) -> None:
+    def hang(*_: Any, **__: Any) -> None:
         began.set()
         assert answers.wait(20)
 

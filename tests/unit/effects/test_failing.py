@@ -340,12 +340,12 @@ def test_waiting_callers_come_before_what_is_away(
     """The result is stored, too; the broker is tried once, and logged once."""
     tried: list[object] = []
 
-    def away(*args: Any) -> None:
+    def away(*args: Any, **_: Any) -> None:
         tried.append(args)
         raise OperationalError("the broker is away")
 
     monkeypatch.setattr("celery_stargate.effects.run.trigger", away)
-    monkeypatch.setattr("celery_stargate.effects.run.trigger_together", lambda *_: set())
+    monkeypatch.setattr("celery_stargate.effects.run.trigger_together", lambda *_, **__: set())
     lanes = NotedLanes()
     given = []
     for number in range(3):

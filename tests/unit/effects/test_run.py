@@ -12,7 +12,7 @@ from celery.exceptions import TaskRevokedError
 from kombu.exceptions import OperationalError
 from kombu.utils import json
 
-from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
+from celery_stargate import ProduceError, ProduceTimeout, Stargate, StoreUnavailable
 from celery_stargate.effects.run import Effects, callback_id
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.lanes.lane import Lane
@@ -264,6 +264,26 @@ def test_a_task_that_is_not_registered(app: Celery, caplog: pytest.LogCaptureFix
     Effects(app, None).run([settled])
     assert app.AsyncResult(settled.record.context).get(timeout=1) == settled.result
     assert "task=shop.gone" in caplog.text
+
+
+def test_a_task_whose_module_is_not_imported_yet(
+    app: Celery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A web process, which nobody told to import tasks, imports them as Celery's worker does."""
+    imports: list[str] = []
+
+    def load() -> list[Any]:
+        imports.append("all")
+        Stargate(app).task("shop.late")
+        return []
+
+    app.loader.import_default_modules = load  # type: ignore[method-assign]
+    for name in ("shop.late", "shop.gone"):
+        Effects(app, None).run([one(name, task=name)])
+    effects = Effects(app, None)
+    effects.run([one("a", task="shop.gone"), one("b", task="shop.away")])
+    assert "shop.late is not registered" not in caplog.text
+    assert len(imports) == 3
 
 
 def test_the_worker_is_told(app: Celery) -> None:

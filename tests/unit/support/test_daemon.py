@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -59,3 +61,20 @@ def test_the_process_ends_while_it_hangs() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert found.stdout == "end\n"
+
+
+def test_what_is_around_each_piece_of_work() -> None:
+    """It begins before the work and ends after it, in its thread."""
+    events: list[str] = []
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        events.append("begin")
+        yield
+        events.append("end")
+
+    daemon = DaemonThread("test", around)
+    for _ in range(2):
+        daemon.submit(events.append, "work").result(10)
+    assert events == ["begin", "work", "end"] * 2
+    daemon.shutdown(wait=True)

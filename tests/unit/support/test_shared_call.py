@@ -119,3 +119,16 @@ def test_the_next_call_is_a_new_one_after_an_error() -> None:
     for _ in range(2):
         with pytest.raises(KeyError):
             shared.result()
+
+
+def test_a_handler_of_a_signal_that_interrupts_the_call() -> None:
+    """It runs a call of its own: the one that it interrupted goes on only after it."""
+    calls: list[int] = []
+
+    def call() -> int:
+        calls.append(1)
+        return len(calls) if len(calls) > 1 else shared.result()
+
+    shared: SharedCall[int] = SharedCall(call)
+    assert shared.result() == 2
+    assert len(calls) == 2

@@ -12,6 +12,7 @@ from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.worker import bootstep
 from celery_stargate.worker.bootstep import StargateStep, install
+from celery_stargate.worker.started import StartsStep
 from tests.unit.helpers import failure, make_app, receipt
 
 
@@ -126,7 +127,7 @@ def test_installed_once() -> None:
     install(app)
     install(app)
     metrics = "celery_stargate.instrumentation.step:MetricsStep"
-    assert set(app.steps["worker"]) == {StargateStep, metrics}
+    assert set(app.steps["worker"]) == {StargateStep, StartsStep, metrics}
     assert len(app.user_options["worker"]) == 1
     assert not make_app().steps["worker"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import pytest
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
+from celery_stargate.operations.doctor import celery_checks
 from celery_stargate.operations.doctor.celery_checks import CELERY_CHECKS, CeleryFacts
 from celery_stargate.operations.doctor.finding import (
     Check,
@@ -405,3 +407,18 @@ def test_each_check_has_a_name_of_its_own() -> None:
     ]
     all_names = [check.name for table in tables for check in table]
     assert len(set(all_names)) == len(all_names)
+
+
+def test_a_driver_that_hangs_keeps_no_program_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a finding, and its thread is not waited for."""
+    release = threading.Event()
+    monkeypatch.setattr(celery_checks, "_TIMEOUT", 0.05)
+
+    def hang() -> None:
+        release.wait(30)
+
+    found = celery_checks._problem(hang)  # noqa: SLF001
+    assert found == "no answer within 0.05 s"
+    hanging = [each for each in threading.enumerate() if each.name == "stargate-doctor"]
+    assert [each.daemon for each in hanging] == [True]
+    release.set()

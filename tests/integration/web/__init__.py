@@ -1,0 +1,1 @@
+"""Web servers that publish: what they hand back when they end."""

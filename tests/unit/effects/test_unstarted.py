@@ -1,0 +1,149 @@
+"""Callbacks that are kept until their tasks have started: what is kept, and published again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from celery import Celery, group, signals
+
+from celery_stargate import StoreUnavailable
+from celery_stargate.effects.callbacks import STARTED_HEADER, callback_id
+from celery_stargate.effects.jobs import Job
+from celery_stargate.effects.run import Effects
+from celery_stargate.effects.signatures import freeze_callback
+from celery_stargate.effects.unstarted import UntilStarted
+from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.unstarted import Overdue
+from celery_stargate.support.log import package_logger as logger
+from tests.unit.helpers import failure, make_app, receipt
+
+
+class Store:
+    """Stands where the callbacks are kept."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+        self.given_up: list[str] = []
+        self.error: Exception | None = None
+        #: Task ids that were published before they were kept.
+        self.early: list[str] = []
+
+    def keep(self, bodies: Mapping[str, bytes], after: float) -> None:
+        """Keep them."""
+        assert after == 9.0
+        if self.error is not None:
+            raise self.error
+        self.bodies |= bodies
+
+    def overdue(self, after: float, bound: float) -> Overdue:
+        """All of them."""
+        assert (after, bound) == (9.0, 99.0)
+        return Overdue(dict(self.bodies), self.given_up)
+
+
+class Rig:
+    """Effects of an app whose broker is in memory."""
+
+    def __init__(self, published: list[dict[str, Any]]) -> None:
+        self.app: Celery = make_app()
+        self.store = Store()
+        kept: Any = self.store
+        self.until_started = UntilStarted(self.app, kept, after=9.0, bound=99.0)
+        self.effects = Effects(self.app, None)
+        self.effects.keep_until_started(self.until_started)
+        self.published = published
+
+    def settled(self, context: str, on_ack: Any, *, failed: bool = False) -> Settled:
+        """A context whose outcome is known."""
+        packed = freeze_callback("on_ack", on_ack, self.app)
+        option: dict[str, Any] = {"on_error" if failed else "on_ack": packed}
+        record = Record(context, incarnation="i", **option)
+        return Settled(record, (failure(context) if failed else receipt(context),))
+
+    def headers(self) -> list[tuple[str, str | None]]:
+        """The id and our header of each task that was published."""
+        return [(each["id"], each.get(STARTED_HEADER)) for each in self.published]
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """A rig that notes the headers of what is published."""
+    found: list[dict[str, Any]] = []
+    made: list[Rig] = []
+
+    def note(headers: dict[str, Any], **_: Any) -> None:
+        if made and headers["id"] not in made[0].store.bodies:
+            made[0].store.early.append(headers["id"])
+        found.append(headers)
+
+    signals.before_task_publish.connect(note)
+    made.append(Rig(found))
+    yield made[0]
+    signals.before_task_publish.disconnect(note)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("failed", [False, True])
+def test_each_callback_is_kept_and_then_published(rig: Rig, count: int, failed: bool) -> None:
+    """Alone or together; its header is the id under which it is kept."""
+    signature = rig.app.signature("paid", headers={"mine": 1})
+    given = [rig.settled(f"c{number}", signature, failed=failed) for number in range(count)]
+    assert len(rig.effects.run(given)) == count
+    option = "on_error" if failed else "on_ack"
+    ids = [callback_id(f"c{number}", "i", option) for number in range(count)]
+    assert list(rig.store.bodies) == ids
+    assert rig.headers() == [(each, each) for each in ids]
+    assert [each["mine"] for each in rig.published] == [1] * count
+    assert not rig.store.early
+
+
+def test_an_id_of_the_callers_own(rig: Rig) -> None:
+    """Is the one under which it is kept."""
+    rig.effects.run([rig.settled("c", rig.app.signature("paid", task_id="mine"))])
+    assert list(rig.store.bodies) == ["mine"]
+    assert rig.headers() == [("mine", "mine")]
+
+
+def test_a_group_is_not_kept(rig: Rig) -> None:
+    """Its tasks are many, and Celery publishes them."""
+    given = rig.settled("c", group(rig.app.signature("a"), rig.app.signature("b"), app=rig.app))
+    rig.effects.run([given])
+    assert not rig.store.bodies
+    assert [each.get(STARTED_HEADER) for each in rig.published] == [None, None]
+
+
+def test_what_cannot_be_kept_is_not_published(rig: Rig) -> None:
+    """It stays due, and is tried again."""
+    rig.store.error = StoreUnavailable("away")
+    job = Job(rig.settled("c", rig.app.signature("paid")))
+    rig.effects.go_on([job])
+    assert not job.done
+    assert not rig.published
+
+
+def test_it_is_published_again_as_it_was(rig: Rig) -> None:
+    """With the same id, arguments and header."""
+    sent: list[Any] = []
+    signals.before_task_publish.connect(note := lambda body, **_: sent.append(body[0]))
+    rig.effects.run([rig.settled("c", rig.app.signature("paid", args=("x",)))])
+    assert rig.until_started.publish_again() == 1
+    signals.before_task_publish.disconnect(note)
+    assert len(set(rig.headers())) == 1
+    assert len(rig.published) == 2
+    assert sent[0] == sent[1]
+
+
+def test_one_that_cannot_be_read_costs_the_others_nothing(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged; what was given up is logged, too."""
+    rig.store.bodies["junk"] = b"\xff"
+    rig.store.given_up.append("old")
+    rig.effects.run([rig.settled("c", rig.app.signature("paid"))])
+    with caplog.at_level("WARNING", logger.name):
+        assert rig.until_started.publish_again() == 2
+    assert len(rig.published) == 2
+    assert "callback junk is not published again yet" in caplog.text
+    assert "callback old is given up" in caplog.text
