@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -45,7 +46,7 @@ def fill(client: redis.Redis, lane: Lane) -> None:
             pipeline.zadd(lane.key("large", "dead"), {name: now + n})
             pipeline.hset(lane.key("large", "dead_letters"), name, head)
             pipeline.hset(lane.key("large", "dead_bodies"), name, body)
-        counts = {"ProduceTimeout deadline": _LETTERS, "recorded": _LETTERS}
+        counts: dict[Any, Any] = {"ProduceTimeout deadline": _LETTERS, "recorded": _LETTERS}
         pipeline.hset(lane.key("large", "dead_counts"), mapping=counts)
         pipeline.zadd("large:{registry}:lanes", {lane.name: time.time()})
         pipeline.execute()
