@@ -45,6 +45,9 @@ class Config:
     prefix: str
     #: A paused worker must still have its lanes when its turn comes again.
     lease: float = 600.0
+    #: Whether a worker counts for Prometheus, and which part of the traces it samples.
+    metrics: bool = False
+    traces: float | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -10,8 +10,18 @@ from celery.signals import worker_ready
 
 from .app import CONFIG_VARIABLE, READY_VARIABLE, Config, make_app
 
-app = make_app(Config.from_json(os.environ[CONFIG_VARIABLE]))
+config = Config.from_json(os.environ[CONFIG_VARIABLE])
+app = make_app(config)
 app.set_current()
+
+if config.metrics:
+    from celery_stargate.instrumentation.counting import instrument
+
+    instrument()
+if config.traces is not None:
+    from .tracing import trace
+
+    trace(config.traces)
 
 
 @worker_ready.connect

@@ -20,6 +20,7 @@ from celery_stargate.support.seldom import Seldom
 __all__ = [
     "ConnectionLost",
     "LaneTakenOver",
+    "MessageDeadLettered",
     "MessageRecorded",
     "Observer",
     "Settlement",
@@ -46,6 +47,19 @@ class MessageRecorded(msgspec.Struct, frozen=True, kw_only=True):
     messages: int = 1
     #: The name of its Celery task; None for a call without one.
     task: str | None = None
+
+
+class MessageDeadLettered(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that failed is kept as a dead letter."""
+
+    #: The id of its call.
+    context: str
+    #: The topic's full name.
+    topic: str
+    #: The name of its lane.
+    lane: str
+    #: Why it failed.
+    outcome: Failure
 
 
 class LaneTakenOver(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +136,9 @@ class Observer:
         Arguments:
             server: Pulsar's service URL; None where the outcome did not come from there.
         """
+
+    def dead_lettered(self, dead: Sequence[MessageDeadLettered]) -> None:
+        """Messages of one lane that failed are kept."""
 
     def taken_over(self, taken: LaneTakenOver) -> None:
         """This process owns a lane now."""

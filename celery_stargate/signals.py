@@ -20,6 +20,7 @@ from celery_stargate.model.outcome import Outcome
 from celery_stargate.observers import (
     ConnectionLost,
     LaneTakenOver,
+    MessageDeadLettered,
     MessageRecorded,
     Observer,
     Settlement,
@@ -28,6 +29,7 @@ from celery_stargate.observers import (
 __all__ = [
     "ConnectionLost",
     "LaneTakenOver",
+    "MessageDeadLettered",
     "MessageRecorded",
     "MessageSent",
     "MessageSettled",
@@ -80,7 +82,8 @@ message_recorded = _signal("message_recorded")
 message_sent = _signal("message_sent")
 #: In the process that settles, mostly the lane's owner. ``detail`` is a :class:`MessageSettled`.
 message_settled = _signal("message_settled")
-#: In the process that settles: a message that failed is kept.
+#: In the process that settles: a message that failed is kept. ``detail`` is a
+#: :class:`MessageDeadLettered`.
 message_dead_lettered = _signal("message_dead_lettered")
 #: In the new owner. ``detail`` is a :class:`LaneTakenOver`.
 lane_taken_over = _signal("lane_taken_over")
@@ -124,6 +127,11 @@ class SignalSender(Observer):
                     seconds=each.seconds,
                 )
                 message_settled.send(sender=lane.topic, detail=told)
+
+    def dead_lettered(self, dead: Sequence[MessageDeadLettered]) -> None:
+        """Send :data:`message_dead_lettered` for each message."""
+        for each in dead:
+            _send(message_dead_lettered, each)
 
     def taken_over(self, taken: LaneTakenOver) -> None:
         """Send :data:`lane_taken_over`."""

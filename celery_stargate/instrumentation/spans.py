@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
@@ -21,9 +22,11 @@ from celery_stargate.instrumentation.semantic import (
 )
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.observers import ConnectionLost, Observer, Settlement
 from celery_stargate.support.fork_lock import ForkLock
+from celery_stargate.support.paced import Paced
+from celery_stargate.support.tracing import Carrier
 
 __all__ = ["LaneSpans", "attributes_of"]
 
@@ -66,11 +69,23 @@ def _common(operation: str, topic: str, server: str | None) -> _Attributes:
     return found
 
 
+class _Traced(NamedTuple):
+    """A message whose spans are to be made."""
+
+    carrier: Carrier
+    topic: str
+    outcome: Outcome
+    server: str | None
+    #: When it was sent, answered and settled, by the monotonic clock; None: that is no span.
+    times: tuple[float | None, float, float | None]
+
+
 class LaneSpans(Observer):
     """Makes the spans of messages that were sent by this process, with the times of each.
 
     A span is made when it has ended. So none is left open where a process dies or forks; what a
-    process did not live to see is told by the one that takes its lane over.
+    process did not live to see is told by the one that takes its lane over. A thread makes them,
+    for a small part of the time: to make a span takes as long as all other work for a message.
 
     Arguments:
         tracer: makes the spans. Messages whose trace is not sampled get none.
@@ -80,6 +95,7 @@ class LaneSpans(Observer):
     def __init__(self, tracer: Tracer, meter: Meter) -> None:
         self._tracer = tracer
         self._lock = ForkLock()
+        self._maker = Paced(self._make, "spans")
         self._sent = meter.create_counter(
             SENT, "{message}", "Messages that a producer sent; again each time."
         )
@@ -100,37 +116,46 @@ class LaneSpans(Observer):
     ) -> None:
         """Make the spans of messages that have their outcomes."""
         now = time.monotonic()
-        # Spans have the time of day.
-        offset = time.time() - now
         for each in settlements:
             if each.seconds is not None:
                 self._record(lane, each.seconds, each.outcome, server)
             carrier = each.trace if each.entry is None else carrier_in(each.entry.frame)
-            if carrier is None or not is_sampled(carrier):
-                continue
-            parent = context_of(carrier)
-            answered = now if each.answered_at is None else each.answered_at
-            if each.sent_at is not None:
-                attributes = _of_outcome(Operation.SEND, lane, each.outcome, server)
-                times = each.sent_at + offset, answered + offset
-                parent = self._span(parent, attributes, times, each.outcome)
-            attributes = _of_outcome(Operation.SETTLE, lane, each.outcome, None)
-            self._span(parent, attributes, (answered + offset, now + offset), each.outcome)
+            if carrier is not None and is_sampled(carrier):
+                answered = now if each.answered_at is None else each.answered_at
+                times = each.sent_at, answered, now
+                self._maker.add(_Traced(carrier, lane.topic, each.outcome, server, times))
 
     def connection_lost(
         self, lost: ConnectionLost, unanswered: Sequence[tuple[Entry, float | None]]
     ) -> None:
         """Make the spans of sends that got no answer: these messages are sent again."""
         now = time.monotonic()
-        offset = time.time() - now
         for entry, sent_at in unanswered:
             carrier = carrier_in(entry.frame)
-            if carrier is None or sent_at is None or not is_sampled(carrier):
-                continue
-            attributes = attributes_of(Operation.SEND, lost.topic, entry.context, lost.server)
-            attributes[Attribute.ERROR_TYPE] = lost.error_type
-            times = sent_at + offset, now + offset
-            self._span(context_of(carrier), attributes, times, lost.reason)
+            if carrier is not None and sent_at is not None and is_sampled(carrier):
+                failure = Failure(context=entry.context, reason=lost.reason, code=lost.error_type)
+                times = sent_at, now, None
+                self._maker.add(_Traced(carrier, lost.topic, failure, lost.server, times))
+
+    def flush(self) -> None:
+        """Make the spans that wait to be made."""
+        self._maker.flush()
+
+    def _make(self, traced: _Traced) -> None:
+        """Make the spans of a message."""
+        parent, outcome, topic = context_of(traced.carrier), traced.outcome, traced.topic
+        # Spans have the time of day.
+        offset = time.time() - time.monotonic()
+        sent, answered, settled = (
+            None if each is None else round((each + offset) * 1e9) for each in traced.times
+        )
+        assert answered is not None
+        if sent is not None:
+            attributes = _of_outcome(Operation.SEND, topic, outcome, traced.server)
+            parent = self._span(parent, attributes, (sent, answered), outcome)
+        if settled is not None:
+            attributes = _of_outcome(Operation.SETTLE, topic, outcome, None)
+            self._span(parent, attributes, (answered, settled), outcome)
 
     def _record(self, lane: Lane, seconds: float, outcome: Outcome, server: str | None) -> None:
         attributes = _common(Operation.SEND, lane.topic, server)
@@ -143,16 +168,16 @@ class LaneSpans(Observer):
         self,
         parent: Context,
         attributes: _Attributes,
-        times: tuple[float, float],
-        outcome: Outcome | str,
+        times: tuple[int, int],
+        outcome: Outcome,
     ) -> Context:
         """Make a span that has ended, and return its context.
 
         Arguments:
-            times: its begin and its end, in seconds.
-            outcome: of its message; or the error, for people.
+            times: its begin and its end, in nanoseconds since the epoch.
+            outcome: of its message.
         """
-        begin, end = (round(each * 1e9) for each in times)
+        begin, end = times
         span = self._tracer.start_span(
             f"{attributes[Attribute.OPERATION_NAME]} {attributes[Attribute.DESTINATION]}",
             parent,
@@ -160,16 +185,15 @@ class LaneSpans(Observer):
             attributes,
             start_time=begin,
         )
-        if not isinstance(outcome, Receipt):
-            reason = outcome.reason if isinstance(outcome, Failure) else outcome
-            span.set_status(Status(StatusCode.ERROR, reason))
+        if isinstance(outcome, Failure):
+            span.set_status(Status(StatusCode.ERROR, outcome.reason))
         span.end(max(begin, end))
         return set_span_in_context(span, parent)
 
 
-def _of_outcome(operation: str, lane: Lane, outcome: Outcome, server: str | None) -> _Attributes:
+def _of_outcome(operation: str, topic: str, outcome: Outcome, server: str | None) -> _Attributes:
     """Return the attributes of a span whose message has its outcome."""
-    found = attributes_of(operation, lane.topic, outcome.context, server)
+    found = attributes_of(operation, topic, outcome.context, server)
     if isinstance(outcome, Failure):
         found[Attribute.ERROR_TYPE] = outcome.code
         return found

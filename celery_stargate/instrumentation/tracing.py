@@ -5,6 +5,7 @@ It needs the extra ``otel``. See docs/tracing.md.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -79,6 +80,8 @@ class _Installed:
         meter = metrics.get_meter(name, meter_provider=meter_provider, schema_url=SCHEMA_URL)
         self._lanes = LaneSpans(self._tracer, meter)
         self._running: dict[str, tuple[Span, contextlib.ExitStack]] = {}
+        # Before the provider's own end, which was registered earlier.
+        atexit.register(self._lanes.flush)
         observers.add(self._lanes)
         tracing.use(_Tracing(self._tracer))
         self._connected = (
@@ -94,6 +97,8 @@ class _Installed:
     def remove(self) -> None:
         observers.remove(self._lanes)
         tracing.use(None)
+        atexit.unregister(self._lanes.flush)
+        self._lanes.flush()
         for signal, receiver in self._connected:
             signal.disconnect(receiver)
 
@@ -129,6 +134,7 @@ class _Installed:
 
     def _flush(self, **_: object) -> None:
         """Export what is left, before a process of the pool ends."""
+        self._lanes.flush()
         provider = self._provider or trace.get_tracer_provider()
         flush: Callable[[int], object] | None = getattr(provider, "force_flush", None)
         if flush is not None:

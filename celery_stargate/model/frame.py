@@ -30,9 +30,10 @@ def encode_frame(
             connection (code 1009), and all messages in flight would lose their receipts.
     """
     fields = message.to_frame_fields()
-    fields["context"] = context
     if properties:
         fields["properties"] = {**properties, **fields.get("properties", {})}
+    # The last one: the scripts look for it there, and else must decode the frame.
+    fields["context"] = context
     frame = _encoder.encode(fields)
     if len(frame) > max_size:
         raise InvalidMessage(

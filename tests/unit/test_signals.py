@@ -16,6 +16,7 @@ from celery_stargate.observers import Settlement
 from celery_stargate.signals import (
     ConnectionLost,
     LaneTakenOver,
+    MessageDeadLettered,
     MessageRecorded,
     MessageSent,
     MessageSettled,
@@ -58,6 +59,8 @@ def test_each_signal_has_its_detail(got: list[tuple[str, Any, Any]]) -> None:
         Settlement(failed),
     ]
     observers.tell(lambda each: each.settled(LANE, outcomes))
+    dead = MessageDeadLettered(context="d", topic=TOPIC, lane=LANE.name, outcome=failed)
+    observers.tell(lambda each: each.dead_lettered([dead]))
     observers.tell(lambda each: each.taken_over(TAKEN))
     observers.tell(lambda each: each.connection_lost(LOST, []))
     usual: dict[str, Any] = {"topic": TOPIC, "lane": LANE.name}
@@ -71,6 +74,7 @@ def test_each_signal_has_its_detail(got: list[tuple[str, Any, Any]]) -> None:
             MessageSettled(context="c", outcome=outcomes[0].outcome, seconds=2.5, **usual),
         ),
         ("message_settled", TOPIC, MessageSettled(context="d", outcome=failed, **usual)),
+        ("message_dead_lettered", TOPIC, dead),
         ("lane_taken_over", TOPIC, TAKEN),
         ("connection_lost", TOPIC, LOST),
     ]

@@ -14,6 +14,9 @@ from celery_stargate.model.follow_up import ResultRow
 
 __all__ = ["ResultBatch", "has_receivers", "may_batch"]
 
+#: Whose receivers need not hear of produce tasks: ours look at callbacks.
+_DEAF = ("celery.", "celery_stargate.worker.", "celery_stargate.instrumentation.")
+
 
 class _Keeping:
     """Stand before a key-value backend, and keep the rows that it is to store.
@@ -116,7 +119,6 @@ def has_receivers(*given: Any) -> bool:
         for _, receiver in signal.receivers or ():
             found = receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
             module = str(getattr(found, "__module__", ""))
-            # Ours looks at callbacks, and not at produce tasks.
-            if found is not None and not module.startswith(("celery.", "celery_stargate.worker.")):
+            if found is not None and not module.startswith(_DEAF):
                 return True
     return False

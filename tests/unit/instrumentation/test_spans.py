@@ -36,6 +36,7 @@ class Rig:
 
     @property
     def found(self) -> list[Any]:
+        self.spans.flush()
         return list(self.exporter.get_finished_spans())
 
 

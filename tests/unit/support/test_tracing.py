@@ -8,9 +8,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from celery import signals
 from kombu.utils.imports import symbol_by_name
 
 from celery_stargate.calls.prepare import Preparation
+from celery_stargate.effects.results.write import has_receivers
 from celery_stargate.effects.signatures import NO_CALLBACKS
 from celery_stargate.instrumentation.tracing import StargateInstrumentor
 from celery_stargate.model.options import ProducerOptions
@@ -89,3 +91,18 @@ def test_the_entry_point_is_the_instrumentor() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
     entry = project["project"]["entry-points"]["opentelemetry_instrumentor"]["celery_stargate"]
     assert symbol_by_name(entry) is StargateInstrumentor
+
+
+def test_tracing_leaves_produce_tasks_without_celerys_tracer() -> None:
+    """It hears of each task that runs, but not of those that have their outcome from Pulsar: that
+    would make a drain many times slower.
+    """
+    heard = signals.task_prerun, signals.task_postrun, signals.task_success
+    before = has_receivers(*heard)
+    instrumentor = StargateInstrumentor()
+    instrumentor.instrument()
+    try:
+        assert has_receivers(*heard) == before
+        assert any(signals.task_prerun.receivers)
+    finally:
+        instrumentor.uninstrument()

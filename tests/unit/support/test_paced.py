@@ -1,0 +1,95 @@
+"""Work that may wait: done in its order, for a part of the time, and never more than may wait."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from celery_stargate.support.paced import Paced
+
+
+def test_does_jobs_in_their_order() -> None:
+    done: list[int] = []
+    ended = threading.Event()
+
+    def work(job: int) -> None:
+        done.append(job)
+        if job == 29:
+            ended.set()
+
+    paced = Paced(work, "unit")
+    for job in range(30):
+        paced.add(job)
+    assert ended.wait(10.0)
+    assert done == list(range(30))
+
+
+def test_rests_for_most_of_the_time() -> None:
+    """A job takes all of the processor; the thread takes a twentieth of it."""
+
+    def work(job: int) -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.002:
+            pass
+        done.append(job)
+
+    done: list[int] = []
+    paced = Paced(work, "unit")
+    for job in range(1000):
+        paced.add(job)
+    time.sleep(0.5)
+    # Ten jobs are 20 ms, and then it rests for 400 ms.
+    assert 0 < len(done) <= 30
+
+
+def test_flush_does_what_waits() -> None:
+    done: list[int] = []
+    paced = Paced(done.append, "unit", share=1e-6)
+    for job in range(200):
+        paced.add(job)
+    paced.flush()
+    assert done == list(range(200))
+
+
+def test_too_many_are_dropped_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    held, done = threading.Event(), []
+
+    def work(job: int) -> None:
+        held.wait(10.0)
+        done.append(job)
+
+    paced = Paced(work, "unit", limit=5)
+    for job in range(100):
+        paced.add(job)
+    held.set()
+    paced.flush()
+    assert len(done) < 20
+    assert caplog.messages == ["unit: more than 5 wait, and new ones are dropped"]
+
+
+def test_one_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def work(job: int) -> None:
+        raise RuntimeError("of a test")
+
+    paced = Paced(work, "unit")
+    paced.add(1)
+    paced.flush()
+    assert caplog.messages == ["unit failed; it goes on with the next"]
+
+
+def test_a_child_begins_with_none() -> None:
+    done: list[int] = []
+    paced = Paced(done.append, "unit", share=1e-6)
+    for job in range(500):
+        paced.add(job)
+    child = os.fork()
+    if not child:
+        done.clear()
+        paced.add(7)
+        paced.flush()
+        os._exit(0 if done == [7] else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
