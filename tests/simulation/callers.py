@@ -220,9 +220,7 @@ class Caller:
         await asyncio.sleep(context.timeout)
         try:
             rules = self._plan.settings.dead_letter_rules
-            dead = DeadLetterWriter(
-                self._plan.settings.prefix, lane, self._process.name, rules
-            )
+            dead = DeadLetterWriter(self._plan.settings.prefix, lane, self._process.name, rules)
             arguments = [GRACE_MS, 100, context.context, dead.deadline_cause, *dead.bounds]
             script = self._redis.register_script(lane_script("expire"))
             found = await script(keys=dead.keys, args=arguments)
