@@ -55,8 +55,8 @@ class Gathering:
 class GatheringInbox(Inbox):
     """An inbox where a caller may also wait for many contexts with one ticket."""
 
-    def __init__(self, inboxes: Inboxes) -> None:
-        super().__init__(inboxes)
+    def __init__(self, inboxes: Inboxes, name: str | None = None) -> None:
+        super().__init__(inboxes, name)
         self._gatherings: dict[str, Gathering] = {}
 
     def gather(self, contexts: Sequence[str]) -> Gathering:

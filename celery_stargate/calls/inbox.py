@@ -57,10 +57,14 @@ class Inbox:
 
     There is no lock: a signal's handler that publishes would wait for the thread that reads, which
     would wait for a lock of the call that the signal interrupted. Each step is one step of a dict.
+
+    Arguments:
+        inboxes: in Redis.
+        name: of this one, by which records name it; by default one that nobody has.
     """
 
-    def __init__(self, inboxes: Inboxes) -> None:
-        self.name = uuid.uuid4().hex
+    def __init__(self, inboxes: Inboxes, name: str | None = None) -> None:
+        self.name = name or uuid.uuid4().hex
         self._inboxes = inboxes
         self._numbers = itertools.count(1)
         #: By address.

@@ -107,7 +107,8 @@ def produce_many(
         return contexts
     seconds = options.seconds(settings.produce_timeout)
     lanes = dict.fromkeys(part.lane for call in calls for part in call.parts)
-    gathering = runtime.inbox.gather(contexts)
+    inbox = runtime.inbox_for(calls[0].lanes[0])
+    gathering = inbox.gather(contexts)
     ticket = gathering.ticket
     try:
         records = (call.record(options.callbacks, inbox=ticket.address) for call in calls)
@@ -117,5 +118,5 @@ def produce_many(
         waiting = runtime.waiting(seconds, lanes, progress=lambda: gathering.missing)
         waiting.until(lambda pause: is_done(ticket.future, pause))
     finally:
-        runtime.inbox.forget(ticket)
+        inbox.forget(ticket)
     return gathering.settled(str(parsed)).receipts()

@@ -43,7 +43,7 @@ class Revoker:
         self._effects = effects or runtime.effects_apart
         settings = runtime.settings
         self._revocations = Revocations(
-            runtime.connections, settings.prefix, settings.dead_letter_rules
+            runtime.connections, settings.keyspace, settings.dead_letter_rules
         )
 
     def cancel(self, context: str) -> bool:

@@ -22,7 +22,8 @@ from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.configured import find_target, target_of_backend
 from celery_stargate.lanes.connections import Connections
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.inbox import new_inbox
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Settled
 from celery_stargate.lanes.target import Target
@@ -67,7 +68,8 @@ class Runtime:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
+        #: By bucket; a dict's setdefault needs no lock.
+        self._inboxes: PerProcess[dict[int, GatheringInbox]] = PerProcess(dict)
         self._lock = PerProcess(threading.RLock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
@@ -131,12 +133,22 @@ class Runtime:
     def outbox(self) -> Outbox:
         """The lanes, as callers use them."""
         settings = self.settings
-        return Outbox(self.connections, settings.prefix, settings.dead_letter_rules)
+        return Outbox(self.connections, settings.keyspace, settings.dead_letter_rules)
 
     @property
     def inbox(self) -> GatheringInbox:
-        """Where this process gets the outcomes it waits for."""
-        return self._inbox.get()
+        """Where this process gets the outcomes of contexts without a message."""
+        return self.inbox_for(CONTEXTS_LANE)
+
+    def inbox_for(self, lane: Lane) -> GatheringInbox:
+        """Return where this process gets the outcomes of a lane's calls."""
+        keyspace, inboxes = self.settings.keyspace, self._inboxes.get()
+        bucket = lane.bucket(keyspace)
+        found = inboxes.get(bucket)
+        if found is None:
+            made = GatheringInbox(self.outbox.inboxes, new_inbox(keyspace, bucket))
+            found = inboxes.setdefault(bucket, made)
+        return found
 
     @cached_property
     def effects(self) -> Effects:
@@ -197,7 +209,7 @@ class Runtime:
     @cached_property
     def unstarted(self) -> UnstartedCallbacks:
         """Callbacks that were published and whose tasks have not started."""
-        return UnstartedCallbacks(self.connections, self.settings.prefix)
+        return UnstartedCallbacks(self.connections, self.settings.keyspace)
 
     @cached_property
     def until_started(self) -> UntilStarted | None:
@@ -280,9 +292,9 @@ class Runtime:
         """
         self.peers.look_now_and_then()
         registry = self.outbox.registry
-        owners = registry.survey()[0]
+        owners = registry.owners()
         if owners and registry.remove_ended():
-            owners = registry.survey()[0]
+            owners = registry.owners()
         return owners
 
     def _miss_worker(self) -> None:

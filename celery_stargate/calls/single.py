@@ -81,7 +81,7 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
     ticket = await in_thread(
         max(seconds, _LEAST_BOUND),
         lambda: _submit(runtime, call, end - time.monotonic()),
-        runtime.inbox.forget,
+        runtime.inbox_for(call.lanes[0]).forget,
     )
     try:
         future = asyncio.wrap_future(ticket.future)
@@ -89,7 +89,7 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
         await runtime.waiting(left, call.lanes).until_async(future)
         return _outcome(ticket, call)
     finally:
-        runtime.inbox.forget(ticket)
+        runtime.inbox_for(call.lanes[0]).forget(ticket)
 
 
 def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Any:
@@ -129,12 +129,13 @@ def _submit(
 ) -> Ticket:
     with bounded(max(seconds, _LEAST_BOUND)):
         runtime.require_owner()
-        ticket = runtime.inbox.expect()
+        inbox = runtime.inbox_for(call.lanes[0])
+        ticket = inbox.expect()
         try:
             record = call.record(callbacks, inbox=ticket.address)
             runtime.recorder.put(call, record, timeout=seconds, exclusive=True)
         except BaseException:
-            runtime.inbox.forget(ticket)
+            inbox.forget(ticket)
             raise
     return ticket
 
@@ -145,7 +146,7 @@ def _wait(runtime: Runtime, call: Call, seconds: float, ticket: Ticket) -> Recei
         waiting.until(lambda pause: is_done(ticket.future, pause))
         return _outcome(ticket, call)
     finally:
-        runtime.inbox.forget(ticket)
+        runtime.inbox_for(call.lanes[0]).forget(ticket)
 
 
 def _outcome(ticket: Ticket, call: Call) -> Receipts:

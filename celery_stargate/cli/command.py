@@ -81,7 +81,7 @@ class Deployment:
         stargate = self.stargate
         return LaneReader(
             stargate.runtime.connections.sync(),
-            stargate.settings.prefix,
+            stargate.settings.keyspace,
             configured_timeout(stargate.settings),
         )
 
@@ -104,7 +104,7 @@ class Deployment:
             self.reader,
             stargate.lanes,
             stargate.runtime.effects,
-            settings.prefix,
+            settings.keyspace,
             settings.dead_letter_rules,
         )
 
@@ -116,7 +116,7 @@ class Deployment:
     @property
     def pauses(self) -> Pauses:
         """Pauses topics."""
-        return Pauses(self.reader, self.stargate.settings.prefix)
+        return Pauses(self.reader, self.stargate.settings.keyspace)
 
     def topic_lanes(self, name: str) -> tuple[str, int]:
         """Return a topic's full name, and how many lanes it has by the settings.

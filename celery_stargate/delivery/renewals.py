@@ -89,8 +89,12 @@ class Renewals:
         if batch is self._repeated:
             self._repeated = []
         # The lane of a cancelled request may have been given back.
-        waiting = [each for each in batch if not each.answer.done()]
-        if waiting:
+        buckets: dict[int, list[_Single | _Repeated]] = {}
+        for each in batch:
+            if not each.answer.done():
+                buckets.setdefault(each.store.bucket, []).append(each)
+        # Lanes on a shard that is down must not hold up the others.
+        for waiting in buckets.values():
             task = asyncio.ensure_future(self._renew(waiting))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)

@@ -12,6 +12,7 @@ from celery_stargate.delivery.demand import Demand
 from celery_stargate.delivery.producers import Producers
 from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.delivery.watcher import Watcher
+from celery_stargate.delivery.watchers import BucketWatchers
 from celery_stargate.effects.jobs import Stage
 from celery_stargate.effects.run import Effects
 from celery_stargate.lanes.registry import Registry
@@ -79,7 +80,7 @@ class Shared:
     settings: Settings
     threads: StageThreads
     services: Services
-    watcher: Watcher
+    watcher: Watcher | BucketWatchers
     renewals: Renewals
     registry: Registry
     #: Draws the jitter between two tries.

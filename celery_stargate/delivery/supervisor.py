@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -17,7 +17,7 @@ from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.renewals import Renewals
 from celery_stargate.delivery.shared import Services, Shared, StageThreads
-from celery_stargate.delivery.watcher import Watcher
+from celery_stargate.delivery.watchers import make_watcher
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
@@ -83,7 +83,7 @@ class Supervisor:
         self._releases = asyncio.Semaphore(_RELEASES)
         self._demand = services.demand
         self._registry = Registry(
-            redis, settings.prefix, "workers" if self._demand is None else "callers"
+            redis, settings.keyspace, "workers" if self._demand is None else "callers"
         )
         self._known = False
         #: What was counted in all lanes when a caller's process last looked whether it is busy.
@@ -95,7 +95,7 @@ class Supervisor:
             settings=settings,
             threads=StageThreads(services.thread),
             services=services,
-            watcher=Watcher(redis, blocking, self._registry, name, self._look.set),
+            watcher=make_watcher(redis, blocking, self._registry, name, self._look.set),
             renewals=Renewals(redis, settings.lease / 3, monotonic),
             registry=self._registry,
             rng=rng or random.Random(),  # noqa: S311  # jitter is no secret
@@ -189,12 +189,26 @@ class Supervisor:
         may_try = self._ailing.may_try
         free = [lane for lane in lanes if lane not in self._owners and may_try(lane)]
         self._shared.rng.shuffle(free)
+        await self._take_free(free, share)
+        for lane in list(self._owners)[share:]:
+            self._hand_over(lane)
+
+    async def _take_free(self, free: Sequence[Lane], share: int) -> None:
+        """Take lanes up to a share; those of a shard that is down wait, and the others do not."""
+        down = set(self._registry.silent)
         for lane in free:
             if len(self._owners) >= share:
                 break
-            await self._try(lane)
-        for lane in list(self._owners)[share:]:
-            self._hand_over(lane)
+            bucket = self._registry.keys_of(lane).bucket
+            if bucket in down:
+                continue
+            try:
+                await self._try(lane)
+            except UNAVAILABLE as error:
+                if len(self._registry.all_keys) == 1:
+                    raise
+                logger.warning("Redis does not answer: %s", error, lane=lane.name)
+                down.add(bucket)
 
     async def _register_again(self, listed: set[Lane]) -> list[Lane]:
         """Register lanes that the list has lost; otherwise nobody would own them any more."""
@@ -229,7 +243,7 @@ class Supervisor:
     async def _take(self, lane: Lane) -> None:
         store = LeasedLane(
             self._redis,
-            self._settings.prefix,
+            self._settings.keyspace,
             lane,
             self._name,
             self._settings.lease,

@@ -40,6 +40,7 @@ class Watcher:
         registry: of lanes and workers.
         owner: the name of this process.
         on_event: called when a lane is new or has no owner.
+        bucket: whose lanes it watches.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Watcher:
         registry: Registry,
         owner: str,
         on_event: Callable[[], None],
+        bucket: int = 0,
     ) -> None:
         self._redis = redis
         self._blocking = blocking
         self._registry = registry
-        self._events_key = registry.keys.key("events").encode()
-        self._wake_key = registry.keys.key(f"wake:{owner}").encode()
+        self._keys = registry.all_keys[bucket]
+        self._events_key = self._keys.key("events").encode()
+        self._wake_key = self._keys.key(f"wake:{owner}").encode()
         self._on_event = on_event
         self._waiting: dict[bytes, tuple[int, asyncio.Future[None]]] = {}
         self._reading = False
@@ -162,7 +165,7 @@ class Watcher:
 
     async def _broken_logs(self) -> list[bytes]:
         """Mend our own keys; return those of waiting lanes that are no streams."""
-        await self._registry.heal()
+        await self._registry.heal(self._keys)
         keys = [self._wake_key, *self._waiting]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in keys:

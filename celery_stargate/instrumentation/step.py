@@ -91,6 +91,6 @@ def _owned_here(app: Any) -> list[LaneView]:
     """Return the lanes that this process owns."""
     runtime = Runtime.of(app)
     settings, prefix = runtime.settings, name_prefix()
-    reader = LaneReader(runtime.connections.sync(), settings.prefix, configured_timeout(settings))
+    reader = LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
     lanes = LaneInspector(reader).lanes()
     return [lane for lane in lanes if lane.owner is not None and lane.owner.startswith(prefix)]

@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import redis
 from celery.app.backends import by_url
 from celery.backends.redis import RedisBackend
 from kombu.transport import redis as kombu_redis
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.target import Target, parse_target, target_of_parameters
-from celery_stargate.model.redis_options import read_redis_url
+from celery_stargate.model.redis_options import is_cluster, read_redis_url
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["find_target", "target_of_backend"]
+__all__ = ["OLDEST_FOR_CLUSTER", "find_target", "target_of_backend"]
+
+#: The oldest redis-py whose client of a Cluster does all that is needed.
+OLDEST_FOR_CLUSTER = (6, 4)
 
 
 def find_target(app: Celery, url: str | None, options: Mapping[str, Any]) -> Target:
@@ -31,10 +35,13 @@ def find_target(app: Celery, url: str | None, options: Mapping[str, Any]) -> Tar
         options: ``stargate_redis_options``, which go over what is found.
 
     Raises:
-        ConfigurationError: none of the three is a Redis, or the one that is cannot be read.
+        ConfigurationError: none of the three is a Redis, or the one that is cannot be read; or it
+            is a Cluster, and redis-py is too old.
     """
     if url is not None:
         read_redis_url("stargate_redis_url", url)
+        if is_cluster(url):
+            _require_redis_py()
         try:
             return parse_target(url).changed(options)
         except ValueError:
@@ -50,6 +57,16 @@ def find_target(app: Celery, url: str | None, options: Mapping[str, Any]) -> Tar
             "backend or the broker"
         )
     return found.changed(options)
+
+
+def _require_redis_py() -> None:
+    numbers = tuple(int(part) for part in redis.__version__.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_FOR_CLUSTER:
+        oldest = ".".join(map(str, OLDEST_FOR_CLUSTER))
+        raise ConfigurationError(
+            f"stargate_redis_url names a Redis Cluster, which needs redis-py {oldest} or newer, "
+            f"and {redis.__version__} is installed; run: pip install 'redis>={oldest}'"
+        )
 
 
 def target_of_backend(app: Celery) -> Target | None:

@@ -8,8 +8,9 @@ from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterCrossSlotError, MovedError, RedisError
 
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.async_client import (
@@ -19,6 +20,7 @@ from celery_stargate.lanes.async_client import (
     one_retry,
     packing,
 )
+from celery_stargate.lanes.async_cluster import AsyncClusterClient
 from celery_stargate.lanes.passing import Epoch
 from celery_stargate.lanes.sentinels import MasterWatch, async_sentinel, sync_sentinel
 from celery_stargate.lanes.sync_client import (
@@ -32,6 +34,7 @@ from celery_stargate.lanes.sync_client import (
     BoundedUnixConnection,
     no_retry,
 )
+from celery_stargate.lanes.sync_cluster import ClusterClient
 from celery_stargate.lanes.target import Target, parse_target
 from celery_stargate.support.per_process import PerProcess
 
@@ -66,6 +69,8 @@ _ASYNC: Final = {
 
 #: Seconds to connect, and after which an unused connection is tried before it is used.
 _CONNECT, _HEALTH_CHECK = 3.0, 30
+#: Seconds that a node of a Cluster has for one answer; a blocking read takes 2 s.
+_NODE_ANSWERS = 2.5
 
 
 class Connections:
@@ -128,7 +133,8 @@ class _Process:
         self._epoch = Epoch()
         self._watch = MasterWatch(target, self._epoch) if target.sentinels else None
         self._sentinel = sync_sentinel(target) if target.sentinels else None
-        self._client = self._make_client(max_connections)
+        made = self._make_cluster if target.nodes else self._make_client
+        self._client = cast("redis.Redis", made(max_connections))
 
     def client(self) -> redis.Redis:
         if self._watch is not None:
@@ -144,6 +150,8 @@ class _Process:
                 each.close()
 
     def asyncio(self) -> redis.asyncio.Redis:
+        if self._target.nodes:
+            return cast("redis.asyncio.Redis", AsyncClusterClient(self._async_cluster))
         options = {**self._parameters(), "retry": one_retry(), "socket_timeout": None}
         tls = self._target.transport == "tls"
         pool: Any
@@ -163,6 +171,32 @@ class _Process:
         client = cast("BoundedAsyncRedis", BoundedAsyncRedis.from_pool(pool))
         client.join(self._epoch, self._watch)
         return client
+
+    def _make_cluster(self, max_connections: int) -> ClusterClient:
+        def pool(**given: Any) -> BoundedPool:
+            own = {
+                "connection_class": _SYNC[self._target.transport],
+                "epoch": self._epoch,
+                "max_connections": max_connections,
+                "retry": no_retry(),
+                "socket_timeout": None,
+                **self._parameters(),
+            }
+            return BoundedPool(**{**given, **own})  # type: ignore[no-untyped-call]
+
+        return ClusterClient(self._target.nodes, pool)
+
+    def _async_cluster(self) -> redis.asyncio.RedisCluster:
+        return redis.asyncio.RedisCluster(
+            startup_nodes=[ClusterNode(*each) for each in self._target.nodes],
+            require_full_coverage=False,
+            # It would close all connections after some slots have moved, those in use, too.
+            reinitialize_steps=0,
+            retry=one_retry(),
+            ssl=self._target.transport == "tls",
+            # Only so does redis-py notice that a node hangs, and look for the one in its place.
+            **{"socket_timeout": _NODE_ANSWERS, **self._parameters()},
+        )
 
     def _make_client(self, max_connections: int) -> redis.Redis:
         tls = self._target.transport == "tls"
@@ -210,6 +244,11 @@ def store_errors() -> Iterator[None]:
     """Raise :class:`StoreUnavailable` for what redis-py raises in the block."""
     try:
         yield
+    except (MovedError, ClusterCrossSlotError) as error:
+        raise StoreUnavailable(
+            "the URL of the lanes' Redis names a single server, and that is a node of a Redis "
+            f"Cluster ({error}); use rediscluster:// in stargate_redis_url"
+        ) from error
     except UNAVAILABLE as error:
         raise StoreUnavailable(f"Redis does not answer: {error}") from error
     except RedisError as error:

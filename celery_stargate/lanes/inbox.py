@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +10,11 @@ from redis.exceptions import ResponseError
 
 from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
 from celery_stargate.lanes.wire import encode_call
+from celery_stargate.model.buckets import bucket_tag
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger_of
 
-__all__ = ["InboxEntry", "Inboxes"]
+__all__ = ["InboxEntry", "Inboxes", "new_inbox"]
 
 logger = logger_of(__name__)
 
@@ -20,6 +22,18 @@ logger = logger_of(__name__)
 _KEPT = 3600
 #: How many outcomes one read returns at most.
 _READ_COUNT = 100
+
+
+def new_inbox(prefix: str, bucket: int) -> str:
+    """Return the name of a new inbox.
+
+    Arguments:
+        prefix: what all keys begin with.
+        bucket: of the lanes whose outcomes it gets. On a Cluster an inbox is beside its lanes, so
+            that a shard that is down holds up nobody who does not wait for its lanes.
+    """
+    name = uuid.uuid4().hex
+    return f"{bucket}-{name}" if "{" in prefix else name
 
 
 class InboxEntry(NamedTuple):
@@ -113,7 +127,11 @@ class Inboxes:
         self._connections.sync().delete(key)
 
     def _key(self, inbox: str) -> str:
-        return f"{self._prefix}:inbox:{inbox}"
+        if "{" not in self._prefix:
+            return f"{self._prefix}:inbox:{inbox}"
+        bucket = inbox.partition("-")[0]
+        plain, tag = bucket_tag(self._prefix, int(bucket) if bucket.isdecimal() else 0)
+        return f"{plain}:{{{tag}}}:inbox:{inbox}"
 
 
 def _entry(entry: bytes, fields: Mapping[Any, Any] | None) -> InboxEntry:

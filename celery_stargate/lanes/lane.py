@@ -9,6 +9,7 @@ from functools import cached_property
 from zlib import crc32
 
 from celery_stargate.errors import shown
+from celery_stargate.model.buckets import bucket_tag, bucket_tags
 from celery_stargate.model.topic import Topic
 
 __all__ = ["CONTEXTS", "CONTEXTS_LANE", "PAUSED_BY", "Lane", "lane_for", "spread"]
@@ -54,8 +55,26 @@ class Lane:
         return self.topic != CONTEXTS
 
     def key(self, prefix: str, part: str) -> str:
-        """Return the key of one part; a hash tag puts all parts into one slot of a cluster."""
-        return f"{prefix}:{{{self.name}}}:{part}"
+        """Return the key of one part; a hash tag puts all parts into one slot of a Cluster.
+
+        Arguments:
+            prefix: what all keys begin with; of buckets, if the lanes are in some.
+        """
+        if "{" not in prefix:
+            return f"{prefix}:{{{self.name}}}:{part}"
+        plain, tag = bucket_tag(prefix, self._number)
+        return f"{plain}:{{{tag}}}:{self.name}:{part}"
+
+    def bucket(self, prefix: str) -> int:
+        """Return the number of the lane's bucket; 0 where there are no buckets."""
+        if "{" not in prefix:
+            return 0
+        return self._number % len(bucket_tags(prefix)[1])
+
+    @cached_property
+    def _number(self) -> int:
+        """A number by which the lanes of a topic fill the buckets evenly."""
+        return crc32(self.topic.encode()) + self.index
 
 
 def spread(text: str, lanes: int) -> int:

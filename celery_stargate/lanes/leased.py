@@ -92,6 +92,8 @@ class LeasedLane:
         rules: DeadLetterRules = NO_DEAD_LETTERS,
     ) -> None:
         self.lane = lane
+        #: The number of the lane's bucket; 0 where there are no buckets.
+        self.bucket = lane.bucket(prefix)
         self._redis = redis
         self._scripts = AsyncScripts(redis)
         self._owner = owner

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from celery_stargate.errors import shown
-from celery_stargate.lanes.connections import Connections, store_errors
+from celery_stargate.errors import StoreUnavailable
+from celery_stargate.lanes.connections import UNAVAILABLE, Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.registry_keys import KINDS, Kind, LaneNames, RegistryKeys
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
-from celery_stargate.support.bound import call_bound
+from celery_stargate.support.bound import USUAL, bounded, call_bound, time_left
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.processes import has_ended
-from celery_stargate.support.seldom import Seldom
 
 __all__ = [
     "KINDS",
@@ -35,39 +34,13 @@ logger = logger_of(__name__)
 
 _Reply = TypeVar("_Reply")
 
-#: Who owns lanes: producer workers, and callers' processes while there is no worker.
-Kind = Literal["workers", "callers"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: A lane is announced again after this many seconds of use.
 _ANNOUNCE_EVERY = 60.0
+#: Seconds that one shard of a Cluster has to answer before another is asked.
+_ONE_SHARD = 1.0
 #: About how many events are kept; a worker that misses one finds the lane at its next heartbeat.
 _EVENTS_KEPT = 1000
-
-
-@dataclass(frozen=True)
-class RegistryKeys:
-    """The keys of the registry; a hash tag puts all of them into one slot of a cluster.
-
-    Arguments:
-        prefix: what all keys begin with (``stargate_prefix``).
-    """
-
-    prefix: str
-
-    def key(self, part: str) -> str:
-        """Return the key of one part of the registry."""
-        return f"{self.prefix}:{{registry}}:{part}"
-
-    @property
-    def types(self) -> dict[str, str]:
-        """Each key that all processes share, and its type in Redis."""
-        return {
-            **dict.fromkeys(map(self.key, KINDS), "zset"),
-            self.key("lanes"): "zset",
-            self.key("events"): "stream",
-            self.key("apps"): "hash",
-        }
 
 
 class CallerRegistry:
@@ -89,10 +62,10 @@ class CallerRegistry:
         self._connections = connections
         self._scripts = Scripts(connections)
         self._prefix = prefix
-        keys = RegistryKeys(prefix)
-        self._announce_keys = [keys.key("lanes"), keys.key("events")]
-        self._survey_keys = [[keys.key(kind), keys.key("lanes")] for kind in KINDS]
-        self._types = keys.types
+        self._all_keys = RegistryKeys.of_all(prefix)
+        self._announce_keys = [[keys.key("lanes"), keys.key("events")] for keys in self._all_keys]
+        #: The bucket that answered last: owners are in the registries of all.
+        self._answers = 0
         self._names = LaneNames()
         self._monotonic = monotonic
         #: When each lane was announced last.
@@ -123,20 +96,49 @@ class CallerRegistry:
         if options is not None:
             text = json.dumps(options, sort_keys=True)
             self._connections.sync().hset(lane.key(self._prefix, "meta"), "options", text)
-        self._healed(
-            lambda: self._scripts.run("registry/announce", self._announce_keys, [lane.name])
-        )
+        bucket = lane.bucket(self._prefix)
+        keys = self._announce_keys[bucket]
+        self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, [lane.name]))
         self._announced[lane] = now
 
     def survey(self) -> tuple[int, list[Lane]]:
         """Return how many owners are alive, workers and callers, and the announced lanes.
 
         Raises:
+            StoreUnavailable: Redis, or a shard of a Cluster, did not answer within the bound around
+                this call, or 5 s.
+        """
+        owners, lanes = 0, []
+        with call_bound(), store_errors():
+            for keys in self._all_keys:
+                found, names = self._look(keys)
+                owners = max(owners, found)
+                lanes += self._names.read(names)
+        return owners, lanes
+
+    def owners(self) -> int:
+        """Return how many owners are alive, workers and callers.
+
+        On a Cluster one shard that answers is enough.
+
+        Raises:
             StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
-        with call_bound(), store_errors():
-            (workers, *names), (callers, *_) = self._healed(self._look)
-        return int(workers) + int(callers), self._names.read(names)
+        count = len(self._all_keys)
+        with call_bound():
+            for step in range(count):
+                bucket = (self._answers + step) % count
+                last = step == count - 1
+                try:
+                    with bounded(USUAL if last else _ONE_SHARD), store_errors():
+                        owners, _ = self._look(self._all_keys[bucket])
+                except StoreUnavailable:
+                    if last or time_left() <= 0:
+                        raise
+                else:
+                    self._answers = bucket
+                    return owners
+        raise AssertionError("there is no bucket")
 
     def tell_peers(
         self,
@@ -180,30 +182,50 @@ class CallerRegistry:
         Raises:
             StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
-        removed = False
-        with call_bound(), store_errors():
-            for keys in self._survey_keys:
-                names: Any = self._connections.sync().zrange(keys[0], 0, -1)
-                for name in names:
-                    if has_ended(name.decode(errors="replace")):
-                        self._scripts.run("registry/heartbeat", keys, [name, 0])
-                        removed = True
-        return removed
+        ended: list[tuple[Kind, str]] = []
+        with call_bound():
+            with store_errors():
+                known = self._all_keys[self._answers]
+                for kind in KINDS:
+                    names: Any = self._connections.sync().zrange(known.key(kind), 0, -1)
+                    found = (name.decode(errors="replace") for name in names)
+                    ended += [(kind, name) for name in found if has_ended(name)]
+            for kind, name in ended:
+                # On a Cluster each owner is in the registry of each bucket.
+                for keys in self._all_keys:
+                    self._remove([keys.key(kind), keys.key("lanes")], name)
+        return bool(ended)
 
-    def _look(self) -> list[Any]:
-        found = self._scripts.run_many(
-            "registry/heartbeat", [(keys, ["", 0]) for keys in self._survey_keys]
-        )
-        for each in found:
-            if isinstance(each, Exception):
-                raise each
-        return found
+    def _remove(self, keys: Sequence[str], name: str) -> None:
+        try:
+            with store_errors():
+                self._scripts.run("registry/heartbeat", keys, [name, 0])
+        except StoreUnavailable:
+            # Others do it, and it ends by itself.
+            if len(self._all_keys) == 1:
+                raise
 
-    def _healed(self, call: Callable[[], _Reply]) -> _Reply:
+    def _look(self, keys: RegistryKeys) -> tuple[int, list[bytes]]:
+        """Return how many owners a registry knows, and the names of its lanes."""
+        survey = [[keys.key(kind), keys.key("lanes")] for kind in KINDS]
+
+        def look() -> list[Any]:
+            found = self._scripts.run_many(
+                "registry/heartbeat", [(each, ["", 0]) for each in survey]
+            )
+            for each in found:
+                if isinstance(each, Exception):
+                    raise each
+            return found
+
+        (workers, *names), (callers, *_) = self._healed(keys.bucket, look)
+        return int(workers) + int(callers), names
+
+    def _healed(self, bucket: int, call: Callable[[], _Reply]) -> _Reply:
         try:
             return call()
         except ResponseError as error:
-            types = self._types
+            types = self._all_keys[bucket].types
             if not is_wrong_type(error):
                 raise
             # Another process may have healed it first.
@@ -228,11 +250,20 @@ class Registry:
         self._redis = redis
         self._kind = kind
         self._scripts = AsyncScripts(redis)
-        self.keys = RegistryKeys(prefix)
+        self.prefix = prefix
+        #: The registries of all buckets.
+        self.all_keys = RegistryKeys.of_all(prefix)
+        #: The buckets that did not answer the last heartbeat, on a shard that is down.
+        self.silent: frozenset[int] = frozenset()
         self._names = LaneNames()
+        #: The lanes that each bucket listed last.
+        self._listed: dict[int, list[Lane]] = {}
 
     async def heartbeat(self, worker: str, ttl: float) -> tuple[int, list[Lane]]:
         """Keep an owner among the living of its kind.
+
+        A bucket that does not answer is in :attr:`silent` afterwards, and its lanes are those that
+        it listed before.
 
         Arguments:
             worker: its name.
@@ -242,41 +273,49 @@ class Registry:
             How many of its kind are alive, and all lanes; :data:`CONTEXTS_LANE`, which nobody
             announces, is the first of them.
         """
-        workers, *names = await self._run(
-            "heartbeat", (self._kind, "lanes"), worker, round(ttl * 1000)
-        )
-        return int(workers), list(dict.fromkeys([CONTEXTS_LANE, *self._names.read(names)]))
+        replies = await self._in_all("heartbeat", worker, round(ttl * 1000))
+        for bucket, reply in replies.items():
+            self._listed[bucket] = self._names.read(reply[1:])
+        self.silent = frozenset(range(len(self.all_keys))) - replies.keys()
+        lanes = (lane for bucket in sorted(self._listed) for lane in self._listed[bucket])
+        workers = max(int(reply[0]) for reply in replies.values())
+        return workers, list(dict.fromkeys([CONTEXTS_LANE, *lanes]))
 
     async def leave(self, worker: str) -> None:
         """Remove an owner from the living, so that the others no longer count a share for it."""
-        await self._run("heartbeat", (self._kind, "lanes"), worker, 0)
+        await self._in_all("heartbeat", worker, 0)
 
     async def remove_ended(self) -> None:
         """Remove processes of this machine that have ended without leaving."""
+        known = next(keys for keys in self.all_keys if keys.bucket not in self.silent)
         for kind in KINDS:
-            names: Any = await self._redis.zrange(self.keys.key(kind), 0, -1)
+            names: Any = await self._redis.zrange(known.key(kind), 0, -1)
             for name in names:
                 if has_ended(name.decode(errors="replace")):
-                    await self._run("heartbeat", (kind, "lanes"), name, 0)
+                    await self._in_all("heartbeat", name, 0, kind=kind)
 
     async def has_workers(self) -> bool:
         """Return whether a producer worker is alive."""
-        workers, *_ = await self._run("heartbeat", ("workers", "lanes"), "", 0)
-        return bool(workers)
+        replies = await self._in_all("heartbeat", "", 0, kind="workers")
+        return any(reply[0] for reply in replies.values())
 
     async def announce_worker(self, worker: str) -> None:
         """Let the owners know at once that there is a new worker, which needs its share."""
-        await self._announce("worker", worker)
+        for keys in self.all_keys:
+            if keys.bucket not in self.silent:
+                # All owners watch the events of all buckets.
+                await self._announce(keys, "worker", worker)
+                return
 
     async def register(self, lane: Lane) -> None:
         """Put a lane into the list of lanes."""
-        await self._run("announce", ("lanes", "events"), lane.name)
+        await self._run(self.keys_of(lane), "announce", ("lanes", "events"), lane.name)
 
     async def still_used(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Return those of some lanes that hold anything in Redis; a retired one does not."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for lane in lanes:
-                pipeline.exists(lane.key(self.keys.prefix, "meta"))
+                pipeline.exists(lane.key(self.prefix, "meta"))
             found = await pipeline.execute()
         return [lane for lane, exists in zip(lanes, found, strict=True) if exists]
 
@@ -289,35 +328,74 @@ class Registry:
         Returns:
             Whether the lane is out of the list.
         """
-        return bool(await self._run("retire", ("lanes",), lane.name, int(idle)))
+        keys = self.keys_of(lane)
+        return bool(await self._run(keys, "retire", ("lanes",), lane.name, int(idle)))
 
     async def announce_free(self, lane: Lane) -> None:
         """Let the other workers know at once that nobody owns a lane."""
-        await self._announce("free", lane.name)
+        await self._announce(self.keys_of(lane), "free", lane.name)
 
-    async def _announce(self, what: str, name: str) -> None:
+    def keys_of(self, lane: Lane) -> RegistryKeys:
+        """Return the registry that a lane is in."""
+        return self.all_keys[lane.bucket(self.prefix)]
+
+    async def heal(self, keys: RegistryKeys) -> None:
+        """Delete keys of a registry that are of a wrong type, if there are any."""
+        types = keys.types
+        if await self._scripts.run("registry/heal", list(types), list(types.values())):
+            logger.error(_HEALED)
+
+    async def _announce(self, keys: RegistryKeys, what: str, name: str) -> None:
         """Add an event, which only saves time; a Redis that is full need not take it."""
         try:
             await self._redis.xadd(
-                self.keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
+                keys.key("events"), {what: name}, maxlen=_EVENTS_KEPT, approximate=True
             )
         except OutOfMemoryError as error:
             logger.debug("no event for %s %s: %s", what, name, error)
 
-    async def heal(self) -> None:
-        """Delete keys that are of a wrong type, if there are any."""
-        types = self.keys.types
-        if await self._scripts.run("registry/heal", list(types), list(types.values())):
-            logger.error(_HEALED)
+    async def _in_all(
+        self, name: str, *arguments: Argument, kind: Kind | None = None
+    ) -> dict[int, Any]:
+        """Run a script in the registries of all buckets; return the replies of those that answer.
 
-    async def _run(self, name: str, parts: Iterable[str], *arguments: Argument) -> Any:
-        keys = [self.keys.key(part) for part in parts]
+        Raises:
+            RedisError, OSError: none of them answers, or Redis refuses the script.
+        """
+        parts = (kind or self._kind, "lanes")
+        if len(self.all_keys) == 1:
+            return {0: await self._run(self.all_keys[0], name, parts, *arguments)}
+        replies: dict[int, Any] = {}
+        failed: BaseException | None = None
+        found = await asyncio.gather(
+            *(self._within(self._run(keys, name, parts, *arguments)) for keys in self.all_keys),
+            return_exceptions=True,
+        )
+        for bucket, reply in enumerate(found):
+            if not isinstance(reply, BaseException):
+                replies[bucket] = reply
+            elif isinstance(reply, UNAVAILABLE):
+                failed = reply
+            else:
+                raise reply
+        if not replies and failed is not None:
+            raise failed
+        return replies
+
+    async def _within(self, call: Awaitable[_Reply]) -> _Reply:
+        async with asyncio.timeout(_ONE_SHARD):
+            return await call
+
+    async def _run(
+        self, registry: RegistryKeys, name: str, parts: Iterable[str], *arguments: Argument
+    ) -> Any:
+        keys = [registry.key(part) for part in parts]
         try:
             return await self._scripts.run(f"registry/{name}", keys, arguments)
         except ResponseError as error:
             if not is_wrong_type(error):
                 raise
-            await self.heal()
+            await self.heal(registry)
             return await self._scripts.run(f"registry/{name}", keys, arguments)
 
 
@@ -330,34 +408,3 @@ _HEALED = (
 def is_wrong_type(error: BaseException) -> bool:
     """Whether Redis refused a command because a key is of another type."""
     return "WRONGTYPE" in str(error)
-
-
-class LaneNames:
-    """Reads the members of the list of lanes. What is no lane is ignored, and logged in sum."""
-
-    def __init__(self) -> None:
-        self._log_now = Seldom()
-
-    def read(self, names: Sequence[bytes]) -> list[Lane]:
-        """Return the lanes that have messages, in the order of their names."""
-        lanes = [lane for name in names if (lane := _lane(name)) is not None]
-        if len(lanes) < len(names) and self._log_now():
-            unknown = [name for name in names if _lane(name) is None]
-            logger.error(
-                "%d members of the list of lanes in Redis are no names of lanes and are ignored, "
-                "such as %s",
-                len(unknown),
-                shown(unknown[0]),
-            )
-        return lanes
-
-
-# A supervisor reads the same names every few seconds.
-@lru_cache(maxsize=1 << 16)
-def _lane(name: bytes) -> Lane | None:
-    try:
-        lane = Lane.parse(name.decode())
-    except ValueError:
-        return None
-    # The lane of contexts without messages is announced by nobody.
-    return lane if lane.has_messages else None

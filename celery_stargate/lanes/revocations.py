@@ -11,7 +11,7 @@ import msgspec
 
 from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.lane import Lane, spread
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.record import (
     Record,
@@ -81,8 +81,8 @@ class Revocations:
         self._clock = clock
         self._scripts = Scripts(connections)
         self._callers = Callers()
-        keys = RegistryKeys(prefix)
-        self._ids_key, self._stamps_key = keys.key("revoked"), keys.key("revoked-stamps")
+        self._ids_keys = [keys.key("revoked") for keys in RegistryKeys.of_all(prefix)]
+        self._stamps_key = RegistryKeys(prefix).key("revoked-stamps")
 
     def revoke(
         self, lanes: Sequence[Lane], contexts: Sequence[str], first: int | None = None
@@ -140,12 +140,16 @@ class Revocations:
 
     def remember(self, contexts: Iterable[str]) -> None:
         """Remember for a day that ids were revoked: their messages may still come by the broker."""
-        self._remember(self._ids_key, contexts)
+        buckets: dict[str, list[str]] = {}
+        for context in contexts:
+            buckets.setdefault(self._ids_key(context), []).append(context)
+        for key, own in buckets.items():
+            self._remember(key, own)
 
     def remembers(self, context: str) -> bool:
         """Whether an id was revoked within the last day."""
         with call_bound(), store_errors():
-            until: Any = self._connections.sync().zscore(self._ids_key, context)
+            until: Any = self._connections.sync().zscore(self._ids_key(context), context)
         return until is not None and float(until) > self._clock()
 
     def remember_stamps(self, stamps: Mapping[str, Iterable[str]]) -> None:
@@ -162,6 +166,10 @@ class Revocations:
             found: Any = self._connections.sync().zmscore(self._stamps_key, members)
         now = self._clock()
         return any(until is not None and float(until) > now for until in found)
+
+    def _ids_key(self, context: str) -> str:
+        """Return where an id is remembered."""
+        return self._ids_keys[spread(context, len(self._ids_keys))]
 
     def _remember(self, key: str, members: Iterable[str]) -> None:
         until = self._clock() + _KEPT

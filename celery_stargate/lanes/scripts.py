@@ -14,8 +14,10 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 from redis.commands.core import AsyncScript, Script
 
+from celery_stargate.lanes.async_cluster import AsyncClusterScript
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.sync_cluster import ClusterScript
 from celery_stargate.support.per_process import PerProcess
 
 __all__ = [
@@ -175,6 +177,8 @@ class Scripts:
             RedisError, OSError: the whole pipeline failed.
         """
         script = self._script(name)
+        if isinstance(script, ClusterScript):
+            return script.run_each(runs)
         with self._connections.sync().pipeline(transaction=False) as pipeline:
             _fill(pipeline, script, runs)
             # With raise_on_error redis-py would show the command, and so the payload, in the error.
@@ -206,6 +210,8 @@ class AsyncScripts:
     async def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip, as :meth:`Scripts.run_many` does."""
         script = self._script(name)
+        if isinstance(script, AsyncClusterScript):
+            return await script.run_each(runs)
         async with self._redis.pipeline(transaction=False) as pipeline:
             _fill(pipeline, script, runs)
             _, *replies = await pipeline.execute(raise_on_error=False)

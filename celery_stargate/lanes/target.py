@@ -1,4 +1,4 @@
-"""Which Redis holds the lanes: one server, or the master that sentinels name."""
+"""Which Redis holds the lanes: one server, the master that sentinels name, or a Cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kombu.utils.imports import symbol_by_name
 from redis.connection import parse_url
 
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.model.redis_options import SENTINEL_OPTIONS
+from celery_stargate.model.redis_options import SENTINEL_OPTIONS, is_cluster
 
 __all__ = ["Target", "parse_target", "target_of_parameters"]
 
@@ -63,6 +63,8 @@ class Target:
     min_other_sentinels: int = 0
     #: The keyword arguments of the connections to the sentinels.
     sentinel_parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    #: Host and port of nodes of a Redis Cluster, by which the others are found.
+    nodes: tuple[tuple[str, int], ...] = ()
 
     @property
     def address(self) -> str:
@@ -73,6 +75,9 @@ class Target:
         if self.sentinels:
             hosts = ",".join(f"{host}:{port}" for host, port in self.sentinels)
             return f"sentinel://{hosts}/{values['db']}?master_name={self.master_name}"
+        if self.nodes:
+            hosts = ",".join(f"{host}:{port}" for host, port in self.nodes)
+            return f"rediscluster{'s' if self.transport == 'tls' else ''}://{hosts}"
         scheme = "rediss" if self.transport == "tls" else "redis"
         return f"{scheme}://{values['host']}:{values['port']}/{values['db']}"
 
@@ -80,11 +85,13 @@ class Target:
     def identity(self) -> tuple[Any, ...]:
         """What two targets have in common that are the same database, by the same user."""
         values = {**_DEFAULTS, **self.parameters}
-        names = [name for name in _IDENTITY if not (self.sentinels and name in ("host", "port"))]
+        several = self.sentinels or self.nodes
+        names = [name for name in _IDENTITY if not (several and name in ("host", "port"))]
         if self.transport == "unix":
             names = [name for name in names if name not in ("host", "port")]
         found = tuple(_plain(values.get(name)) for name in names)
-        return (self.transport, frozenset(self.sentinels), self.master_name, *found)
+        servers = frozenset(self.sentinels), frozenset(self.nodes)
+        return (self.transport, *servers, self.master_name, *found)
 
     def changed(self, options: Mapping[str, Any]) -> Target:
         """Return this with ``stargate_redis_options`` over it.
@@ -107,6 +114,7 @@ class Target:
             options.get("master_name", self.master_name),
             options.get("min_other_sentinels", self.min_other_sentinels),
             {**self.sentinel_parameters, **options.get("sentinel_kwargs", {})},
+            self.nodes,
         )
         if made.sentinels and not made.master_name:
             raise ConfigurationError(
@@ -124,10 +132,15 @@ def parse_target(url: str) -> Target:
     the hosts, and ``redis+sentinel://`` and ``redis-sentinel://``: the database and the user are
     those of the first host, and ``?master_name=`` may name the master.
 
+    Or ``rediscluster://[user:password@]host:port,host:port`` and ``redisclusters://`` with TLS:
+    the nodes of a Redis Cluster.
+
     Raises:
         ValueError: it cannot be read.
     """
     scheme = url.partition("://")[0]
+    if is_cluster(url):
+        return _cluster_target(url)
     if scheme in ("sentinel", "redis+sentinel", "redis-sentinel"):
         return _sentinel_target(url)
     if scheme in ("redis+socket", "socket"):
@@ -201,6 +214,27 @@ def _sentinel_target(url: str) -> Target:
     parameters.pop("port", None)
     master = parameters.pop("master_name", None) or parameters.pop("service_name", None)
     return Target("tcp", parameters, tuple(hosts), master)
+
+
+def _cluster_target(url: str) -> Target:
+    """Read a URL that names nodes of a Cluster."""
+    scheme, _, rest = url.partition("://")
+    names, question, query = rest.partition("?")
+    user, at, hosts = names.partition("/")[0].rpartition("@")
+    nodes: list[tuple[str, int]] = []
+    for name in hosts.split(","):
+        parts = urlsplit(f"redis://{name}")
+        if not parts.hostname:
+            raise ValueError("a node without a host")
+        nodes.append((parts.hostname, parts.port or 6379))
+    tls = "s" if scheme == "redisclusters" else ""
+    found = parse_target(f"redis{tls}://{user}{at}node{question}{query}")
+    parameters = {
+        name: value
+        for name, value in found.parameters.items()
+        if name not in ("host", "port", "db")
+    }
+    return Target(found.transport, parameters, nodes=tuple(nodes))
 
 
 def _provider(given: Any) -> Any:

@@ -291,6 +291,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "redis_url": Setting(read_redis_url),
     "redis_options": Setting(read_redis_options),
     "redis_max_connections": Setting(_whole(1, 100_000)),
+    "redis_buckets": Setting(_whole(1, 256)),
     "topic": Setting(_text),
     "topics": Setting(_mapping),
     "allow_unlisted_topics": Setting(_flag),

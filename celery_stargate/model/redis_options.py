@@ -8,7 +8,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from celery_stargate.errors import ConfigurationError, nearest
 
-__all__ = ["SENTINEL_OPTIONS", "check_redis", "read_redis_options", "read_redis_url"]
+__all__ = [
+    "SENTINEL_OPTIONS",
+    "check_redis",
+    "is_cluster",
+    "read_redis_options",
+    "read_redis_url",
+]
 
 _DIRECT = ("redis", "rediss", "unix", "redis+socket", "socket")
 _SENTINEL = ("sentinel", "redis+sentinel", "redis-sentinel")
@@ -16,6 +22,9 @@ _CLUSTER = ("rediscluster", "redisclusters")
 
 #: The options that are about sentinels, and not about the server that holds the lanes.
 SENTINEL_OPTIONS = ("master_name", "sentinel_kwargs", "min_other_sentinels")
+
+#: What redis-py's clients of a Cluster do not take.
+_NOT_ON_CLUSTER = (*SENTINEL_OPTIONS, "ssl_ca_path", "ssl_password")
 
 _SECONDS = "seconds"
 _NAMES: Mapping[str, type | tuple[type, ...] | str] = {
@@ -50,8 +59,7 @@ def read_redis_url(name: str, value: Any) -> str:
     """Check the form of the URL of the lanes' Redis.
 
     Raises:
-        ConfigurationError: it is no Redis URL, or one of a Redis Cluster. What it holds is not
-            shown: it may be a password.
+        ConfigurationError: it is no Redis URL. What it holds is not shown: it may be a password.
     """
     if not isinstance(value, str) or not value:
         raise ConfigurationError(
@@ -61,16 +69,12 @@ def read_redis_url(name: str, value: Any) -> str:
         scheme = urlsplit(value.partition(";")[0].partition(",")[0]).scheme
     except ValueError:
         scheme = "unreadable"
-    if scheme in _CLUSTER:
+    known = (*_DIRECT, *_SENTINEL, *_CLUSTER)
+    if scheme not in known:
         raise ConfigurationError(
-            f"{name} names a Redis Cluster, which cannot hold the lanes yet: a worker's blocking "
-            "read, the list of lanes and a waiting caller's inbox span several slots. Use a "
-            "single server, or a master and replicas behind Sentinel (sentinel://)"
-        )
-    if scheme not in (*_DIRECT, *_SENTINEL):
-        raise ConfigurationError(
-            f"{name} must be redis://, rediss://, unix://, redis+socket:// or sentinel://, and its "
-            f"scheme is {scheme!r}{nearest(scheme, [*_DIRECT, *_SENTINEL])}"
+            f"{name} must be redis://, rediss://, unix://, redis+socket://, sentinel://, "
+            "rediscluster:// or redisclusters://, and its "
+            f"scheme is {scheme!r}{nearest(scheme, known)}"
         )
     return value
 
@@ -108,8 +112,12 @@ def check_redis(url: str | None, options: Mapping[str, Any], prefix: str) -> Non
         prefix: of the settings' names.
 
     Raises:
-        ConfigurationError: a Sentinel URL without the name of a master.
+        ConfigurationError: a Sentinel URL without the name of a master, or a Cluster with a
+            database or with options of sentinels.
     """
+    if is_cluster(url):
+        _check_cluster(url or "", options, prefix)
+        return
     if url is None or url.partition("://")[0] not in _SENTINEL or "master_name" in options:
         return
     query = parse_qs(url.partition("?")[2])
@@ -117,4 +125,27 @@ def check_redis(url: str | None, options: Mapping[str, Any], prefix: str) -> Non
         raise ConfigurationError(
             f"{prefix}redis_url names sentinels, and nothing names the master that they watch: set "
             f'{prefix}redis_options = {{"master_name": …}}'
+        )
+
+
+def is_cluster(url: str | None) -> bool:
+    """Whether a URL names the nodes of a Redis Cluster."""
+    return url is not None and url.partition("://")[0] in _CLUSTER
+
+
+def _check_cluster(url: str, options: Mapping[str, Any], prefix: str) -> None:
+    """Raise for what a Redis Cluster does not have."""
+    path = url.partition("://")[2].rpartition("@")[2].partition("?")[0].partition("/")[2]
+    query = parse_qs(url.partition("?")[2])
+    databases = [path, *query.get("db", ()), *query.get("virtual_host", ()), options.get("db", 0)]
+    if any(str(each).strip("/") not in ("", "0") for each in databases):
+        raise ConfigurationError(
+            f"{prefix}redis_url names a Redis Cluster, which has database 0 only; leave the "
+            f"database out, and tell systems apart by {prefix}prefix"
+        )
+    found = [name for name in _NOT_ON_CLUSTER if name in options or name in query]
+    if found:
+        raise ConfigurationError(
+            f"{prefix}redis_url names a Redis Cluster, which does not take {', '.join(found)} in "
+            f"{prefix}redis_options; leave it out"
         )

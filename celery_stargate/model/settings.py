@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage, nearest, shown
+from celery_stargate.model.buckets import in_buckets
 from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules, Policy
 from celery_stargate.model.fields import MEMORY, PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
-from celery_stargate.model.redis_options import check_redis
+from celery_stargate.model.redis_options import check_redis, is_cluster
 from celery_stargate.model.topic import Topic
 
 __all__ = ["Settings", "named"]
@@ -32,6 +33,8 @@ class Settings:
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     #: How many connections to Redis the threads of a process share.
     redis_max_connections: int = 100
+    #: On a Redis Cluster, in how many buckets the lanes are; fixed for a deployment.
+    redis_buckets: int = 16
     #: The default topic: its full name, or its name in ``topics``.
     topic: str | None = None
     #: Name → topic's full name and its producer options.
@@ -87,6 +90,13 @@ class Settings:
             return cls(**_read(conf, namespace), namespace=namespace)
         except ConfigurationError as error:
             raise ConfigurationError(named(str(error), namespace)) from None
+
+    @property
+    def keyspace(self) -> str:
+        """What all keys in Redis begin with; on a Redis Cluster with the number of buckets."""
+        if is_cluster(self.redis_url):
+            return in_buckets(self.prefix, self.redis_buckets)
+        return self.prefix
 
     def error(self, text: str) -> ConfigurationError:
         """Return an error whose text names settings as this configuration does."""

@@ -55,6 +55,8 @@ class DeadLetters:
     Every method raises what redis-py raises when Redis is unavailable. An action that is repeated
     changes nothing more.
 
+    It has more methods than a class should, by one: each command has one, and so has each step.
+
     Arguments:
         reader: reads the lanes.
         outbox: the lanes, as callers use them.
@@ -298,11 +300,11 @@ def dead_letters_of(runtime: Runtime) -> DeadLetters:
         runtime: of the app.
     """
     settings = runtime.settings
-    reader = LaneReader(runtime.connections.sync(), settings.prefix, configured_timeout(settings))
+    reader = LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
     return DeadLetters(
         reader,
         runtime.outbox,
-        settings.prefix,
+        settings.keyspace,
         settings.dead_letter_rules,
         lambda topic: settings.resolve(topic)[1],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -64,12 +65,14 @@ class LaneInspector:
                 owned[lane.owner] += 1
                 backlog[lane.owner] += lane.backlog
         now = self._reader.now()
-        alive = {
-            name.decode(): until / 1000 - now
-            for kind in KINDS
-            for page in self._reader.pages(self._reader.registry.key(kind))
-            for name, until in page
-        }
+        alive: dict[str, float] = {}
+        # On a Cluster each owner is in the registry of each bucket.
+        for registry in self._reader.registries:
+            for kind in KINDS:
+                for page in self._reader.pages(registry.key(kind)):
+                    for name, until in page:
+                        known = alive.get(name.decode(), -math.inf)
+                        alive[name.decode()] = max(known, until / 1000 - now)
         return [
             WorkerView(
                 worker=name, alive_seconds=alive.get(name), lanes=owned[name], backlog=backlog[name]

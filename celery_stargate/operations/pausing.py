@@ -96,5 +96,8 @@ class Pauses:
     def _announce_free(self, lane: Lane) -> None:
         fields: dict[Any, Any] = {"free": lane.name}
         self._reader.redis.xadd(
-            self._reader.registry.key("events"), fields, maxlen=_EVENTS_KEPT, approximate=True
+            self._reader.registry_of(lane).key("events"),
+            fields,
+            maxlen=_EVENTS_KEPT,
+            approximate=True,
         )

@@ -10,6 +10,7 @@ from redis import Redis
 
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.registry import LaneNames, RegistryKeys
+from celery_stargate.model.buckets import bucket_tags
 from celery_stargate.model.frame import label_in
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.records import StoredRecord
@@ -57,7 +58,8 @@ class LaneReader:
     def __init__(self, redis: Redis, prefix: str, assumed_timeout: AssumedTimeout) -> None:
         #: redis-py's types do not tell sync from asyncio.
         self.redis: Any = redis
-        self.registry = RegistryKeys(prefix)
+        #: The registries of all buckets of lanes; the first has what belongs to no lane.
+        self.registries = RegistryKeys.of_all(prefix)
         self._names = LaneNames()
         self._prefix = prefix
         self._assumed_timeout = assumed_timeout
@@ -71,18 +73,27 @@ class LaneReader:
         """Return the key of one part of a lane."""
         return lane.key(self._prefix, part)
 
+    @property
+    def registry(self) -> RegistryKeys:
+        """The registry that has what belongs to no lane."""
+        return self.registries[0]
+
+    def registry_of(self, lane: Lane) -> RegistryKeys:
+        """Return the registry that a lane is in."""
+        return self.registries[lane.bucket(self._prefix)]
+
     def names(self) -> Iterator[tuple[Lane, float | None]]:
         """Return all lanes, and when each was last announced, epoch seconds.
 
         The lane of contexts without a message comes first; it always exists.
         """
         yield CONTEXTS_LANE, None
-        key = self.registry.key("lanes")
-        for page in self.pages(key):
-            for name, announced in page:
-                for lane in self._names.read([name]):
-                    if lane != CONTEXTS_LANE:
-                        yield lane, announced
+        for registry in self.registries:
+            for page in self.pages(registry.key("lanes")):
+                for name, announced in page:
+                    for lane in self._names.read([name]):
+                        if lane != CONTEXTS_LANE:
+                            yield lane, announced
 
     def unregistered(self, max_steps: int) -> Iterator[Lane]:
         """Find lanes that hold contexts and are not in the registry: no worker sees them.
@@ -93,7 +104,8 @@ class LaneReader:
             max_steps: how many steps of 200 keys it takes at most.
         """
         known = {lane for lane, _ in self.names()}
-        start, end = f"{self._prefix}:{{", "}:contexts"
+        plain, tags = bucket_tags(self._prefix)
+        start, end = f"{plain}:{{", ":contexts" if tags else "}:contexts"
         # The prefix may hold characters that have a meaning in a pattern.
         pattern = f"{_escaped(start)}*{_escaped(end)}"
         cursor = 0
@@ -101,8 +113,10 @@ class LaneReader:
             cursor, keys = self.redis.scan(cursor, match=pattern, count=STEP)
             for key in keys:
                 name = key.decode()[len(start) : -len(end)]
+                if tags:
+                    name = name.partition("}:")[2]
                 for lane in self._names.read([name.encode()]):
-                    if lane not in known:
+                    if lane not in known and self.key(lane, "contexts").encode() == key:
                         yield lane
             if cursor == 0:
                 return

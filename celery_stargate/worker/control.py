@@ -32,7 +32,7 @@ _PAUSE = 3600.0
 
 def _reader(runtime: Runtime) -> LaneReader:
     settings = runtime.settings
-    return LaneReader(runtime.connections.sync(), settings.prefix, configured_timeout(settings))
+    return LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
 
 
 def _problem(error: Exception) -> dict[str, str]:
@@ -84,7 +84,7 @@ def stargate_pause(state: Any, topic: str, seconds: float = _PAUSE) -> dict[str,
     try:
         runtime = Runtime.of(state.app)
         parsed, options = runtime.settings.resolve(topic)
-        pauses = Pauses(_reader(runtime), runtime.settings.prefix)
+        pauses = Pauses(_reader(runtime), runtime.settings.keyspace)
         return {"ok": {"paused": pauses.pause(str(parsed), options.lane_count, float(seconds))}}
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)
@@ -96,7 +96,7 @@ def stargate_resume(state: Any, topic: str) -> dict[str, Any]:
     try:
         runtime = Runtime.of(state.app)
         parsed, options = runtime.settings.resolve(topic)
-        pauses = Pauses(_reader(runtime), runtime.settings.prefix)
+        pauses = Pauses(_reader(runtime), runtime.settings.keyspace)
         return {"ok": {"resumed": pauses.resume(str(parsed), options.lane_count)}}
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)

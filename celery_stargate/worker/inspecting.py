@@ -37,7 +37,7 @@ class TaskInspector:
         self._runtime = runtime
         self._hostname = hostname
         self._owner = owner or name_prefix()
-        self._view = LaneView(runtime.connections, runtime.settings.prefix)
+        self._view = LaneView(runtime.connections, runtime.settings.keyspace)
 
     def tasks(self, state: str) -> list[dict[str, Any]]:
         """Return up to 100 tasks in a state, as ``Request.info`` shows them."""

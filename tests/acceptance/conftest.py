@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.rig import Rig, Worker
 from tests.servers.fixtures import PulsarAddress, ServerAddress
+from tests.topology import TOPOLOGIES, Topology, started
 
 MakeRig = Callable[..., Rig]
 
@@ -21,12 +22,41 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("workers")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the smoke tests on each form of Redis, and the others on a single server."""
+    if "topology" in metafunc.fixturenames:
+        smoke = metafunc.definition.get_closest_marker("smoke")
+        forms = TOPOLOGIES if smoke else TOPOLOGIES[:1]
+        metafunc.parametrize("topology", forms, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def topology(
+    request: pytest.FixtureRequest,
+    redis_server: ServerAddress,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Topology]:
+    """The Redis that holds the lanes."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with started(request.param, folder, lambda: redis_server.url) as found:
+        yield found
+
+
 @pytest.fixture(scope="module")
-def make_rig(pulsar: PulsarAddress, redis_server: ServerAddress, logs: Path) -> Iterator[MakeRig]:
+def make_rig(
+    pulsar: PulsarAddress, redis_server: ServerAddress, logs: Path, topology: Topology
+) -> Iterator[MakeRig]:
     """Make rigs on the shared servers, with settings of their own; all end with the module."""
     with ExitStack() as rigs:
 
         def make(*, redis_url: str | None = None, **conf: Any) -> Rig:
+            if topology.name != "single":
+                # Celery's broker and results stay where they are.
+                conf = {
+                    "stargate_redis_url": topology.url,
+                    "stargate_redis_options": topology.options,
+                    **conf,
+                }
             rig = Rig(pulsar.url, pulsar.admin, redis_url or redis_server.url, logs, conf)
             return rigs.enter_context(rig)
 

@@ -21,6 +21,8 @@ from celery import Celery
 from websockets.sync.client import connect
 
 from celery_stargate import ProduceTask, Stargate
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.registry import RegistryKeys
 from tests.acceptance.tasks import CONF, LOG_URL, READY, SIGNALS, make_app
 from tests.servers.admin import PulsarAdmin, topic_path
 from tests.servers.process import ServerProcess
@@ -313,12 +315,12 @@ class Rig:
 
     def owner(self, topic: str) -> str | None:
         """Who holds the lease of the topic's lane: the owner with its fencing token."""
-        found: Any = self.log.get(f"{self.name}:{{{topic}#0}}:lease")
+        found: Any = self._redis.get(self._key(topic, "lease"))
         return None if found is None else found.decode()
 
     def pending(self, topic: str) -> int:
         """How many contexts the topic's lane holds."""
-        found: Any = self.log.hlen(f"{self.name}:{{{topic}#0}}:contexts")
+        found: Any = self._redis.hlen(self._key(topic, "contexts"))
         return int(found)
 
     def waiting(self, topic: str) -> tuple[int, int]:
@@ -332,8 +334,22 @@ class Rig:
 
     def lanes(self, word: str) -> list[str]:
         """The names of the lanes that callers have announced, of the topics with a word."""
-        names: Any = self.log.zrange(f"{self.name}:{{registry}}:lanes", 0, -1)
-        return [name.decode() for name in names if f"-{word}-" in name.decode()]
+        keyspace = self.stargate.settings.keyspace
+        names = [
+            name.decode()
+            for registry in RegistryKeys.of_all(keyspace)
+            for name in self._redis.zrange(registry.key("lanes"), 0, -1)
+        ]
+        return [name for name in names if f"-{word}-" in name]
+
+    @property
+    def _redis(self) -> Any:
+        """A client of the Redis that holds the lanes."""
+        return self.stargate.runtime.connections.sync()
+
+    def _key(self, topic: str, part: str) -> str:
+        """The key of a part of the topic's first lane."""
+        return Lane(topic).key(self.stargate.settings.keyspace, part)
 
     def run_worker_to_its_end(self, worker: Worker, timeout: float = WAIT) -> tuple[int, str]:
         """Run a worker that should not start; its exit code and all it wrote."""

@@ -6,15 +6,17 @@ import gc
 import socket
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 import redis
 from celery import Celery, _state
+from redis.crc import key_slot
 
 from celery_stargate import Stargate
+from celery_stargate.lanes.scripts import LANE_PARTS, AsyncScripts, Scripts
 from celery_stargate.testing import LocalPulsar
 from tests.integration.rig import Triggered
 from tests.servers.fixtures import PulsarAddress, ServerAddress
@@ -45,6 +47,30 @@ def _collect() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that each script touches one slot, on a single server too."""
+
+    def check(name: str, keys: Sequence[str]) -> None:
+        # Result rows come after the lane's own keys; on a Cluster there are none.
+        own = keys[: len(LANE_PARTS) + 1] if name == "complete" else keys
+        slots = {key_slot(key.encode()) for key in own}
+        assert len(slots) == 1, f"{name} touches {len(slots)} slots: {own}"
+
+    def checked(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: Any, name: str, *rest: Any) -> Any:
+            runs = [rest] if plain.__name__ == "run" else rest[0]
+            for keys, _ in runs:
+                check(name, keys)
+            return plain(self, name, *rest)
+
+        return run
+
+    for kind in (Scripts, AsyncScripts):
+        for method in ("run", "run_many"):
+            monkeypatch.setattr(kind, method, checked(getattr(kind, method)))
 
 
 class MakeApp(Protocol):

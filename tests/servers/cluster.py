@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
 import redis
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from tests.servers.process import ServerError, free_ports, listening
+from tests.servers.process import ServerError
 from tests.servers.redis import RedisServer
 from tests.servers.redis import missing_reason as redis_missing_reason
 
 #: How long the nodes have to agree, in seconds.
 _TIMEOUT = 60.0
 
-#: A node's bus listens this far above its port, so its port must be below 55,536.
+#: A node's bus listens this far above its port.
 _BUS_OFFSET = 10_000
+#: Where nodes listen: so that their buses are below what Linux gives to outgoing connections.
+_PORTS = range(11_000, 20_000)
 
 
 def missing_reason() -> str | None:
@@ -49,18 +55,19 @@ class ClusterServers:
         config: Mapping[str, str] | None = None,
     ) -> None:
         self._replicas = replicas
+        self._data_dir = data_dir
         directives = {
             "cluster-enabled": "yes",
             "cluster-node-timeout": "2000",
             "cluster-config-file": "nodes.conf",
             # A shard that is down must not stop the others.
             "cluster-require-full-coverage": "no",
+            # Replicas are in step at once, and not after 5 s.
+            "repl-diskless-sync-delay": "0",
             **(config or {}),
         }
-        self.nodes = [
-            RedisServer(data_dir / f"node-{port}", port=port, appendonly=True, config=directives)
-            for port in _ports_with_bus(masters * (1 + replicas))
-        ]
+        self._directives = directives
+        self.nodes = [self._node(port) for port in _ports_with_bus(masters * (1 + replicas))]
 
     @property
     def url(self) -> str:
@@ -92,7 +99,32 @@ class ClusterServers:
         )
         if made.returncode:
             raise ServerError(f"redis-cli made no cluster:\n{made.stdout}\n{made.stderr}")
-        self._wait("the cluster to agree", lambda: all(map(self._sound, self.nodes)))
+        self._wait(
+            "the cluster to agree, and replicas to be in step",
+            lambda: all(map(self._sound, self.nodes)),
+        )
+
+    def masters(self) -> list[RedisServer]:
+        """Return the nodes that serve slots now.
+
+        Raises:
+            ServerError: no node answers.
+        """
+        return list({node.port: node for _, _, node in self._slots()}.values())
+
+    def add_master(self) -> RedisServer:
+        """Start one more node without slots, and return it when all know it.
+
+        Raises:
+            ServerError: it did not start, or they did not agree in time.
+        """
+        node = self._node(*_ports_with_bus(1))
+        node.start()
+        with redis.Redis(port=self.nodes[0].port) as known:
+            known.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+        self.nodes.append(node)
+        self._wait("the new node to be known", lambda: all(map(self._sound, self.nodes)))
+        return node
 
     def master_of(self, key: str) -> RedisServer:
         """Return the node that serves a key's slot now.
@@ -100,16 +132,11 @@ class ClusterServers:
         Raises:
             ServerError: no node answers.
         """
-        for node in self.nodes:
-            try:
-                with redis.Redis(port=node.port, socket_timeout=2.0, decode_responses=True) as one:
-                    slot = int(one.execute_command("CLUSTER", "KEYSLOT", key))
-                    for first, last, (_, port, *_), *_ in one.execute_command("CLUSTER", "SLOTS"):
-                        if first <= slot <= last:
-                            return next(each for each in self.nodes if each.port == int(port))
-            except RedisError:
-                continue
-        raise ServerError("no node of the cluster answers")
+        slot = key_slot(key.encode())
+        for first, last, node in self._slots():
+            if first <= slot <= last:
+                return node
+        raise ServerError(f"no node of the cluster serves slot {slot}")
 
     def move_slot(self, key: str, to: RedisServer) -> None:
         """Move the slot of a key with all its keys to another master, step by step.
@@ -150,15 +177,33 @@ class ClusterServers:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
+    def _node(self, port: int) -> RedisServer:
+        return RedisServer(
+            self._data_dir / f"node-{port}", port=port, appendonly=True, config=self._directives
+        )
+
+    def _slots(self) -> list[tuple[int, int, RedisServer]]:
+        """Return the ranges of slots, each with the node that serves it."""
+        nodes = {node.port: node for node in self.nodes}
+        for node in self.nodes:
+            try:
+                with redis.Redis(port=node.port, socket_timeout=2.0, decode_responses=True) as one:
+                    found = one.execute_command("CLUSTER", "SLOTS")
+            except RedisError:
+                continue
+            return [(first, last, nodes[int(port)]) for first, last, (_, port, *_), *_ in found]
+        raise ServerError("no node of the cluster answers")
+
     def _sound(self, node: RedisServer) -> bool:
         try:
             with redis.Redis(port=node.port, socket_timeout=2.0, decode_responses=True) as client:
                 state = client.execute_command("CLUSTER", "INFO")
                 known = client.execute_command("CLUSTER", "NODES")
+                link = client.info("replication").get("master_link_status", "up")
         except RedisError:
             return False
-        ok = "ok" in (state if isinstance(state, str) else state.get("cluster_state", ""))
-        return ok and len(known) >= len(self.nodes)
+        told = state if isinstance(state, str) else f"cluster_state:{state['cluster_state']}"
+        return "cluster_state:ok" in told and len(known) >= len(self.nodes) and link == "up"
 
     @staticmethod
     def _wait(what: str, ready: Callable[[], bool]) -> None:
@@ -170,11 +215,15 @@ class ClusterServers:
 
 
 def _ports_with_bus(count: int) -> list[int]:
-    """Return free ports whose bus ports are free too."""
-    found: list[int] = []
-    while len(found) < count:
-        (port,) = free_ports(1)
-        bus = port + _BUS_OFFSET
-        if bus < 65_536 and port not in found and not listening(bus):
-            found.append(port)
-    return found
+    """Return free ports whose bus ports are free too, both below those of outgoing connections."""
+    with ExitStack() as held:
+        found: list[int] = []
+        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+            if len(found) == count:
+                return found
+            with suppress(OSError):
+                for each in (port, port + _BUS_OFFSET):
+                    sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                    sock.bind(("127.0.0.1", each))
+                found.append(port)
+        raise ServerError(f"fewer than {count} ports are free from {_PORTS[0]} to {_PORTS[-1]}")

@@ -112,7 +112,8 @@ def test_workers_get_the_bootstep_once() -> None:
     app = make_app()
     Stargate(app).init_app(app)
     names = sorted(getattr(step, "__name__", step) for step in app.steps["worker"])
-    assert names == ["StargateStep", "celery_stargate.instrumentation.step:MetricsStep"]
+    metrics = "celery_stargate.instrumentation.step:MetricsStep"
+    assert names == ["StargateStep", "StartsStep", metrics]
     assert [option.name for option in app.user_options["worker"]] == ["without_stargate"]
 
 

@@ -286,7 +286,7 @@ def find_contexts(
     Raises:
         StoreUnavailable: Redis did not answer.
     """
-    prefix = stargate.settings.prefix
+    prefix = stargate.settings.keyspace
     names = list(dict.fromkeys(name for name, _ in places))
     with call_bound(), store_errors(), _pipeline(stargate) as pipeline:
         pipeline.time()
@@ -347,7 +347,7 @@ def pending_in(stargate: Stargate, lane: str, most: int) -> list[ContextView]:
 def _reader(stargate: Stargate) -> LaneReader:
     settings = stargate.settings
     redis = stargate.runtime.connections.sync()
-    return LaneReader(redis, settings.prefix, configured_timeout(settings))
+    return LaneReader(redis, settings.keyspace, configured_timeout(settings))
 
 
 def require_redis(stargate: Stargate) -> None:

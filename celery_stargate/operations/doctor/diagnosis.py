@@ -81,11 +81,11 @@ class Diagnosis:
         connections = Connections(target)
         redis = connections.sync()
         try:
-            facts = gather_redis(redis, settings.prefix)
+            facts = gather_redis(redis, settings.keyspace)
             yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
             yield from examine(REDIS_CHECKS, facts)
             if facts.holds_data:
-                reader = LaneReader(redis, settings.prefix, configured_timeout(settings))
+                reader = LaneReader(redis, settings.keyspace, configured_timeout(settings))
                 lanes = gather_lanes(reader, settings)
                 yield from examine(LANE_CHECKS, lanes)
                 if lanes.alive:

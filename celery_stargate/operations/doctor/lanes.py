@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.doctor.finding import Check, Problem, error, warning
@@ -90,7 +92,10 @@ def _owners(facts: LanesFacts) -> Iterable[Problem]:
 
 def _registry(facts: LanesFacts) -> Iterable[Problem]:
     for lane in facts.unregistered:
-        key = f"'{facts.settings.prefix}:{{registry}}:lanes'"
+        keyspace = facts.settings.keyspace
+        topic, _, index = lane.rpartition("#")
+        bucket = Lane(topic, int(index)).bucket(keyspace)
+        key = f"'{RegistryKeys(keyspace, bucket).key('lanes')}'"
         yield error(
             f"{lane} holds contexts and is not in the registry",
             "no worker sees it, until somebody puts into it again",

@@ -29,6 +29,8 @@ class RedisFacts:
     info: Mapping[str, Any] = field(default_factory=dict)
     #: ``CONFIG GET`` of what the checks need; None if the user may not ask.
     config: Mapping[str, str] | None = None
+    #: Whether the URL names a Redis Cluster.
+    in_buckets: bool = False
     #: What the user may not do, of what the lanes need.
     denied: tuple[str, ...] = ()
     #: The median of some pings, in seconds.
@@ -79,7 +81,10 @@ def gather_redis(
     seconds, microseconds = client.time()
     ahead = seconds + microseconds / 1e6 - (began + clock()) / 2
     try:
-        config = client.config_get("maxmemory-policy", "appendonly", "appendfsync", "save")
+        config = client.config_get(
+            *("maxmemory-policy", "appendonly", "appendfsync", "save"),
+            "cluster-require-full-coverage",
+        )
     except RedisError:
         config = None
     # One refuses writes, whoever asks.
@@ -87,6 +92,7 @@ def gather_redis(
     return RedisFacts(
         info=info,
         config=config,
+        in_buckets="{" in prefix,
         denied=() if replica else _denied(client, RegistryKeys(prefix).key("doctor")),
         latency=statistics.median(latencies),
         clock_ahead=ahead,
@@ -142,6 +148,18 @@ def _topology(facts: RedisFacts) -> Iterable[Problem]:
             "the URL leads to a Redis Sentinel, not to a server",
             "a Sentinel holds no data: no message can be recorded",
             "set stargate_redis_url to the server that holds the data",
+        )
+    if mode == "cluster" and not facts.in_buckets:
+        yield error(
+            "the URL names a single server, and that is a node of a Redis Cluster",
+            "lanes whose slots are on other nodes cannot be used, and no worker can wait for them",
+            "write rediscluster:// in stargate_redis_url",
+        )
+    if facts.in_buckets and (facts.config or {}).get("cluster-require-full-coverage") == "yes":
+        yield warning(
+            "the Redis Cluster has cluster-require-full-coverage yes",
+            "one shard that is down stops the lanes of all shards",
+            "redis-cli CONFIG SET cluster-require-full-coverage no, on each node",
         )
     if facts.info.get("role") == "slave":
         yield error(

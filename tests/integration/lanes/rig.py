@@ -12,6 +12,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.target import Target
 from celery_stargate.lanes.wire import CompleteReply, SettleReply
 from celery_stargate.model.entry import Entry, label_of
 from celery_stargate.model.follow_up import ResultRow
@@ -23,10 +24,12 @@ _T = TypeVar("_T")
 class Owner:
     """An owner of a lane, whose calls block."""
 
-    def __init__(self, url: str, prefix: str, lane: Lane, name: str, lease: float) -> None:
+    def __init__(
+        self, target: Target | str, prefix: str, lane: Lane, name: str, lease: float
+    ) -> None:
         self._runner = asyncio.Runner()
-        self._redis = Connections(url).asyncio()
-        self._client = Connections(url).sync()
+        self._redis = Connections(target).asyncio()
+        self._client = Connections(target).sync()
         self.store = LeasedLane(self._redis, prefix, lane, name, lease)
 
     def do(self, call: Coroutine[Any, Any, _T]) -> _T:
@@ -90,6 +93,11 @@ def finish(lanes: Outbox, lane: Lane, *contexts: str) -> None:
     key = lane.key(lanes._prefix, "contexts")  # noqa: SLF001
     done = [settled_of(each, first_of(client.hget(key, each))) for each in contexts]  # type: ignore[arg-type]
     lanes.finish(lane, done)
+
+
+def inbox_key(lanes: Outbox, inbox: str) -> str:
+    """The key of an inbox."""
+    return lanes.inboxes._key(inbox)  # noqa: SLF001
 
 
 def put(lanes: Outbox, lane: Lane, context: str, count: int = 1, **options: Any) -> None:

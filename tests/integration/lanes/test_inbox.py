@@ -7,12 +7,12 @@ import redis
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcomes import CallOutcomes
-from tests.integration.lanes.rig import receipt
+from tests.integration.lanes.rig import inbox_key, receipt
 
 
-def test_entries_of_a_wrong_form(lanes: Outbox, client: redis.Redis, prefix: str) -> None:
+def test_entries_of_a_wrong_form(lanes: Outbox, client: redis.Redis) -> None:
     """One without the fields, one that is no UTF-8, one of another sender: none hides the next."""
-    key = f"{prefix}:inbox:box"
+    key = inbox_key(lanes, "box")
     call = CallOutcomes("c", False, (receipt("c"),))
     client.xadd(key, {"hello": "1"})
     client.xadd(key, {b"to": b"\xff\xfe", b"outcome": b"\x00"})
@@ -27,25 +27,23 @@ def test_entries_of_a_wrong_form(lanes: Outbox, client: redis.Redis, prefix: str
     ]
 
 
-def test_an_inbox_that_is_no_stream_begins_anew(
-    lanes: Outbox, client: redis.Redis, prefix: str
-) -> None:
+def test_an_inbox_that_is_no_stream_begins_anew(lanes: Outbox, client: redis.Redis) -> None:
     """Whether it is read first or put into."""
-    client.set(f"{prefix}:inbox:box", "x")
+    client.set(inbox_key(lanes, "box"), "x")
     assert lanes.inboxes.subscribe("box", [], 0.05) == []
-    client.set(f"{prefix}:inbox:box", "x")
+    client.set(inbox_key(lanes, "box"), "x")
     lanes.inboxes.notify("box/1", CallOutcomes("c", False, (receipt("c"),)))
     assert [each.address for each in lanes.inboxes.subscribe("box", [], 1.0)] == ["box/1"]
 
 
-def test_an_id_far_ahead_hides_nothing(lanes: Outbox, client: redis.Redis, prefix: str) -> None:
+def test_an_id_far_ahead_hides_nothing(lanes: Outbox, client: redis.Redis) -> None:
     """Neither what comes next, nor what comes when the inbox begins anew."""
     call = CallOutcomes("c", False, (receipt("c"),))
-    client.xadd(f"{prefix}:inbox:box", {"hello": "1"}, id="4611686018427387904-0")
+    client.xadd(inbox_key(lanes, "box"), {"hello": "1"}, id="4611686018427387904-0")
     (junk,) = lanes.inboxes.subscribe("box", [], 1.0)
     lanes.inboxes.notify("box/1", call)
     (first,) = lanes.inboxes.subscribe("box", [junk.entry], 1.0)
-    client.delete(f"{prefix}:inbox:box")
+    client.delete(inbox_key(lanes, "box"))
     lanes.inboxes.notify("box/2", call)
     (second,) = lanes.inboxes.subscribe("box", [first.entry], 1.0)
     assert (first.address, second.address) == ("box/1", "box/2")

@@ -19,6 +19,7 @@ from celery_stargate.model.message import Message
 from tests.integration.lanes.rig import MakeOwner, Owner, failure, finish, put, receipt
 from tests.integration.rig import Proxy, wait_for
 from tests.servers.fixtures import ServerAddress
+from tests.topology import single_server
 
 
 def labels(owner: Owner, after: int = 0, **options: Any) -> list[str]:
@@ -491,6 +492,7 @@ class TestNumbers:
         assert labels(owner) == ["a", "b"]
 
 
+@single_server
 def test_a_result_is_stored_in_the_step_that_settles(
     owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
 ) -> None:

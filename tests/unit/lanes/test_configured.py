@@ -329,3 +329,13 @@ def test_a_target_shows_no_secret(url: str, address: str) -> None:
     target = find_target(app(), url, {"master_name": "m"})
     assert "hunter2" not in repr(target)
     assert target.address == address
+
+
+def test_a_cluster_needs_a_redis_py_that_is_new_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told when the settings are read, with what to install."""
+    url = "rediscluster://a:1,b:2"
+    monkeypatch.setattr(redis, "__version__", "5.2.1")
+    with pytest.raises(ConfigurationError, match="redis-py 6.4 or newer, and 5.2.1 is installed"):
+        find_target(Celery("x"), url, {})
+    monkeypatch.setattr(redis, "__version__", "6.4.0")
+    assert find_target(Celery("x"), url, {"password": "p"}).address == url

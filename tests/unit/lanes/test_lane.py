@@ -106,3 +106,25 @@ def test_messages_without_a_key_are_spread() -> None:
 def test_the_choice_is_for_ever() -> None:
     """Another version must take the same lane, or a key's order would be lost at an upgrade."""
     assert [lane_for(TOPIC, 16, key, "").index for key in ("", "a", "é", "key-1")] == [0, 3, 14, 10]
+
+
+def test_the_lanes_of_a_cluster_are_in_buckets() -> None:
+    """Those of a topic fill them evenly; each shares a slot with its bucket's registry."""
+    lanes = [Lane("persistent://public/default/t", index) for index in range(32)]
+    buckets = [lane.bucket("mine{16}") for lane in lanes]
+    assert sorted(buckets) == sorted([*range(16), *range(16)])
+    registries = RegistryKeys.of_all("mine{16}")
+    for lane, bucket in zip(lanes, buckets, strict=True):
+        key = lane.key("mine{16}", "log")
+        assert key.startswith("mine:{") and key.endswith(f"}}:{lane.name}:log")
+        assert hash_tag(key) == hash_tag(registries[bucket].key("lanes"))
+    assert len({hash_tag(each.key("lanes")) for each in registries}) == 16
+
+
+def test_a_single_server_has_one_bucket() -> None:
+    """And the names of its keys are what they were."""
+    lane = Lane("persistent://public/default/t", 3)
+    assert lane.bucket("mine") == 0
+    assert lane.key("mine", "log") == f"mine:{{{lane.name}}}:log"
+    [registry] = RegistryKeys.of_all("mine")
+    assert registry.key("lanes") == "mine:{registry}:lanes"

@@ -56,10 +56,34 @@ def test_a_sentinel_url_needs_the_name_of_a_master(url: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["rediscluster", "redisclusters"])
-def test_a_cluster_is_refused(scheme: str) -> None:
-    """With the reason."""
-    with pytest.raises(ConfigurationError, match="a Redis Cluster, which cannot hold the lanes"):
-        read(stargate_redis_url=f"{scheme}://:hunter2@a:1,b:2")
+def test_a_cluster_has_buckets(scheme: str) -> None:
+    """So many as the setting says; a single server has none."""
+    url = f"{scheme}://:hunter2@a:1,b:2"
+    assert read(stargate_redis_url=url).keyspace == "stargate{16}"
+    assert read(stargate_redis_url=url, stargate_redis_buckets=3).keyspace == "stargate{3}"
+    assert read(stargate_redis_url="redis://a", stargate_redis_buckets=3).keyspace == "stargate"
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "words"),
+    [
+        ("rediscluster://a:1,b:2/1", {}, "which has database 0 only"),
+        ("rediscluster://a:1?db=1", {}, "which has database 0 only"),
+        ("rediscluster://a:1", {"db": 1}, "which has database 0 only"),
+        ("rediscluster://a:1", {"master_name": "m"}, "which does not take master_name"),
+        ("rediscluster://a:1?ssl_ca_path=/x", {}, "which does not take ssl_ca_path"),
+    ],
+)
+def test_what_a_cluster_does_not_have(url: str, options: Any, words: str) -> None:
+    """Is refused when the settings are read."""
+    with pytest.raises(ConfigurationError, match=words):
+        read(stargate_redis_url=url, stargate_redis_options=options)
+
+
+def test_database_0_of_a_cluster() -> None:
+    """May be written."""
+    for url in ("rediscluster://a:1,b:2/", "rediscluster://a:1,b:2/0", "rediscluster://u:p@a?db=0"):
+        assert read(stargate_redis_url=url).redis_url == url
 
 
 def test_a_misspelled_scheme() -> None:

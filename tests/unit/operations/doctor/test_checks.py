@@ -74,6 +74,13 @@ def test_a_redis_that_tells_nothing_is_not_accused() -> None:
         ({"redis_version": "5.0.3"}, {}, {}, ("redis-version", "error")),
         ({"redis_mode": "sentinel"}, {}, {}, ("redis-topology", "error")),
         ({"role": "slave", "master_host": "h"}, {}, {}, ("redis-topology", "error")),
+        ({"redis_mode": "cluster"}, {}, {}, ("redis-topology", "error")),
+        (
+            {"redis_mode": "cluster"},
+            {"cluster-require-full-coverage": "yes"},
+            {"in_buckets": True},
+            ("redis-topology", "warning"),
+        ),
         ({"maxmemory_policy": "allkeys-lru"}, {}, {}, ("redis-eviction", "warning")),
         (
             {"maxmemory_policy": "volatile-ttl", "maxmemory": 1 << 30},

@@ -1,0 +1,179 @@
+"""The client of a Redis Cluster for event loops: each call ends in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
+
+from redis.asyncio.cluster import RedisCluster
+from redis.commands.core import AsyncCoreCommands
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, SlotNotCoveredError
+
+from celery_stargate.lanes.cluster import (
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    SilentNodes,
+    goes_by,
+    may_pass,
+    not_in_time,
+    sha_of,
+)
+from celery_stargate.support.bound import USUAL
+
+__all__ = ["AsyncClusterClient", "AsyncClusterScript"]
+
+#: How many commands of one group are under way at the same time.
+_AT_ONCE = 32
+
+#: redis-py's methods for all commands; their types are of its own clients.
+_Commands: Any = AsyncCoreCommands
+
+
+class AsyncClusterClient(_Commands):  # type: ignore[misc]
+    """A client of a Redis Cluster, each of whose calls ends within 5 s.
+
+    redis-py's client finds the nodes and follows MOVED, ASK and TRYAGAIN.
+
+    Arguments:
+        make: makes redis-py's client; called in the event loop, by the first call.
+    """
+
+    def __init__(self, make: Callable[[], RedisCluster]) -> None:
+        self._make = make
+        self._made: Any = None
+        self._silent = SilentNodes()
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command.
+
+        Raises:
+            RedisError, OSError: as redis-py raises them; what does not pass within the bound is a
+                ConnectionError.
+        """
+        failed: BaseException | None = None
+        wait = FIRST_WAIT
+        try:
+            async with asyncio.timeout(USUAL):
+                while True:
+                    try:
+                        return await self._run(arguments, options)
+                    except (RedisError, RedisClusterException, OSError) as error:
+                        if not may_pass(error):
+                            raise
+                        failed = error
+                    await asyncio.sleep(wait)
+                    wait = min(2 * wait, LONGEST_WAIT)
+        except TimeoutError as late:
+            raise not_in_time(failed or late) from failed
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        """Return a pipeline of any keys, which is no transaction."""
+        if transaction:
+            raise NotImplementedError("a transaction of a Cluster")
+        return _AsyncClusterPipeline(self)
+
+    def register_script(self, script: str) -> AsyncClusterScript:
+        """Return a script that runs on the node of its keys."""
+        return AsyncClusterScript(self, script)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        made, self._made = self._made, None
+        if made is not None:
+            await made.aclose()
+            # After an error redis-py's own would close nothing.
+            await made.nodes_manager.aclose()
+
+    async def _run(self, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        client = self._made
+        await client.initialize()
+        key = goes_by(arguments)
+        if key is None:
+            node = random.choice(client.get_primaries())  # noqa: S311  # no secret
+        else:
+            try:
+                node = client.get_node_from_key(key)
+            except SlotNotCoveredError:
+                await client.nodes_manager.initialize()
+                raise
+        with self._silent.watched(node.name):
+            return await client.execute_command(*arguments, target_nodes=node, **options)
+
+
+class AsyncClusterScript:
+    """A script, run on the node of its keys; a node that does not know it gets the text."""
+
+    def __init__(self, client: AsyncClusterClient, script: str) -> None:
+        self.script = script
+        self.sha = sha_of(script)
+        self._client = client
+
+    async def __call__(self, keys: Sequence[Any] = (), args: Sequence[Any] = ()) -> Any:
+        """Run it."""
+        run = self._client.execute_command
+        try:
+            return await run("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await run("EVAL", self.script, len(keys), *keys, *args)
+
+    async def run_each(self, runs: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+        """Run it several times, beside one another; return the reply, or the error, of each."""
+        return await _beside([partial(self, keys, arguments) for keys, arguments in runs])
+
+
+class _AsyncClusterPipeline(_Commands):  # type: ignore[misc]
+    """Commands of any keys; each goes to its node, those of one key in their order."""
+
+    def __init__(self, client: AsyncClusterClient) -> None:
+        self._client = client
+        self._commands: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._commands = []
+
+    def execute_command(self, *arguments: Any, **options: Any) -> Self:
+        """Note a command."""
+        self._commands.append((arguments, options))
+        return self
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Run the commands; return the reply of each, or raise the first error."""
+        commands, self._commands = self._commands, []
+        keys: dict[Any, list[int]] = {}
+        for place, (arguments, _) in enumerate(commands):
+            keys.setdefault(goes_by(arguments), []).append(place)
+        replies: list[Any] = [None] * len(commands)
+
+        async def run(places: Sequence[int]) -> None:
+            for place in places:
+                arguments, options = commands[place]
+                try:
+                    replies[place] = await self._client.execute_command(*arguments, **options)
+                except (RedisError, OSError) as error:
+                    replies[place] = error
+
+        await _beside([partial(run, places) for places in keys.values()])
+        if raise_on_error:
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return replies
+
+
+async def _beside(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run calls beside one another, a bounded number at the same time."""
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(call: Callable[[], Any]) -> Any:
+        async with room:
+            return await call()
+
+    return await asyncio.gather(*map(one, calls), return_exceptions=True)

@@ -1,0 +1,118 @@
+"""Which node of a Cluster a command goes to, and what its errors mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    RedisClusterException,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as LostConnection
+
+from celery_stargate.lanes.cluster import (
+    NotACluster,
+    SilentNodes,
+    goes_by,
+    may_pass,
+    not_in_time,
+    sha_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (("HGET", "a", "field"), "a"),
+        (("XREAD", b"COUNT", 1, b"BLOCK", 9, b"STREAMS", b"a", b"b", "0", "0"), b"a"),
+        (("EVALSHA", "sha", 2, "a", "b", "x"), "a"),
+        (("EVAL", "text", 1, "a"), "a"),
+        (("TIME",), None),
+        (("INFO", "memory"), None),
+        (("CONFIG GET", "save"), None),
+        (("SCRIPT LOAD", "text"), None),
+    ],
+)
+def test_the_key_of_a_command(arguments: tuple[Any, ...], key: Any) -> None:
+    """Is found without asking a server."""
+    assert goes_by(arguments) == key
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (LostConnection("x"), True),
+        (TryAgainError("x"), True),
+        (ClusterDownError("x"), True),
+        (RedisClusterException("cannot be connected"), True),
+        (ResponseError("LOADING"), True),
+        (ResponseError("WRONGTYPE"), False),
+        (AuthenticationError("x"), False),
+    ],
+)
+def test_what_may_pass(error: Exception, passes: bool) -> None:
+    """A failover, a slot that moves; no mistake, and no wrong password."""
+    assert may_pass(error) is passes
+
+
+def test_a_server_that_is_no_cluster() -> None:
+    """Is told at once."""
+    with pytest.raises(NotACluster, match="use redis:// or rediss://"):
+        may_pass(RedisClusterException("Cluster mode is not enabled on this node"))
+    assert not may_pass(NotACluster("x"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ClusterDownError("The cluster is down"), "set cluster-require-full-coverage to no"),
+        (ClusterDownError("Hash slot not served"), "is down, or cannot be reached"),
+        (TryAgainError("x"), "is being moved"),
+        (LostConnection("refused"), "refused; this shard of the Redis Cluster is down"),
+    ],
+)
+def test_what_is_said_in_the_end(error: Exception, words: str) -> None:
+    """What was found, and what it may be."""
+    assert words in str(not_in_time(error))
+
+
+def test_a_node_that_does_not_answer_is_tried_seldom() -> None:
+    """By one call; the others are told at once, and another node is no matter of it."""
+    now = [0.0]
+    nodes = SilentNodes(lambda: now[0])
+    tried = []
+
+    def call(name: str, error: Exception | None = None) -> None:
+        with nodes.watched(name):
+            tried.append(name)
+            if error is not None:
+                raise error
+
+    with pytest.raises(LostConnection):
+        call("a", LostConnection("away"))
+    with pytest.raises(LostConnection, match="away"):
+        call("a")
+    call("b")
+    assert tried == ["a", "b"]
+    now[0] = 0.6
+    call("a")
+    call("a")
+    assert tried == ["a", "b", "a", "a"]
+
+
+def test_a_node_that_redis_py_does_not_know_yet() -> None:
+    """It fails by a mistake of its own; every other mistake is told."""
+    nothing: Any = None
+    with pytest.raises(TryAgainError, match="to a new node"), SilentNodes().watched("a"):
+        nothing.execute_command()
+    with pytest.raises(AttributeError), SilentNodes().watched("a"):
+        object().execute_command()  # type: ignore[attr-defined]
+
+
+def test_the_hash_of_a_script() -> None:
+    """As Redis computes it."""
+    assert sha_of("return 1") == "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
