@@ -28,9 +28,10 @@ class Shop:
     Args:
         folder: for the database, the settings and logs.
         redis_url, pulsar_url: as its settings read them from the environment.
+        more: lines for the end of its settings.
     """
 
-    def __init__(self, folder: Path, redis_url: str, pulsar_url: str) -> None:
+    def __init__(self, folder: Path, redis_url: str, pulsar_url: str, more: str = "") -> None:
         self.topic = f"persistent://public/default/django-{uuid.uuid4().hex[:12]}"
         self.invoices = f"{self.topic}-invoices"
         topics = {"orders": self.topic, "invoices": self.invoices}
@@ -38,7 +39,7 @@ class Shop:
         (folder / f"{settings}.py").write_text(
             "from shop.settings import *\n"
             f"DATABASES['default']['NAME'] = {str(folder / 'shop.sqlite3')!r}\n"
-            f"CELERY_STARGATE_TOPICS = {topics!r}\n"
+            f"CELERY_STARGATE_TOPICS = {topics!r}\n{more}"
         )
         self._env = {
             **os.environ,

@@ -7,7 +7,9 @@ A task in a worker closes one row in one transaction, so a disk that takes 10 ms
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +28,8 @@ logger = logging.getLogger("celery_stargate")
 _BATCH = 500
 #: How long it waits for a message: the first of a batch, and each further one, in seconds.
 _FIRST, _NEXT = 0.5, 0.01
+#: How long a batch is gathered at most, in seconds: a steady stream has no pause.
+_GATHER = 0.05
 #: How long it waits after a failure of the database or the broker, in seconds.
 _PAUSE = 1.0
 
@@ -74,16 +78,19 @@ class Closer(threading.Thread):
             accept=["json"],
             prefetch_count=_BATCH,
         ):
+            until = math.inf
             while not self._stop_event.is_set():
                 try:
                     connection.drain_events(timeout=_NEXT if taken else _FIRST)
-                    if len(taken) < _BATCH:
+                    until = min(until, time.monotonic() + _GATHER)
+                    if len(taken) < _BATCH and time.monotonic() < until:
                         continue
                 except TimeoutError:
                     connection.heartbeat_check()
                 if taken:
                     self._close(taken)
                     taken.clear()
+                until = math.inf
 
     def _close(self, taken: Sequence[Any]) -> None:
         by_database: dict[str, list[Any]] = {}

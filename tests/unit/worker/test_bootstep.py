@@ -47,22 +47,19 @@ class Noted:
 
 
 class NotedPeers:
-    """Stand where Peers does."""
+    """Stand where PeersThread does."""
 
     def __init__(self, *given: Any) -> None:
         self.given = given
 
-    def start(self) -> None:
-        """Do nothing."""
-
-    def stop(self) -> None:
-        """Do nothing."""
+    def look(self) -> None:
+        """Find none."""
 
 
 @pytest.fixture(autouse=True)
 def peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread looks for workers of other apps."""
-    monkeypatch.setattr(bootstep, "Peers", NotedPeers)
+    monkeypatch.setattr(bootstep, "PeersThread", NotedPeers)
 
 
 @pytest.fixture(autouse=True)
