@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from celery_stargate.lanes.dead_letters import DeadLetterWriter
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
 from celery_stargate.lanes.record import (
@@ -218,7 +219,11 @@ class Caller:
             return
         await asyncio.sleep(context.timeout)
         try:
-            found = await self._lane_call("expire", lane, [GRACE_MS, 100, context.context])
+            rules = self._plan.settings.dead_letter_rules
+            dead = DeadLetterWriter(self._plan.settings.prefix, lane, self._process.name, rules)
+            arguments = [GRACE_MS, 100, context.context, dead.deadline_cause, *dead.bounds]
+            script = self._redis.register_script(lane_script("expire"))
+            found = await script(keys=dead.keys, args=arguments)
             await self._do_effects(lane, found)
         except RedisError:
             self._world.note(f"{self._process.name}: {context.name} is left to the owner")

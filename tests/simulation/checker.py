@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+#: Codes of failures that a message with a receipt may have, or that are not kept.
+_NOT_OF_MESSAGE = ("TypeError", "revoked", "expired")
 #: What the design allows past a deadline, in ms.
 _PAST_DEADLINE_MS = 15_000
 
@@ -59,6 +61,8 @@ def check(world: World, settled: bool, bound: float) -> list[str]:
         wrong += _without_faults(world, copies)
     if settled:
         wrong += _left(world)
+    if world.plan.restored is None:
+        wrong += _dead_letters(world)
     wrong += [
         f"an exception that was never retrieved: {error!r}" for error in world.loop.exceptions()
     ]
@@ -178,6 +182,26 @@ def _without_faults(world: World, copies: dict[str, Counter[str]]) -> Iterator[s
         # A caller may do the effects while an owner takes the lane over.
         if len(context.told) > 1 and all(each.by.startswith("worker") for each in context.told):
             yield f"P4: {context.name} was told twice for no reason"
+
+
+def _dead_letters(world: World) -> Iterator[str]:
+    """Each message that has no receipt is a dead letter; there are too few for the bounds."""
+    dead = {
+        name.decode()
+        for key, value in world.redis.model.keys().items()
+        if key.endswith(":dead")
+        for name in value
+    }
+    for context in world.ledger.contexts.values():
+        if context.forgotten or not context.told or not context.labels:
+            continue
+        outcomes = context.told[0].outcomes
+        for label, outcome in zip(context.labels, outcomes, strict=False):
+            # That of a callback which cannot be published is no failure of the message.
+            failed = isinstance(outcome, Failure) and outcome.code not in _NOT_OF_MESSAGE
+            # The lanes know it under the id that its caller may have used before.
+            if failed and label.replace(context.name, context.context, 1) not in dead:
+                yield f"P3: {label!r} failed ({outcome}), and is no dead letter"
 
 
 def _left(world: World) -> Iterator[str]:

@@ -237,7 +237,7 @@ def lose_a_receipt(proxy: Proxy) -> None:
     proxy.lose_answer_to(lambda data: data[:1] == TEXT_FRAME)
 
 
-def _no_base64(message: object, context: str, max_size: int) -> bytes:
+def _no_base64(message: object, context: str, *_: object) -> bytes:
     """A frame that no caller can make."""
     return json.dumps({"payload": "%%%", "context": context}).encode()
 

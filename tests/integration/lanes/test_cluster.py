@@ -185,7 +185,7 @@ def test_a_shard_that_is_down_holds_up_no_other(
                             call(stargate, lane, 1.0)
                         assert seconds() < 3
                     else:
-                        call(stargate, lane)
+                        call(stargate, lane, 60.0)
             dead.start()
             for lane in down:
                 wait_for(partial(succeeds, stargate, lane), 60.0)
