@@ -12,6 +12,7 @@ import msgspec
 
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Settled
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.support.log import logger_of
@@ -26,6 +27,7 @@ __all__ = [
     "Settlement",
     "add",
     "anybody",
+    "dead_lettered",
     "ended",
     "remove",
     "tell",
@@ -192,11 +194,29 @@ def tell(happened: Callable[[Observer], None]) -> None:
                 logger.exception("%s raised an error; messages go on", type(observer).__name__)
 
 
-def ended(lane: Lane, settled: Iterable[Settled], *codes: str) -> None:
+def dead_lettered(lane: Lane, outcomes: Iterable[Outcome], rules: DeadLetterRules) -> None:
+    """Tell of the messages among some settled ones that failed and are kept.
+
+    Arguments:
+        rules: which failures are kept.
+    """
+    if not _observers:
+        return
+    dead = [
+        MessageDeadLettered(context=each.context, topic=lane.topic, lane=lane.name, outcome=each)
+        for each in outcomes
+        if isinstance(each, Failure) and rules.cause_of(each)
+    ]
+    if dead:
+        tell(lambda each: each.dead_lettered(dead))
+
+
+def ended(lane: Lane, settled: Iterable[Settled], rules: DeadLetterRules, *codes: str) -> None:
     """Tell of contexts that were settled otherwise than by Pulsar's answer.
 
     Arguments:
         settled: the contexts.
+        rules: which failures are kept as dead letters.
         codes: of the failures that ended them; messages with another outcome had it before. Without
             codes all outcomes are told.
     """
@@ -210,3 +230,4 @@ def ended(lane: Lane, settled: Iterable[Settled], *codes: str) -> None:
     ]
     if found:
         tell(lambda each: each.settled(lane, found))
+        dead_lettered(lane, [each.outcome for each in found], rules)

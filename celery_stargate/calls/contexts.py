@@ -86,7 +86,7 @@ class Contexts:
         for lane in self._candidates(outcome):
             word, settled = outbox.settle(lane, outcome)
             if settled is not None:
-                observers.ended(lane, [settled])
+                observers.ended(lane, [settled], self._runtime.settings.dead_letter_rules)
                 self._effects.run(lane, [settled])
                 return True
             if word is not SettleWord.LATE:

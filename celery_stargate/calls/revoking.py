@@ -137,8 +137,9 @@ class Revoker:
         return sent, done
 
     def _finish(self, found: Revoked) -> None:
+        rules = self._runtime.settings.dead_letter_rules
         for lane, settled in found.settled.items():
-            observers.ended(lane, settled, REVOKED, EXPIRED)
+            observers.ended(lane, settled, rules, REVOKED, EXPIRED)
             self._effects.run(lane, settled)
 
 

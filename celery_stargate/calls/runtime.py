@@ -330,7 +330,7 @@ class Runtime:
                 with bounded(_LOOK_BOUND):
                     overdue = self.outbox.expire(lane)
                 if overdue:
-                    observers.ended(lane, overdue, "deadline")
+                    observers.ended(lane, overdue, self.settings.dead_letter_rules, "deadline")
                     with bounded(_LOOK_BOUND):
                         self.effects_apart.run(lane, overdue)
         except StoreUnavailable as error:

@@ -73,7 +73,7 @@ class Keeper:
         """
         await self._take_over()
         self._begin()
-        store, retry, renewals = self._lane.store, self._lane.retry, self._lane.shared.renewals
+        store, retry, shared = self._lane.store, self._lane.retry, self._lane.shared
         while True:
             tick = await retry.until_available(self._renew)
             self._require_read(tick)
@@ -86,10 +86,10 @@ class Keeper:
                 self._effects.add(await retry.until_available(store.due))
             if tick.idle:
                 until = self._empty_since + self._retire_after
-                await renewals.renew_in_background(store, until, self._renewed)
+                await shared.renewals.renew_in_background(store, until, self._renewed)
             elif tick.next_deadline is not None and tick.next_deadline <= 0:
                 expired = await retry.until_available(store.expire)
-                observers.ended(store.lane, expired, "deadline")
+                observers.ended(store.lane, expired, shared.settings.dead_letter_rules, "deadline")
                 self._effects.add(expired)
             else:
                 await asyncio.sleep(self._wait_after(tick))

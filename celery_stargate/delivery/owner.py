@@ -50,7 +50,13 @@ class LaneOwner:
             shared,
             lane_machine(name),
             Retry(name, shared.rng.uniform),
-            Telling(store.lane, shared.monotonic, 2 * options.window_size, shared.settings.url),
+            Telling(
+                store.lane,
+                shared.monotonic,
+                2 * options.window_size,
+                shared.settings.url,
+                shared.settings.dead_letter_rules,
+            ),
         )
         self._lane = lane
         self._lease = Lease(name, shared.settings.lease, shared.monotonic)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from celery_stargate import observers
+from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.observers import ConnectionLost, Settlement
@@ -21,11 +23,18 @@ class Telling:
         monotonic: the clock, in seconds.
         limit: of how many messages the times are known.
         server: Pulsar's service URL.
+        rules: which failures are kept as dead letters.
     """
 
     def __init__(
-        self, lane: Lane, monotonic: Callable[[], float], limit: int, server: str | None = None
+        self,
+        lane: Lane,
+        monotonic: Callable[[], float],
+        limit: int,
+        server: str | None = None,
+        rules: DeadLetterRules = NO_DEAD_LETTERS,
     ) -> None:
+        self._rules = rules
         self._lane = lane
         self._monotonic = monotonic
         self._limit = limit
@@ -64,6 +73,7 @@ class Telling:
             for entry, outcome in batch
         ]
         observers.tell(lambda each: each.settled(lane, found, self._server))
+        observers.dead_lettered(lane, [outcome for _, outcome in batch], self._rules)
 
     def lost(self, error: Exception, entries: Sequence[Entry]) -> None:
         """Tell that the connection broke with messages in flight, or could not be made."""

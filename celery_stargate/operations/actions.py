@@ -246,7 +246,7 @@ class Actions:
         for answer in reply[1:]:
             settled = read_answer(answer, topic).settled
             if settled is not None:
-                observers.ended(lane, [settled])
+                observers.ended(lane, [settled], self._rules)
                 return self._finish(lane, settled)
         return Change(context, Changed.SETTLED)
 

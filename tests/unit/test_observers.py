@@ -13,10 +13,11 @@ from celery_stargate import observers
 from celery_stargate.delivery.telling import Telling
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.model.dead_letters import DeadLetterRules, Policy
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.outcome import Receipt
-from celery_stargate.observers import Observer, Settlement
+from celery_stargate.model.outcome import Failure, Receipt
+from celery_stargate.observers import MessageDeadLettered, Observer, Settlement
 from tests.unit.helpers import TOPIC
 from tests.unit.test_counts import calls_of
 
@@ -29,6 +30,7 @@ class Noted(Observer):
     def __init__(self) -> None:
         self.sent_numbers: list[int] = []
         self.settlements: list[Settlement] = []
+        self.dead: list[MessageDeadLettered] = []
 
     def sent(self, lane: Lane, entries: Sequence[Entry]) -> None:
         self.sent_numbers += [each.number for each in entries]
@@ -37,6 +39,9 @@ class Noted(Observer):
         self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
     ) -> None:
         self.settlements += settlements
+
+    def dead_lettered(self, dead: Sequence[MessageDeadLettered]) -> None:
+        self.dead += dead
 
 
 class Raising(Observer):
@@ -94,6 +99,20 @@ def test_tells_when_each_message_was_sent_and_answered(noted: Noted) -> None:
     assert noted.settlements[-1].sent_at is None
 
 
+def test_tells_which_failed_messages_are_kept(noted: Noted) -> None:
+    """Those that the policy drops, and receipts, are not among them."""
+    rules = DeadLetterRules(policies={"send-error:8": Policy.DROP})
+    telling = Telling(LANE, Clock(), 10, rules=rules)
+    failed = [
+        Failure(context=f"c{number}", topic=TOPIC, code=code)
+        for number, code in enumerate(("http-404", "send-error:8", "revoked", "deadline"), 1)
+    ]
+    telling.settled([(entry(n), each) for n, each in enumerate(failed, 1)])
+    telling.settled([(entry(5), receipt(5))])
+    assert [each.outcome for each in noted.dead] == [failed[0], failed[3]]
+    assert {(each.topic, each.lane) for each in noted.dead} == {(TOPIC, LANE.name)}
+
+
 def test_keeps_the_times_of_so_many_messages(noted: Noted) -> None:
     """Messages whose outcome came otherwise leave nothing for ever."""
     telling = Telling(LANE, Clock(), 10)
@@ -138,11 +157,11 @@ def test_tells_what_ended_otherwise_and_only_that(noted: Noted) -> None:
     """A list of which one message has its receipt, and the deadline of the other passed."""
     late = deadline_failure("c", TOPIC, sent=True)
     whole = Settled(Record("c", is_list=True), (receipt(1), late), 1)
-    observers.ended(LANE, [whole], "deadline")
+    observers.ended(LANE, [whole], DeadLetterRules(), "deadline")
     assert noted.settlements == [Settlement(late)]
-    observers.ended(CONTEXTS_LANE, [whole])
+    observers.ended(CONTEXTS_LANE, [whole], DeadLetterRules())
     assert len(noted.settlements) == 1
-    observers.ended(LANE, [whole])
+    observers.ended(LANE, [whole], DeadLetterRules())
     assert [each.outcome for each in noted.settlements[1:]] == [receipt(1), late]
 
 

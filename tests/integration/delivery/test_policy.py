@@ -8,6 +8,7 @@ import pytest
 
 from celery_stargate import Acknowledger, ProduceError, Stargate
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.signals import message_dead_lettered
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
@@ -31,7 +32,13 @@ def letters(stargate: Stargate, topic: str) -> int:
 def test_dead_and_drop(
     make_app: MakeApp, local: LocalPulsar, topic: str, policy: str, kept: int
 ) -> None:
-    """The message fails; the first is kept, in the step that settles it."""
+    """The message fails; one that is kept is kept in the step that settles it, and told of."""
+    told: list[Any] = []
+
+    def receiver(detail: Any, **_: Any) -> None:
+        told.append(detail)
+
+    message_dead_lettered.connect(receiver, sender=topic)
     app = make_app(local.url, dead_letter_policy={"NotAllowedException": policy})
     local.faults.fail_sends(REFUSED, count=1)
     with Acknowledger(app):
@@ -39,6 +46,9 @@ def test_dead_and_drop(
         with pytest.raises(ProduceError):
             result.get(timeout=20)
         assert letters(Stargate.of(app), topic) == kept
+    assert [(each.context, each.outcome.code) for each in told] == [
+        (result.id, "send-error:8")
+    ] * kept
 
 
 def test_retry(make_app: MakeApp, local: LocalPulsar, topic: str) -> None:
