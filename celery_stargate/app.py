@@ -165,10 +165,14 @@ class Stargate(Publishing):
     def dead_letters(self) -> DeadLetters:
         """The messages that failed, and were kept: to list, replay or delete them.
 
-        ``list(stargate.dead_letters.find())`` shows them without payloads.
+        They are shown without payloads.
 
         Raises:
             ConfigurationError: a setting is wrong, or the app is not set yet.
+
+        Example:
+            >>> list(stargate.dead_letters.find())
+            []
         """
         return dead_letters_of(self.runtime)
 

@@ -43,20 +43,25 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
     conf.get("broker_url")
     conf = app.conf
     changes: dict[str, Any] = conf.changes
-    before = {name: changes.get(name, _MISSING) for name in settings}
+    before = dict(changes)
     _forget(app, runtime)
-    conf.update(settings)
+    prefix: str = conf.prefix or ""
+    for name, value in settings.items():
+        # Celery before 5.7 finds a name with the app's namespace first, wherever it was set.
+        full = prefix + name
+        conf[full.upper() if prefix.isupper() else full] = value
+    given = [name for name in changes if changes[name] is not before.get(name, _MISSING)]
     try:
         # A wrong setting is told here, and not in the middle of a test.
         runtime.settings  # noqa: B018
         yield
     finally:
         _forget(app, runtime)
-        for name, value in before.items():
-            if value is _MISSING:
-                changes.pop(name, None)
+        for name in given:
+            if name in before:
+                changes[name] = before[name]
             else:
-                changes[name] = value
+                changes.pop(name, None)
 
 
 def _forget(app: Any, runtime: Runtime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,9 +68,13 @@ def test_broker_killed_and_restarted(
     what was due meanwhile is refused, with every callback."""
     assert worker.alive
     acked, failed, linked = rig.key(), rig.key(), rig.key()
-    results = [rig.produce.delay(str(n), topic=kept, on_ack=rig.record(acked)) for n in range(1000)]
-    assert eventually(lambda: 50 < rig.pending(kept) < 950, every=0.002)
-    broker.kill()
+    killing, results = threading.Thread(target=broker.kill), []
+    for n in range(1000):
+        if n == 300:
+            # While the worker sends what came before.
+            killing.start()
+        results.append(rig.produce.delay(str(n), topic=kept, on_ack=rig.record(acked)))
+    killing.join()
     assert rig.pending(kept) > 0, "all was stored before the kill"
     results += [rig.produce.delay(str(n), topic=kept) for n in range(1000, 1200)]
 

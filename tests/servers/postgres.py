@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,16 @@ class PostgresServer(Server):
         new = not self._cluster.exists()
         if new:
             self._run("initdb", "-U", _USER, "-A", "trust", "--no-sync", "-D", str(self._cluster))
-        self.process.start(self._ready, timeout=60)
+        end = time.monotonic() + 20
+        while True:
+            try:
+                self.process.start(self._ready, timeout=60)
+                break
+            except ServerError as error:
+                # After a kill its other processes end by themselves, a moment later.
+                if "is still in use" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
         if new:
             address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", _USER]
             self._run("createdb", *address, self.database)

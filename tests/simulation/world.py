@@ -431,16 +431,18 @@ def _patched(world: World) -> Iterator[None]:
     logger.propagate = False
     for each in handlers:
         logger.addHandler(each)
-    with ExitStack() as patches:
-        for module in (settler_module, leased_module):
-            patches.enter_context(mock.patch.object(module, "uuid", fake))
-        patched = mock.patch.object(keeper_module, "RETIRE_AFTER", world.plan.retire_after)
-        patches.enter_context(patched)
-        yield
-    for each in handlers:
-        logger.removeHandler(each)
-    level, logger.propagate = before
-    logger.setLevel(level)
+    try:
+        with ExitStack() as patches:
+            for module in (settler_module, leased_module):
+                patches.enter_context(mock.patch.object(module, "uuid", fake))
+            patched = mock.patch.object(keeper_module, "RETIRE_AFTER", world.plan.retire_after)
+            patches.enter_context(patched)
+            yield
+    finally:
+        for each in handlers:
+            logger.removeHandler(each)
+        level, logger.propagate = before
+        logger.setLevel(level)
 
 
 def _lane_of(log_key: str) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from celery import signals
 from celery.worker import state
 
 from celery_stargate import StoreUnavailable
@@ -16,11 +17,17 @@ from tests.unit.worker.test_strategy import Rig
 @pytest.fixture
 def waiting() -> Any:
     """The request of a call by name, which waits for its ETA; Celery shows its arguments."""
-    rig = Rig()
-    task_id = rig.receive(
+    rig, received = Rig(), []
+
+    def receiver(request: Any, **_: Any) -> None:
+        received.append(request)
+
+    signals.task_received.connect(receiver)
+    rig.receive(
         message=SECRETS[0], on_error=dict(rig.app.signature("sorry")), options={"countdown": 60}
     )
-    yield rig, state.requests[task_id]
+    signals.task_received.disconnect(receiver)
+    yield rig, received[0]
     state.reset_state()
 
 
