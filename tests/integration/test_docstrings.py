@@ -20,7 +20,7 @@ _DEEP = frozenset({"Acknowledger", "Stargate"})
 _PUBLIC = [*documented(celery_stargate, deep=_DEEP), *documented(testing)]
 _EXAMPLES = [each for each in _PUBLIC if ">>> " in each.text]
 #: Their examples need a Redis; the others run in memory.
-_WITH_REDIS = ("Acknowledger", "Stargate.cancel", "Stargate.lanes")
+_WITH_REDIS = ("Acknowledger", "Stargate.cancel", "Stargate.dead_letters", "Stargate.lanes")
 #: For the package's own modules and tests, and what is Celery's.
 _PRIVATE = {
     "Faults.closes_on_frame",
