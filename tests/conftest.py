@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def _log_again() -> None:
     """Let each test log what is logged seldom."""
     record._log_now.cache_clear()  # noqa: SLF001
+
+
+@pytest.fixture(autouse=True)
+def _own_levels() -> Iterator[None]:
+    """Give each test the levels of the log that it began with: Celery's test worker sets them."""
+    names = (None, "celery", "celery_stargate")
+    before = {name: logging.getLogger(name).level for name in names}
+    yield
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
