@@ -38,7 +38,7 @@ def test_a_callback_that_the_broker_loses(
     ran: list[tuple[str, Any]] = []
     done = threading.Event()
 
-    @app.task(name="paid", bind=True)
+    @app.task(name="paid", bind=True, shared=False)
     def paid(self: Any, receipt: Any) -> None:
         ran.append((self.request.id, receipt["status"]))
         done.set()
