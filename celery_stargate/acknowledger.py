@@ -57,7 +57,7 @@ class Acknowledger:
         done_matters: Callable[[], bool] = lambda: True,
     ) -> None:
         self._app = app
-        runtime = Runtime.of(app)
+        self._runtime = runtime = Runtime.of(app)
         effects = runtime.make_effects(hostname, on_done, done_matters)
         self._contexts = Contexts(runtime, EffectsApart(effects, runtime.outbox))
         self._delivery = DeliveryThread(
@@ -92,6 +92,7 @@ class Acknowledger:
             >>> acknowledger.start()
             >>> acknowledger.stop()
         """
+        self._runtime.deliveries.add(self._delivery)
         self._delivery.start()
         if self._republisher is not None:
             self._republisher.start()
@@ -107,6 +108,8 @@ class Acknowledger:
         """
         if self._republisher is not None:
             self._republisher.stop()
+        # First, so that a call in another thread looks for an owner that stays.
+        self._runtime.deliveries.discard(self._delivery)
         self._delivery.stop(timeout)
 
     def produce(

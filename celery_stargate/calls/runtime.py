@@ -73,6 +73,8 @@ class Runtime:
         self._lock = PerProcess(threading.RLock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
+        #: The delivery of each acknowledger that was started and not stopped.
+        self.deliveries: set[DeliveryThread] = set()
         self._worker_known_until = 0.0
         self._worker_missed = False
 
@@ -281,12 +283,18 @@ class Runtime:
     def _is_owned(self) -> bool:
         """Whether lanes are owned, as far as this process knows without asking."""
         delivery = self._delivery
-        return (delivery is not None and delivery.use()) or (
-            time.monotonic() < self._worker_known_until
+        return (
+            self._delivers()
+            or (delivery is not None and delivery.use())
+            or time.monotonic() < self._worker_known_until
         )
 
+    def _delivers(self) -> bool:
+        """Whether an acknowledger runs in this process. Redis hears of one a moment later."""
+        return any(each.running for each in tuple(self.deliveries))
+
     def _count_owners(self) -> int:
-        """Return how many processes own lanes.
+        """Return how many processes own lanes; at least 1 if an acknowledger runs in this one.
 
         Those of this machine that were killed no longer count.
         """
@@ -295,7 +303,7 @@ class Runtime:
         owners = registry.owners()
         if owners and registry.remove_ended():
             owners = registry.owners()
-        return owners
+        return owners or int(self._delivers())
 
     def _miss_worker(self) -> None:
         """Log, once until one comes, that no worker is alive and this process may not own."""
@@ -354,5 +362,5 @@ class Runtime:
         for name, each in vars(Runtime).items():
             if isinstance(each, cached_property):
                 self.__dict__.pop(name, None)
-        self._inbox = PerProcess(lambda: GatheringInbox(self.outbox.inboxes))
+        self._inboxes = PerProcess(dict)
         self._worker_known_until = 0.0

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_stargate import ConfigurationError, Stargate, StoreUnavailable
+from celery_stargate import Acknowledger, ConfigurationError, Stargate, StoreUnavailable
+from celery_stargate import acknowledger as acknowledger_module
 from celery_stargate.calls import runtime as module
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.lane import Lane
@@ -36,6 +37,17 @@ class Noted:
         return self.running
 
     def stop(self) -> None:
+        """Note it."""
+        self.running = False
+
+
+class Delivery(Noted):
+    """Stand where the thread of an acknowledger does."""
+
+    def __init__(self, *given: Any) -> None:
+        self.running = False
+
+    def stop(self, timeout: float | None = None) -> None:
         """Note it."""
         self.running = False
 
@@ -113,6 +125,41 @@ def test_only_workers_own_lanes(threads: list[Noted], caplog: pytest.LogCaptureF
     assert [record.getMessage() for record in caplog.records] == [
         module._NO_WORKER  # noqa: SLF001
     ]
+
+
+@pytest.mark.parametrize("own_lanes", ["auto", "worker"])
+def test_an_acknowledger_of_this_process_owns_lanes(
+    own_lanes: str,
+    threads: list[Noted],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """From its start, before Redis has heard of it; a call starts no second owner beside it."""
+    monkeypatch.setattr(acknowledger_module, "DeliveryThread", Delivery)
+    runtime, lanes, surveys = runtime_of(workers=0)
+    vars(lanes).update(remove_ended=lambda: False)
+    runtime.app.conf.stargate_own_lanes = own_lanes
+    acknowledger = Acknowledger(runtime.app)
+    with acknowledger:
+        runtime.require_owner()
+        runtime.owner_notice.look()
+        assert threads == []
+        assert caplog.records == []
+    assert acknowledger.running is False
+    runtime.require_owner()
+    assert len(threads) == (own_lanes == "auto")
+    assert surveys
+
+
+def test_reset_reads_the_settings_again() -> None:
+    """And the answers go to an inbox of its own."""
+    runtime, _, _ = runtime_of(workers=1)
+    before = runtime.inbox
+    assert runtime.inbox is before
+    runtime.reset()
+    runtime.app.conf.stargate_prefix = "other"
+    assert runtime.settings.prefix == "other"
+    assert runtime.inbox is not before
 
 
 def test_redis_may_be_away_while_a_call_waits(caplog: pytest.LogCaptureFixture) -> None:
