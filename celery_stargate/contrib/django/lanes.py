@@ -5,7 +5,7 @@ Nothing else of ``contrib.django`` imports from ``calls``, ``effects``, ``lanes`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from celery.canvas import maybe_signature
 from celery_stargate.app import Stargate
 from celery_stargate.calls import eager
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation
+from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import LaneFull
 from celery_stargate.lanes.connections import store_errors
@@ -41,6 +42,7 @@ __all__ = [
     "freeze_callbacks",
     "is_eager",
     "memory_policy",
+    "note_started",
     "pending_in",
     "prepare",
     "record",
@@ -179,6 +181,20 @@ def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: s
     if signature.get("subtask_type") is None and "task_id" not in signature["options"]:
         options["task_id"] = task_id
     signature.apply_async((outcome,), **options)
+
+
+def note_started(stargate: Stargate, headers: Iterable[Mapping[str, Any]]) -> None:
+    """Tell of callbacks that no worker runs that they have started.
+
+    Arguments:
+        headers: of the Celery messages that brought them.
+
+    Raises:
+        StoreUnavailable: Redis did not answer: they are published again.
+    """
+    ids = [task_id for each in headers if isinstance(task_id := each.get(STARTED_HEADER), str)]
+    if ids:
+        stargate.runtime.unstarted.started(*ids)
 
 
 def refusal(context: str, topic: str, code: str, reason: str, *, unknown: bool = False) -> Any:
