@@ -68,11 +68,15 @@ class Runtime:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        #: By bucket; a dict's setdefault needs no lock.
-        self._inboxes: PerProcess[dict[int, GatheringInbox]] = PerProcess(dict)
         self._lock = PerProcess(threading.RLock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
+        self._know_nothing()
+
+    def _know_nothing(self) -> None:
+        """Know nothing yet of what belongs to the settings: who owns lanes, and who waits."""
+        #: By bucket; a dict's setdefault needs no lock.
+        self._inboxes: PerProcess[dict[int, GatheringInbox]] = PerProcess(dict)
         #: The delivery of each acknowledger that was started and not stopped.
         self.deliveries: set[DeliveryThread] = set()
         self._worker_known_until = 0.0
@@ -353,8 +357,8 @@ class Runtime:
             delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.stop()
-        if "outbox" in self.__dict__:
-            self.outbox.close()
+        if "connections" in self.__dict__:
+            self.connections.close()
 
     def reset(self) -> None:
         """Close, and read the settings again at the next use: for tests that change them."""
@@ -362,5 +366,4 @@ class Runtime:
         for name, each in vars(Runtime).items():
             if isinstance(each, cached_property):
                 self.__dict__.pop(name, None)
-        self._inboxes = PerProcess(dict)
-        self._worker_known_until = 0.0
+        self._know_nothing()
