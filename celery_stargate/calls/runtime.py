@@ -118,9 +118,16 @@ class Runtime:
         """The Redis that holds the lanes.
 
         Raises:
-            ConfigurationError: no Redis is configured, or Celery cannot read its URL or options.
+            ConfigurationError: no Redis is configured, Celery cannot read its URL or options, or
+                ``stargate_url`` is ``memory://``.
         """
         settings = self.settings
+        if settings.in_memory:
+            # A test of the app would ask, and change, whatever Redis its settings name.
+            raise settings.error(
+                "there are no lanes and no dead letters, because stargate_url is memory://: "
+                "messages stay in this process. Give Pulsar's service URL to use the lanes' Redis"
+            )
         try:
             return find_target(self.app, settings.redis_url, settings.redis_options)
         except ConfigurationError as error:
