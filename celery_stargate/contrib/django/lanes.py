@@ -17,6 +17,7 @@ from celery.canvas import maybe_signature
 from celery_stargate.app import Stargate
 from celery_stargate.calls import eager
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation
+from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import LaneFull
 from celery_stargate.lanes.connections import store_errors
@@ -40,6 +41,7 @@ __all__ = [
     "find_contexts",
     "freeze_callbacks",
     "is_eager",
+    "may_pass",
     "memory_policy",
     "pending_in",
     "prepare",
@@ -172,6 +174,7 @@ def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: s
 
     Raises:
         kombu.exceptions.OperationalError: the broker did not take it.
+        Exception: what Celery raises for a callback that it cannot publish; :func:`may_pass` tells.
     """
     signature: Any = maybe_signature(unpack(packed), app=stargate.app)
     options: dict[str, Any] = {}
@@ -179,6 +182,11 @@ def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: s
     if signature.get("subtask_type") is None and "task_id" not in signature["options"]:
         options["task_id"] = task_id
     signature.apply_async((outcome,), **options)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether it helps to publish a callback again later, which raised this."""
+    return kind_of(error) is Kind.PASSING
 
 
 def refusal(context: str, topic: str, code: str, reason: str, *, unknown: bool = False) -> Any:
