@@ -21,6 +21,7 @@ from celery_stargate.operations.audit import Audit
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.doctor.diagnosis import Diagnosis
 from celery_stargate.operations.doctor.finding import Level
+from celery_stargate.operations.doctor.peers import settings_here
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
 from celery_stargate.operations.reading import LaneReader, configured_timeout
@@ -267,6 +268,11 @@ def test_operators_see_and_change_all_buckets(make_app: MakeApp, shared: Cluster
 def test_the_doctor_examines_a_cluster(make_app: MakeApp, shared: ClusterServers) -> None:
     """And finds nothing that is wrong with reaching it, or with the rights."""
     app = make_app("ws://127.0.0.1:1", redis_url=shared.url)
+    runtime = Stargate.of(app).runtime
+    redis = runtime.connections.sync()
+    # A worker that asks another node tells the same.
+    told = {settings_here(runtime.settings, redis).redis_id for _ in range(20)}
+    assert len(told) == 1 and None not in told
     found = {each.check: each for each in Diagnosis(app).findings()}
     assert found["redis-connection"].level is Level.OK
     assert found["redis-topology"].level is Level.OK
