@@ -27,7 +27,7 @@ from celery_stargate.model.outcome import Failure
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.inspect import LaneInspector
-from celery_stargate.operations.reading import LaneReader, configured_timeout
+from celery_stargate.operations.reading import reader_of
 from celery_stargate.operations.views import ContextView, LaneView
 from celery_stargate.support.bound import call_bound
 
@@ -331,7 +331,7 @@ def survey(stargate: Stargate) -> tuple[int, list[LaneView]]:
         StoreUnavailable: Redis did not answer.
     """
     with call_bound(), store_errors():
-        lanes, workers = LaneInspector(_reader(stargate)).lanes_and_workers()
+        lanes, workers = LaneInspector(reader_of(stargate.runtime)).lanes_and_workers()
     return workers, lanes
 
 
@@ -348,14 +348,8 @@ def pending_in(stargate: Stargate, lane: str, most: int) -> list[ContextView]:
     """
     topic = Lane.parse(lane).topic
     with call_bound(), store_errors():
-        found = ContextInspector(_reader(stargate)).pending(topic)
+        found = ContextInspector(reader_of(stargate.runtime)).pending(topic)
         return list(islice((each for each in found if each.lane == lane), most))
-
-
-def _reader(stargate: Stargate) -> LaneReader:
-    settings = stargate.settings
-    redis = stargate.runtime.connections.sync()
-    return LaneReader(redis, settings.keyspace, configured_timeout(settings))
 
 
 def require_redis(stargate: Stargate) -> None:
