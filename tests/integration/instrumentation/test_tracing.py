@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -195,6 +195,26 @@ def test_a_list_and_many_are_a_trace_each(
         [found] = trace_ids(each)
         by_trace[found] += 1
     assert sorted(by_trace.values()) == [2, 3]
+
+
+def test_in_eager_mode_the_callback_is_in_the_trace(make_app: MakeApp, spans: Spans) -> None:
+    """By `produce`, by `produce_many` and as a task."""
+    app = make_app("memory://", conf={"task_always_eager": True, "task_eager_propagates": True})
+    got: list[int] = []
+
+    @app.task(name="traced.eager", shared=False)
+    def note(receipt: Any) -> None:
+        got.append(trace.get_current_span().get_span_context().trace_id)
+
+    calls: list[Callable[[], object]] = [
+        lambda: Stargate.of(app).produce("a", on_ack=note.s()),
+        lambda: Stargate.of(app).produce_many(["b"], on_ack=note.s()),
+        lambda: produce_task.delay("c", on_ack=note.s()),
+    ]
+    for call in calls:
+        spans.exporter.clear()
+        call()
+        assert {got.pop()} == trace_ids(*spans.named("create"))
 
 
 def test_a_failure_is_an_error(make_app: MakeApp, local: LocalPulsar, spans: Spans) -> None:
