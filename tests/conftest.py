@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery import Celery, _state
 from hypothesis import settings
 
 from celery_stargate.lanes import record
+from tests.isolation import celery_restored
 
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
@@ -57,16 +56,6 @@ def _own_levels() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_celery() -> Iterator[None]:
-    """Give each test the current app that it began with, and no tasks of another test's apps.
-
-    A task that ``app.task`` made is also a task of every app that is finalized later.
-    """
-    state: Any = _state
-    current, default = state._tls.current_app, state.default_app  # noqa: SLF001
-    yield
-    state._set_current_app(current)  # noqa: SLF001
-    state.set_default_app(default)
-    for added in list(state._on_app_finalizers):  # noqa: SLF001
-        # Celery's own tasks, and those of ``shared_task``, are made elsewhere.
-        if added.__module__ == Celery.__module__:
-            state._on_app_finalizers.discard(added)  # noqa: SLF001
+    """Give each test the current app that it began with, and no tasks of another test's apps."""
+    with celery_restored():
+        yield
