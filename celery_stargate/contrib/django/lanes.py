@@ -18,6 +18,7 @@ from celery_stargate.app import Stargate
 from celery_stargate.calls import eager
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation
 from celery_stargate.effects.callbacks import STARTED_HEADER
+from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import LaneFull
 from celery_stargate.lanes.connections import store_errors
@@ -27,7 +28,7 @@ from celery_stargate.model.outcome import Failure
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.inspect import LaneInspector
-from celery_stargate.operations.reading import LaneReader, configured_timeout
+from celery_stargate.operations.reading import reader_of
 from celery_stargate.operations.views import ContextView, LaneView
 from celery_stargate.support.bound import call_bound
 
@@ -41,6 +42,7 @@ __all__ = [
     "find_contexts",
     "freeze_callbacks",
     "is_eager",
+    "may_pass",
     "memory_policy",
     "note_started",
     "pending_in",
@@ -174,6 +176,7 @@ def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: s
 
     Raises:
         kombu.exceptions.OperationalError: the broker did not take it.
+        Exception: what Celery raises for a callback that it cannot publish; :func:`may_pass` tells.
     """
     signature: Any = maybe_signature(unpack(packed), app=stargate.app)
     options: dict[str, Any] = {}
@@ -195,6 +198,11 @@ def note_started(stargate: Stargate, headers: Iterable[Mapping[str, Any]]) -> No
     ids = [task_id for each in headers if isinstance(task_id := each.get(STARTED_HEADER), str)]
     if ids:
         stargate.runtime.unstarted.started(*ids)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether it helps to publish a callback again later, which raised this."""
+    return kind_of(error) is Kind.PASSING
 
 
 def refusal(context: str, topic: str, code: str, reason: str, *, unknown: bool = False) -> Any:
@@ -339,7 +347,7 @@ def survey(stargate: Stargate) -> tuple[int, list[LaneView]]:
         StoreUnavailable: Redis did not answer.
     """
     with call_bound(), store_errors():
-        lanes, workers = LaneInspector(_reader(stargate)).lanes_and_workers()
+        lanes, workers = LaneInspector(reader_of(stargate.runtime)).lanes_and_workers()
     return workers, lanes
 
 
@@ -356,14 +364,8 @@ def pending_in(stargate: Stargate, lane: str, most: int) -> list[ContextView]:
     """
     topic = Lane.parse(lane).topic
     with call_bound(), store_errors():
-        found = ContextInspector(_reader(stargate)).pending(topic)
+        found = ContextInspector(reader_of(stargate.runtime)).pending(topic)
         return list(islice((each for each in found if each.lane == lane), most))
-
-
-def _reader(stargate: Stargate) -> LaneReader:
-    settings = stargate.settings
-    redis = stargate.runtime.connections.sync()
-    return LaneReader(redis, settings.keyspace, configured_timeout(settings))
 
 
 def require_redis(stargate: Stargate) -> None:
