@@ -83,12 +83,12 @@ class SilentNodes:
         Raises:
             ConnectionError: at once, if the node did not answer a moment ago.
         """
-        if self._nodes:
-            until, why = self._nodes.get(name, (0.0, ""))
+        known = self._nodes.get(name)
+        if known is not None:
+            until, why = known
             if self._monotonic() < until:
                 raise LostConnection(why)
-            if why:
-                self._nodes[name] = self._monotonic() + _PAUSE, why
+            self._nodes[name] = self._monotonic() + _PAUSE, why
         try:
             yield
         except (LostConnection, NoAnswer, OSError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -24,6 +23,7 @@ from celery_stargate.lanes.cluster import (
     sha_of,
 )
 from celery_stargate.support.bound import bounded, call_bound, time_left
+from celery_stargate.support.shared_call import SharedCall
 
 __all__ = ["ClusterClient", "ClusterScript"]
 
@@ -60,8 +60,8 @@ class ClusterClient(_Commands):  # type: ignore[misc]
     ) -> None:
         self._nodes = nodes
         self._pool = pool
-        self._lock = threading.Lock()
         self._made: Any = None
+        self._connecting = SharedCall(self._connect)
         self._silent = SilentNodes()
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
@@ -118,8 +118,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the connections; a later call connects again."""
-        with self._lock:
-            made, self._made = self._made, None
+        made, self._made = self._made, None
         if made is not None:
             made.close()
             made.disconnect_connection_pools()
@@ -131,7 +130,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
             while True:
                 try:
                     with bounded(min(max(time_left() / 2, _LEAST_TRY), _LONGEST_TRY)):
-                        return call(self._client())
+                        return call(self._made or self._connecting.result())
                 except (RedisError, RedisClusterException, OSError) as error:
                     if not may_pass(error):
                         raise
@@ -140,18 +139,16 @@ class ClusterClient(_Commands):  # type: ignore[misc]
                 time.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
 
-    def _client(self) -> Any:
+    def _connect(self) -> Any:
         if self._made is None:
-            with self._lock:
-                if self._made is None:
-                    host, port = random.choice(self._nodes)  # noqa: S311  # no secret
-                    self._made = _Cluster(
-                        url=f"redis://{_bracketed(host)}:{port}",
-                        startup_nodes=[_Node(*each) for each in self._nodes],
-                        connection_pool_class=self._pool,
-                        require_full_coverage=False,
-                        retry=Retry(NoBackoff(), 0),
-                    )
+            host, port = random.choice(self._nodes)  # noqa: S311  # no secret
+            self._made = _Cluster(
+                url=f"redis://{_bracketed(host)}:{port}",
+                startup_nodes=[_Node(*each) for each in self._nodes],
+                connection_pool_class=self._pool,
+                require_full_coverage=False,
+                retry=Retry(NoBackoff(), 0),
+            )
         return self._made
 
 
