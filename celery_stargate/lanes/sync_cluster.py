@@ -14,11 +14,10 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, S
 from redis.retry import Retry
 
 from celery_stargate.lanes.cluster import (
-    FIRST_WAIT,
-    LONGEST_WAIT,
     SilentNodes,
-    goes_by,
+    between_tries,
     may_pass,
+    node_for,
     not_in_time,
     sha_of,
 )
@@ -38,8 +37,19 @@ _Result = TypeVar("_Result")
 
 #: redis-py's methods for all commands; their types are of its own clients.
 _Commands: Any = CoreCommands
-_Cluster: Any = RedisCluster
+_Base: Any = RedisCluster
 _Node: Any = ClusterNode
+
+
+class _Cluster(_Base):  # type: ignore[misc]
+    """redis-py's client, which connects while the shard of the first slot is down."""
+
+    def command(self) -> dict[str, Any]:
+        """Return no commands: redis-py asks its first master for them, and again on need.
+
+        It needs them for commands without ``target_nodes`` only.
+        """
+        return {}
 
 
 class ClusterClient(_Commands):  # type: ignore[misc]
@@ -125,7 +135,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
 
     def insist(self, call: Callable[[Any], _Result]) -> _Result:
         """Call until it succeeds, fails for good, or the bound is over."""
-        wait = FIRST_WAIT
+        waits = between_tries()
         with call_bound():
             while True:
                 try:
@@ -134,10 +144,10 @@ class ClusterClient(_Commands):  # type: ignore[misc]
                 except (RedisError, RedisClusterException, OSError) as error:
                     if not may_pass(error):
                         raise
+                    wait = waits.next()
                     if time_left() <= wait:
                         raise not_in_time(error) from error
                 time.sleep(wait)
-                wait = min(2 * wait, LONGEST_WAIT)
 
     def _connect(self) -> Any:
         if self._made is None:
@@ -227,15 +237,11 @@ class _ClusterPipeline(_Commands):  # type: ignore[misc]
 def _run(
     client: Any, silent: SilentNodes, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
-    key = goes_by(arguments)
-    if key is None:
-        node = random.choice(client.get_primaries())  # noqa: S311  # no secret
-    else:
-        try:
-            node = client.get_node_from_key(key)
-        except SlotNotCoveredError:
-            client.nodes_manager.initialize()
-            raise
+    try:
+        node = node_for(client, arguments)
+    except SlotNotCoveredError:
+        client.nodes_manager.initialize()
+        raise
     with silent.watched(str(node.name)):
         return client.execute_command(*arguments, target_nodes=node, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes import sync_cluster
+from celery_stargate.lanes.async_cluster import AsyncClusterClient
 from celery_stargate.lanes.cluster import (
     NotACluster,
     SilentNodes,
@@ -147,6 +149,22 @@ def test_a_cluster_that_is_slow_to_connect_to(monkeypatch: pytest.MonkeyPatch) -
     timer.cancel()
     first.join(20)
     assert not first.is_alive()
+
+
+def test_a_mistake_in_a_pipeline_is_raised() -> None:
+    """It is no reply of a node."""
+
+    def make() -> Any:
+        raise ValueError("no client can be made")
+
+    async def run() -> None:
+        client: Any = AsyncClusterClient(make)
+        async with client.pipeline(transaction=False) as pipeline:
+            pipeline.get("key")
+            await pipeline.execute(raise_on_error=False)
+
+    with pytest.raises(ValueError, match="no client can be made"):
+        asyncio.run(run())
 
 
 def suppressed(call: Callable[[], object]) -> Callable[[], None]:
