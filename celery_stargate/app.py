@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import _state
 
+from celery_stargate.calls.eager import is_eager
 from celery_stargate.calls.given import TaskGiven
 from celery_stargate.calls.publishing import Publishing
 from celery_stargate.calls.revoking import Revoker
@@ -152,7 +153,7 @@ class Stargate(Publishing):
         """The lanes, to look into: :meth:`~celery_stargate.lanes.outbox.Outbox.backlog`, for one.
 
         Raises:
-            ConfigurationError: no Redis is configured.
+            ConfigurationError: no Redis is configured, or ``stargate_url`` is ``memory://``.
 
         Example:
             >>> from celery_stargate.lanes.lane import Lane
@@ -168,7 +169,8 @@ class Stargate(Publishing):
         They are shown without payloads.
 
         Raises:
-            ConfigurationError: a setting is wrong, or the app is not set yet.
+            ConfigurationError: a setting is wrong, the app is not set yet, no Redis is configured,
+                or ``stargate_url`` is ``memory://``.
 
         Example:
             >>> list(stargate.dead_letters.find())
@@ -230,6 +232,7 @@ class Stargate(Publishing):
         Returns:
             Whether nothing of it was or will be sent. Else it has its outcome already, or is not
             known, or may have been sent; the messages of a list that were not sent are failed.
+            In eager mode it is always False: each call has its outcome when it returns.
 
         Raises:
             ConfigurationError: no Redis is configured.
@@ -240,7 +243,7 @@ class Stargate(Publishing):
             >>> stargate.cancel(result.id)
             True
         """
-        return Revoker(self.runtime).cancel(context)
+        return not is_eager(self.runtime) and Revoker(self.runtime).cancel(context)
 
     def close(self) -> None:
         """Close this process's connections, and give its lanes back if it owns any.

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from celery_stargate.lanes import record
+from tests.isolation import celery_restored
 
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
@@ -51,3 +52,10 @@ def _own_levels() -> Iterator[None]:
     yield
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _own_celery() -> Iterator[None]:
+    """Give each test the current app that it began with, and no tasks of another test's apps."""
+    with celery_restored():
+        yield

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery import _state
+
+from tests.isolation import celery_restored
 
 _ROOT = Path(__file__).parents[1]
 
@@ -95,15 +95,8 @@ def installed() -> bool:
 
 @contextmanager
 def apps_restored() -> Iterator[None]:
-    """Give Celery back the apps and shared tasks that it had, after those of a project."""
-    state: Any = _state
-    current, default = state._tls.current_app, state.default_app  # noqa: SLF001
-    state._tls.current_app = state.default_app = None  # noqa: SLF001
-    shared: set[Any] = state._on_app_finalizers  # noqa: SLF001
-    before = set(shared)
-    try:
+    """Begin without an app; give Celery back the apps and tasks that it had, after those of a
+    project."""
+    with celery_restored() as state:
+        state._tls.current_app = state.default_app = None  # noqa: SLF001
         yield
-    finally:
-        shared.intersection_update(before)
-        state._set_current_app(current)  # noqa: SLF001
-        state.set_default_app(default)

@@ -22,6 +22,7 @@ from celery_stargate.model.outcome import Outcome, Receipt, error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.support.log import logger_of
+from celery_stargate.support.tracing import Carrier
 
 __all__ = ["aproduce", "is_eager", "produce", "produce_in_process", "produce_many"]
 
@@ -50,7 +51,7 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
         What a callback raises, if ``task_eager_propagates`` is set.
     """
     found = _publish(runtime, call, options.seconds(runtime.settings.produce_timeout))
-    return _answer(runtime, _outcomes(call, found, options.callbacks), options.callbacks)
+    return _answer(runtime, call, found, options.callbacks)
 
 
 async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
@@ -63,7 +64,7 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
         return produce(runtime, call, options)
     seconds = options.seconds(runtime.settings.produce_timeout)
     found = await apublish_once(Endpoint.of(runtime.settings), call, seconds)
-    return _answer(runtime, _outcomes(call, found, options.callbacks), options.callbacks)
+    return _answer(runtime, call, found, options.callbacks)
 
 
 def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Receipts:
@@ -76,7 +77,8 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Re
     """
     found = _publish(runtime, call, options.seconds(runtime.settings.produce_timeout))
     outcomes = _outcomes(call, found, options.callbacks)
-    call_back = partial(trigger, runtime.app, outcomes, _callback(outcomes, options.callbacks))
+    callback = _callback(outcomes, options.callbacks)
+    call_back = partial(trigger, runtime.app, outcomes, callback, trace=call.carrier)
     if runtime.memory is not None and runtime.memory.defer(call_back):
         raise Ignore
     call_back()
@@ -103,7 +105,7 @@ def produce_many(
     if not callbacks:
         return _of_list(calls, _awaited(runtime, found)).receipts()
     for call, outcome, own in zip(calls, found, callbacks, strict=True):
-        _answer(runtime, _outcomes(call, (outcome,), own), own)
+        _answer(runtime, call, (outcome,), own)
     return [call.context for call in calls]
 
 
@@ -136,21 +138,24 @@ def _callback(outcomes: CallOutcomes, callbacks: Callbacks) -> str | None:
     return callbacks.on_error if outcomes.failed else callbacks.on_ack
 
 
-def _answer(runtime: Runtime, outcomes: CallOutcomes, callbacks: Callbacks) -> Receipts | str:
+def _answer(
+    runtime: Runtime, call: Call, found: tuple[Outcome, ...], callbacks: Callbacks
+) -> Receipts | str:
+    outcomes = _outcomes(call, found, callbacks)
     if not callbacks:
-        found = _awaited(runtime, outcomes.outcomes)
-        return msgspec.structs.replace(outcomes, outcomes=found).answer()
-    if runtime.memory is None or not runtime.memory.defer(
-        partial(_call_back, runtime, outcomes, callbacks)
-    ):
-        _call_back(runtime, outcomes, callbacks)
+        return msgspec.structs.replace(outcomes, outcomes=_awaited(runtime, found)).answer()
+    call_back = partial(_call_back, runtime, outcomes, callbacks, call.carrier)
+    if runtime.memory is None or not runtime.memory.defer(call_back):
+        call_back()
     return outcomes.context
 
 
-def _call_back(runtime: Runtime, outcomes: CallOutcomes, callbacks: Callbacks) -> None:
+def _call_back(
+    runtime: Runtime, outcomes: CallOutcomes, callbacks: Callbacks, trace: Carrier | None
+) -> None:
     callback = _callback(outcomes, callbacks)
     if outcomes.failed and callback is None:
         if runtime.app.conf.task_eager_propagates:
             raise error_of(outcomes.failure)
         logger.error("the message failed: %s", outcomes.failure, context=outcomes.context)
-    trigger(runtime.app, outcomes, callback)
+    trigger(runtime.app, outcomes, callback, trace=trace)

@@ -10,7 +10,9 @@ from typing import Any
 from celery_stargate.calls.prepare import Call, CallOptions
 from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
+from celery_stargate.calls.starts import note_start
 from celery_stargate.calls.subscriptions import subscribe_when_awaited
+from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.signatures import pack
 from celery_stargate.effects.tracer import CALL
 from celery_stargate.model.follow_up import RECORDED_AT
@@ -108,10 +110,12 @@ class LaneProducer:
         if seconds <= 0:
             failure = expired_failure(self._call.context, str(self._call.topic))
             self._runtime.effects.fail(name, packed, failure, callbacks.on_error)
+            note_start(self._runtime, headers.get(STARTED_HEADER))
             return
         self.deadline = time.monotonic() + seconds
         record = self._call.record(callbacks, task=name, request=packed)
         self._runtime.recorder.put(self._call, record, timeout=seconds)
+        note_start(self._runtime, headers.get(STARTED_HEADER))
         self._runtime.owner_notice.look()
         if request.get("stamped_headers"):
             revoker = Revoker(self._runtime)

@@ -68,11 +68,15 @@ class Runtime:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        #: By bucket; a dict's setdefault needs no lock.
-        self._inboxes: PerProcess[dict[int, GatheringInbox]] = PerProcess(dict)
         self._lock = PerProcess(threading.RLock)
         self._survey = PerProcess(lambda: SharedCall(self._count_owners))
         self._delivery: DeliveryThread | None = None
+        self._know_nothing()
+
+    def _know_nothing(self) -> None:
+        """Know nothing yet of what belongs to the settings: who owns lanes, and who waits."""
+        #: By bucket; a dict's setdefault needs no lock.
+        self._inboxes: PerProcess[dict[int, GatheringInbox]] = PerProcess(dict)
         #: The delivery of each acknowledger that was started and not stopped.
         self.deliveries: set[DeliveryThread] = set()
         self._worker_known_until = 0.0
@@ -114,9 +118,16 @@ class Runtime:
         """The Redis that holds the lanes.
 
         Raises:
-            ConfigurationError: no Redis is configured, or Celery cannot read its URL or options.
+            ConfigurationError: no Redis is configured, Celery cannot read its URL or options, or
+                ``stargate_url`` is ``memory://``.
         """
         settings = self.settings
+        if settings.in_memory:
+            # A test of the app would ask, and change, whatever Redis its settings name.
+            raise settings.error(
+                "there are no lanes and no dead letters, because stargate_url is memory://: "
+                "messages stay in this process. Give Pulsar's service URL to use the lanes' Redis"
+            )
         try:
             return find_target(self.app, settings.redis_url, settings.redis_options)
         except ConfigurationError as error:
@@ -353,8 +364,8 @@ class Runtime:
             delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.stop()
-        if "outbox" in self.__dict__:
-            self.outbox.close()
+        if "connections" in self.__dict__:
+            self.connections.close()
 
     def reset(self) -> None:
         """Close, and read the settings again at the next use: for tests that change them."""
@@ -362,5 +373,4 @@ class Runtime:
         for name, each in vars(Runtime).items():
             if isinstance(each, cached_property):
                 self.__dict__.pop(name, None)
-        self._inboxes = PerProcess(dict)
-        self._worker_known_until = 0.0
+        self._know_nothing()

@@ -125,11 +125,12 @@ class Republisher:
 
     def start(self) -> None:
         """Start the thread; a second start changes nothing."""
-        if self._thread is None or not self._thread.is_alive():
-            self._stop.clear()
+        if self._thread is None or not self._thread.is_alive() or self._stop.is_set():
+            # One that was stopped may still run: it keeps its own event.
+            self._stop = threading.Event()
             # A broker that hangs keeps no process from ending.
             self._thread = threading.Thread(
-                target=self._work, name="stargate-republish", daemon=True
+                target=self._work, args=(self._stop,), name="stargate-republish", daemon=True
             )
             self._thread.start()
 
@@ -137,11 +138,11 @@ class Republisher:
         """Let the thread end; nothing waits for it."""
         self._stop.set()
 
-    def _work(self) -> None:
+    def _work(self, stop: threading.Event) -> None:
         log_now = Seldom()
-        while not self._stop.wait(self._every):
+        while not stop.wait(self._every):
             try:
-                while self._until_started.publish_again() and not self._stop.is_set():
+                while self._until_started.publish_again() and not stop.is_set():
                     pass
             except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
                 if log_now():

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import redis
@@ -21,6 +20,8 @@ __all__ = ["LocalRedis", "RedisMissing"]
 _START_TIMEOUT = 20.0
 #: The port may be taken between the choice and the start.
 _TRIES = 3
+#: What `redis-server` logs when it has the port, and when another process has it.
+_LISTENS, _TAKEN = "eady to accept connections", "Failed listening on port"
 #: Ends the server when this process closes the pipe, or ends in whatever way.
 _UNTIL_CLOSED = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
 
@@ -94,12 +95,7 @@ class LocalRedis:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def _start(self, folder: Path) -> None:
@@ -124,10 +120,12 @@ class LocalRedis:
         while True:
             text = log.read_text(errors="replace")
             self.url = f"redis://127.0.0.1:{port}/0" if server else text.partition("\n")[0]
-            if self.url and _answers(self.url):
+            # Another server may have taken the port meanwhile, and would answer too.
+            if self.url and (not server or _LISTENS in text) and _answers(self.url):
                 return
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"Redis did not start in {_START_TIMEOUT:g} s:\n{text[-2000:]}")
+            ended = self._process.poll() is not None or _TAKEN in text
+            if ended or time.monotonic() > end:
+                raise RuntimeError(f"Redis did not start:\n{text[-2000:]}")
             time.sleep(0.02)
 
     def _end_process(self) -> None:

@@ -8,17 +8,10 @@ from celery import bootsteps
 from celery.signals import task_prerun
 
 from celery_stargate.calls.runtime import Runtime
+from celery_stargate.calls.starts import note_start
 from celery_stargate.effects.callbacks import STARTED_HEADER
-from celery_stargate.errors import StargateError
-from celery_stargate.support.bound import bounded
-from celery_stargate.support.log import logger_of
 
 __all__ = ["StartsStep"]
-
-logger = logger_of(__name__)
-
-#: Seconds that a task waits at most before it begins.
-_BOUND = 1.0
 
 
 class StartsStep(bootsteps.Step):
@@ -38,12 +31,4 @@ class StartsStep(bootsteps.Step):
 
 def _note(sender: Any = None, **_: Any) -> None:
     """Forget what was kept of a callback whose task begins."""
-    task_id = getattr(sender.request, STARTED_HEADER, None)
-    if not isinstance(task_id, str):
-        return
-    try:
-        with bounded(_BOUND):
-            Runtime.of(sender.app).unstarted.started(task_id)
-    except StargateError as error:
-        # It is published again, and then this task runs twice.
-        logger.warning("cannot tell that callback %s has started: %s", task_id, error)
+    note_start(Runtime.of(sender.app), getattr(sender.request, STARTED_HEADER, None))

@@ -17,6 +17,8 @@ from kombu.serialization import loads, prepare_accept_content
 from celery_stargate.calls.arguments import Arguments
 from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
+from celery_stargate.calls.starts import note_start
+from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import Callbacks, pack
 from celery_stargate.effects.tracer import CALL
@@ -115,6 +117,7 @@ class _LanePool:
             logger.warning("%r; the task is put again in %.0f s", error, _RETRY, context=given[1])
             self._consumer.timer.call_after(_RETRY, self._put, (celery_request, *given))
             return
+        note_start(Runtime.of(self._app), given[2].get(STARTED_HEADER))
         celery_request.on_accepted(os.getpid(), time.monotonic())
         celery_request.acknowledge()
         task_ready(celery_request)

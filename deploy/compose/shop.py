@@ -13,6 +13,7 @@ app.conf.stargate_url = os.environ.get("STARGATE_URL", "ws://localhost:8080")
 app.conf.stargate_topic = "persistent://public/default/orders"
 # The worker serves its metrics there; other processes have no such port.
 app.conf.stargate_metrics_port = int(os.environ.get("STARGATE_METRICS_PORT", "0"))
+app.conf.stargate_metrics_host = os.environ.get("STARGATE_METRICS_HOST", "127.0.0.1")
 stargate = Stargate(app)
 
 

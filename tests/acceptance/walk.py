@@ -150,7 +150,7 @@ class Walk:
         ready = {"redis": "Ready to accept connections", "worker": " ready."}.get(name, expected)
         # In the log of a terminal that is opened again, lines count anew.
         terminal.start(lambda: log.is_file() and ready.strip() in log.read_text(), timeout=45)
-        self._read.setdefault(name, 0)
+        self._read[name] = 0
 
     def _await_line(self, name: str, line: str) -> None:
         log = self.folder / f"{name}.log"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pytest
 import redis
-from celery import Celery, _state
+from celery import Celery
 from redis.crc import key_slot
 
 from celery_stargate import Stargate
@@ -119,9 +119,6 @@ def make_app(
     The last one made is Celery's current one.
     """
     made: list[Celery] = []
-    # Celery has no other way back to the apps that were there before.
-    state: Any = _state
-    current, default = state._tls.current_app, state.default_app  # noqa: SLF001
 
     def make(url: str | None = "", **settings: Any) -> Celery:
         conf = settings.pop("conf", {})
@@ -156,8 +153,6 @@ def make_app(
     for app in reversed(made):
         Stargate.of(app).close()
         app.close()
-    state._set_current_app(current)  # noqa: SLF001
-    state.set_default_app(default)
 
 
 @pytest.fixture

@@ -471,7 +471,7 @@ class TestSharing:
     def test_a_calling_process_hands_its_lanes_to_a_worker(
         self, make_app: MakeApp, local: LocalPulsar, topic: str
     ) -> None:
-        """Within a second, long before its lease ends, and stops to own lanes itself."""
+        """At once, long before its lease ends, and stops to own lanes itself."""
         app = make_app(local.url, lease=30.0)
         stargate = Stargate.of(app)
         stargate.produce("a")
@@ -479,7 +479,7 @@ class TestSharing:
         assert own is not None
         with Acknowledger(make_app(local.url, lease=30.0)), elapsed() as seconds:
             wait_for(lambda: self.owners(app, topic, 1)[0] not in (own, None), 10.0)
-            assert seconds() < 1.5
+            assert seconds() < 5
             assert stargate.produce("b").status == "stored"
         assert local.payloads(topic) == [b"a", b"b"]
 

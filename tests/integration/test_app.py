@@ -535,7 +535,7 @@ class TestRedis:
                     calls = [threads.submit(stargate.produce, "x", timeout=1) for _ in range(8)]
                     for call in calls:
                         assert isinstance(call.exception(), StoreUnavailable)
-                assert seconds() < 2.5
+                assert seconds() < 4
             finally:
                 server.resume()
 
@@ -559,14 +559,14 @@ class TestRedis:
                 server.kill()
             with elapsed() as seconds, pytest.raises(StoreUnavailable):
                 task.delay("x")
-            assert seconds() < 5.5
+            assert seconds() < 8
             server.resume() if frozen else server.start()
             # The second process of a web server has had no connection yet.
             other = make_app("ws://127.0.0.1:1", redis_url=None, conf=conf)
             server.kill()
             with elapsed() as seconds, pytest.raises(StoreUnavailable):
                 other.tasks["celery_stargate.produce"].delay("x")
-            assert seconds() < 5.5
+            assert seconds() < 8
             # Celery unsubscribes when the result is collected, and tries for 20 s, too.
             server.start()
             waited_for.forget()

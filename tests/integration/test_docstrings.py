@@ -8,7 +8,7 @@ from typing import Any
 
 import kombu.exceptions
 import pytest
-from celery import Celery, _state
+from celery import Celery
 
 import celery_stargate
 from celery_stargate import Stargate, testing
@@ -56,11 +56,8 @@ def _names(app: Celery) -> dict[str, Any]:
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def names() -> Iterator[dict[str, Any]]:
     """What the examples may use: an app whose messages stay in memory."""
-    # Some examples bind apps of their own; the default app of the tests stays what it is.
-    state: Any = _state
-    monkeypatch.setattr(state, "default_app", state.default_app)
     app = Celery("shop", set_as_current=False)
     app.conf.stargate_topics = _TOPICS
     app.conf.stargate_topic = "orders"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -10,7 +11,7 @@ import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
-from celery_stargate import Acknowledger, Stargate
+from celery_stargate import Acknowledger, ProduceTask, Stargate
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
@@ -55,6 +56,28 @@ def test_a_callback_that_the_broker_loses(
             wait_for(lambda: not client.exists(kept), 20.0, "it is forgotten")
     assert {each.encode() for each, _ in ran} == {first}
     assert ran[0][1] == "stored"
+
+
+@pytest.mark.parametrize("via", ["lane", "broker"])
+def test_a_callback_that_is_a_produce_task(
+    local: LocalPulsar, make_app: MakeApp, client: redis.Redis, prefix: str, via: str
+) -> None:
+    """It starts when its message is in its lane; else it would be sent again and again."""
+    app = make(make_app, local)
+    app.conf.stargate_worker = via == "broker"
+    second: Any = app.tasks[ProduceTask.default_name].si("second", via=via)
+    kept = RegistryKeys(prefix).key("unstarted")
+    with contextlib.ExitStack() as stack:
+        if via == "lane":
+            stack.enter_context(Acknowledger(app))
+        else:
+            worker = start_worker(app, pool="solo", perform_ping_check=False, loglevel="ERROR")
+            stack.enter_context(worker)
+        Stargate.of(app).produce("first", on_ack=second)
+        topic = Stargate.of(app).settings.resolve(None)[0]
+        local.wait_for_messages(str(topic), 2, timeout=20)
+        wait_for(lambda: not client.exists(kept), 20.0, "it is forgotten")
+    assert local.payloads(str(topic)) == [b"first", b"second"]
 
 
 def test_by_default_nothing_is_kept(

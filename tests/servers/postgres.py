@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import shutil
 import socket
 import struct
 import subprocess
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.servers.process import ServerError, ServerProcess, free_ports
 from tests.servers.server import Server
@@ -51,6 +52,15 @@ def missing_reason() -> str | None:
         except KeyError:
             return "PostgreSQL does not run as root, and there is no user postgres"
     return None
+
+
+def _watch_children(pid: int | None) -> Iterator[IO[bytes]]:
+    """For each child of a process: a file that is readable when it has ended."""
+    if pid is None:
+        return
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            yield os.fdopen(os.pidfd_open(int(child)), "rb", buffering=0)
 
 
 class PostgresServer(Server):
@@ -106,19 +116,30 @@ class PostgresServer(Server):
         new = not self._cluster.exists()
         if new:
             self._run("initdb", "-U", _USER, "-A", "trust", "--no-sync", "-D", str(self._cluster))
-        end = time.monotonic() + 20
-        while True:
-            try:
-                self.process.start(self._ready, timeout=60)
-                break
-            except ServerError as error:
-                # After a kill its other processes end by themselves, a moment later.
-                if "is still in use" not in str(error) or time.monotonic() > end:
-                    raise
-                time.sleep(0.1)
+        self.process.start(self._ready, timeout=60)
         if new:
             address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", _USER]
             self._run("createdb", *address, self.database)
+
+    def kill(self) -> None:
+        """End it with `kill -9`, and wait until all its processes have ended.
+
+        They have sessions of their own, and end by themselves a moment later. Until then it does
+        not start again.
+
+        Raises:
+            ServerError: one of them did not end in 20 s.
+        """
+        # A frozen one makes no more of them.
+        self.pause()
+        with ExitStack() as watched:
+            watches = [watched.enter_context(watch) for watch in _watch_children(self.process.pid)]
+            super().kill()
+            for watch in watches:
+                if not select.select([watch], [], [], 20)[0]:
+                    raise ServerError(
+                        f"a process of postgres did not end:\n{self.process.log_tail()}"
+                    )
 
     def __exit__(self, *error: object) -> None:
         self.kill()

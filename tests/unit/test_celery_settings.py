@@ -235,8 +235,6 @@ def test_started_is_stored() -> None:
 @pytest.mark.parametrize("serializer", ["json", "pickle", "yaml"])
 def test_the_serializer_of_results(serializer: str) -> None:
     """Any of Celery's."""
-    if serializer == "yaml":
-        pytest.importorskip("yaml")
     stargate, _, task = make_stargate(
         result_serializer=serializer, result_accept_content=[serializer]
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,30 @@ class TestCompose:
         host, port = exporter.split(":")
         assert found["services"][host]["ports"] == [f"127.0.0.1:{port}:{port}"]
         host, port = worker.split(":")
-        assert found["services"][host]["environment"]["STARGATE_METRICS_PORT"] == port
+        environment = found["services"][host]["environment"]
+        assert environment["STARGATE_METRICS_PORT"] == port
+        # By default only its own container would reach the port.
+        assert environment["STARGATE_METRICS_HOST"] == "0.0.0.0"
+        served = subprocess.run(
+            [
+                *(sys.executable, "-c"),
+                "import shop; of = shop.stargate.settings; print(of.metrics_host, of.metrics_port)",
+            ],
+            cwd=DEPLOY / "compose",
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert served.stdout.split() == ["0.0.0.0", port]
+
+    def test_the_image_has_all_packages_of_the_wheel(self) -> None:
+        """What is not copied is left out without an error."""
+        wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+        copied = (DEPLOY / "compose" / "Dockerfile").read_text()
+        for package in wheel["targets"]["wheel"]["packages"]:
+            assert f"COPY {package} /src/{package}\n" in copied
 
 
 class TestKubernetes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,26 @@ def test_the_workflow_tests_the_pairs_of_tox() -> None:
     jobs = yaml.safe_load((GITHUB / "workflows" / "tests.yml").read_text("utf-8"))["jobs"]
     matrix = jobs["pairs"]["strategy"]["matrix"]
     assert (matrix["python"], matrix["celery"]) == pairs()
+
+
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_what_is_released_is_installed_with_what_its_test_needs(tmp_path: Path, kind: str) -> None:
+    """`tools/check_wheel.py` runs pytest."""
+    jobs = yaml.safe_load((GITHUB / "workflows" / "release.yml").read_text("utf-8"))["jobs"]
+    [step] = [each for each in jobs["test"]["steps"] if "pip install" in each.get("run", "")]
+    built = tmp_path / "dist" / f"celery_stargate-1{kind[1:]}"
+    built.parent.mkdir()
+    built.touch()
+    done = subprocess.run(
+        ["bash", "-c", step["run"].replace("python -m pip install", "echo")],
+        cwd=tmp_path,
+        env={**os.environ, "KIND": kind},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    assert done.stdout == f"dist/{built.name}[testing]\n"
 
 
 def test_only_the_jobs_that_publish_may_write() -> None:

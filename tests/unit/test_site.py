@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.fixtures import require
 from tools.site import check
 from tools.site.diagrams import DiagramError, dot, svg
 from tools.site.links import included, pages, rewrite, toctree_entries, unlisted
@@ -93,8 +94,9 @@ class TestDiagrams:
                 found += 1
         assert found
 
-    @pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
     def test_a_drawing_has_the_colours_of_the_page(self) -> None:
+        if shutil.which("dot") is None:
+            require("Graphviz is not installed; install it with: apt-get install graphviz")
         drawn = svg("flowchart LR\n a --> b")
         assert drawn.startswith("<svg")
         assert "currentColor" in drawn

@@ -11,6 +11,7 @@ from celery_stargate import Acknowledger, Stargate, StoreUnavailable, produce_ta
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
+from tests.servers.fixtures import require
 from tests.servers.redis import RedisServer, missing_reason
 
 MESSAGES = 300
@@ -20,9 +21,7 @@ def test_a_full_redis_drains(
     make_app: MakeApp, tmp_path: Path, local: LocalPulsar, topic: str
 ) -> None:
     """Put is refused with nothing recorded; an owner takes the lane and sends all that is there."""
-    reason = missing_reason()
-    if reason is not None:
-        pytest.skip(reason)
+    require(missing_reason())
     with RedisServer(tmp_path) as full:
         app = make_app(local.url, redis_url=full.url)
         results = [produce_task.delay(str(number)) for number in range(MESSAGES)]

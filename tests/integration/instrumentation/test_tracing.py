@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
-from celery_stargate import Acknowledger, LaneFull, Stargate, produce_task
+from celery_stargate import Acknowledger, LaneFull, Stargate, StoreUnavailable, produce_task
 from celery_stargate.instrumentation.tracing import StargateInstrumentor
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
@@ -197,6 +199,26 @@ def test_a_list_and_many_are_a_trace_each(
     assert sorted(by_trace.values()) == [2, 3]
 
 
+def test_in_eager_mode_the_callback_is_in_the_trace(make_app: MakeApp, spans: Spans) -> None:
+    """By `produce`, by `produce_many` and as a task."""
+    app = make_app("memory://", conf={"task_always_eager": True, "task_eager_propagates": True})
+    got: list[int] = []
+
+    @app.task(name="traced.eager", shared=False)
+    def note(receipt: Any) -> None:
+        got.append(trace.get_current_span().get_span_context().trace_id)
+
+    calls: list[Callable[[], object]] = [
+        lambda: Stargate.of(app).produce("a", on_ack=note.s()),
+        lambda: Stargate.of(app).produce_many(["b"], on_ack=note.s()),
+        lambda: produce_task.delay("c", on_ack=note.s()),
+    ]
+    for call in calls:
+        spans.exporter.clear()
+        call()
+        assert {got.pop()} == trace_ids(*spans.named("create"))
+
+
 def test_a_failure_is_an_error(make_app: MakeApp, local: LocalPulsar, spans: Spans) -> None:
     app = make_app(local.url)
     local.faults.fail_sends(_PERMANENT, count=1)
@@ -221,6 +243,25 @@ def test_a_call_that_is_not_recorded_is_an_error(
     first, second = spans.named("create")
     assert first.status.is_unset
     assert attributes(second)["error.type"] == "LaneFull"
+
+
+@pytest.mark.parametrize("call", ["produce", "aproduce", "produce_many"])
+def test_a_call_without_a_redis_is_an_error(
+    call: str, make_app: MakeApp, refusing_port: int, spans: Spans
+) -> None:
+    """Also where it is found out before the message would be recorded."""
+    app = make_app("ws://pulsar.invalid", redis_url=f"redis://127.0.0.1:{refusing_port}/0")
+    found: Any = getattr(Stargate.of(app), call)
+    with pytest.raises(StoreUnavailable):
+        given = found(["payload"], timeout=1)
+        if inspect.isawaitable(given):
+            asyncio.run(_await(given))
+    [span] = spans.named("create")
+    assert attributes(span)["error.type"] == "StoreUnavailable"
+
+
+async def _await(given: Any) -> Any:
+    return await given
 
 
 def test_a_lost_connection_is_a_send_without_an_answer(

@@ -68,7 +68,7 @@ def test_callers_leave_a_demoted_master(pair: Pair, prefix: str, lane: Lane) -> 
     with elapsed() as seconds:
         put(lanes, lane, "after")
         lanes.put_many([(lane, Record("many"), b'{"context":"many"}')], timeout=60)
-    assert seconds() < 2
+    assert seconds() < 4
     assert lanes.backlog(lane) == 3
     lanes.close()
 
@@ -134,7 +134,7 @@ def test_without_a_new_master_the_call_ends_with_the_reason(
         bounded(0.5),
     ):
         put(lanes, lane, "nowhere")
-    assert seconds() < 1.5
+    assert seconds() < 4
 
     async def own() -> None:
         client = Connections(pair.url).asyncio()
@@ -145,7 +145,7 @@ def test_without_a_new_master_the_call_ends_with_the_reason(
 
     with elapsed() as seconds, pytest.raises(UNAVAILABLE, match="READONLY"):
         asyncio.run(own())
-    assert seconds() < 6
+    assert seconds() < 9
     lanes.close()
 
 
@@ -168,6 +168,6 @@ def test_a_server_that_cannot_serve_now_is_unavailable(
         lanes = Outbox(Connections(server.url), prefix)
         with elapsed() as seconds, pytest.raises(StoreUnavailable, match=word), bounded(0.5):
             put(lanes, lane, "x")
-        assert seconds() < 1.5
+        assert seconds() < 4
         with pytest.raises(UNAVAILABLE), bounded(0.5):
             Connections(server.url).sync().set(f"{prefix}:a", 1)

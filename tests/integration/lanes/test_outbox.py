@@ -598,7 +598,7 @@ class TestAway:
             try:
                 with elapsed() as seconds, pytest.raises(StoreUnavailable), bounded(0.5):
                     put(lanes, lane, "frozen")
-                assert seconds() < 1.5
+                assert seconds() < 4
                 calls: list[Callable[[], object]] = [
                     lambda: put(lanes, lane, "frozen too"),
                     lambda: lanes.backlog(lane),
@@ -608,7 +608,7 @@ class TestAway:
                 with ThreadPoolExecutor(len(calls)) as threads, elapsed() as seconds:
                     for each in [threads.submit(call) for call in calls]:
                         assert isinstance(each.exception(), StoreUnavailable)
-                assert seconds() < 5.5
+                assert seconds() < 8
             finally:
                 server.resume()
             put(lanes, lane, "after")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from urllib.parse import urlsplit
+
 import pytest
 
+from celery_stargate.testing import local_redis
 from celery_stargate.testing.local_redis import LocalRedis
 from tests.plugin_project import Project
 from tests.servers.fixtures import PulsarAddress, ServerAddress, require
+from tests.servers.process import free_ports
 from tests.servers.redis import missing_reason
 
 pytest_plugins = ["pytester"]
@@ -143,10 +148,18 @@ def test_a_redis_of_its_own(fake: bool) -> None:
         _connect(url)
 
 
-def _connect(url: str) -> None:
-    import socket
-    from urllib.parse import urlsplit
+def test_a_port_that_another_redis_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That one is not taken for the own: its keys would be deleted."""
+    require(missing_reason())
+    with LocalRedis() as other:
+        taken = urlsplit(other.url).port or 0
+        ports = iter([taken, *free_ports(1)])
+        monkeypatch.setattr(local_redis, "_free_port", lambda: next(ports))
+        with LocalRedis() as server:
+            assert server.url != other.url
 
+
+def _connect(url: str) -> None:
     parts = urlsplit(url)
     assert parts.hostname and parts.port
     socket.create_connection((parts.hostname, parts.port), timeout=5).close()

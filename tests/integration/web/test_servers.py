@@ -17,13 +17,17 @@ import pytest
 from celery_stargate.testing import LocalPulsar
 from tests.integration.rig import elapsed, wait_for
 from tests.integration.test_exit import require_given_back
+from tests.integration.web.gunicorn_conf import READY
 from tests.servers.fixtures import ServerAddress
 from tests.servers.process import ServerProcess, free_ports
 
 _PROGRAMS = Path(sys.executable).parent
 _ROOT = Path(__file__).parents[3]
 _SITE = "tests.integration.web.site"
-_GUNICORN = "gunicorn --workers 2 --bind 127.0.0.1:{port}"
+_GUNICORN = (
+    "gunicorn --config python:tests.integration.web.gunicorn_conf --workers 2 "
+    "--bind 127.0.0.1:{port}"
+)
 
 #: How each server is started.
 SERVERS = {
@@ -48,11 +52,9 @@ class Site:
     def __init__(self, server: str, log: Path, command: str = "", **environ: str) -> None:
         self.port = free_ports(1)[0]
         program, *arguments = (command or SERVERS[server]).format(port=self.port).split()
-        if shutil.which(program, path=str(_PROGRAMS)) is None:
-            # It has to be compiled, which not every machine can; the others come with the tests.
-            assert server == "uwsgi", f"{program} is not installed"
-            pytest.skip("uwsgi is not installed; install it with: pip install uwsgi")
+        assert shutil.which(program, path=str(_PROGRAMS)), f"{program} is not installed"
         self.log = log
+        self._workers = 2 if program == "gunicorn" else 0
         self.process = ServerProcess(
             server,
             [str(_PROGRAMS / program), *arguments],
@@ -62,8 +64,18 @@ class Site:
         )
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
-        self.process.start(lambda: bool(self.answers()), timeout=60)
+        """Start it, and wait until it takes connections, and each worker of gunicorn signals.
+
+        A worker ignores a SIGTERM that comes earlier, and gunicorn kills it 30 s later.
+        """
+        ready = self._ready_workers() + self._workers
+        self.process.start(
+            lambda: bool(self.answers()) and self._ready_workers() >= ready, timeout=60
+        )
+
+    def _ready_workers(self) -> int:
+        """How many workers of gunicorn have said that they are ready, since the first start."""
+        return self.log.read_text().count(READY) if self.log.exists() else 0
 
     def get(self) -> str:
         """Send a request; return the answer."""

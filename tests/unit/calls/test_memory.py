@@ -165,3 +165,18 @@ def test_settings_are_read_again(shop: Shop) -> None:
     shop.stargate.runtime.reset()
     assert len(shop.memory.messages) == 0
     assert shop.stargate.produce("a").topic == "persistent://public/default/others"
+
+
+def test_nothing_is_left_to_cancel(shop: Shop) -> None:
+    """Each call has its outcome, also one whose receipt is held; no Redis is asked."""
+    shop.app.conf.stargate_redis_url = "redis://redis.invalid:6379/0"
+    shop.memory.hold()
+    assert shop.stargate.cancel(shop.task.delay("lamp").id) is False
+
+
+@pytest.mark.parametrize("name", ["lanes", "dead_letters"])
+def test_no_redis_takes_part(shop: Shop, name: str) -> None:
+    """Not even one that the app's settings name: a test must not change what it holds."""
+    shop.app.conf.update(broker_url="redis://redis.invalid:6379/0")
+    with pytest.raises(ConfigurationError, match=r"no lanes .* stargate_url is memory://"):
+        getattr(shop.stargate, name)

@@ -69,7 +69,7 @@ def runtime_of(workers: int) -> tuple[Runtime, NotedLanes, list[int]]:
         surveys.append(workers)
         return workers, []
 
-    vars(lanes).update(survey=survey, close=lambda: None)
+    vars(lanes).update(survey=survey)
     return stargate.runtime, lanes, surveys
 
 
@@ -162,6 +162,21 @@ def test_reset_reads_the_settings_again() -> None:
     assert runtime.inbox is not before
 
 
+def test_reset_forgets_who_owned_lanes(
+    threads: list[Noted], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An acknowledger owns those of the settings with which it was made."""
+    monkeypatch.setattr(acknowledger_module, "DeliveryThread", Delivery)
+    runtime, lanes, _ = runtime_of(workers=0)
+    runtime.app.conf.stargate_own_lanes = "worker"
+    runtime.require_owner()
+    with Acknowledger(runtime.app):
+        runtime.reset()
+        vars(runtime)["outbox"] = lanes
+        runtime.require_owner()
+    assert [record.getMessage() for record in caplog.records] == [module._NO_WORKER] * 2  # noqa: SLF001
+
+
 def test_redis_may_be_away_while_a_call_waits(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged: the message is recorded, and its outcome may come later."""
     runtime, lanes, _ = runtime_of(workers=1)
@@ -194,4 +209,14 @@ def test_nothing_is_made_to_be_closed() -> None:
     """A runtime that was not used has no connection."""
     runtime = Stargate(make_app()).runtime
     runtime.close()
-    assert "outbox" not in vars(runtime)
+    assert "connections" not in vars(runtime)
+
+
+def test_connections_are_closed_whoever_made_them() -> None:
+    """The operators' questions and kept callbacks need no outbox."""
+    runtime = Stargate(make_app()).runtime
+    closed: list[bool] = []
+    connections: Any = runtime.connections
+    connections.close = lambda: closed.append(True)
+    runtime.close()
+    assert closed == [True]

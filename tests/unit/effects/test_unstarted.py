@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from celery_stargate.effects.callbacks import STARTED_HEADER, callback_id
 from celery_stargate.effects.jobs import Job
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import freeze_callback
-from celery_stargate.effects.unstarted import UntilStarted
+from celery_stargate.effects.unstarted import Republisher, UntilStarted
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.lanes.unstarted import Overdue
 from celery_stargate.support.log import package_logger as logger
@@ -147,3 +148,40 @@ def test_one_that_cannot_be_read_costs_the_others_nothing(
     assert len(rig.published) == 2
     assert "callback junk is not published again yet" in caplog.text
     assert "callback old is given up" in caplog.text
+
+
+class _Held:
+    """Stand where `UntilStarted` does; its first look lasts until the test lets it end."""
+
+    after = 0.4
+
+    def __init__(self) -> None:
+        self.looked = threading.Semaphore(0)
+        self.end = threading.Event()
+        self.threads: list[threading.Thread] = []
+
+    def publish_again(self) -> int:
+        """Note the thread, and hold the first."""
+        self.threads.append(threading.current_thread())
+        self.looked.release()
+        if len(self.threads) == 1:
+            assert self.end.wait(10)
+        return 0
+
+
+def test_one_that_is_started_again_goes_on() -> None:
+    """Although the thread that was stopped has not ended; that one looks no more."""
+    held = _Held()
+    until_started: Any = held
+    republisher = Republisher(until_started)
+    republisher.start()
+    assert held.looked.acquire(timeout=10)
+    republisher.stop()
+    republisher.start()
+    assert held.looked.acquire(timeout=10)
+    held.end.set()
+    held.threads[0].join(10)
+    republisher.stop()
+    held.threads[1].join(10)
+    assert not any(each.is_alive() for each in held.threads)
+    assert held.threads[0] not in held.threads[1:]

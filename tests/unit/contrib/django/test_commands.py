@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from datetime import timedelta
 from typing import Any
 
@@ -42,9 +43,11 @@ def test_the_relay_in_a_burst(fake: FakeLanes, tmp_path: Any) -> None:
     with override_settings(CELERY_STARGATE_OUTBOX_SEND_ON_COMMIT=False):
         write(*"abcde")
     alive = tmp_path / "alive"
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     said = run("relay", "--burst", "--batch-size", "2", "--liveness-file", str(alive))
     assert "handed over 5 rows" in said and alive.exists()
     assert fake.puts == 3
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
 def test_beat_does_the_same(fake: FakeLanes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from celery import _state, signals
+from celery import signals
 from celery.app.trace import logger as trace_logger
 from celery.app.trace import reset_worker_optimizations, setup_worker_optimizations
 from celery.backends.redis import RedisBackend
@@ -50,14 +50,11 @@ def test_a_task_that_ignores_its_results() -> None:
 def test_in_a_worker() -> None:
     """A worker gives every task a ``__call__`` of Celery's, which is no work of its own."""
     app = redis_app()
-    before: Any = getattr(_state, "default_app", None), _state.get_current_app()
     setup_worker_optimizations(app, "worker@host")
     try:
         assert store(app) == PLAIN
     finally:
         reset_worker_optimizations(app)
-        _state.set_default_app(before[0])
-        before[1].set_current()
 
 
 @pytest.mark.parametrize("hook", ["before_start", "on_success", "after_return", "__call__"])

@@ -18,6 +18,7 @@ from celery_stargate.testing import Frame, LocalPulsar
 from tests.contract.wire import Broker, frame, new_topic, producer_path
 from tests.contract.wire import Socket as WireSocket
 from tests.servers.credentials import make_tls, tls_missing_reason
+from tests.servers.fixtures import require
 
 
 @pytest.fixture
@@ -348,8 +349,7 @@ def test_garbage_calls_of_the_admin_api(pulsar: LocalPulsar, call: bytes) -> Non
 
 def test_tls_closes_politely(tmp_path: Path) -> None:
     """A TLS connection cannot be half closed; the close frame arrives all the same."""
-    if (reason := tls_missing_reason()) is not None:
-        pytest.skip(reason)
+    require(tls_missing_reason())
     tls = make_tls(tmp_path)
     with LocalPulsar(ssl_context=tls.server_context()) as pulsar:
         url = pulsar.url + producer_path(new_topic())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,20 @@ from celery_stargate.contrib.django.settings import OutboxSettings
 
 #: How long the present batch of closings may take after a stop, in seconds.
 _CLOSER_TIMEOUT = 20.0
+
+
+@contextmanager
+def _stopping_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Set an event on SIGTERM or SIGINT; afterwards, they do what they did before."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Command(BaseCommand):
@@ -44,9 +60,12 @@ class Command(BaseCommand):
         if options["batch_size"]:
             settings = replace(settings, batch_size=options["batch_size"])
         stop = threading.Event()
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: stop.set())
+        with _stopping_by_signals(stop):
+            self._run(settings, stop, options)
+
+    def _run(
+        self, settings: OutboxSettings, stop: threading.Event, options: dict[str, Any]
+    ) -> None:
         closer = None
         if settings.close_queue is not None and not options["burst"]:
             closer = Closer(current_stargate(), settings.close_queue, stop)
