@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import click
 
+from celery_stargate.cli.changes import Changes, choice_options
 from celery_stargate.cli.command import (
     Deployment,
     StargateCommand,
@@ -23,98 +23,61 @@ from celery_stargate.operations.views import ContextState
 
 __all__ = ["cancel", "drain", "pause", "release", "resume", "retry"]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_CONTEXTS: Changes[Change] = Changes(
+    noun="contexts",
+    names="contexts",
+    field="context",
+    meaning={
+        Changed.DONE: "done",
+        Changed.MISSING: "no lane has it",
+        Changed.SETTLED: "it has its outcome already",
+        Changed.PENDING: "it has no outcome yet; its owner sends it until its deadline",
+        Changed.UNREADABLE: "its record cannot be read",
+        Changed.FAILED: "its callbacks or its result failed; its owner repeats them",
+    },
+    done=Changed.DONE,
+    more=[Column("OUTCOME", lambda row: row.status or "-")],
+    empty="No context matches.",
+)
 
-_MEANING = {
-    Changed.DONE: "done",
-    Changed.MISSING: "no lane has it",
-    Changed.SETTLED: "it has its outcome already",
-    Changed.PENDING: "it has no outcome yet; its owner sends it until its deadline",
-    Changed.UNREADABLE: "its record cannot be read",
-    Changed.FAILED: "its callbacks or its result failed; its owner repeats them",
-}
-
-_CHANGES: list[Column[Change]] = [
-    Column("CONTEXT", lambda row: row.context),
-    Column(
-        "RESULT",
-        lambda row: _MEANING[row.result],
-        colour=lambda row: "green" if row.result is Changed.DONE else "yellow",
-    ),
-    Column("OUTCOME", lambda row: row.status or "-"),
-]
-
-
-def _contexts_options(command: _Command) -> _Command:
-    """Give a command the contexts, or the filters that choose them."""
-    for decorate in (
-        click.argument("contexts", nargs=-1, metavar="[CONTEXT]..."),
-        topic_option,
-        click.option("--older-than", type=DURATION, help="Only those recorded so long ago."),
-        click.option("--all", "everything", is_flag=True, help="All that the filters choose."),
-        click.option("--dry-run", is_flag=True, help="Only say which these are."),
-        click.option("--yes", is_flag=True, help="Do not ask."),
-        json_option,
-    ):
-        command = decorate(command)
-    return command
+_contexts_options = choice_options(
+    "contexts",
+    topic_option,
+    click.option("--older-than", type=DURATION, help="Only those recorded so long ago."),
+)
 
 
-class _Choice:
-    """The contexts that a command is about."""
+def _choose(
+    deployment: Deployment,
+    contexts: Sequence[str],
+    options: Mapping[str, Any],
+    states: Sequence[ContextState],
+) -> list[str]:
+    """Return the contexts that a command is about.
 
-    def __init__(
-        self,
-        deployment: Deployment,
-        contexts: Sequence[str],
-        options: dict[str, Any],
-        states: Sequence[ContextState],
-    ) -> None:
-        self.yes = options["yes"] or options["dry_run"]
-        self.dry_run = options["dry_run"]
-        topic, older_than = deployment.topic(options["topic"]), options["older_than"]
-        filtered = bool(options["everything"] or topic or older_than is not None)
-        if contexts and filtered:
-            raise click.UsageError("give contexts or filters, not both")
-        if filtered and not options["everything"]:
-            raise click.UsageError("give --all, too, if you mean all that the filters choose")
-        if not contexts and not filtered:
-            raise click.UsageError("give contexts, or --all with filters")
-        if contexts:
-            self.contexts = list(dict.fromkeys(contexts))
-        else:
-            found = deployment.contexts.pending(topic, older_than=older_than)
-            self.contexts = [view.context for view in found if view.state in states]
-
-    def confirm(self, verb: str) -> None:
-        """Ask, unless that is not wanted.
-
-        Raises:
-            click.Abort: the answer was no.
-        """
-        if self.contexts and not self.yes:
-            named = ", ".join(islice(self.contexts, 3)) + (", …" if len(self.contexts) > 3 else "")
-            click.confirm(f"{verb} {len(self.contexts)} contexts ({named})?", abort=True, err=True)
+    Raises:
+        click.UsageError: it is not clear which are meant.
+    """
+    topic, older_than = deployment.topic(options["topic"]), options["older_than"]
+    filtered = bool(topic or older_than is not None)
+    _CONTEXTS.check(contexts, filtered=filtered, everything=options["everything"])
+    if contexts:
+        return list(dict.fromkeys(contexts))
+    found = deployment.contexts.pending(topic, older_than=older_than)
+    return [view.context for view in found if view.state in states]
 
 
-def _run(output: Output, choice: _Choice, verb: str, act: Callable[[str], Change]) -> None:
+def _run(
+    output: Output,
+    contexts: Sequence[str],
+    options: Mapping[str, Any],
+    verb: str,
+    act: Callable[[str], Change],
+) -> None:
     """Act on each context, and tell; exit code 1 if one of them was not done."""
-    choice.confirm(verb)
-    failed = 0
-
-    def changes() -> Iterator[Change]:
-        nonlocal failed
-        for context in choice.contexts:
-            change = act(context)
-            failed += change.result is not Changed.DONE
-            yield change
-
-    if choice.dry_run:
-        for context in choice.contexts:
-            click.echo(context)
-        click.echo(f"{len(choice.contexts)} contexts; nothing was changed.", err=True)
+    if not _CONTEXTS.agreed(output, verb, contexts, options):
         return
-    output.rows(_CHANGES, changes(), "No context matches.")
+    _, failed = _CONTEXTS.tell(output, map(act, contexts))
     if failed:
         click.get_current_context().exit(1)
 
@@ -137,11 +100,12 @@ def cancel(
       celery -A shop stargate cancel --topic orders --all --yes --reason "wrong topic"
     """
     states = (ContextState.UNSENT, ContextState.SENT, ContextState.OPEN)
-    choice = _Choice(deployment, contexts, options, states)
+    chosen = _choose(deployment, contexts, options, states)
     actions = deployment.actions
     _run(
         deployment.output(as_json=as_json),
-        choice,
+        chosen,
+        options,
         "Cancel",
         lambda context: actions.cancel(context, reason),
     )
@@ -174,11 +138,12 @@ def release(
         raise click.UsageError("say which outcome it is: --stored or --refused")
     known: Any = status
     states = (ContextState.UNSENT, ContextState.SENT, ContextState.OPEN)
-    choice = _Choice(deployment, contexts, options, states)
+    chosen = _choose(deployment, contexts, options, states)
     actions = deployment.actions
     _run(
         deployment.output(as_json=as_json),
-        choice,
+        chosen,
+        options,
         f"Release as {status}",
         lambda context: actions.release(context, known, reason),
     )
@@ -197,9 +162,9 @@ def retry(deployment: Deployment, contexts: Sequence[str], as_json: bool, **opti
       celery -A shop stargate retry 5e8f0c1e-6a1f-4d0e-9f0a-0c4f6a7b8d9e
       celery -A shop stargate retry --all --yes
     """
-    choice = _Choice(deployment, contexts, options, (ContextState.SETTLED,))
+    chosen = _choose(deployment, contexts, options, (ContextState.SETTLED,))
     actions = deployment.actions
-    _run(deployment.output(as_json=as_json), choice, "Retry", actions.retry)
+    _run(deployment.output(as_json=as_json), chosen, options, "Retry", actions.retry)
 
 
 @click.command("drain", cls=StargateCommand)

@@ -16,7 +16,7 @@ from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.dead_letters import DeadLetters
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
-from celery_stargate.operations.reading import LaneReader, configured_timeout
+from celery_stargate.operations.reading import LaneReader, reader_of
 
 __all__ = ["Deployment", "StargateCommand", "json_option", "pass_deployment", "topic_option"]
 
@@ -78,12 +78,7 @@ class Deployment:
     @property
     def reader(self) -> LaneReader:
         """Reads the app's lanes."""
-        stargate = self.stargate
-        return LaneReader(
-            stargate.runtime.connections.sync(),
-            stargate.settings.keyspace,
-            configured_timeout(stargate.settings),
-        )
+        return reader_of(self.stargate.runtime)
 
     @property
     def lanes(self) -> LaneInspector:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 import click
 import msgspec
 
+from celery_stargate.cli.changes import Changes, choice_options
 from celery_stargate.cli.command import (
     Deployment,
     StargateCommand,
@@ -54,21 +55,20 @@ _GROUPS: list[Column[DeadLetterGroup]] = [
     Column("CODE", lambda row: row.code),
     Column("COUNT", lambda row: str(row.count), right=True),
 ]
-_MEANING = {
-    DeadResult.DONE: "done",
-    DeadResult.MISSING: "there is no such dead letter",
-    DeadResult.FULL: "its lane is full; try again later",
-    DeadResult.KNOWN: "a replay of it is pending, or ended a short time ago",
-    DeadResult.UNREADABLE: "its message or record cannot be read",
-}
-_CHANGES: list[Column[DeadLetterChange]] = [
-    Column("ID", lambda row: row.id),
-    Column(
-        "RESULT",
-        lambda row: _MEANING[row.result],
-        colour=lambda row: "green" if row.result is DeadResult.DONE else "yellow",
-    ),
-]
+_DEAD_LETTERS: Changes[DeadLetterChange] = Changes(
+    noun="dead letters",
+    names="ids",
+    field="id",
+    meaning={
+        DeadResult.DONE: "done",
+        DeadResult.MISSING: "there is no such dead letter",
+        DeadResult.FULL: "its lane is full; try again later",
+        DeadResult.KNOWN: "a replay of it is pending, or ended a short time ago",
+        DeadResult.UNREADABLE: "its message or record cannot be read",
+    },
+    done=DeadResult.DONE,
+    empty="No dead letter matches.",
+)
 
 
 @click.group("dead")
@@ -92,18 +92,7 @@ def _filter_options(command: _Command) -> _Command:
     return command
 
 
-def _choice_options(command: _Command) -> _Command:
-    """Give a command the ids, or the filters that choose dead letters."""
-    for decorate in (
-        click.argument("ids", nargs=-1, metavar="[ID]..."),
-        _filter_options,
-        click.option("--all", "everything", is_flag=True, help="All that the filters choose."),
-        click.option("--dry-run", is_flag=True, help="Only say which these are."),
-        click.option("--yes", is_flag=True, help="Do not ask."),
-        json_option,
-    ):
-        command = decorate(command)
-    return command
+_choice_options = choice_options("ids", _filter_options)
 
 
 def _filter(deployment: Deployment, options: Mapping[str, Any]) -> DeadLetterFilter:
@@ -124,12 +113,7 @@ def _choose(
     """
     where = _filter(deployment, options)
     filtered = where != DeadLetterFilter()
-    if ids and (filtered or options["everything"]):
-        raise click.UsageError("give ids or filters, not both")
-    if filtered and not options["everything"]:
-        raise click.UsageError("give --all, too, if you mean all that the filters choose")
-    if not ids and not options["everything"]:
-        raise click.UsageError("give ids, or --all with filters")
+    _DEAD_LETTERS.check(ids, filtered=filtered, everything=options["everything"])
     if ids:
         found = letters.named(ids)
         missing = set(ids) - {shown_id(each.id) for each in found} - {each.id for each in found}
@@ -158,26 +142,15 @@ def _act(
 ) -> None:
     """Act on dead letters and tell; exit code 1 if one of them was not done."""
     chosen, missing = found
-    if options["dry_run"]:
-        for letter in chosen:
-            click.echo(shown_id(letter.id))
-        click.echo(f"{len(chosen)} dead letters; nothing was changed.", err=True)
+    if not _DEAD_LETTERS.agreed(output, verb, [shown_id(each.id) for each in chosen], options):
         return
-    if chosen and not options["yes"]:
-        named = ", ".join(shown_id(each.id) for each in islice(chosen, 3))
-        more = ", …" if len(chosen) > 3 else ""
-        click.confirm(f"{verb} {len(chosen)} dead letters ({named}{more})?", abort=True, err=True)
-    failed = 0
 
     def changes() -> Iterator[DeadLetterChange]:
-        nonlocal failed
-        failed = len(missing)
         yield from (DeadLetterChange(each, DeadResult.MISSING) for each in missing)
-        for change in act(chosen):
-            failed += change.result is not DeadResult.DONE
-            yield change
+        if chosen:
+            yield from act(chosen)
 
-    count = output.rows(_CHANGES, changes(), "No dead letter matches.")
+    count, failed = _DEAD_LETTERS.tell(output, changes())
     if not output.as_json and count:
         output.say(f"{count - failed} of {count} dead letters: done.", error=True)
     if failed:
@@ -305,19 +278,20 @@ def archive(
     """
     letters = deployment.dead_letters
     chosen = _choose(deployment, letters, ids, options)
-    output = deployment.output(as_json=as_json)
-    if options["dry_run"] or not chosen[0]:
-        _act(output, "Archive", chosen, options, letters.discard)
-        return
-    with _new_file(path) as file:
 
-        def write(some: Iterable[Mapping[str, Any]]) -> None:
-            for each in some:
-                file.write(msgspec.json.encode(each) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def move(some: Sequence[Letter]) -> Iterator[DeadLetterChange]:
+        # Only now, so that a "no" leaves no file.
+        with _new_file(path) as file:
 
-        _act(output, "Archive", chosen, options, lambda given: letters.archive(given, write))
+            def write(archived: Iterable[Mapping[str, Any]]) -> None:
+                for each in archived:
+                    file.write(msgspec.json.encode(each) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+            yield from letters.archive(some, write)
+
+    _act(deployment.output(as_json=as_json), "Archive", chosen, options, move)
 
 
 def _new_file(path: str) -> BinaryIO:
@@ -353,6 +327,8 @@ def restore(
         except msgspec.DecodeError:
             raise click.UsageError(f"line {number} of {file.name} is not JSON") from None
     if dry_run:
+        if as_json:
+            output.object({"restored": 0, "given": len(given)})
         click.echo(f"{len(given)} dead letters; nothing was changed.", err=True)
         return
     if not yes:

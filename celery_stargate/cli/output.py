@@ -52,6 +52,10 @@ class Output:
         """Print one object as JSON."""
         click.echo(msgspec.json.format(_encoded(value), indent=2).decode())
 
+    def line(self, value: Any, text: str) -> None:
+        """Print one line: an object of a list as JSON, or a text for people."""
+        click.echo(_encoded(value).decode() if self.as_json else text)
+
     def rows(self, columns: Sequence[Column[_Row]], rows: Iterable[_Row], empty: str) -> int:
         """Print rows as they come; return how many there were.
 

@@ -9,7 +9,7 @@ from celery import bootsteps
 
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.operations.inspect import LaneInspector
-from celery_stargate.operations.reading import LaneReader, configured_timeout
+from celery_stargate.operations.reading import reader_of
 from celery_stargate.operations.views import LaneView
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.processes import name_prefix
@@ -89,8 +89,6 @@ class MetricsStep(bootsteps.StartStopStep):
 
 def _owned_here(app: Any) -> list[LaneView]:
     """Return the lanes that this process owns."""
-    runtime = Runtime.of(app)
-    settings, prefix = runtime.settings, name_prefix()
-    reader = LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
-    lanes = LaneInspector(reader).lanes()
+    prefix = name_prefix()
+    lanes = LaneInspector(reader_of(Runtime.of(app))).lanes()
     return [lane for lane in lanes if lane.owner is not None and lane.owner.startswith(prefix)]

@@ -33,7 +33,7 @@ from celery_stargate.operations.dead_views import (
     DeadLetterView,
     DeadResult,
 )
-from celery_stargate.operations.reading import STEP, LaneReader, batches, configured_timeout
+from celery_stargate.operations.reading import STEP, LaneReader, batches, reader_of
 
 __all__ = ["DeadLetters", "dead_letters_of"]
 
@@ -300,9 +300,8 @@ def dead_letters_of(runtime: Runtime) -> DeadLetters:
         runtime: of the app.
     """
     settings = runtime.settings
-    reader = LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
     return DeadLetters(
-        reader,
+        reader_of(runtime),
         runtime.outbox,
         settings.keyspace,
         settings.dead_letter_rules,

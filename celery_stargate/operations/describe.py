@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -26,6 +27,10 @@ __all__ = ["describe", "masked_url"]
 #: What a report shows instead of a secret.
 _MASK = "********"
 _SECRETS = ("token", "redis_url", "redis_options")
+#: A parameter of a URL that holds a secret, such as ``?password=``, up to its value.
+_SECRET_PARAMETER = re.compile(
+    r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE
+)
 #: What ``INFO`` of Redis tells that matters here.
 _REDIS_INFO = (
     "redis_version",
@@ -62,7 +67,7 @@ def describe(app: Celery, settings: Settings, target: Target, reader: LaneReader
         "settings": _settings(settings),
         "celery": {
             "app": app.main,
-            "broker": str(app.connection_for_write().as_uri()),
+            "broker": masked_url(str(app.connection_for_write().as_uri())),
             "result_backend": masked_url(str(app.conf.result_backend)),
             "task_serializer": app.conf.task_serializer,
             "task_always_eager": app.conf.task_always_eager,
@@ -76,6 +81,7 @@ def masked_url(url: str) -> str:
     """Return a URL, or several with semicolons between them, without passwords."""
     if ";" in url:
         return ";".join(masked_url(each) for each in url.split(";"))
+    url = _SECRET_PARAMETER.sub(rf"\g<1>{_MASK}", url)
     try:
         parts = urlsplit(url)
         if parts.password is None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from redis import Redis
 
+from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.registry import LaneNames, RegistryKeys
 from celery_stargate.model.buckets import bucket_tags
@@ -24,6 +25,7 @@ __all__ = [
     "configured_timeout",
     "owner_of",
     "read_oldest",
+    "reader_of",
 ]
 
 #: How many records one step reads at most, so that no step blocks Redis.
@@ -150,6 +152,16 @@ class LaneReader:
 def _escaped(text: str) -> str:
     """Return a text as a pattern of Redis that matches just that."""
     return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
+
+
+def reader_of(runtime: Runtime) -> LaneReader:
+    """Return what reads the lanes of an app.
+
+    Arguments:
+        runtime: of the app.
+    """
+    settings = runtime.settings
+    return LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
 
 
 def owner_of(lease: bytes | None) -> str | None:

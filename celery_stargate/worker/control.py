@@ -20,7 +20,7 @@ from celery_stargate.operations.dead_letters import dead_letters_of
 from celery_stargate.operations.doctor.peers import settings_here
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.pausing import Pauses
-from celery_stargate.operations.reading import LaneReader, configured_timeout
+from celery_stargate.operations.reading import reader_of
 
 __all__: list[str] = []
 
@@ -28,11 +28,6 @@ __all__: list[str] = []
 _LANES = 200
 #: How long a pause lasts if nothing else is said, in seconds.
 _PAUSE = 3600.0
-
-
-def _reader(runtime: Runtime) -> LaneReader:
-    settings = runtime.settings
-    return LaneReader(runtime.connections.sync(), settings.keyspace, configured_timeout(settings))
 
 
 def _problem(error: Exception) -> dict[str, str]:
@@ -44,7 +39,7 @@ def _problem(error: Exception) -> dict[str, str]:
 def stargate_status(state: Any) -> dict[str, Any]:
     """Totals of all lanes, as ``celery stargate status --json`` prints them."""
     try:
-        return _fields(LaneInspector(_reader(Runtime.of(state.app))).status())
+        return _fields(LaneInspector(reader_of(Runtime.of(state.app))).status())
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)
 
@@ -53,7 +48,7 @@ def stargate_status(state: Any) -> dict[str, Any]:
 def stargate_lanes(state: Any) -> list[dict[str, Any]] | dict[str, Any]:
     """The first 200 lanes, as ``celery stargate lanes --json`` prints them."""
     try:
-        found = LaneInspector(_reader(Runtime.of(state.app))).lanes()
+        found = LaneInspector(reader_of(Runtime.of(state.app))).lanes()
         return [_fields(lane) for lane in islice(found, _LANES)]
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)
@@ -84,7 +79,7 @@ def stargate_pause(state: Any, topic: str, seconds: float = _PAUSE) -> dict[str,
     try:
         runtime = Runtime.of(state.app)
         parsed, options = runtime.settings.resolve(topic)
-        pauses = Pauses(_reader(runtime), runtime.settings.keyspace)
+        pauses = Pauses(reader_of(runtime), runtime.settings.keyspace)
         return {"ok": {"paused": pauses.pause(str(parsed), options.lane_count, float(seconds))}}
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)
@@ -96,7 +91,7 @@ def stargate_resume(state: Any, topic: str) -> dict[str, Any]:
     try:
         runtime = Runtime.of(state.app)
         parsed, options = runtime.settings.resolve(topic)
-        pauses = Pauses(_reader(runtime), runtime.settings.keyspace)
+        pauses = Pauses(reader_of(runtime), runtime.settings.keyspace)
         return {"ok": {"resumed": pauses.resume(str(parsed), options.lane_count)}}
     except (StargateError, RedisError, OSError) as error:
         return _problem(error)

@@ -6,7 +6,6 @@ A task in a worker closes one row in one transaction, so a disk that takes 10 ms
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -20,10 +19,11 @@ from kombu.exceptions import KombuError, OperationalError
 
 from celery_stargate.app import Stargate
 from celery_stargate.contrib.django.closing import CLOSE_TASK, check_outcome, close_rows
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Closer"]
 
-logger = logging.getLogger("celery_stargate")
+logger = logger_of(__name__)
 
 _BATCH = 500
 #: How long it waits for a message: the first of a batch, and each further one, in seconds.
@@ -60,8 +60,13 @@ class Closer(threading.Thread):
                     away = (*connection.connection_errors, *connection.channel_errors)
                     try:
                         self._consume(connection)
-                    except (DatabaseError, OperationalError, KombuError, OSError, *away) as error:
-                        logger.warning("closing of outbox rows is tried again: %s", error)
+                    except Exception as error:  # without this thread no row closes
+                        expected = (DatabaseError, OperationalError, KombuError, OSError, *away)
+                        logger.warning(
+                            "closing of outbox rows is tried again: %s",
+                            error,
+                            exc_info=not isinstance(error, expected),
+                        )
                         for database in connections.all(initialized_only=True):
                             database.close()
                         self._stop_event.wait(_PAUSE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -16,10 +15,11 @@ from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.contexts import callback_task_id, parse_context
 from celery_stargate.contrib.django.rows import outbox_rows
 from celery_stargate.contrib.django.states import OPEN, State, sources
+from celery_stargate.support.log import logger_of
 
 __all__ = ["CLOSE_TASK", "check_outcome", "close_row", "close_rows", "close_signature"]
 
-logger = logging.getLogger("celery_stargate")
+logger = logger_of(__name__)
 
 #: The task that each receipt and each failure of an outbox row triggers.
 CLOSE_TASK = "celery_stargate.outbox.close"
@@ -73,7 +73,8 @@ def close_rows(using: str, outcomes: Sequence[Mapping[str, Any]]) -> int:
     """Give rows their outcomes in one transaction, and publish their callbacks.
 
     Callbacks are published first: a row that is closed has had its own. A crash in between
-    publishes them again, under the same task ids.
+    publishes them again, under the same task ids. One that can never be published is logged, and
+    its row closed with that as its reason: it would hold up all others.
 
     Returns:
         How many rows were open and are closed now.
@@ -94,31 +95,46 @@ def close_rows(using: str, outcomes: Sequence[Mapping[str, Any]]) -> int:
     for place, outcome in zip(places, outcomes, strict=True):
         row = waiting.pop(place, None)
         if row is None:
-            logger.info("outbox row %s is closed or gone already", outcome["context"])
+            logger.info("outbox row is closed or gone already", context=outcome["context"])
             continue
-        _call_back(row, outcome)
-        known.append((place, outcome))
+        known.append((place, outcome, _call_back(row, outcome)))
     # One row needs no transaction around its one statement.
     with transaction.atomic(using=using) if len(known) > 1 else nullcontext():
         return sum(_close(rows, *each) for each in known)
 
 
-def _call_back(row: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+def _call_back(row: Mapping[str, Any], outcome: Mapping[str, Any]) -> str:
+    """Publish the callback of an outcome; return why it never can be, or an empty text."""
+    context = outcome["context"]
     option = "on_ack" if _STATES[outcome["status"]] is State.STORED else "on_error"
-    if row[option]:
-        task_id = callback_task_id(outcome["context"], option)
-        lanes.trigger(lanes.current_stargate(), row[option], dict(outcome), task_id)
+    if not row[option]:
+        return ""
+    stargate = lanes.current_stargate()
+    try:
+        lanes.trigger(stargate, row[option], dict(outcome), callback_task_id(context, option))
+    except Exception as error:
+        # In eager mode the callback ran here, and the error is its own.
+        if lanes.is_eager(stargate) or lanes.may_pass(error):
+            raise
+        logger.exception(
+            "%s cannot be published, and its outbox row is closed", option, context=context
+        )
+        return f"{option} was not published: {type(error).__name__}: {error}"
+    return ""
 
 
-def _close(rows: Any, place: tuple[uuid.UUID, int], outcome: Mapping[str, Any]) -> int:
+def _close(
+    rows: Any, place: tuple[uuid.UUID, int], outcome: Mapping[str, Any], problem: str
+) -> int:
     target = _STATES[outcome["status"]]
     stored = target is State.STORED
+    told = "" if stored else outcome.get("reason", "no reason was given")
     return int(
         rows.filter(uuid=place[0], attempt=place[1], state__in=sources(target)).update(
             state=target,
             message_id=outcome.get("message_id") or "" if stored else "",
             code=outcome["status"] if stored else outcome.get("code", "failed")[:100],
-            reason="" if stored else outcome.get("reason", "no reason was given"),
+            reason="; ".join(filter(None, (told, problem))),
             closed_at=timezone.now(),
         )
     )

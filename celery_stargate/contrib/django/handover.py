@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
 from celery_stargate.contrib.django.wake import notify
 from celery_stargate.errors import StargateError
+from celery_stargate.support.log import logger_of
 
 __all__ = ["after_commit"]
 
-logger = logging.getLogger("celery_stargate")
+logger = logger_of(__name__)
 
 Written = tuple[Any, lanes.Entry]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, ParamSpec, TypeVar
@@ -14,10 +13,11 @@ from django.db import IntegrityError, connections, router, transaction
 from django.db.transaction import TransactionManagementError
 
 from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.support.log import logger_of
 
 __all__ = ["idempotent"]
 
-logger = logging.getLogger("celery_stargate")
+logger = logger_of(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")

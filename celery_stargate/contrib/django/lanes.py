@@ -17,6 +17,7 @@ from celery.canvas import maybe_signature
 from celery_stargate.app import Stargate
 from celery_stargate.calls import eager
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation
+from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import LaneFull
 from celery_stargate.lanes.connections import store_errors
@@ -26,7 +27,7 @@ from celery_stargate.model.outcome import Failure
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.inspect import LaneInspector
-from celery_stargate.operations.reading import LaneReader, configured_timeout
+from celery_stargate.operations.reading import reader_of
 from celery_stargate.operations.views import ContextView, LaneView
 from celery_stargate.support.bound import call_bound
 
@@ -40,6 +41,7 @@ __all__ = [
     "find_contexts",
     "freeze_callbacks",
     "is_eager",
+    "may_pass",
     "memory_policy",
     "pending_in",
     "prepare",
@@ -172,6 +174,7 @@ def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: s
 
     Raises:
         kombu.exceptions.OperationalError: the broker did not take it.
+        Exception: what Celery raises for a callback that it cannot publish; :func:`may_pass` tells.
     """
     signature: Any = maybe_signature(unpack(packed), app=stargate.app)
     options: dict[str, Any] = {}
@@ -179,6 +182,11 @@ def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: s
     if signature.get("subtask_type") is None and "task_id" not in signature["options"]:
         options["task_id"] = task_id
     signature.apply_async((outcome,), **options)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether it helps to publish a callback again later, which raised this."""
+    return kind_of(error) is Kind.PASSING
 
 
 def refusal(context: str, topic: str, code: str, reason: str, *, unknown: bool = False) -> Any:
@@ -323,7 +331,7 @@ def survey(stargate: Stargate) -> tuple[int, list[LaneView]]:
         StoreUnavailable: Redis did not answer.
     """
     with call_bound(), store_errors():
-        lanes, workers = LaneInspector(_reader(stargate)).lanes_and_workers()
+        lanes, workers = LaneInspector(reader_of(stargate.runtime)).lanes_and_workers()
     return workers, lanes
 
 
@@ -340,14 +348,8 @@ def pending_in(stargate: Stargate, lane: str, most: int) -> list[ContextView]:
     """
     topic = Lane.parse(lane).topic
     with call_bound(), store_errors():
-        found = ContextInspector(_reader(stargate)).pending(topic)
+        found = ContextInspector(reader_of(stargate.runtime)).pending(topic)
         return list(islice((each for each in found if each.lane == lane), most))
-
-
-def _reader(stargate: Stargate) -> LaneReader:
-    settings = stargate.settings
-    redis = stargate.runtime.connections.sync()
-    return LaneReader(redis, settings.keyspace, configured_timeout(settings))
 
 
 def require_redis(stargate: Stargate) -> None:

@@ -7,7 +7,6 @@ their state, never by "id above the last": a row that becomes visible late is no
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,10 +28,11 @@ from celery_stargate.contrib.django.states import FAILED, State
 from celery_stargate.contrib.django.sweep import Sweep
 from celery_stargate.contrib.django.wake import Poll, Wake, make_wake
 from celery_stargate.errors import InvalidMessage, StargateError
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Relay", "make_relay", "run_burst"]
 
-logger = logging.getLogger("celery_stargate")
+logger = logger_of(__name__)
 
 #: After a failure of the database or Redis the relay waits, at most this many seconds.
 _MOST_WAIT = 10.0
@@ -255,7 +255,9 @@ class Relay:
     def _fail(self, row: Any, error: Exception) -> int:
         """Set a row aside, or let it wait; return 1 or 0."""
         tries = row.tries + 1
-        reason = str(error) if isinstance(error, StargateError) else repr(error)
+        # Not its repr, which for some errors holds what they could not read: a payload.
+        kind = "" if isinstance(error, StargateError) else f"{type(error).__name__}: "
+        reason = f"{kind}{error}"
         code = ""
         if isinstance(error, InvalidMessage):
             code = "invalid"
@@ -268,9 +270,11 @@ class Relay:
             except OperationalError as away:
                 reason = f"{reason}; its callback was not published: {away}"
             else:
-                logger.error("outbox row %s is set aside: %s", row.context, reason)
+                logger.error(
+                    "outbox row is set aside: %s", reason, context=row.context, topic=row.topic
+                )
                 return int(closed)
-        logger.warning("outbox row %s waits: %s", row.context, reason)
+        logger.warning("outbox row waits: %s", reason, context=row.context, topic=row.topic)
         outbox_rows(self.using).filter(pk=row.pk, state=State.PENDING, attempt=row.attempt).update(
             tries=tries, reason=reason
         )

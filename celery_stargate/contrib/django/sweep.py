@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -21,10 +20,11 @@ from celery_stargate.contrib.django.leases import Leases
 from celery_stargate.contrib.django.rows import outbox_rows
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import State
+from celery_stargate.support.log import logger_of
 
 __all__ = ["Sweep"]
 
-logger = logging.getLogger("celery_stargate")
+logger = logger_of(__name__)
 
 _PAGE = 1000
 
@@ -157,7 +157,9 @@ class Sweep:
             if unseen_for > 3 * quarter:
                 self._give_up(row, "Redis has forgotten it among too many ended messages")
         elif unseen_for < quarter:
-            logger.warning("Redis lost outbox row %s; it is sent again", row.context)
+            logger.warning(
+                "Redis lost an outbox row; it is sent again", context=row.context, topic=row.topic
+            )
             with self._leases.fence() as shards:
                 outbox_rows(self._using).filter(
                     pk=row.pk, attempt=row.attempt, state=State.RECORDED, shard__in=shards
@@ -166,7 +168,7 @@ class Sweep:
             self._give_up(row, "Redis does not know it, and nobody looked for too long")
 
     def _give_up(self, row: Any, reason: str) -> None:
-        logger.error("outbox row %s is unknown: %s", row.context, reason)
+        logger.error("outbox row is unknown: %s", reason, context=row.context, topic=row.topic)
         with self._leases.fence() as shards:
             ours = row.shard in shards
         if ours:

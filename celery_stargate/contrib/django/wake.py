@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any, Protocol
 
 from django.db import connections
 from django.db.utils import Error
 
+from celery_stargate.support.log import logger_of
+
 __all__ = ["Listen", "Poll", "Wake", "make_wake", "notify"]
 
-logger = logging.getLogger("celery_stargate")
+logger = logger_of(__name__)
 
 _CHANNEL = "celery_stargate_outbox"
 

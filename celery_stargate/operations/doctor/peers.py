@@ -10,6 +10,7 @@ import msgspec
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from celery_stargate.model.buckets import bucket_tags
 from celery_stargate.model.settings import Settings
 from celery_stargate.operations.doctor.celery_checks import package_versions
 from celery_stargate.operations.doctor.finding import Check, Problem, error, note, warning
@@ -31,9 +32,12 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: Of celery-stargate.
     version: str | None = None
     prefix: str = ""
+    #: On a Redis Cluster, in how many buckets the lanes are; 0 elsewhere.
+    buckets: int = 0
     #: Pulsar's.
     url: str | None = None
-    #: By which Redis knows itself; None if the user may not ask.
+    #: By which Redis, or the Cluster's first node by its id, knows itself; None if the user may not
+    #: ask.
     redis_id: str | None = None
     #: By topic.
     lanes: dict[str, int] = {}
@@ -57,8 +61,9 @@ def settings_here(settings: Settings, redis: Any) -> PeerSettings:
         settings: of Stargate.
         redis: a sync client of the lanes' Redis.
     """
+    buckets = len(bucket_tags(settings.keyspace)[1])
     try:
-        redis_id = redis.info("server").get("run_id")
+        redis_id = _cluster_id(redis) if buckets else redis.info("server").get("run_id")
     except (RedisError, OSError):
         redis_id = None
     topics = [settings.resolve(topic) for topic, _ in settings.topics.values()]
@@ -67,11 +72,17 @@ def settings_here(settings: Settings, redis: Any) -> PeerSettings:
     return PeerSettings(
         version=package_versions()["celery-stargate"],
         prefix=settings.prefix,
+        buckets=buckets,
         url=settings.url,
         redis_id=redis_id,
         lanes={str(topic): options.lane_count for topic, options in topics},
         delivery={str(topic): options.delivery for topic, options in topics},
     )
+
+
+def _cluster_id(redis: Any) -> str:
+    """Return the least id of the nodes: whichever node answers, all of them know the same nodes."""
+    return str(min(node["node_id"] for node in redis.execute_command("CLUSTER NODES").values()))
 
 
 def gather_peers(app: Celery, ours: PeerSettings) -> PeerFacts:
@@ -103,6 +114,12 @@ def _places(facts: PeerFacts) -> Iterable[Problem]:
                 f"{worker} has stargate_prefix {its.prefix!r}, here it is {facts.ours.prefix!r}",
                 "it does not see the lanes of this process, and sends nothing of it",
                 "give all processes the same stargate_prefix",
+            )
+        if its.buckets != facts.ours.buckets:
+            yield error(
+                f"{worker} has its lanes in {its.buckets} buckets, here it is {facts.ours.buckets}",
+                "it does not see the lanes of this process, and sends nothing of it",
+                "give all processes the same stargate_redis_url and stargate_redis_buckets",
             )
         known = its.redis_id is not None and facts.ours.redis_id is not None
         if known and its.redis_id != facts.ours.redis_id:

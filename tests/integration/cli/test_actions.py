@@ -47,6 +47,7 @@ def test_cancel_by_filter(run: Run, lane: Lane, outbox: Outbox, topic: str) -> N
     ran = run("cancel", "--topic", topic, "--all", "--dry-run")
     assert ran.out.split() == ["a", "b", "c"]
     assert "nothing was changed" in ran.err
+    assert run("cancel", "a", "--dry-run", "--json").lines == [{"context": "a"}]
     assert outbox.backlog(lane) == 3
     assert run("cancel", "--topic", "other", "--all", "--yes").out == "No context matches.\n"
     ran = run("cancel", "--topic", topic, "--all", "--yes", "--json")

@@ -70,6 +70,7 @@ def test_replay(run: Run, app: Celery, topic: str) -> None:
     stargate = Stargate.of(app)
     dry = run("dead", "replay", "--error", "http-404", "--all", "--dry-run")
     assert (dry.out.split(), "3 dead letters; nothing" in dry.err) == (["a", "b", "c"], True)
+    assert run("dead", "replay", "a", "--dry-run", "--json").lines == [{"id": "a"}]
     assert run("dead", "replay", "a", stdin="n\n").code == 1
     assert stargate.lanes.backlog(Lane(topic)) == 0
     ran = run("dead", "replay", "--error", "http-404", "--all", "--yes", "--json")
@@ -102,11 +103,16 @@ def test_what_is_meant_must_be_clear(run: Run, arguments: tuple[str, ...], words
 def test_archive_and_restore(run: Run, tmp_path: Path) -> None:
     """A file that only its owner can read, and that is not overwritten."""
     file = tmp_path / "dead.jsonl"
+    assert run("dead", "archive", "--all", "--to", str(file), stdin="n\n").code == 1
+    # The next try may name it again.
+    assert not file.exists()
     assert run("dead", "archive", "--all", "--to", str(file), "--yes").code == 0
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(file.read_bytes().splitlines()) == 4
     assert run("dead", "list").out.strip() == "No dead letter matches."
-    assert run("dead", "restore", str(file), "--dry-run").err.startswith("4 dead letters")
+    dry = run("dead", "restore", str(file), "--dry-run", "--json")
+    assert dry.err.startswith("4 dead letters")
+    assert dry.json == {"restored": 0, "given": 4}
     assert run("dead", "restore", str(file), "--yes", "--json").json == {"restored": 4, "given": 4}
     assert len(run("dead", "list", "--json").lines) == 4
     again = run("dead", "archive", "--all", "--to", str(file), "--yes")

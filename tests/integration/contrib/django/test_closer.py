@@ -105,7 +105,7 @@ def test_a_database_that_fails_gets_the_batch_again(
     rig: OutboxRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is acknowledged before the commit."""
-    failures = [DatabaseError("away"), DatabaseError("away")]
+    failures = [DatabaseError("away"), DatabaseError("away"), TypeError("a bug")]
 
     def failing(using: str, outcomes: Any) -> int:
         if failures:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from celery import signature
+from celery.exceptions import QueueNotFound
 from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from celery_stargate import StoreUnavailable
 from celery_stargate.contrib.django import lanes, outbox, sweep
-from celery_stargate.contrib.django.closing import close_row
+from celery_stargate.contrib.django.closing import close_row, close_rows
 from celery_stargate.contrib.django.models import OutboxMessage, OutboxRelay, OutboxShard
 from celery_stargate.contrib.django.operations import discard, requeue
 from celery_stargate.contrib.django.relay import Relay, run_burst
@@ -221,6 +223,51 @@ def test_a_row_that_fails_unexpectedly_waits_and_is_set_aside_in_the_end(
     assert (bad.row().state, bad.row().code) == (State.REFUSED, "poison")
     one.one_pass()
     assert fake.payloads() == ["three", "two"]
+
+
+def test_the_reason_of_a_row_holds_no_payload(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repr of some errors has what they could not read."""
+    (handle,) = late("one")
+
+    def prepare(*_: Any) -> Any:
+        raise UnicodeDecodeError("utf-8", b"my secret", 3, 4, "invalid start byte")
+
+    monkeypatch.setattr(lanes, "prepare", prepare)
+    relay().one_pass()
+    assert handle.row().reason.startswith("UnicodeDecodeError: 'utf-8' codec")
+    assert "secret" not in handle.row().reason
+
+
+def test_a_callback_that_can_never_be_published_stops_no_other_row(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own row is closed, and says so; what may pass is tried again."""
+    bad, good = late("one", "two", on_ack=signature("shop.done"))
+    run_burst("default")
+    error: Exception = QueueNotFound("no queue")
+
+    def trigger(stargate: Any, packed: str, outcome: dict[str, Any], task_id: str) -> None:
+        if outcome["context"] == bad.context:
+            raise error
+        fake.trigger(stargate, packed, outcome, task_id)
+
+    monkeypatch.setattr(lanes, "trigger", trigger)
+    outcomes = [fake.receipt(each.context) for each in (bad, good)]
+    assert close_rows("default", outcomes) == 2
+    assert (bad.state(), good.state()) == (State.STORED, State.STORED)
+    assert bad.row().reason == "on_ack was not published: QueueNotFound: 'no queue'"
+    assert good.row().reason == "" and len(fake.called) == 1
+    (line,) = [each for each in caplog.records if each.name == "celery_stargate.contrib"]
+    assert vars(line)["context"] == bad.context
+
+    error = OperationalError("away")
+    (bad,) = late("three", on_ack=signature("shop.done"))
+    run_burst("default")
+    with pytest.raises(OperationalError):
+        close_rows("default", [fake.receipt(bad.context)])
+    assert bad.state() is State.RECORDED
 
 
 def aged(handle: outbox.Handle, seconds: float) -> None:

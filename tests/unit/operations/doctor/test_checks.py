@@ -377,6 +377,7 @@ def test_workers_with_our_settings_are_no_problem() -> None:
     [
         ({"prefix": "other"}, ("workers-place", "error")),
         ({"redis_id": "def"}, ("workers-place", "error")),
+        ({"buckets": 16}, ("workers-place", "error")),
         ({"url": "ws://other:8080"}, ("workers-place", "note")),
         ({"lanes": {"orders": 3}}, ("workers-topics", "warning")),
         ({"delivery": {"orders": "effectively_once"}}, ("workers-topics", "warning")),
