@@ -33,6 +33,9 @@ _STEP = re.compile(
 )
 _CHECKER = doctest.OutputChecker()
 _FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+#: Seconds for what follows a new start of Pulsar: the page says that the next try to connect may take
+#: half a minute, and what comes after it takes as long as anything.
+_RECONNECTED = 30.0 + WAIT
 #: Evaluates the program as a shell would, at once, with a mark at the end of the output.
 _SHELL = """
 import code, doctest, django, sys
@@ -162,7 +165,7 @@ class Walk:
             self._read[name] = at + len(line)
             return True
 
-        assert eventually(found, timeout=WAIT), f"{line!r} is not in {log.read_text()}"
+        assert eventually(found, timeout=_RECONNECTED), f"{line!r} is not in {log.read_text()}"
 
     def _python(self, body: str, how: str | None) -> None:
         if how is None:
@@ -178,7 +181,7 @@ class Walk:
             found = self._typed(body)
             return _CHECKER.check_output(wanted, found, _FLAGS)
 
-        good = eventually(same, timeout=WAIT) if how == "until" else same()
+        good = eventually(same, timeout=_RECONNECTED) if how == "until" else same()
         assert good, f"{body}\n{found}\n{self._logs()}"
 
     def _typed(self, body: str) -> str:
