@@ -33,8 +33,8 @@ _STEP = re.compile(
 )
 _CHECKER = doctest.OutputChecker()
 _FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-#: Seconds for what follows a new start of Pulsar: the page says that the next try to connect may take
-#: half a minute, and what comes after it takes as long as anything.
+#: Seconds for what follows a new start of Pulsar: by the page the next try to connect may come
+#: after half a minute, and what comes then takes as long as anything.
 _RECONNECTED = 30.0 + WAIT
 #: Evaluates the program as a shell would, at once, with a mark at the end of the output.
 _SHELL = """
