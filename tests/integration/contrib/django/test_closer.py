@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,17 +18,11 @@ from celery_stargate.contrib.django.closing import close_rows, close_signature
 from celery_stargate.contrib.django.states import State
 from celery_stargate.model.outcome import Failure, Receipt
 from tests.django_project.rig import OutboxRig
+from tests.integration.rig import wait_for
 from tests.servers.fixtures import ServerAddress
 
 # The statements on SQLite are the unit tests' part; here it is about brokers.
 pytestmark = pytest.mark.parametrize("using", ["postgres"], indirect=True)
-
-
-def eventually(condition: Any, timeout: float = 20.0) -> bool:
-    end = time.monotonic() + timeout
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(found)
 
 
 @contextmanager
@@ -83,7 +76,7 @@ def test_rows_are_closed_in_batches(rig: OutboxRig, monkeypatch: pytest.MonkeyPa
         failure = Failure(context=handle.context, reason="no such topic").to_dict()
         publish(rig, failure if n == 7 else receipt)
     with closing(rig):
-        assert eventually(lambda: rig.states() == {"stored", "refused"})
+        wait_for(lambda: rig.states() == {"stored", "refused"})
     assert sum(batches) == 60 and len(batches) < 30
     assert [row.message_id for row in rig.rows][:3] == ["id-0", "id-1", "id-2"]
     assert (handles[7].state(), handles[7].row().reason) == (State.REFUSED, "no such topic")
@@ -98,7 +91,7 @@ def test_what_is_no_closing_task_is_dropped(rig: OutboxRig) -> None:
     signature("other.task", app=rig.stargate.app).apply_async(queue=f"{rig.name}-close")
     publish(rig, Receipt(context=handle.context, message_id="CAE=").to_dict())
     with closing(rig):
-        assert eventually(lambda: handle.state() is State.STORED)
+        wait_for(lambda: handle.state() is State.STORED)
 
 
 def test_a_database_that_fails_gets_the_batch_again(
@@ -118,5 +111,5 @@ def test_a_database_that_fails_gets_the_batch_again(
     for handle in handles:
         publish(rig, Receipt(context=handle.context, message_id="CAE=").to_dict())
     with closing(rig):
-        assert eventually(lambda: rig.states() == {"stored"})
+        wait_for(lambda: rig.states() == {"stored"})
     assert not failures
