@@ -153,7 +153,7 @@ class Stargate(Publishing):
         """The lanes, to look into: :meth:`~celery_stargate.lanes.outbox.Outbox.backlog`, for one.
 
         Raises:
-            ConfigurationError: no Redis is configured.
+            ConfigurationError: no Redis is configured, or ``stargate_url`` is ``memory://``.
 
         Example:
             >>> from celery_stargate.lanes.lane import Lane
@@ -169,7 +169,8 @@ class Stargate(Publishing):
         They are shown without payloads.
 
         Raises:
-            ConfigurationError: a setting is wrong, or the app is not set yet.
+            ConfigurationError: a setting is wrong, the app is not set yet, no Redis is configured,
+                or ``stargate_url`` is ``memory://``.
 
         Example:
             >>> list(stargate.dead_letters.find())

@@ -133,7 +133,8 @@ class Observer:
     ) -> None:
         """Messages have their outcomes.
 
-        A receipt that comes after its message's deadline is told too, and changes nothing.
+        A receipt that comes after its message's deadline is told too, and changes nothing. A
+        failure that Redis ignores, because another owner has the lane, is not told.
 
         Arguments:
             server: Pulsar's service URL; None where the outcome did not come from there.

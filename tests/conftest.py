@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from celery_stargate.lanes import record
-from tests.isolation import celery_restored
+from tests.isolation import celery_restored, log_restored
 
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
 pytest_plugins = ["tests.servers.fixtures"]
@@ -45,13 +44,10 @@ def _log_again() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_levels() -> Iterator[None]:
-    """Give each test the levels of the log that it began with: Celery's test worker sets them."""
-    names = (None, "celery", "celery_stargate")
-    before = {name: logging.getLogger(name).level for name in names}
-    yield
-    for name, level in before.items():
-        logging.getLogger(name).setLevel(level)
+def _own_log() -> Iterator[None]:
+    """Give each test the log that it began with: Celery's test worker sets up its own."""
+    with log_restored():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -98,8 +98,12 @@ def produce_many(
     if eager.is_eager(runtime):
         own = [callbacks() for _ in calls] if options.callbacks else []
         return eager.produce_many(runtime, calls, own, options.seconds(settings.produce_timeout))
-    with bounded(min(options.seconds(settings.produce_timeout), USUAL)):
-        runtime.require_owner()
+    try:
+        with bounded(min(options.seconds(settings.produce_timeout), USUAL)):
+            runtime.require_owner()
+    except BaseException as error:
+        calls[0].end_trace(error)
+        raise
     contexts = [call.context for call in calls]
     if options.callbacks:
         records = (call.record(callbacks()) for call in calls)

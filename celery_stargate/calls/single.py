@@ -119,7 +119,7 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> An
 def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
     seconds = options.seconds(call.options.delivery_timeout)
     # The caller does not wait for the outcome.
-    with bounded(min(max(seconds, _LEAST_BOUND), USUAL)):
+    with call.traced(), bounded(min(max(seconds, _LEAST_BOUND), USUAL)):
         runtime.require_owner()
         runtime.recorder.put(call, call.record(options.callbacks), timeout=seconds, exclusive=True)
 
@@ -127,7 +127,7 @@ def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
 def _submit(
     runtime: Runtime, call: Call, seconds: float, callbacks: Callbacks = NO_CALLBACKS
 ) -> Ticket:
-    with bounded(max(seconds, _LEAST_BOUND)):
+    with call.traced(), bounded(max(seconds, _LEAST_BOUND)):
         runtime.require_owner()
         inbox = runtime.inbox_for(call.lanes[0])
         ticket = inbox.expect()

@@ -103,7 +103,8 @@ class EffectsQueue:
             jobs = [job for job in jobs if job.next is not None]
         store = self._lane.store
         done, given_up = finished_and_given_up(job for job in own if job.done)
-        await store.finish(done)
+        if done:
+            await store.finish(done)
         if given_up:
             await store.give_up(given_up)
 

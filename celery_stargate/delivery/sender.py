@@ -79,8 +79,8 @@ class Sender:
         self._settler = settler
         self._effects = effects
         self._topic = Topic.parse(lane.store.lane.topic)
-        #: Whether Pulsar's sequence ids are to be the lane's numbers.
         self._rules = lane.shared.settings.dead_letter_rules
+        #: Whether Pulsar's sequence ids are to be the lane's numbers.
         self._numbers = lane.options.delivery == "effectively_once"
         #: Whether the broker was found to deduplicate the topic.
         self._deduplicates = False

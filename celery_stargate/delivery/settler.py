@@ -17,7 +17,7 @@ from celery_stargate.lanes.leased import Fenced
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, Remaining, ResultRow
-from celery_stargate.model.outcome import Outcome
+from celery_stargate.model.outcome import Outcome, Receipt
 from celery_stargate.support.log import logger_of
 
 __all__ = ["Settler"]
@@ -99,7 +99,7 @@ class Settler:
                 del self._outcomes[: len(batch)]
                 self._numbers.difference_update([entry.number for entry, _ in batch])
                 self._count_late(answer.late)
-                self._lane.telling.settled(batch)
+                self._tell(batch, fenced=answer.fenced)
                 self._effects.add(answer.settled)
                 self._lane.changes.notify()
                 if answer.fenced:
@@ -109,8 +109,8 @@ class Settler:
         """Settle what is here without the lease: a receipt counts whoever brings it."""
         store = self._lane.store
         try:
-            settled, _, _ = await store.settle(self._outcomes, uuid.uuid4().hex)
-            self._lane.telling.settled(self._outcomes)
+            settled, _, fenced = await store.settle(self._outcomes, uuid.uuid4().hex)
+            self._tell(self._outcomes, fenced=fenced)
             await self._effects.hand_in(settled)
         except UNAVAILABLE as error:
             logger.warning(
@@ -119,6 +119,13 @@ class Settler:
                 error,
                 lane=self._lane.name,
             )
+
+    def _tell(self, outcomes: Sequence[tuple[Entry, Outcome]], *, fenced: bool) -> None:
+        """Tell observers what Redis knows; failures of one without the lease it ignores."""
+        if fenced:
+            outcomes = [each for each in outcomes if isinstance(each[1], Receipt)]
+        if outcomes:
+            self._lane.telling.settled(outcomes)
 
     def _count_late(self, late: int) -> None:
         if late:

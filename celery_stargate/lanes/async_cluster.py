@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
-from redis.asyncio.cluster import RedisCluster
+from redis._parsers import AsyncCommandsParser
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.commands.core import AsyncCoreCommands
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, SlotNotCoveredError
 
 from celery_stargate.lanes.cluster import (
-    FIRST_WAIT,
-    LONGEST_WAIT,
     SilentNodes,
+    between_tries,
     goes_by,
     may_pass,
+    node_for,
     not_in_time,
     sha_of,
 )
@@ -54,7 +54,7 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
                 ConnectionError.
         """
         failed: BaseException | None = None
-        wait = FIRST_WAIT
+        waits = between_tries()
         try:
             async with asyncio.timeout(USUAL):
                 while True:
@@ -64,8 +64,7 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
                         if not may_pass(error):
                             raise
                         failed = error
-                    await asyncio.sleep(wait)
-                    wait = min(2 * wait, LONGEST_WAIT)
+                    await asyncio.sleep(waits.next())
         except TimeoutError as late:
             raise not_in_time(failed or late) from failed
 
@@ -90,19 +89,30 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
     async def _run(self, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
         if self._made is None:
             self._made = self._make()
+            self._made.commands_parser = _LazyParser()
         client = self._made
         await client.initialize()
-        key = goes_by(arguments)
-        if key is None:
-            node = random.choice(client.get_primaries())  # noqa: S311  # no secret
-        else:
-            try:
-                node = client.get_node_from_key(key)
-            except SlotNotCoveredError:
-                await client.nodes_manager.initialize()
-                raise
+        try:
+            node = node_for(client, arguments)
+        except SlotNotCoveredError:
+            await client.nodes_manager.initialize()
+            raise
         with self._silent.watched(node.name):
             return await client.execute_command(*arguments, target_nodes=node, **options)
+
+
+class _LazyParser(AsyncCommandsParser):
+    """Asks for the commands of Redis on need only, as for one without ``target_nodes``.
+
+    redis-py asks its first master whenever it connects, and could not while that shard is down.
+    """
+
+    async def initialize(self, node: ClusterNode | None = None) -> None:
+        """Note a node, or ask the one that was noted."""
+        if node is not None:
+            self.node = node
+        else:
+            await super().initialize()
 
 
 class AsyncClusterScript:
@@ -160,7 +170,10 @@ class _AsyncClusterPipeline(_Commands):  # type: ignore[misc]
                 except (RedisError, OSError) as error:
                     replies[place] = error
 
-        await _beside([partial(run, places) for places in keys.values()])
+        for failed in await _beside([partial(run, places) for places in keys.values()]):
+            if failed is not None:
+                # No server's answer, but a mistake.
+                raise failed
         if raise_on_error:
             for reply in replies:
                 if isinstance(reply, Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,20 +23,18 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes.passing import passing
+from celery_stargate.support.backoff import Backoff
 
 __all__ = [
-    "FIRST_WAIT",
-    "LONGEST_WAIT",
     "NotACluster",
     "SilentNodes",
+    "between_tries",
     "goes_by",
     "may_pass",
+    "node_for",
     "not_in_time",
     "sha_of",
 ]
-
-#: Seconds before a call is tried again, at first and at most.
-FIRST_WAIT, LONGEST_WAIT = 0.05, 0.5
 
 #: What a slot that moves, a failover or a shard that is down makes redis-py raise.
 _PASSING = (
@@ -83,12 +82,12 @@ class SilentNodes:
         Raises:
             ConnectionError: at once, if the node did not answer a moment ago.
         """
-        if self._nodes:
-            until, why = self._nodes.get(name, (0.0, ""))
+        known = self._nodes.get(name)
+        if known is not None:
+            until, why = known
             if self._monotonic() < until:
                 raise LostConnection(why)
-            if why:
-                self._nodes[name] = self._monotonic() + _PAUSE, why
+            self._nodes[name] = self._monotonic() + _PAUSE, why
         try:
             yield
         except (LostConnection, NoAnswer, OSError) as error:
@@ -121,6 +120,27 @@ def goes_by(arguments: Sequence[Any]) -> str | bytes | None:
         place = _BEFORE_KEY.get(name, 0)
     key: str | bytes = arguments[place + 1]
     return key
+
+
+def node_for(client: Any, arguments: Sequence[Any]) -> Any:
+    """Return the node that a command goes to.
+
+    Arguments:
+        client: redis-py's client of a Cluster.
+        arguments: of the command.
+
+    Raises:
+        SlotNotCoveredError: the client's table of slots has none for its key.
+    """
+    key = goes_by(arguments)
+    if key is None:
+        return random.choice(client.get_primaries())  # noqa: S311  # no secret
+    return client.get_node_from_key(key)
+
+
+def between_tries() -> Backoff:
+    """Return how long one call waits before each further try."""
+    return Backoff(0.05, 0.5)
 
 
 def may_pass(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -287,12 +288,17 @@ class Registry:
 
     async def remove_ended(self) -> None:
         """Remove processes of this machine that have ended without leaving."""
-        known = next(keys for keys in self.all_keys if keys.bucket not in self.silent)
-        for kind in KINDS:
-            names: Any = await self._redis.zrange(known.key(kind), 0, -1)
-            for name in names:
-                if has_ended(name.decode(errors="replace")):
-                    await self._in_all("heartbeat", name, 0, kind=kind)
+
+        async def listed(keys: RegistryKeys) -> list[tuple[Kind, bytes]]:
+            redis: Any = self._redis
+            return [
+                (kind, name) for kind in KINDS for name in await redis.zrange(keys.key(kind), 0, -1)
+            ]
+
+        found = await self._ask_all(listed)
+        for kind, name in set(itertools.chain.from_iterable(found.values())):
+            if has_ended(name.decode(errors="replace")):
+                await self._in_all("heartbeat", name, 0, kind=kind)
 
     async def has_workers(self) -> bool:
         """Return whether a producer worker is alive."""
@@ -357,20 +363,26 @@ class Registry:
     async def _in_all(
         self, name: str, *arguments: Argument, kind: Kind | None = None
     ) -> dict[int, Any]:
-        """Run a script in the registries of all buckets; return the replies of those that answer.
+        """Run a script in the registries of all buckets, as :meth:`_ask_all`."""
+        parts = (kind or self._kind, "lanes")
+        return await self._ask_all(lambda keys: self._run(keys, name, parts, *arguments))
+
+    async def _ask_all(self, ask: Callable[[RegistryKeys], Awaitable[Any]]) -> dict[int, Any]:
+        """Ask the registries of all buckets; return the replies of those that answer.
 
         Raises:
-            RedisError, OSError: none of them answers, or Redis refuses the script.
+            RedisError, OSError: none of them answers, or Redis refuses the call.
         """
-        parts = (kind or self._kind, "lanes")
         if len(self.all_keys) == 1:
-            return {0: await self._run(self.all_keys[0], name, parts, *arguments)}
+            return {0: await ask(self.all_keys[0])}
         replies: dict[int, Any] = {}
         failed: BaseException | None = None
-        found = await asyncio.gather(
-            *(self._within(self._run(keys, name, parts, *arguments)) for keys in self.all_keys),
-            return_exceptions=True,
-        )
+
+        async def bounded_ask(keys: RegistryKeys) -> Any:
+            async with asyncio.timeout(_ONE_SHARD):
+                return await ask(keys)
+
+        found = await asyncio.gather(*map(bounded_ask, self.all_keys), return_exceptions=True)
         for bucket, reply in enumerate(found):
             if not isinstance(reply, BaseException):
                 replies[bucket] = reply
@@ -381,10 +393,6 @@ class Registry:
         if not replies and failed is not None:
             raise failed
         return replies
-
-    async def _within(self, call: Awaitable[_Reply]) -> _Reply:
-        async with asyncio.timeout(_ONE_SHARD):
-            return await call
 
     async def _run(
         self, registry: RegistryKeys, name: str, parts: Iterable[str], *arguments: Argument

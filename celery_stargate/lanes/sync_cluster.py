@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -15,15 +14,15 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, S
 from redis.retry import Retry
 
 from celery_stargate.lanes.cluster import (
-    FIRST_WAIT,
-    LONGEST_WAIT,
     SilentNodes,
-    goes_by,
+    between_tries,
     may_pass,
+    node_for,
     not_in_time,
     sha_of,
 )
 from celery_stargate.support.bound import bounded, call_bound, time_left
+from celery_stargate.support.shared_call import SharedCall
 
 __all__ = ["ClusterClient", "ClusterScript"]
 
@@ -38,8 +37,19 @@ _Result = TypeVar("_Result")
 
 #: redis-py's methods for all commands; their types are of its own clients.
 _Commands: Any = CoreCommands
-_Cluster: Any = RedisCluster
+_Base: Any = RedisCluster
 _Node: Any = ClusterNode
+
+
+class _Cluster(_Base):  # type: ignore[misc]
+    """redis-py's client, which connects while the shard of the first slot is down."""
+
+    def command(self) -> dict[str, Any]:
+        """Return no commands: redis-py asks its first master for them, and again on need.
+
+        It needs them for commands without ``target_nodes`` only.
+        """
+        return {}
 
 
 class ClusterClient(_Commands):  # type: ignore[misc]
@@ -60,8 +70,8 @@ class ClusterClient(_Commands):  # type: ignore[misc]
     ) -> None:
         self._nodes = nodes
         self._pool = pool
-        self._lock = threading.Lock()
         self._made: Any = None
+        self._connecting = SharedCall(self._connect)
         self._silent = SilentNodes()
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
@@ -118,40 +128,37 @@ class ClusterClient(_Commands):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the connections; a later call connects again."""
-        with self._lock:
-            made, self._made = self._made, None
+        made, self._made = self._made, None
         if made is not None:
             made.close()
             made.disconnect_connection_pools()
 
     def insist(self, call: Callable[[Any], _Result]) -> _Result:
         """Call until it succeeds, fails for good, or the bound is over."""
-        wait = FIRST_WAIT
+        waits = between_tries()
         with call_bound():
             while True:
                 try:
                     with bounded(min(max(time_left() / 2, _LEAST_TRY), _LONGEST_TRY)):
-                        return call(self._client())
+                        return call(self._made or self._connecting.result())
                 except (RedisError, RedisClusterException, OSError) as error:
                     if not may_pass(error):
                         raise
+                    wait = waits.next()
                     if time_left() <= wait:
                         raise not_in_time(error) from error
                 time.sleep(wait)
-                wait = min(2 * wait, LONGEST_WAIT)
 
-    def _client(self) -> Any:
+    def _connect(self) -> Any:
         if self._made is None:
-            with self._lock:
-                if self._made is None:
-                    host, port = random.choice(self._nodes)  # noqa: S311  # no secret
-                    self._made = _Cluster(
-                        url=f"redis://{_bracketed(host)}:{port}",
-                        startup_nodes=[_Node(*each) for each in self._nodes],
-                        connection_pool_class=self._pool,
-                        require_full_coverage=False,
-                        retry=Retry(NoBackoff(), 0),
-                    )
+            host, port = random.choice(self._nodes)  # noqa: S311  # no secret
+            self._made = _Cluster(
+                url=f"redis://{_bracketed(host)}:{port}",
+                startup_nodes=[_Node(*each) for each in self._nodes],
+                connection_pool_class=self._pool,
+                require_full_coverage=False,
+                retry=Retry(NoBackoff(), 0),
+            )
         return self._made
 
 
@@ -230,15 +237,11 @@ class _ClusterPipeline(_Commands):  # type: ignore[misc]
 def _run(
     client: Any, silent: SilentNodes, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
-    key = goes_by(arguments)
-    if key is None:
-        node = random.choice(client.get_primaries())  # noqa: S311  # no secret
-    else:
-        try:
-            node = client.get_node_from_key(key)
-        except SlotNotCoveredError:
-            client.nodes_manager.initialize()
-            raise
+    try:
+        node = node_for(client, arguments)
+    except SlotNotCoveredError:
+        client.nodes_manager.initialize()
+        raise
     with silent.watched(str(node.name)):
         return client.execute_command(*arguments, target_nodes=node, **options)
 

@@ -57,16 +57,16 @@ class UnstartedCallbacks:
             arguments += (task_id, body)
         self._run("keep", arguments)
 
-    def started(self, task_id: str) -> None:
-        """Forget a callback whose task has started."""
+    def started(self, *task_ids: str) -> None:
+        """Forget callbacks whose tasks have started; at least one."""
         when, kept = self._keys
         with (
             call_bound(),
             store_errors(),
             self._connections.sync().pipeline(transaction=False) as pipeline,
         ):
-            pipeline.zrem(when, task_id)
-            pipeline.hdel(kept, task_id)
+            pipeline.zrem(when, *task_ids)
+            pipeline.hdel(kept, *task_ids)
             pipeline.execute()
 
     def overdue(self, after: float, bound: float) -> Overdue:

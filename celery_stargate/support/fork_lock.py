@@ -17,7 +17,7 @@ class ForkLock:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _alive.add(self)
 
     def __enter__(self) -> None:

@@ -47,7 +47,7 @@ class Paced(Generic[_Job]):
         self._waiting: PerProcess[deque[_Job]] = PerProcess(deque)
         self._given = PerProcess(threading.Event)
         #: Held while jobs are done.
-        self._doing = PerProcess(threading.Lock)
+        self._doing = PerProcess(threading.RLock)
         self._thread = PerProcess(self._start)
 
     def add(self, job: _Job) -> None:

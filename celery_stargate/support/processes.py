@@ -27,9 +27,10 @@ def process_name() -> str:
     and namespace of process ids it runs in, and when it began. Where the system does not tell, the
     name holds a random number in that place.
     """
-    pid = os.getpid()
-    where = _machine() or uuid.uuid4().hex[:16]
-    return f"{name_prefix()}{where}.{_begin(pid) or 0}.{uuid.uuid4().hex}"
+    machine, begin = _machine(), _begin(os.getpid())
+    if machine is None or begin is None:
+        machine, begin = uuid.uuid4().hex[:16], 0
+    return f"{name_prefix()}{machine}.{begin}.{uuid.uuid4().hex}"
 
 
 def has_ended(name: str) -> bool:
@@ -37,7 +38,9 @@ def has_ended(name: str) -> bool:
     found = _NAME.fullmatch(name)
     if found is None or found[2] != _machine():
         return False
-    return _begin(int(found[1])) != int(found[3])
+    pid = int(found[1])
+    begin = _begin(pid)
+    return _is_gone(pid) if begin is None else begin != int(found[3])
 
 
 def _machine() -> str | None:
@@ -50,9 +53,23 @@ def _machine() -> str | None:
 
 
 def _begin(pid: int) -> int | None:
-    """Return when a process began, in the kernel's ticks; None if it has ended."""
+    """Return when a process began, in the kernel's ticks; None where nothing tells.
+
+    One that has ended, and was not waited for yet, began at -1.
+    """
     with suppress(OSError, ValueError, IndexError):
         # The name of its program, in parentheses, may hold anything.
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else int(fields[19])
+        return -1 if fields[0] in "ZX" else int(fields[19])
     return None
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether there is no process with an id. ``/proc`` may hide those of other users."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -18,6 +18,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -198,6 +199,7 @@ def report(runs: list[Run], control: Run | None) -> str:
             f"| control, deduplication off (seed {control.seed}): twice in the topic | "
             f"{control.duplicates:,} of {control.messages:,} |"
         )
+    lines += ["", f"Measured {datetime.now(UTC):%Y-%m-%d}."]
     return "\n".join(lines)
 
 

@@ -746,8 +746,7 @@ class _Lane:
                 answers.append(b"full")
             else:
                 held += 1
-                first = self._number("last") + 1
-                self._meta[b"last"] = b"%d" % first
+                first = self._take_numbers(1)
                 self._contexts[context] = b"1 %d 1 %d\n" % (first, int(tombstone)) + body
                 self._deadlines[context] = self._now + int(timeout)
                 self._log.add((first, 0), *_entry(b"f", frame))

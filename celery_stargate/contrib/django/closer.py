@@ -18,7 +18,9 @@ from kombu import Consumer
 from kombu.exceptions import KombuError, OperationalError
 
 from celery_stargate.app import Stargate
+from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.closing import CLOSE_TASK, check_outcome, close_rows
+from celery_stargate.errors import StoreUnavailable
 from celery_stargate.support.log import logger_of
 
 __all__ = ["Closer"]
@@ -48,6 +50,7 @@ class Closer(threading.Thread):
 
     def __init__(self, stargate: Stargate, queue: str, stop: threading.Event) -> None:
         super().__init__(name="stargate-outbox-closer", daemon=True)
+        self._stargate = stargate
         self._app = stargate.app
         self._queue = queue
         self._stop_event = stop
@@ -117,5 +120,11 @@ class Closer(threading.Thread):
                 good.append(message)
         for using, outcomes in by_database.items():
             close_rows(using, outcomes)
+        # No worker runs these tasks, so nobody else tells that they have started.
+        try:
+            lanes.note_started(self._stargate, [message.headers for message in taken])
+        except StoreUnavailable as error:
+            # They are published again, and change nothing.
+            logger.warning("cannot tell that closing tasks have started: %s", error)
         for message in good:
             message.ack()

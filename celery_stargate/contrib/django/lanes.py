@@ -5,7 +5,7 @@ Nothing else of ``contrib.django`` imports from ``calls``, ``effects``, ``lanes`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from celery.canvas import maybe_signature
 from celery_stargate.app import Stargate
 from celery_stargate.calls import eager
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation
+from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import LaneFull
@@ -43,6 +44,7 @@ __all__ = [
     "is_eager",
     "may_pass",
     "memory_policy",
+    "note_started",
     "pending_in",
     "prepare",
     "record",
@@ -182,6 +184,20 @@ def trigger(stargate: Stargate, packed: str, outcome: dict[str, Any], task_id: s
     if signature.get("subtask_type") is None and "task_id" not in signature["options"]:
         options["task_id"] = task_id
     signature.apply_async((outcome,), **options)
+
+
+def note_started(stargate: Stargate, headers: Iterable[Mapping[str, Any]]) -> None:
+    """Tell of callbacks that no worker runs that they have started.
+
+    Arguments:
+        headers: of the Celery messages that brought them.
+
+    Raises:
+        StoreUnavailable: Redis did not answer: they are published again.
+    """
+    ids = [task_id for each in headers if isinstance(task_id := each.get(STARTED_HEADER), str)]
+    if ids:
+        stargate.runtime.unstarted.started(*ids)
 
 
 def may_pass(error: Exception) -> bool:

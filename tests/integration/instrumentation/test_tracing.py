@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -18,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
-from celery_stargate import Acknowledger, LaneFull, Stargate, produce_task
+from celery_stargate import Acknowledger, LaneFull, Stargate, StoreUnavailable, produce_task
 from celery_stargate.instrumentation.tracing import StargateInstrumentor
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
@@ -241,6 +243,25 @@ def test_a_call_that_is_not_recorded_is_an_error(
     first, second = spans.named("create")
     assert first.status.is_unset
     assert attributes(second)["error.type"] == "LaneFull"
+
+
+@pytest.mark.parametrize("call", ["produce", "aproduce", "produce_many"])
+def test_a_call_without_a_redis_is_an_error(
+    call: str, make_app: MakeApp, refusing_port: int, spans: Spans
+) -> None:
+    """Also where it is found out before the message would be recorded."""
+    app = make_app("ws://pulsar.invalid", redis_url=f"redis://127.0.0.1:{refusing_port}/0")
+    found: Any = getattr(Stargate.of(app), call)
+    with pytest.raises(StoreUnavailable):
+        given = found(["payload"], timeout=1)
+        if inspect.isawaitable(given):
+            asyncio.run(_await(given))
+    [span] = spans.named("create")
+    assert attributes(span)["error.type"] == "StoreUnavailable"
+
+
+async def _await(given: Any) -> Any:
+    return await given
 
 
 def test_a_lost_connection_is_a_send_without_an_answer(

@@ -13,12 +13,15 @@ import redis
 
 from celery_stargate import Acknowledger, Receipt, Stargate
 from celery_stargate.calls.peers import Peers, peer_of
+from celery_stargate.calls.revoking import Revoker
 from celery_stargate.delivery import keeper
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
+from tests.servers import cluster as cluster_module
 from tests.servers import redis as redis_module
+from tests.servers.cluster import ClusterServers
 from tests.servers.fixtures import require
 from tests.servers.redis import RedisServer
 
@@ -36,6 +39,13 @@ def documented() -> list[str]:
     found = re.search(r"ACL SETUSER stargate (.*?)\n```", _PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None
     return found[1].replace("\\\n", " ").split()
+
+
+def of_a_cluster() -> list[str]:
+    """Return the rules that the page adds for a Cluster."""
+    found = re.search(r"The user needs (.*?) besides", _PAGE.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    return re.findall(r"`(\+[^`]+)`", found[1])
 
 
 def commands_of(rules: list[str]) -> set[str]:
@@ -109,6 +119,12 @@ def smoke(make_app: MakeApp, local: LocalPulsar, url: str, topic: str) -> None:
         late = acknowledger.produce("late", timeout=0.2)
         with pytest.raises(Exception, match="late"):
             late.result(timeout=20)
+        revoker = Revoker(stargate.runtime)
+        revoker.revoke(["nobody's"])
+        assert revoker.is_revoked("nobody's")
+        revoker.revoke_stamped({"tenant": "gone"})
+        stamped = {"stamped_headers": ["tenant"], "stamps": {"tenant": "gone"}}
+        revoker.check_stamps("nobody's", [Lane(topic)], stamped)
         peers = Peers(stargate.lanes.registry, PREFIX, "worker", peer_of(app))
         peers.look()
         # Until the lane is empty, and forgotten.
@@ -153,5 +169,27 @@ def test_a_user_with_those_rights_can_do_all_of_it(
         admin.execute_command("ACL", "SETUSER", USER, *rules)
         smoke(make_app, local, f"redis://{USER}:{PASSWORD}@127.0.0.1:{server.port}/0", topic)
         refused = [each["object"] for each in admin.acl_log()]
+    assert_nothing_refused(refused)
+
+
+def test_a_user_with_those_rights_on_a_cluster(
+    make_app: MakeApp, local: LocalPulsar, tmp_path: Path, topic: str
+) -> None:
+    """With the few more that the page lists there; no node knows a script before."""
+    require(cluster_module.missing_reason())
+    rules = [rule.replace(">PASSWORD", f">{PASSWORD}") for rule in documented()]
+    with ClusterServers(tmp_path, replicas=0) as servers:
+        for node in servers.nodes:
+            with redis.Redis(port=node.port) as admin:
+                admin.execute_command("ACL", "SETUSER", USER, *rules, *of_a_cluster())
+        url = servers.url.replace("://", f"://{USER}:{PASSWORD}@")
+        smoke(make_app, local, url, topic)
+        for node in servers.nodes:
+            with redis.Redis(port=node.port) as admin:
+                assert_nothing_refused([each["object"] for each in admin.acl_log()])
+
+
+def assert_nothing_refused(refused: list[str]) -> None:
+    """What a server's log of refusals holds is of no account."""
     # redis-py names itself where the server knows the command; a refusal is nothing to it.
     assert set(refused) <= {"client|setinfo"}

@@ -16,6 +16,7 @@ from celery_stargate.contrib.django.lanes import memory_policy
 from celery_stargate.lanes.connections import Connections, servers_of
 from celery_stargate.lanes.lane import Lane, spread
 from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.model.buckets import in_buckets
 from celery_stargate.operations.actions import Actions, Changed
 from celery_stargate.operations.audit import Audit
@@ -173,7 +174,8 @@ def test_a_shard_that_is_down_holds_up_no_other(
         stargate = Stargate.of(app)
         keyspace = stargate.settings.keyspace
         lanes = lanes_of(servers)
-        dead = servers.master_of(lanes[0].key(keyspace, "log"))
+        # Of the first slot, and so the one that redis-py asks first.
+        dead = servers.master_of(RegistryKeys(keyspace).key("workers"))
         down = {lane for lane in lanes if servers.master_of(lane.key(keyspace, "log")) is dead}
         with Acknowledger(app):
             wait_for(stargate.lanes.registry.owners)
@@ -191,6 +193,26 @@ def test_a_shard_that_is_down_holds_up_no_other(
             dead.start()
             for lane in down:
                 wait_for(partial(succeeds, stargate, lane), 60.0)
+
+
+def test_a_worker_that_begins_while_the_first_buckets_shard_is_down(
+    make_app: MakeApp, local: LocalPulsar, tmp_path: Path
+) -> None:
+    """It takes the lanes of the others; processes that have ended are looked for there."""
+    require(cluster_module.missing_reason())
+    with ClusterServers(tmp_path, replicas=0) as servers:
+        app = make(make_app, local, servers, topic="persistent://public/default/t")
+        stargate = Stargate.of(app)
+        keys = RegistryKeys(stargate.settings.keyspace)
+        dead = servers.master_of(keys.key("workers"))
+        up = next(
+            lane
+            for lane in lanes_of(servers)
+            if servers.master_of(lane.key(stargate.settings.keyspace, "log")) is not dead
+        )
+        dead.kill()
+        with Acknowledger(app):
+            call(stargate, up, 60.0)
 
 
 def call(stargate: Stargate, lane: Lane, timeout: float = 20.0) -> None:

@@ -181,6 +181,23 @@ def numbers_go_on_where_meta_was_lost(world: World) -> None:
     assert ids == [b"1-0", b"2-0", b"3-0", b"4-0", b"5-0"]
 
 
+def a_replay_gets_a_number_that_the_log_takes(world: World) -> None:
+    """The same for a dead letter."""
+    bounds = "10 100000 60000"
+    world.put("a")
+    world.put("b")
+    world.overdue("a")
+    dead = (1000, 10, "a", "ProduceTimeout deadline", bounds)
+    world.script("expire", *dead, results=scripts.DEAD_PARTS)
+    found: Any = world.client.zscore(world.key("dead"), "a")
+    world.client.delete(world.key("meta"))
+    replayed = (60_000, 0, 0, "a", int(found), "a.replay-1", "{}", "frame", bounds)
+    with suppress(redis.ResponseError):
+        world.script("replay", *replayed, results=scripts.DEAD_PARTS)
+    entries: Any = world.client.xrange(world.key("log"))
+    assert [entry for entry, _ in entries] == [b"2-0", b"3-0"]
+
+
 def a_lease_ends(world: World) -> None:
     """Something else than a script wrote one that never would."""
     world.client.set(world.key("lease"), "somebody:7")
@@ -552,6 +569,12 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (a_late_copy_of_a_settle_settles_nothing, "settle", "if copy then", "if false then"),
     (a_late_copy_of_a_revocation_revokes_nothing, "revoke", "if copy then", "if false then"),
     (numbers_go_on_where_meta_was_lost, "common", "'^%d+')) + 1 end", "'^%d+')) end"),
+    (
+        a_replay_gets_a_number_that_the_log_takes,
+        "replay",
+        "take_numbers(1)",
+        "redis.call('HINCRBY', META, 'last', 1)",
+    ),
     (a_lease_ends, "lease", "and redis.call('PTTL', LEASE) >= 0", ""),
     (another_of_the_name_is_not_settled, "settle", "not is_meant(first, number)", "false"),
     (

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from celery_stargate import observers
+from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import Fenced
 from celery_stargate.model.follow_up import Remaining, ResultRow
+from celery_stargate.model.outcome import Failure
+from celery_stargate.observers import Observer, Settlement
 from tests.unit.delivery.rig import PartsRig, entry, receipt, until
 
 ROW = ResultRow("key", "value", 0)
@@ -123,6 +128,30 @@ def test_without_the_lease() -> None:
     rig = asyncio.run(main())
     assert len(rig.queue) == 1
     assert rig.lane.counters.unmatched == 3
+
+
+def test_failures_that_redis_ignores_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane's new owner finds out what becomes of those messages."""
+    told: list[str] = []
+
+    class Noting(Observer):
+        def settled(
+            self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
+        ) -> None:
+            told.extend(each.outcome.context for each in settlements)
+
+    async def main() -> None:
+        rig = PartsRig()
+        rig.store.fenced = True
+        rig.settler.give(entry(1), Failure(context="c1"))
+        with pytest.raises(Fenced):
+            await settle(rig, 2)
+        rig.settler.give(entry(3), Failure(context="c3"))
+        await rig.settler.hand_in()
+
+    monkeypatch.setattr(observers, "_observers", (Noting(),))
+    asyncio.run(main())
+    assert told == ["c2"]
 
 
 def test_handing_in() -> None:

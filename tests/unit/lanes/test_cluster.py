@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,7 +18,10 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import TimeoutError as NoAnswer
 
+from celery_stargate.lanes import sync_cluster
+from celery_stargate.lanes.async_cluster import AsyncClusterClient
 from celery_stargate.lanes.cluster import (
     NotACluster,
     SilentNodes,
@@ -22,6 +30,7 @@ from celery_stargate.lanes.cluster import (
     not_in_time,
     sha_of,
 )
+from celery_stargate.support.bound import bounded
 
 
 @pytest.mark.parametrize(
@@ -102,6 +111,70 @@ def test_a_node_that_does_not_answer_is_tried_seldom() -> None:
     call("a")
     call("a")
     assert tried == ["a", "b", "a", "a"]
+
+
+def test_a_node_whose_error_says_nothing() -> None:
+    """It is tried by one call, too."""
+    now = [0.0]
+    nodes = SilentNodes(lambda: now[0])
+    with pytest.raises(NoAnswer), nodes.watched("a"):
+        raise NoAnswer
+    now[0] = 0.6
+    with nodes.watched("a"), pytest.raises(LostConnection), nodes.watched("a"):
+        pytest.fail("it is tried by another call")
+
+
+def test_a_cluster_that_is_slow_to_connect_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread connects, and another one waits no longer than its own call may take."""
+    connecting, connected = threading.Event(), threading.Event()
+
+    def connect(**_: Any) -> None:
+        connecting.set()
+        assert connected.wait(20)
+        raise AuthenticationError
+
+    monkeypatch.setattr(sync_cluster, "_Cluster", connect)
+    client = sync_cluster.ClusterClient([("127.0.0.1", 1)], lambda **_: None)
+    first = threading.Thread(target=suppressed(lambda: client.execute_command("PING")))
+    first.start()
+    assert connecting.wait(20)
+    # Whoever waited for the first thread's end would wait for this.
+    timer = threading.Timer(5.0, connected.set)
+    timer.start()
+    began = time.monotonic()
+    with bounded(0.3), pytest.raises(LostConnection):
+        client.execute_command("PING")
+    assert time.monotonic() - began < 3
+    connected.set()
+    timer.cancel()
+    first.join(20)
+    assert not first.is_alive()
+
+
+def test_a_mistake_in_a_pipeline_is_raised() -> None:
+    """It is no reply of a node."""
+
+    def make() -> Any:
+        raise ValueError("no client can be made")
+
+    async def run() -> None:
+        client: Any = AsyncClusterClient(make)
+        async with client.pipeline(transaction=False) as pipeline:
+            pipeline.get("key")
+            await pipeline.execute(raise_on_error=False)
+
+    with pytest.raises(ValueError, match="no client can be made"):
+        asyncio.run(run())
+
+
+def suppressed(call: Callable[[], object]) -> Callable[[], None]:
+    """Return the call without its errors of connections."""
+
+    def run() -> None:
+        with suppress(LostConnection):
+            call()
+
+    return run
 
 
 def test_a_node_that_redis_py_does_not_know_yet() -> None:

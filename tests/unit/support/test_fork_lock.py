@@ -31,3 +31,16 @@ def test_a_fork_waits_for_who_holds_it() -> None:
     finally:
         ended.set()
         thread.join()
+
+
+def test_a_signals_handler_that_interrupts_who_holds_it() -> None:
+    """It runs in the same thread, which would wait for itself."""
+    lock, ended = ForkLock(), threading.Event()
+
+    def work() -> None:
+        with lock, lock:
+            pass
+        ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert ended.wait(10.0)

@@ -93,3 +93,27 @@ def test_a_child_begins_with_none() -> None:
         os._exit(0 if done == [7] else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_signals_handler_that_flushes_while_its_thread_does() -> None:
+    """It does the rest, and waits for nobody."""
+    done: list[int] = []
+
+    def work(job: int) -> None:
+        if job == 0:
+            # As a handler would that interrupts this job.
+            paced.flush()
+        done.append(job)
+
+    paced = Paced(work, "unit")
+    ended = threading.Event()
+
+    def flush() -> None:
+        paced.flush()
+        ended.set()
+
+    for job in range(3):
+        paced._waiting.get().append(job)  # noqa: SLF001
+    threading.Thread(target=flush, daemon=True).start()
+    assert ended.wait(10.0)
+    assert done == [1, 2, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,29 @@ def test_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(processes, "Path", lambda *_: _Nothing())
     assert process_name() != process_name()
     assert not has_ended(name)
+
+
+def test_a_process_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``/proc`` may be mounted so that it hides them: one that is hidden may be alive."""
+    run = subprocess.run(
+        [sys.executable, "-c", _NAME], capture_output=True, text=True, check=True, timeout=60
+    )
+    alive, ended = process_name(), run.stdout.strip()
+    monkeypatch.setattr(processes, "Path", _without_stat)
+    assert not has_ended(alive)
+    assert has_ended(ended)
+
+
+def test_a_process_that_cannot_read_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that has too many files open then: nobody takes it for another one later."""
+    with monkeypatch.context() as patches:
+        patches.setattr(processes, "Path", _without_stat)
+        name = process_name()
+    assert not has_ended(name)
+
+
+def _without_stat(text: str) -> Path | _Nothing:
+    return _Nothing() if text.endswith("/stat") else Path(text)
 
 
 class _Nothing:

@@ -16,6 +16,7 @@ from celery_stargate.contrib.django import closer, lanes
 from celery_stargate.contrib.django.closer import Closer
 from celery_stargate.contrib.django.closing import close_rows, close_signature
 from celery_stargate.contrib.django.states import State
+from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.model.outcome import Failure, Receipt
 from tests.django_project.rig import OutboxRig
 from tests.integration.rig import wait_for
@@ -55,10 +56,12 @@ def rig(
             yield rig
 
 
-def publish(rig: OutboxRig, outcome: dict[str, Any], using: str | None = None) -> None:
+def publish(
+    rig: OutboxRig, outcome: dict[str, Any], using: str | None = None, **options: Any
+) -> None:
     """Publish the closing task of an outcome, as the owner of a lane does."""
     close = dict(close_signature(using or rig.using, f"{rig.name}-close"))
-    rig.stargate.app.signature(close).apply_async((outcome,))
+    rig.stargate.app.signature(close).apply_async((outcome,), **options)
 
 
 def test_rows_are_closed_in_batches(rig: OutboxRig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +95,20 @@ def test_what_is_no_closing_task_is_dropped(rig: OutboxRig) -> None:
     publish(rig, Receipt(context=handle.context, message_id="CAE=").to_dict())
     with closing(rig):
         wait_for(lambda: handle.state() is State.STORED)
+
+
+def test_closing_tasks_that_are_kept_until_they_start_are_forgotten(rig: OutboxRig) -> None:
+    """With ``stargate_callbacks="until_started"``: else each would be published again and again."""
+    kept = rig.stargate.runtime.unstarted
+    kept.keep({"closes": b"1", "misrouted": b"2", "waits": b"3"}, 0.01)
+    (handle,) = rig.write("one")
+    receipt = Receipt(context=handle.context, message_id="CAE=").to_dict()
+    misrouted = signature("other.task", app=rig.stargate.app)
+    misrouted.apply_async(queue=f"{rig.name}-close", headers={STARTED_HEADER: "misrouted"})
+    publish(rig, receipt, headers={STARTED_HEADER: "closes"})
+    with closing(rig):
+        assert eventually(lambda: handle.state() is State.STORED)
+    assert set(kept.overdue(60, 60).again) == {"waits"}
 
 
 def test_a_database_that_fails_gets_the_batch_again(
