@@ -107,7 +107,7 @@ def test_closing_tasks_that_are_kept_until_they_start_are_forgotten(rig: OutboxR
     misrouted.apply_async(queue=f"{rig.name}-close", headers={STARTED_HEADER: "misrouted"})
     publish(rig, receipt, headers={STARTED_HEADER: "closes"})
     with closing(rig):
-        assert eventually(lambda: handle.state() is State.STORED)
+        wait_for(lambda: handle.state() is State.STORED)
     assert set(kept.overdue(60, 60).again) == {"waits"}
 
 
