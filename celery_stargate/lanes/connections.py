@@ -41,6 +41,7 @@ from celery_stargate.support.per_process import PerProcess
 __all__ = [
     "UNAVAILABLE",
     "Connections",
+    "servers_of",
     "store_errors",
     "stream_entries",
 ]
@@ -253,3 +254,24 @@ def store_errors() -> Iterator[None]:
         raise StoreUnavailable(f"Redis does not answer: {error}") from error
     except RedisError as error:
         raise StoreUnavailable(f"Redis refused the call: {error}") from error
+
+
+def servers_of(client: Any) -> dict[str, Any]:
+    """Return a client of each server that holds keys: of each master of a Cluster.
+
+    Arguments:
+        client: of :meth:`Connections.sync`.
+
+    Returns:
+        Clients by host and port; by an empty text for the only one.
+
+    Raises:
+        ConnectionError: no node of the Cluster answers.
+    """
+    if not isinstance(client, ClusterClient):
+        return {"": client}
+    found = {}
+    for each in client.masters():
+        address = each.connection_pool.connection_kwargs
+        found[f"{address['host']}:{address['port']}"] = each
+    return found

@@ -28,9 +28,7 @@ __all__ = ["describe", "masked_url"]
 _MASK = "********"
 _SECRETS = ("token", "redis_url", "redis_options")
 #: A parameter of a URL that holds a secret, such as ``?password=``, up to its value.
-_SECRET_PARAMETER = re.compile(
-    r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE
-)
+_SECRET_PARAMETER = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 #: What ``INFO`` of Redis tells that matters here.
 _REDIS_INFO = (
     "redis_version",

@@ -24,6 +24,7 @@ from celery_stargate import ProduceTask, Stargate
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.registry import RegistryKeys
 from tests.acceptance.tasks import CONF, LOG_URL, READY, SIGNALS, make_app
+from tests.alone import forget, own_names
 from tests.servers.admin import PulsarAdmin, topic_path
 from tests.servers.process import ServerProcess
 
@@ -194,17 +195,10 @@ class Rig:
         self._keys: list[str] = []
         self._open = ExitStack()
         self.conf: dict[str, Any] = {
-            "broker_url": redis_url,
+            **own_names(self.name, redis_url),
             "result_backend": redis_url,
-            "broker_connection_retry_on_startup": True,
-            "task_default_queue": self.name,
-            # Other people's workers in the same Redis must not hear what is meant for these.
-            "control_exchange": f"{self.name}-control",
-            "event_exchange": f"{self.name}-events",
-            "event_queue_prefix": f"{self.name}-ev",
             "result_expires": 900,
             "stargate_url": pulsar_url,
-            "stargate_prefix": self.name,
             "stargate_lease": LEASE,
             "stargate_topic": self.topic(),
             "stargate_topics": {"orders": self.topic("orders"), "lanes": self.topic("lanes")},
@@ -235,8 +229,7 @@ class Rig:
         self.app.close()
         if self._keys:
             self.log.delete(*self._keys)
-        for key in self.log.scan_iter(match=f"*{self.name}*", count=1000):
-            self.log.delete(key)
+        forget(self.log, self.name)
         self.log.close()
 
     @property

@@ -21,6 +21,8 @@ from django.test import override_settings
 from celery_stargate import Stargate
 from celery_stargate.contrib.django import outbox
 from celery_stargate.contrib.django.rows import outbox_rows
+from celery_stargate.lanes.lane import Lane
+from tests.alone import forget, own_names
 from tests.django_project.settings import DATABASES_VARIABLE, SETTINGS_VARIABLE
 
 __all__ = ["STEPS", "OutboxRig"]
@@ -51,14 +53,9 @@ class OutboxRig:
         self.name = f"outbox-{uuid.uuid4().hex[:10]}"
         self.topic = f"persistent://public/default/{self.name}"
         self.conf: dict[str, Any] = {
-            "broker_url": redis_url,
-            "task_default_queue": self.name,
-            "broker_connection_retry_on_startup": True,
-            "control_exchange": f"{self.name}-control",
-            "event_exchange": f"{self.name}-events",
+            **own_names(self.name, redis_url),
             "stargate_url": pulsar_url,
             "stargate_redis_url": redis_url,
-            "stargate_prefix": self.name,
             "stargate_topic": self.topic,
             "stargate_lease": 2.0,
             **conf,
@@ -79,8 +76,7 @@ class OutboxRig:
     ) -> None:
         self.stargate.close()
         self.stargate.app.close()
-        for key in self.redis.scan_iter(match=f"*{self.name}*", count=1000):
-            self.redis.delete(key)
+        forget(self.redis, self.name)
         self.redis.close()
 
     @property
@@ -102,7 +98,7 @@ class OutboxRig:
 
     def in_lane(self, topic: str | None = None) -> list[tuple[str, str]]:
         """Context and payload of each message in the lane, in its order."""
-        entries: Any = self.redis.xrange(f"{self.name}:{{{topic or self.topic}#0}}:log")
+        entries: Any = self.redis.xrange(Lane(topic or self.topic).key(self.name, "log"))
         found = []
         for _, fields in entries:
             frame = json.loads(next(value for value in fields.values() if value[:1] == b"{"))

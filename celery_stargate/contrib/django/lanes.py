@@ -21,7 +21,7 @@ from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.signatures import Callbacks, unpack
 from celery_stargate.errors import LaneFull
-from celery_stargate.lanes.connections import store_errors
+from celery_stargate.lanes.connections import servers_of, store_errors
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.message import Message, check_messages
 from celery_stargate.model.outcome import Failure
@@ -380,12 +380,17 @@ def require_redis(stargate: Stargate) -> None:
 def memory_policy(stargate: Stargate) -> str:
     """Return Redis' ``maxmemory-policy``; an empty text if Redis does not tell.
 
+    Of the masters of a Cluster, one that evicts decides.
+
     Raises:
         StoreUnavailable: Redis did not answer, or its user may not ask.
     """
     with call_bound(), store_errors():
-        memory: Any = stargate.runtime.connections.sync().info("memory")
-    return str(memory.get("maxmemory_policy", ""))
+        servers = servers_of(stargate.runtime.connections.sync())
+        policies = [
+            str(server.info("memory").get("maxmemory_policy", "")) for server in servers.values()
+        ]
+    return next((each for each in policies if each not in ("", "noeviction")), policies[0])
 
 
 def _pipeline(stargate: Stargate) -> Any:

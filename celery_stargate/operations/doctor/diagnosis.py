@@ -10,13 +10,13 @@ from redis.exceptions import RedisError
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.configured import find_target
-from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.connections import Connections, servers_of
 from celery_stargate.lanes.target import Target
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
 from celery_stargate.operations.doctor.celery_checks import CELERY_CHECKS, gather_celery
-from celery_stargate.operations.doctor.finding import Finding, Level, examine
+from celery_stargate.operations.doctor.finding import Finding, Level, examine, examine_each
 from celery_stargate.operations.doctor.lanes import LANE_CHECKS, gather_lanes
 from celery_stargate.operations.doctor.peers import (
     PEER_CHECKS,
@@ -81,10 +81,13 @@ class Diagnosis:
         connections = Connections(target)
         redis = connections.sync()
         try:
-            facts = gather_redis(redis, settings.keyspace)
+            facts = {
+                name: gather_redis(server, settings.keyspace)
+                for name, server in servers_of(redis).items()
+            }
             yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
-            yield from examine(REDIS_CHECKS, facts)
-            if facts.holds_data:
+            yield from examine_each(REDIS_CHECKS, facts)
+            if all(each.holds_data for each in facts.values()):
                 reader = LaneReader(redis, settings.keyspace, configured_timeout(settings))
                 lanes = gather_lanes(reader, settings)
                 yield from examine(LANE_CHECKS, lanes)

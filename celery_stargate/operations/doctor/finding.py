@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -16,6 +16,7 @@ __all__ = [
     "Problem",
     "error",
     "examine",
+    "examine_each",
     "exit_code",
     "note",
     "warning",
@@ -70,10 +71,23 @@ class Check(Generic[_Facts]):
 
 def examine(checks: Sequence[Check[_Facts]], facts: _Facts) -> Iterator[Finding]:
     """Run checks on facts; a check that finds nothing gives one ``ok``."""
+    return examine_each(checks, {"": facts})
+
+
+def examine_each(checks: Sequence[Check[_Facts]], facts: Mapping[str, _Facts]) -> Iterator[Finding]:
+    """Run checks on several things; a problem that not all of them have tells whose it is.
+
+    Arguments:
+        facts: by the name of each thing.
+    """
     for check in checks:
-        problems = list(check.judge(facts))
-        for each in problems:
-            yield Finding(check.name, each.level, each.found, each.why, each.mend)
+        problems: dict[Problem, list[str]] = {}
+        for name, its in facts.items():
+            for problem in check.judge(its):
+                problems.setdefault(problem, []).append(name)
+        for each, names in problems.items():
+            whose = "" if len(names) == len(facts) else f"{', '.join(names)}: "
+            yield Finding(check.name, each.level, f"{whose}{each.found}", each.why, each.mend)
         if not problems:
             yield Finding(check.name, Level.OK, check.sound)
 

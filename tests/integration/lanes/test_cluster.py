@@ -12,7 +12,8 @@ import pytest
 from celery import Celery
 
 from celery_stargate import Acknowledger, ProduceTimeout, Receipt, Stargate, StoreUnavailable
-from celery_stargate.lanes.connections import Connections
+from celery_stargate.contrib.django.lanes import memory_policy
+from celery_stargate.lanes.connections import Connections, servers_of
 from celery_stargate.lanes.lane import Lane, spread
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.registry import RegistryKeys
@@ -295,6 +296,15 @@ def test_the_doctor_examines_a_cluster(make_app: MakeApp, shared: ClusterServers
     # A worker that asks another node tells the same.
     told = {settings_here(runtime.settings, redis).redis_id for _ in range(20)}
     assert len(told) == 1 and None not in told
+    name = max(servers_of(redis))
+    server = servers_of(redis)[name]
+    server.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        found = {each.check: each for each in Diagnosis(app).findings()}
+        assert found["redis-eviction"].found.startswith(f"{name}: maxmemory-policy is allkeys-lru")
+        assert memory_policy(Stargate.of(app)) == "allkeys-lru"
+    finally:
+        server.config_set("maxmemory-policy", "noeviction")
     found = {each.check: each for each in Diagnosis(app).findings()}
     assert found["redis-connection"].level is Level.OK
     assert found["redis-topology"].level is Level.OK

@@ -15,7 +15,7 @@ from celery_stargate.operations.describe import masked_url
         ("rediss://shop:w@rd@host/0?x=1", "rediss://shop:********@host/0?x=1"),
         ("redis://[broken", "********"),
         ("redis://host/0?password=word&x=1", "redis://host/0?password=********&x=1"),
-        ("db+mysql://u:w@h/d?ssl_Key=w", "db+mysql://u:********@h/d?ssl_Key=********"),
+        ("db+mysql://u:w@h/d?a=1&Passwd=w", "db+mysql://u:********@h/d?a=1&Passwd=********"),
         ("None", "None"),
     ],
 )

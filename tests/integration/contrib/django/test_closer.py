@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,17 +19,11 @@ from celery_stargate.contrib.django.states import State
 from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.model.outcome import Failure, Receipt
 from tests.django_project.rig import OutboxRig
+from tests.integration.rig import wait_for
 from tests.servers.fixtures import ServerAddress
 
 # The statements on SQLite are the unit tests' part; here it is about brokers.
 pytestmark = pytest.mark.parametrize("using", ["postgres"], indirect=True)
-
-
-def eventually(condition: Any, timeout: float = 20.0) -> bool:
-    end = time.monotonic() + timeout
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(found)
 
 
 @contextmanager
@@ -86,7 +79,7 @@ def test_rows_are_closed_in_batches(rig: OutboxRig, monkeypatch: pytest.MonkeyPa
         failure = Failure(context=handle.context, reason="no such topic").to_dict()
         publish(rig, failure if n == 7 else receipt)
     with closing(rig):
-        assert eventually(lambda: rig.states() == {"stored", "refused"})
+        wait_for(lambda: rig.states() == {"stored", "refused"})
     assert sum(batches) == 60 and len(batches) < 30
     assert [row.message_id for row in rig.rows][:3] == ["id-0", "id-1", "id-2"]
     assert (handles[7].state(), handles[7].row().reason) == (State.REFUSED, "no such topic")
@@ -101,7 +94,7 @@ def test_what_is_no_closing_task_is_dropped(rig: OutboxRig) -> None:
     signature("other.task", app=rig.stargate.app).apply_async(queue=f"{rig.name}-close")
     publish(rig, Receipt(context=handle.context, message_id="CAE=").to_dict())
     with closing(rig):
-        assert eventually(lambda: handle.state() is State.STORED)
+        wait_for(lambda: handle.state() is State.STORED)
 
 
 def test_closing_tasks_that_are_kept_until_they_start_are_forgotten(rig: OutboxRig) -> None:
@@ -114,7 +107,7 @@ def test_closing_tasks_that_are_kept_until_they_start_are_forgotten(rig: OutboxR
     misrouted.apply_async(queue=f"{rig.name}-close", headers={STARTED_HEADER: "misrouted"})
     publish(rig, receipt, headers={STARTED_HEADER: "closes"})
     with closing(rig):
-        assert eventually(lambda: handle.state() is State.STORED)
+        wait_for(lambda: handle.state() is State.STORED)
     assert set(kept.overdue(60, 60).again) == {"waits"}
 
 
@@ -135,5 +128,5 @@ def test_a_database_that_fails_gets_the_batch_again(
     for handle in handles:
         publish(rig, Receipt(context=handle.context, message_id="CAE=").to_dict())
     with closing(rig):
-        assert eventually(lambda: rig.states() == {"stored"})
+        wait_for(lambda: rig.states() == {"stored"})
     assert not failures

@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.db import connections, transaction
@@ -21,18 +20,12 @@ from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.wake import Listen, Poll
 from tests.django_project.rig import LEASE, STEPS, OutboxRig
 from tests.django_project.setup import empty, migrate, use_postgres
+from tests.integration.rig import wait_for
 from tests.servers.fixtures import ServerAddress
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 on_postgres = pytest.mark.parametrize("using", ["postgres"], indirect=True)
-
-
-def eventually(condition: Any, timeout: float = 30.0) -> bool:
-    end = time.monotonic() + timeout
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(found)
 
 
 def ordered(rig: OutboxRig) -> None:
@@ -75,7 +68,7 @@ def test_two_relays_keep_the_order(rig: OutboxRig) -> None:
             )
             if start == 200:
                 relays[0].kill()
-        assert eventually(lambda: rig.states() == {"recorded"}), relays[1].poll()
+        wait_for(lambda: rig.states() == {"recorded"})
         relays[1].terminate()
         assert relays[1].wait(20) == 0
     finally:
@@ -146,7 +139,8 @@ def test_notify_wakes_the_relay(rig: OutboxRig) -> None:
     stop = threading.Event()
     settings = replace(OutboxSettings.read(), poll_interval=60.0)
     relay = make_relay(rig.using, stop, settings)
-    assert isinstance(relay._wake, Listen)
+    wake = relay._wake
+    assert isinstance(wake, Listen)
 
     def run() -> None:
         relay.run()
@@ -155,11 +149,11 @@ def test_notify_wakes_the_relay(rig: OutboxRig) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert eventually(lambda: relay._wake._connection is not None)
+        wait_for(lambda: wake._connection is not None)
         for n in range(3):
             began = time.monotonic()
             rig.write(f"{n}", late=True)
-            assert eventually(lambda: rig.states() == {"recorded"}, 10.0)
+            wait_for(lambda: rig.states() == {"recorded"}, 10.0)
             assert time.monotonic() - began < 10.0
     finally:
         stop.set()
@@ -196,9 +190,9 @@ def test_the_relay_command_stops_cleanly(rig: OutboxRig, tmp_path: Path) -> None
     alive = tmp_path / "alive"
     process = rig.relay("--liveness-file", str(alive))
     try:
-        assert eventually(alive.exists)
+        wait_for(alive.exists)
         rig.write("one", late=True)
-        assert eventually(lambda: rig.states() == {"recorded"})
+        wait_for(lambda: rig.states() == {"recorded"})
         process.terminate()
         output, _ = process.communicate(timeout=20)
     finally:
@@ -224,7 +218,7 @@ def test_a_redis_that_was_away_gets_the_rows(using: str, tmp_path: Path) -> None
                 rig.write("one", "two")
             assert rig.states() == {"pending"}
             server.start()
-            assert eventually(lambda: rig.states() == {"recorded"})
+            wait_for(lambda: rig.states() == {"recorded"})
             assert rig.payloads() == ["one", "two"]
         finally:
             process.kill()
@@ -244,14 +238,14 @@ def test_a_database_that_was_away_is_read_again(
         process = rig.relay()
         try:
             rig.write("one", late=True)
-            assert eventually(lambda: rig.states() == {"recorded"})
+            wait_for(lambda: rig.states() == {"recorded"})
             connections["postgres"].close()
             postgres.kill()
             postgres.start()
             use_postgres(postgres.django)
             migrate("postgres")
             rig.write("two", late=True)
-            assert eventually(lambda: rig.states() == {"recorded"})
+            wait_for(lambda: rig.states() == {"recorded"})
             assert process.poll() is None
             assert rig.payloads() == ["one", "two"]
         finally:
