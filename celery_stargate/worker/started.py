@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import task_prerun
+from celery.signals import task_prerun, task_revoked
 
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.starts import note_start
@@ -27,8 +27,14 @@ class StartsStep(bootsteps.Step):
         super().__init__(parent, **kwargs)
         if Runtime.of(parent.app).settings.callbacks == "until_started":
             task_prerun.connect(_note, weak=False, dispatch_uid="celery_stargate.started")
+            task_revoked.connect(_note_end, weak=False, dispatch_uid="celery_stargate.started")
 
 
 def _note(sender: Any = None, **_: Any) -> None:
     """Forget what was kept of a callback whose task begins."""
     note_start(Runtime.of(sender.app), getattr(sender.request, STARTED_HEADER, None))
+
+
+def _note_end(sender: Any = None, request: Any = None, **_: Any) -> None:
+    """The same of one that was revoked, or has expired: it never begins."""
+    note_start(Runtime.of(sender.app), getattr(request, STARTED_HEADER, None))

@@ -80,6 +80,26 @@ def test_a_callback_that_is_a_produce_task(
     assert local.payloads(str(topic)) == [b"first", b"second"]
 
 
+def test_a_callback_that_has_expired(
+    local: LocalPulsar, make_app: MakeApp, client: redis.Redis, prefix: str
+) -> None:
+    """It never starts, and is not published again."""
+    app = make(make_app, local)
+    ran: list[Any] = []
+
+    @app.task(name="paid", shared=False)
+    def paid(receipt: Any) -> None:
+        ran.append(receipt)
+
+    queue, kept = f"{prefix}:callbacks", RegistryKeys(prefix).key("unstarted")
+    with Acknowledger(app):
+        Stargate.of(app).produce("x", on_ack=paid.s().set(expires=-1))
+        wait_for(lambda: client.llen(queue), 20.0, "it is published")
+        with start_worker(app, pool="solo", perform_ping_check=False, loglevel="ERROR"):
+            wait_for(lambda: not client.exists(kept), 20.0, "it is forgotten")
+    assert ran == []
+
+
 def test_by_default_nothing_is_kept(
     local: LocalPulsar, make_app: MakeApp, client: redis.Redis, prefix: str
 ) -> None:
