@@ -80,8 +80,11 @@ class DeliveryThread:
         """Start owning lanes. A second start changes nothing."""
         if self.running:
             return
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._work, name="stargate", daemon=True)
+        # Of this thread alone: one that did not stop in time must not go on.
+        stop = self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._work, args=(stop,), name="stargate", daemon=True
+        )
         self._thread.start()
 
     def stop(self, timeout: float | None = None) -> None:
@@ -104,30 +107,31 @@ class DeliveryThread:
                 logger.error("the acknowledger did not stop within %.0f s", drain + _CLOSING)
         self._thread = None
 
-    def _work(self) -> None:
+    def _work(self, stop: threading.Event) -> None:
         """Run the event loop, and run it again if it fails, until stopped."""
         backoff = Backoff(0.5, 10.0)
-        while not self._stop.is_set():
+        while not stop.is_set():
             began = time.monotonic()
             try:
                 with asyncio.Runner(loop_factory=LastingLoop) as runner:
-                    runner.run(self._main())
+                    runner.run(self._main(stop))
             except BaseException:  # nobody else would start this thread again
                 if time.monotonic() - began > _LASTED:
                     backoff.reset()
                 wait = backoff.next()
                 logger.exception("the acknowledger failed; it starts again in %.1f s", wait)
-                self._stop.wait(wait)
-        self.supervisor = self.loop = None
+                stop.wait(wait)
+        if stop is self._stop:
+            self.supervisor = self.loop = None
 
-    async def _main(self) -> None:
+    async def _main(self, stop: threading.Event) -> None:
         self.loop = asyncio.get_running_loop()
-        self.supervisor = self._make_supervisor()
-        if self._stop.is_set():
+        supervisor = self.supervisor = self._make_supervisor()
+        if stop.is_set():
             return
-        await self.supervisor.run()
+        await supervisor.run()
         # It was stopped, or ended by itself: then nothing is to run again.
-        self._stop.set()
+        stop.set()
 
     def _make_thread(self, stage: Stage) -> DaemonThread:
         return DaemonThread(f"stargate-{stage.name.lower()}", self._effects.own_connections)
