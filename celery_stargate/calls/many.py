@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from celery_stargate.calls import eager
-from celery_stargate.calls.prepare import Call, CallOptions, Preparation
+from celery_stargate.calls.prepare import Call, CallOptions, Preparation, ends_if_raised
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import is_done
 from celery_stargate.effects.signatures import Callbacks
@@ -41,15 +41,18 @@ def prepare_many(
         )
     calls, preparation = [], Preparation(topic, options)
     trace = preparation.begin_trace("", server)
-    for index, message in enumerate(messages):
-        try:
-            if isinstance(message, list):
-                raise InvalidMessage(
-                    "a message is text, bytes, (key, payload), a mapping or a Message, not list"
-                )
-            calls.append(preparation.call(message, str(uuid.uuid4()), trace))
-        except InvalidMessage as error:
-            raise InvalidMessage(error.problem, index) from None
+    with ends_if_raised(trace):
+        for index, message in enumerate(messages):
+            try:
+                if isinstance(message, list):
+                    raise InvalidMessage(
+                        "a message is text, bytes, (key, payload), a mapping or a Message, not list"
+                    )
+                calls.append(preparation.call(message, str(uuid.uuid4()), trace))
+            except InvalidMessage as error:
+                raise InvalidMessage(error.problem, index) from None
+    if trace is not None and not calls:
+        trace.end()
     return calls
 
 

@@ -29,7 +29,15 @@ from celery_stargate.support.tracing import Carrier, Trace, current
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Call", "CallOptions", "Part", "Preparation", "new_incarnation", "prepare"]
+__all__ = [
+    "Call",
+    "CallOptions",
+    "Part",
+    "Preparation",
+    "ends_if_raised",
+    "new_incarnation",
+    "prepare",
+]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -242,6 +250,17 @@ class Preparation:
         return Part(lane, label, frame)
 
 
+@contextmanager
+def ends_if_raised(trace: Trace | None) -> Iterator[None]:
+    """End the trace of a call that is not recorded, because something raises here."""
+    try:
+        yield
+    except BaseException as error:
+        if trace is not None:
+            trace.end(error)
+        raise
+
+
 def prepare(
     settings: Settings,
     message: object,
@@ -270,4 +289,5 @@ def prepare(
         found = found.changed(options, f"the options for {parsed}")
     preparation = Preparation(parsed, found)
     trace = preparation.begin_trace(context, url, headers)
-    return preparation.call(message, context, trace)
+    with ends_if_raised(trace):
+        return preparation.call(message, context, trace)

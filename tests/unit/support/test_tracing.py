@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery import signals
 from kombu.utils.imports import symbol_by_name
 
-from celery_stargate.calls.prepare import Preparation
+from celery_stargate import InvalidMessage
+from celery_stargate.calls.many import prepare_many
+from celery_stargate.calls.prepare import Preparation, prepare
 from celery_stargate.effects.results.write import has_receivers
 from celery_stargate.effects.signatures import NO_CALLBACKS
 from celery_stargate.instrumentation.tracing import StargateInstrumentor
 from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
 from celery_stargate.support import tracing
 from tests.unit.helpers import TOPIC
@@ -85,6 +90,30 @@ def test_the_context_is_in_the_message_and_in_the_record() -> None:
     with call.traced():
         pass
     assert trace.ends == [None]
+
+
+@pytest.mark.parametrize("messages", [[["a", "b"]], ["a", object()], []])
+def test_what_is_not_recorded_ends_its_trace(
+    messages: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad message, alone or among many, and no message at all."""
+    begun: list[Traced] = []
+
+    class Begins(Noted):
+        def begin(self, *given: Any) -> Traced:
+            begun.append(Traced())
+            return begun[-1]
+
+    monkeypatch.setattr(tracing, "_current", Begins())
+    settings = Settings(url="ws://localhost:8080")
+    parsed, options = settings.resolve(TOPIC)
+    with contextlib.suppress(InvalidMessage):
+        prepare_many(messages, parsed, options)
+    with contextlib.suppress(InvalidMessage):
+        prepare(settings, object(), "c", TOPIC)
+    assert [len(each.ends) for each in begun] == [1, 1]
+    assert isinstance(begun[1].ends[0], InvalidMessage)
+    assert (begun[0].ends[0] is None) == (not messages)
 
 
 def test_the_entry_point_is_the_instrumentor() -> None:
