@@ -41,6 +41,8 @@ _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
 #: Redis backend subscribes by one connection and then looks by another. If Redis serves the second
 #: first, a result that is stored in between is missed by both.
 _LOOKS = 2.0, 30.0
+#: Seconds of the shortest wait. Celery takes a timeout of 0 for none, and would wait for ever.
+_SHORTEST = 0.001
 
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
@@ -106,7 +108,7 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
             now = time.monotonic()
             moment = min(now + pause, now + looks.next(), end)
             try:
-                found.append(wait(max(0.0, moment - now), *args, **kwargs))
+                found.append(wait(max(_SHORTEST, moment - now), *args, **kwargs))
             except CeleryTimeout:
                 # Ours, unless it came early, or the caller's own time is over.
                 if time.monotonic() < moment or moment == end:

@@ -595,7 +595,23 @@ def test_one_who_waits_sees_to_the_deadline() -> None:
     assert stargate.app is task.app
 
 
-@pytest.mark.parametrize("timeout", [0.05, 1.3])
+def test_celery_is_never_told_to_wait_for_0_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backends take 0 for no timeout, and wait for ever."""
+    waits: list[float] = []
+
+    def get(self: Any, timeout: float, *_: Any) -> str:
+        waits.append(timeout)
+        raise CeleryTimeout("nothing came")
+
+    monkeypatch.setattr(AsyncResult, "get", get)
+    _, _, task = make_stargate()
+    with pytest.raises(CeleryTimeout):
+        task.apply_async(("a",)).get(timeout=0)
+    assert waits
+    assert min(waits) > 0
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05, 1.3])
 def test_a_timeout_of_get_comes_first(timeout: float) -> None:
     """Before the deadline, and before the time that an owner has past it."""
     _, lanes, task = make_stargate()
