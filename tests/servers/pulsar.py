@@ -189,7 +189,7 @@ class PulsarServer(Server):
             return None
         return make_token(self._token_secret, role, expires_in)
 
-    def start(self, *, timeout: float = 90.0) -> None:
+    def start(self, *, timeout: float = 180.0) -> None:
         """Start it; it stores messages when this returns.
 
         Raises:
