@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from celery_stargate.support.decoding import UNDECODABLE
 from celery_stargate.support.tracing import Carrier
 
 __all__ = ["carrier_in", "carrier_of", "context_of", "given_carrier", "is_sampled"]
@@ -42,7 +43,7 @@ def carrier_in(frame: bytes) -> Carrier | None:
         return None
     try:
         properties = _decode(frame).properties
-    except (msgspec.DecodeError, UnicodeError):
+    except UNDECODABLE:
         # A property of another type: it is none of ours.
         return None
     if properties is None or properties.traceparent is None:

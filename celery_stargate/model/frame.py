@@ -8,6 +8,7 @@ import msgspec
 
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.message import Message
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["encode_frame", "label_in"]
 
@@ -59,5 +60,5 @@ def label_in(frame: bytes) -> str:
     """
     try:
         return _label_decoder.decode(frame).context
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"not a frame: {error}") from None

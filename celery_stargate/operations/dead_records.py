@@ -12,6 +12,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, encode_record
 from celery_stargate.operations.dead_views import DeadLetterDetail, DeadLetterView
 from celery_stargate.operations.records import read_outcomes, task_names
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = [
     "EFFECTS",
@@ -132,7 +133,7 @@ def record_of(letter: Letter, body: bytes) -> Record | None:
     parts = body.split(b"\n")
     try:
         return _record.decode(parts[1] if letter.kind == EFFECTS else parts[0])
-    except (msgspec.DecodeError, UnicodeError, RecursionError, IndexError):
+    except (*UNDECODABLE, IndexError):
         return None
 
 
@@ -170,7 +171,7 @@ def _relabelled(frame: bytes, label: str) -> bytes | None:
     """Return a frame with another label; None if it cannot be read."""
     try:
         fields = _frame.decode(frame)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return None
     # The label stays the last field, where the scripts look for it.
     fields.pop("context", None)

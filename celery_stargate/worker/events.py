@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery.utils.saferepr import saferepr
 
 from celery_stargate.lanes.record import Settled
-from celery_stargate.model.follow_up import since_of
+from celery_stargate.model.follow_up import request_fields, since_of
 from celery_stargate.model.revocation import EXPIRED, REVOKED
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class TaskEvents:
         consumer.call_soon(send)
 
     def _events(self, settled: Settled) -> Iterator[_Event]:
-        request: dict[str, Any] = json.loads(settled.record.request or "{}")
+        request = request_fields(settled.record.request)
         since, by_lane = since_of(request, self._clock())
         failed = settled.failed
         never_sent = failed and settled.failure.code in (REVOKED, EXPIRED)
