@@ -257,7 +257,7 @@ def test_an_answer_of_the_admin_api_that_comes_byte_by_byte(
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         connection.settimeout(0.1)
         with suppress(OSError):
-            for _ in range(12):
+            for _count in range(12):
                 connection.sendall(b" ")
                 with suppress(TimeoutError):
                     if not connection.recv(1):
