@@ -860,7 +860,7 @@ def _run(machine: type[LaneMachine], server: RedisServer, chosen: settings) -> N
 @pytest.mark.timeout(600)
 def test_the_scripts_do_what_the_model_says(server: RedisServer) -> None:
     """Whatever is called, in whatever order."""
-    _run(LaneMachine, server, chosen_settings(120, 40))
+    _run(LaneMachine, server, chosen_settings(60, 40))
 
 
 @pytest.mark.timeout(600)
