@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from celery_stargate.model.frame import fields_in
 from celery_stargate.support.decoding import UNDECODABLE
 from celery_stargate.support.tracing import Carrier
 
@@ -39,10 +40,11 @@ def carrier_of(span: trace.Span) -> dict[str, str]:
 
 def carrier_in(frame: bytes) -> Carrier | None:
     """Return the context in the properties of a message's frame; None if there is none."""
-    if b'"traceparent"' not in frame:
+    fields = fields_in(frame)
+    if b'"traceparent"' not in fields:
         return None
     try:
-        properties = _decode(frame).properties
+        properties = _decode(fields).properties
     except UNDECODABLE:
         # A property of another type: it is none of ours.
         return None

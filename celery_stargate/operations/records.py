@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.record import RECORD_VERSIONS, Record
 from celery_stargate.model.outcome import Failure, Receipt
 from celery_stargate.support.decoding import UNDECODABLE
 
@@ -42,7 +42,7 @@ def read_record(stored: bytes) -> StoredRecord | None:
         record = _record.decode(body)
     except UNDECODABLE:
         return None
-    if version != b"1":
+    if version not in RECORD_VERSIONS:
         return None
     return StoredRecord(first, count, rest[0] if rest else None, record)
 
