@@ -85,8 +85,8 @@ def test_latency_delays_and_keeps_the_order(proxy: ToxicProxy) -> None:
 def test_a_cut_comes_after_so_many_bytes(proxy: ToxicProxy) -> None:
     with connect(proxy) as client:
         proxy.cut_after(3, answers=True)
-        client.sendall(b"hello")
-        assert until_end(client) == b"hel"
+        client.sendall(b"abcde")
+        assert until_end(client) == b"abc"
     assert proxy.cuts == 1
 
 
