@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 
 from celery_stargate.lanes.dead_letters import DeadLetterWriter
 from celery_stargate.lanes.lane import CONTEXTS, Lane
-from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
+from celery_stargate.lanes.outbox import GRACE_MS
+from celery_stargate.lanes.puts import ANSWER_MS
 from celery_stargate.lanes.record import (
     Record,
     decode_triples,
