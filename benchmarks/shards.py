@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def table(worlds: Sequence[World]) -> str:
     """Return the table of what was measured; the ratios are those within a round."""
     lines = [
-        "| Shards | Workers | A second | Of 1 and 1 (lowest … highest) | CPU, µs: shard | workers |",
+        "| Shards | Workers | A second | Of 1, 1 (lowest … highest) | CPU, µs: shard | workers |",
         "|---|---|---|---|---|---|",
     ]
     first = worlds[0].rates
