@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -44,6 +46,21 @@ def test_the_users_own_properties_stay() -> None:
     own = Message(payload="x", properties={"traceparent": "own"})
     assert carrier_in(encode_frame(own, "c", 10_000, {"traceparent": PARENT})) == {
         "traceparent": "own"
+    }
+
+
+@pytest.mark.parametrize("payload", ["x", "x" * 30_000])
+@pytest.mark.parametrize("key", ["k", '"properties":{"traceparent":"', "k" * 20_000])
+@pytest.mark.parametrize(
+    "own", [{}, {"own": "\n"}, {"tracestate": "own=1"}, {"traceparent": "own"}]
+)
+def test_it_is_what_the_frame_says(payload: str, key: str, own: dict[str, str]) -> None:
+    """However it is found: it equals the property of the frame that Pulsar reads."""
+    message = Message(payload=payload, key=key, properties=own or None)
+    frame = encode_frame(message, "c", 1 << 20, {"traceparent": PARENT})
+    properties = json.loads(frame)["properties"]
+    assert carrier_in(frame) == {
+        name: properties[name] for name in ("traceparent", "tracestate") if name in properties
     }
 
 
