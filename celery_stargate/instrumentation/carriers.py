@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from celery_stargate.model.frame import fields_in
 from celery_stargate.support.tracing import Carrier
 
 __all__ = ["carrier_in", "carrier_of", "context_of", "given_carrier", "is_sampled"]
@@ -44,17 +45,18 @@ def carrier_of(span: trace.Span) -> dict[str, str]:
 
 def carrier_in(frame: bytes) -> Carrier | None:
     """Return the context in the properties of a message's frame; None if there is none."""
+    fields = fields_in(frame)
     # In the end, for the properties come after the payload, which may be large.
-    begin = frame.rfind(_TRACED, max(0, len(frame) - _TAIL))
+    begin = fields.rfind(_TRACED, max(0, len(fields) - _TAIL))
     if begin >= 0:
         end = begin + _WHOLE
         # Such as is of the right length, and alone: to decode the whole frame takes longer.
-        if frame.find(b'"', begin + len(_TRACED)) == end and frame.find(_STATE, end) < 0:
-            return {"traceparent": frame[begin + len(_TRACED) : end].decode("utf-8", "replace")}
-    elif b'"traceparent"' not in frame:
+        if fields.find(b'"', begin + len(_TRACED)) == end and fields.find(_STATE, end) < 0:
+            return {"traceparent": fields[begin + len(_TRACED) : end].decode("utf-8", "replace")}
+    elif b'"traceparent"' not in fields:
         return None
     try:
-        properties = _decode(frame).properties
+        properties = _decode(fields).properties
     except (msgspec.DecodeError, UnicodeError):
         # A property of another type: it is none of ours.
         return None

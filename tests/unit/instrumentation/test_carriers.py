@@ -17,7 +17,7 @@ from celery_stargate.instrumentation.carriers import (
     given_carrier,
     is_sampled,
 )
-from celery_stargate.model.frame import encode_frame
+from celery_stargate.model.frame import encode_frame, text_frame
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -58,7 +58,7 @@ def test_it_is_what_the_frame_says(payload: str, key: str, own: dict[str, str]) 
     """However it is found: it equals the property of the frame that Pulsar reads."""
     message = Message(payload=payload, key=key, properties=own or None)
     frame = encode_frame(message, "c", 1 << 20, {"traceparent": PARENT})
-    properties = json.loads(frame)["properties"]
+    properties = json.loads(text_frame(frame))["properties"]
     assert carrier_in(frame) == {
         name: properties[name] for name in ("traceparent", "tracestate") if name in properties
     }
