@@ -156,9 +156,11 @@ class Settler:
         self, ways: Sequence[Decision], batch: Sequence[tuple[Entry, Outcome]]
     ) -> _Settlement:
         """Settle some outcomes, each in the way that :meth:`Effects.at_once` says."""
-        fire_and_forget, results, given = [], [], []
+        fire_and_forget, results, waited_for, given = [], [], [], []
         for (entry, outcome), way in zip(batch, ways, strict=True):
-            if way is Remaining.FULL:
+            if entry.inbox and isinstance(outcome, Receipt):
+                waited_for.append((entry, outcome))
+            elif way is Remaining.FULL:
                 given.append((entry, outcome))
             elif way is Remaining.NOTHING:
                 fire_and_forget.append(entry)
@@ -167,10 +169,10 @@ class Settler:
         settled: Sequence[Settled] = ()
         late, fenced = 0, False
         store, retry = self._lane.store, self._lane.retry
-        if fire_and_forget or results:
+        if fire_and_forget or results or waited_for:
             token = uuid.uuid4().hex
             late, fenced = await retry.until_available(
-                store.complete, fire_and_forget, results, token
+                store.complete, fire_and_forget, results, token, waited_for
             )
         if given:
             token = uuid.uuid4().hex
