@@ -174,7 +174,7 @@ class Site:
         service_url = self._environ.get("STARGATE_TEST_PULSAR_SERVICE_URL")
         self.http_url = self._environ.get("STARGATE_TEST_PULSAR_HTTP_URL", "")
         if not (pulsar_url and service_url and self.http_url):
-            broker = PulsarServer(self._folder / "pulsar")
+            broker = PulsarServer(self._folder / "pulsar", optimized=True)
             broker.start()
             # Nobody needs its data afterwards, and a clean stop takes it seven seconds.
             self._running.callback(broker.kill)

@@ -265,6 +265,8 @@ class Stargate(Publishing):
         Example:
             >>> asyncio.run(stargate.aclose())
         """
+        if self._runtime is not None:
+            await self._runtime.loops.aclose()
         await await_in_daemon(self.close, "stargate-close")
 
     @asynccontextmanager

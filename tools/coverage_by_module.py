@@ -1,7 +1,7 @@
 """Hold each module's branch coverage by its own tests: `python -m tools.coverage_by_module`.
 
-The own tests of `celery_stargate/lanes/record.py` are `tests/unit/lanes/test_record.py` and
-`tests/integration/lanes/test_record.py`: what other modules' tests reach does not count. `tox -e
+The own tests of `celery_stargate/lanes/record.py` are those of `tests/unit/lanes/` and
+`tests/integration/lanes/`: what other folders' tests reach on their way does not count. `tox -e
 full` records every test's coverage in one run, with the test's name as context; this program reads
 that data. The floors and the known gaps are in `tools/coverage_floors.toml`.
 
@@ -89,10 +89,9 @@ class Floors:
     def tests_of(self, module: str) -> list[str]:
         """The paths, or beginnings of paths, of a module's own tests."""
         inside = Path(module).relative_to(PACKAGE)
-        mirrored = [
-            f"tests/{kind}/{inside.with_name(f'test_{inside.name}')}"
-            for kind in ("unit", "integration")
-        ]
+        # Those of a module of the top level are its files alone, not the folders beside them.
+        start = f"{inside.parent}/" if inside.parent.name else "test_"
+        mirrored = [f"tests/{kind}/{start}" for kind in ("unit", "integration")]
         shared = [
             path
             for glob, paths in self.shared_tests.items()
@@ -211,8 +210,8 @@ def with_gaps(text: str, found: Mapping[str, Figures], floors: Floors) -> str:
             continue
         known = floors.gaps.get(name)
         reason = json.dumps(known.reason if known else "not covered yet", ensure_ascii=False)
-        # Rounded down: the figure itself must not be below it.
-        percent = int(figures.percent * 10) / 10
+        # Rounded down: what a thread reaches just before its end differs from run to run.
+        percent = float(int(figures.percent / 5) * 5)
         lines.append(f'"{name}" = {{ branches = {percent}, reason = {reason} }}')
     return "\n".join(lines) + "\n"
 

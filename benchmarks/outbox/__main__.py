@@ -69,7 +69,7 @@ def _latencies() -> list[Latency]:
         url = os.environ.get("STARGATE_TEST_PULSAR_URL")
         if not url:
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="stargate-bench-"))
-            url = opened.enter_context(PulsarServer(Path(folder) / "pulsar")).url
+            url = opened.enter_context(PulsarServer(Path(folder) / "pulsar", optimized=True)).url
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.outbox.latency", url],
             stdout=subprocess.PIPE,

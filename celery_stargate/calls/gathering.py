@@ -10,19 +10,17 @@ from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.model.outcomes import CallOutcomes
 
-__all__ = ["Gathering", "GatheringInbox"]
+__all__ = ["Gathered", "Gathering", "GatheringInbox"]
 
 
-class Gathering:
-    """One wait for the outcomes of many contexts, in their order.
+class Gathered:
+    """The outcomes of many contexts that have arrived, in the order of the contexts.
 
     Arguments:
-        ticket: its future is done when all outcomes have arrived.
         contexts: their ids.
     """
 
-    def __init__(self, ticket: Ticket, contexts: Sequence[str]) -> None:
-        self.ticket = ticket
+    def __init__(self, contexts: Sequence[str]) -> None:
         self._places = {context: place for place, context in enumerate(contexts)}
         self._outcomes: list[Outcome | None] = [None] * len(contexts)
         self.missing = len(contexts)
@@ -34,8 +32,6 @@ class Gathering:
             return
         self._outcomes[place] = outcome
         self.missing -= 1
-        if not self.missing:
-            self.ticket.future.set_result(None)
 
     def settled(self, topic: str) -> CallOutcomes:
         """Return all outcomes as those of one list, under the context that failed first.
@@ -50,6 +46,26 @@ class Gathering:
         unknown = [each for each in failures if each.status == "unknown"]
         first = (unknown or failures or outcomes)[0]
         return CallOutcomes(first.context, is_list=True, outcomes=tuple(outcomes))
+
+
+class Gathering(Gathered):
+    """One wait of a thread for the outcomes of many contexts.
+
+    Arguments:
+        ticket: its future is done when all outcomes have arrived.
+        contexts: their ids.
+    """
+
+    def __init__(self, ticket: Ticket, contexts: Sequence[str]) -> None:
+        super().__init__(contexts)
+        self.ticket = ticket
+
+    def take(self, outcome: Outcome) -> None:
+        """Take in an outcome, and release the thread with the last one."""
+        before = self.missing
+        super().take(outcome)
+        if before and not self.missing:
+            self.ticket.future.set_result(None)
 
 
 class GatheringInbox(Inbox):

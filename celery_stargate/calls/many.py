@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from celery_stargate.calls import eager
+from celery_stargate.calls.gathering import Gathered
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation, ends_if_raised
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.calls.waiting import is_done
+from celery_stargate.calls.waiting import Waiting, is_done
 from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.message import Message
@@ -17,8 +18,9 @@ from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.topic import Topic
 from celery_stargate.support.bound import USUAL, bounded
+from celery_stargate.support.daemon_call import await_in_daemon
 
-__all__ = ["callbacks_of_each", "prepare_many", "produce_many"]
+__all__ = ["aproduce_many", "callbacks_of_each", "prepare_many", "produce_many"]
 
 
 def prepare_many(
@@ -89,41 +91,127 @@ def produce_many(
         StoreUnavailable: some messages may be recorded; the text says how many are.
         ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
     """
-    settings = runtime.settings
-    server = settings.require_url()
-    parsed, found = settings.resolve(topic)
-    options, callbacks = callbacks_of_each(
-        lambda: CallOptions.read(runtime.app, on_ack, on_error, timeout), on_ack, on_error
-    )
-    calls = prepare_many(messages, parsed, found, server)
-    if not calls:
-        return []
-    if eager.is_eager(runtime):
-        own = [callbacks() for _ in calls] if options.callbacks else []
-        return eager.produce_many(runtime, calls, own, options.seconds(settings.produce_timeout))
-    try:
-        with bounded(min(options.seconds(settings.produce_timeout), USUAL)):
-            runtime.require_owner()
-    except BaseException as error:
-        calls[0].end_trace(error)
-        raise
-    contexts = [call.context for call in calls]
-    if options.callbacks:
-        records = (call.record(callbacks()) for call in calls)
-        runtime.recorder.put_many(calls, records, options.seconds(found.delivery_timeout))
-        return contexts
-    seconds = options.seconds(settings.produce_timeout)
-    lanes = dict.fromkeys(part.lane for call in calls for part in call.parts)
-    inbox = runtime.inbox_for(calls[0].lanes[0])
-    gathering = inbox.gather(contexts)
+    begun = _Begun.of(runtime, messages, topic, on_ack, on_error, timeout)
+    if begun.contexts is not None:
+        return begun.contexts
+    inbox = runtime.inbox_for(begun.lanes[0])
+    gathering = inbox.gather(begun.ids)
     ticket = gathering.ticket
     try:
-        records = (call.record(options.callbacks, inbox=ticket.address) for call in calls)
-        runtime.recorder.put_many(calls, records, seconds)
-        # The receipts do not need the frames, which may be large.
-        calls.clear()
-        waiting = runtime.waiting(seconds, lanes, progress=lambda: gathering.missing)
+        begun.record(ticket.address)
+        waiting = begun.waiting(lambda: gathering.missing)
         waiting.until(lambda pause: is_done(ticket.future, pause))
     finally:
         inbox.forget(ticket)
-    return gathering.settled(str(parsed)).receipts()
+    return gathering.settled(begun.topic).receipts()
+
+
+async def aproduce_many(
+    runtime: Runtime,
+    messages: Iterable[object],
+    topic: str | None = None,
+    on_ack: object = None,
+    on_error: object = None,
+    timeout: object = None,
+) -> list[Receipt] | list[str]:
+    """Do as :func:`produce_many` does, without holding the event loop.
+
+    The messages are checked and recorded in a thread, where the iterable may block.
+
+    Raises:
+        As :func:`produce_many`. If it is cancelled, recorded messages still go on.
+    """
+    begun = await await_in_daemon(
+        lambda: _Begun.of(runtime, messages, topic, on_ack, on_error, timeout), "stargate-many"
+    )
+    if begun.contexts is not None:
+        return begun.contexts
+    here = await runtime.loops.here()
+    inbox = here.inbox_for(begun.lanes[0])
+    gathered = Gathered(begun.ids)
+    ticket = inbox.expect(gathered)
+    try:
+        await await_in_daemon(lambda: begun.record(ticket.address), "stargate-many")
+        await begun.waiting(lambda: gathered.missing).until_async(
+            lambda pause: inbox.wait(ticket, pause),
+            lambda: here.settle_overdue(begun.lanes),
+            here.look_for_owner,
+        )
+    finally:
+        inbox.forget(ticket)
+    return gathered.settled(begun.topic).receipts()
+
+
+class _Begun:
+    """A call of many messages that is checked, and whose lanes have an owner.
+
+    Arguments:
+        runtime: of the app.
+        calls: what it records.
+        options: what the caller asked for.
+        contexts: what the call returns, where it is complete; else None.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        calls: list[Call],
+        options: CallOptions,
+        contexts: list[Receipt] | list[str] | None,
+    ) -> None:
+        self._runtime = runtime
+        self._calls = calls
+        self._options = options
+        self.contexts = contexts
+        self.ids = [call.context for call in calls]
+        self.lanes = list(dict.fromkeys(part.lane for call in calls for part in call.parts))
+        self.topic = str(calls[0].topic) if calls else ""
+        self._seconds = options.seconds(runtime.settings.produce_timeout)
+
+    @classmethod
+    def of(
+        cls,
+        runtime: Runtime,
+        messages: Iterable[object],
+        topic: str | None,
+        on_ack: object,
+        on_error: object,
+        timeout: object,
+    ) -> Self:
+        """Check the messages; record them too, if nobody waits for their receipts."""
+        settings = runtime.settings
+        server = settings.require_url()
+        parsed, found = settings.resolve(topic)
+        options, callbacks = callbacks_of_each(
+            lambda: CallOptions.read(runtime.app, on_ack, on_error, timeout), on_ack, on_error
+        )
+        calls = prepare_many(messages, parsed, found, server)
+        if not calls:
+            return cls(runtime, calls, options, [])
+        if eager.is_eager(runtime):
+            own = [callbacks() for _ in calls] if options.callbacks else []
+            seconds = options.seconds(settings.produce_timeout)
+            return cls(runtime, calls, options, eager.produce_many(runtime, calls, own, seconds))
+        try:
+            with bounded(min(options.seconds(settings.produce_timeout), USUAL)):
+                runtime.require_owner()
+        except BaseException as error:
+            calls[0].end_trace(error)
+            raise
+        if not options.callbacks:
+            return cls(runtime, calls, options, None)
+        records = (call.record(callbacks()) for call in calls)
+        runtime.recorder.put_many(calls, records, options.seconds(found.delivery_timeout))
+        return cls(runtime, calls, options, [call.context for call in calls])
+
+    def record(self, address: str) -> None:
+        """Record the messages of a caller that waits at an address."""
+        calls = self._calls
+        records = (call.record(self._options.callbacks, inbox=address) for call in calls)
+        self._runtime.recorder.put_many(calls, records, self._seconds)
+        # The receipts do not need the frames, which may be large.
+        calls.clear()
+
+    def waiting(self, progress: Callable[[], int]) -> Waiting:
+        """Return how the caller waits for the receipts."""
+        return self._runtime.waiting(self._seconds, self.lanes, progress=progress)

@@ -11,6 +11,7 @@ import msgspec
 
 from celery_stargate.calls.prepare import Call
 from celery_stargate.model.deadline import deadline_failure
+from celery_stargate.model.frame import text_frame
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.pulsar.message_id import MessageId
 
@@ -146,7 +147,7 @@ class Memory:
         code, reason = self._failures.popleft() if self._failures else ("", "")
         if code and code != "deadline":
             return Failure(context=context, topic=topic, code=code, reason=reason)
-        read = _decoder.decode(frame)
+        read = _decoder.decode(text_frame(frame))
         entry = next(self._entries)
         message_id = MessageId(_LEDGER, entry).encode()
         self._messages.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any, Unpack, overload
 
@@ -289,7 +288,9 @@ class Publishing:
         timeout: object = None,
         **unknown: object,
     ) -> list[Receipt] | list[str]:
-        """Do as :meth:`produce_many` does, in a thread, without holding the event loop.
+        """Do as :meth:`produce_many` does, without holding the event loop.
+
+        A thread checks and records the messages; no thread waits for the receipts.
 
         Arguments:
             messages, topic, on_ack, on_error, timeout: as in :meth:`produce_many`.
@@ -307,6 +308,4 @@ class Publishing:
         """
         if unknown:
             raise unknown_argument("aproduce_many()", unknown, _PRODUCE_MANY)
-        return await asyncio.to_thread(
-            many.produce_many, self.runtime, messages, topic, on_ack, on_error, timeout
-        )
+        return await many.aproduce_many(self.runtime, messages, topic, on_ack, on_error, timeout)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from celery_stargate import observers
 from celery_stargate.calls.prepare import Call
+from celery_stargate.lanes.loop_outbox import LoopOutbox
 from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.observers import MessageRecorded
-from celery_stargate.support.bound import call_bound
+from celery_stargate.support.bound import bounded, call_bound, time_left
+from celery_stargate.support.daemon_call import await_in_daemon
 
 __all__ = ["Recorder"]
 
@@ -55,34 +59,72 @@ class Recorder:
             ContextInUse: the context is pending, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
-        try:
-            with call_bound():
-                recorded = self._put(call, record, timeout, tombstone, exclusive)
-        except BaseException as error:
-            call.end_trace(error)
-            raise
-        call.end_trace()
+        with _traced(call), call_bound():
+            recorded = self._put(call, record, timeout, tombstone, exclusive)
         if recorded and observers.anybody():
             _tell([call], [record])
+
+    async def aput(
+        self,
+        outbox: LoopOutbox,
+        call: Call,
+        record: Record,
+        *,
+        timeout: float,
+        exclusive: bool = False,
+    ) -> None:
+        """Record a call from an event loop, as :meth:`put` does.
+
+        A list that spans lanes is recorded in a thread: it takes many steps.
+
+        Arguments:
+            outbox: the lanes, as the calls of the running event loop use them.
+
+        Raises:
+            As :meth:`put`.
+        """
+        if len(call.lanes) > 1:
+            left = time_left()
+
+            def put() -> None:
+                with bounded(left):
+                    self.put(call, record, timeout=timeout, exclusive=exclusive)
+
+            await await_in_daemon(put, "stargate-record")
+            return
+        given = self._single(call, record, timeout, 0.0, exclusive)
+        options = given.pop("options")
+        with _traced(call):
+            first = await outbox.put(AskedPut(**given), options)
+        if first and observers.anybody():
+            _tell([call], [record])
+
+    def _single(
+        self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
+    ) -> dict[str, Any]:
+        """Return the arguments that put a call of one lane."""
+        return {
+            "lane": call.parts[0].lane,
+            "record": record,
+            "messages": [("", part.frame) for part in call.parts],
+            "timeout": timeout,
+            "max_backlog": call.options.max_backlog,
+            "tombstone": max(tombstone, _once_window(call)),
+            "options": self._differing(call),
+            "exclusive": exclusive,
+        }
 
     def _put(
         self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
     ) -> bool:
         """Record a call; return False for a repeat of one that has its outcome."""
         home, *others = call.lanes
+        if not others:
+            return bool(
+                self._outbox.put(**self._single(call, record, timeout, tombstone, exclusive))
+            )
         tombstone, limit = max(tombstone, _once_window(call)), call.options.max_backlog
         common: dict[str, Any] = {"tombstone": tombstone, "options": self._differing(call)}
-        if not others:
-            first = self._outbox.put(
-                home,
-                record,
-                [("", part.frame) for part in call.parts],
-                timeout=timeout,
-                max_backlog=limit,
-                exclusive=exclusive,
-                **common,
-            )
-            return bool(first)
         # The list spans lanes. Its context holds a place for each message; each message is a
         # context of its own, whose outcome settles one place.
         counts = Counter(part.lane for part in call.parts)
@@ -132,7 +174,8 @@ class Recorder:
             for call, record in zip(calls, made, strict=True)
         ]
         first = calls[0]
-        try:
+        # The calls of one list share one trace.
+        with _traced(first):
             self._outbox.put_many(
                 puts,
                 timeout=timeout,
@@ -140,17 +183,23 @@ class Recorder:
                 tombstone=max(tombstone, _once_window(first)),
                 options=self._differing(first),
             )
-        except BaseException as error:
-            first.end_trace(error)
-            raise
-        # The calls of one list share one trace.
-        first.end_trace()
         if observers.anybody():
             _tell(calls, made)
 
     def _differing(self, call: Call) -> dict[str, Any]:
         """Return the options that a worker which does not know the topic must be told."""
         return {} if call.options is self._usual else call.options.differing(self._usual)
+
+
+@contextmanager
+def _traced(call: Call) -> Iterator[None]:
+    """End a call's trace with the block that records it."""
+    try:
+        yield
+    except BaseException as error:
+        call.end_trace(error)
+        raise
+    call.end_trace()
 
 
 def _once_window(call: Call) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from celery_stargate import observers
 from celery_stargate.calls.gathering import GatheringInbox
+from celery_stargate.calls.loop_calls import Loops
 from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
 from celery_stargate.calls.peers import Peers, caller_of
@@ -164,6 +165,11 @@ class Runtime:
         return found
 
     @cached_property
+    def loops(self) -> Loops:
+        """What the calls of each event loop share."""
+        return Loops(self)
+
+    @cached_property
     def effects(self) -> Effects:
         """Does the effects of contexts that this process settles."""
         return self.make_effects()
@@ -273,7 +279,7 @@ class Runtime:
         Raises:
             StoreUnavailable: Redis did not answer within the bound around this call, or 5 s.
         """
-        if self._is_owned():
+        if self.is_owned():
             return
         try:
             owners = self._survey.get().result()
@@ -284,14 +290,14 @@ class Runtime:
                 self._worker_missed = False
                 known = min(self.settings.lease / 2, _LOOK_EVERY)
                 self._worker_known_until = time.monotonic() + known
-            elif self._is_owned():
+            elif self.is_owned():
                 return
             elif self.settings.own_lanes == "worker":
                 self._miss_worker()
             else:
                 self._own()
 
-    def _is_owned(self) -> bool:
+    def is_owned(self) -> bool:
         """Whether lanes are owned, as far as this process knows without asking."""
         delivery = self._delivery
         return (
@@ -364,6 +370,8 @@ class Runtime:
             delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.stop()
+        if "loops" in self.__dict__:
+            self.loops.close()
         if "connections" in self.__dict__:
             self.connections.close()
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from typing import Any
 
 from celery_stargate.calls import eager
-from celery_stargate.calls.apart import in_thread
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
+from celery_stargate.calls.loop_calls import LoopCalls
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import is_done
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.errors import ConfigurationError
+from celery_stargate.lanes.record import Record
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
@@ -73,23 +73,28 @@ async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receip
     """
     if eager.is_eager(runtime):
         return await eager.aproduce(runtime, call, options)
+    here = await runtime.loops.here()
     if options.callbacks:
-        await in_thread(USUAL, lambda: _record(runtime, call, options))
+        seconds = options.seconds(call.options.delivery_timeout)
+        await _arecord(here, call, call.record(options.callbacks), seconds, runtime)
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
     end = time.monotonic() + seconds
-    ticket = await in_thread(
-        max(seconds, _LEAST_BOUND),
-        lambda: _submit(runtime, call, end - time.monotonic()),
-        runtime.inbox_for(call.lanes[0]).forget,
-    )
+    inbox = here.inbox_for(call.lanes[0])
+    ticket = inbox.expect()
     try:
-        future = asyncio.wrap_future(ticket.future)
-        left = end - time.monotonic()
-        await runtime.waiting(left, call.lanes).until_async(future)
-        return _outcome(ticket, call)
+        record = call.record(NO_CALLBACKS, inbox=ticket.address)
+        await _arecord(here, call, record, seconds, runtime)
+        await runtime.waiting(end - time.monotonic(), call.lanes).until_async(
+            lambda pause: inbox.wait(ticket, pause),
+            lambda: here.settle_overdue(call.lanes),
+            here.look_for_owner,
+        )
     finally:
-        runtime.inbox_for(call.lanes[0]).forget(ticket)
+        inbox.forget(ticket)
+    if ticket.outcomes is None:
+        raise error_of(deadline_failure(call.context, str(call.topic), sent=None))
+    return ticket.outcomes.answer()
 
 
 def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Any:
@@ -122,6 +127,25 @@ def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
     with call.traced(), bounded(min(max(seconds, _LEAST_BOUND), USUAL)):
         runtime.require_owner()
         runtime.recorder.put(call, call.record(options.callbacks), timeout=seconds, exclusive=True)
+
+
+async def _arecord(
+    here: LoopCalls, call: Call, record: Record, seconds: float, runtime: Runtime
+) -> None:
+    """Record a call from an event loop.
+
+    Arguments:
+        seconds: until its deadline.
+    """
+    bound = max(seconds, _LEAST_BOUND)
+    if not record.inbox:
+        # The caller does not wait for the outcome.
+        bound = min(bound, USUAL)
+    end = time.monotonic() + seconds
+    with call.traced(), bounded(bound):
+        await here.require_owner(bound)
+        left = seconds if not record.inbox else end - time.monotonic()
+        await runtime.recorder.aput(here.outbox, call, record, timeout=left, exclusive=True)
 
 
 def _submit(

@@ -6,10 +6,9 @@ Past the deadline it settles overdue messages itself, because no owner may be al
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
@@ -136,19 +135,26 @@ class Waiting:
                 return True
         return False
 
-    async def until_async(self, future: asyncio.Future[Any]) -> bool:
-        """Wait for a future without holding the event loop; :meth:`until` otherwise.
+    async def until_async(
+        self,
+        done: Callable[[float], Awaitable[bool]],
+        settle: Callable[[], Awaitable[None]],
+        look: Callable[[], Awaitable[None]],
+    ) -> bool:
+        """Wait in an event loop, as :meth:`until` does in a thread.
 
-        What there is to do is done in a thread. Cancelling the wait does not cancel the future.
+        Arguments:
+            done: as in :meth:`until`.
+            settle, look: take the place of those of this object.
         """
+        actions = {Step.SETTLE: settle, Step.LOOK: look}
         while True:
             step, pause = self._next()
             if step is Step.GIVE_UP:
                 return False
-            if step in self._actions:
-                await asyncio.to_thread(self._actions[step])
-            done, _ = await asyncio.wait([future], timeout=pause)
-            if done:
+            if step in actions:
+                await actions[step]()
+            if await done(pause):
                 return True
 
     def _next(self) -> tuple[Step, float]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from celery_stargate.model.entry import Entry
+from celery_stargate.model.frame import frame_size
 from celery_stargate.model.outcome import Failure, failure_status
 from celery_stargate.pulsar.link import Blame, LinkBroken
 from celery_stargate.pulsar.sequence import SequenceMismatch
@@ -183,9 +184,9 @@ class Suspicion:
                 if self._by_size:
                     sent = self._sent_before
                 reason = (
-                    f"Pulsar closes the connection at this message: its frame of "
-                    f"{len(entry.frame)} bytes is too large. Set stargate_max_frame_size to the "
-                    "broker's webSocketMaxTextFrameSize, or raise that"
+                    "Pulsar closes the connection at this message: its frame of "
+                    f"{frame_size(entry.frame)} bytes is too large. Set stargate_max_frame_size to "
+                    "the broker's webSocketMaxTextFrameSize, or raise that"
                 )
                 code = "frame-too-large"
             case Blame.REPLY_TOO_LARGE:

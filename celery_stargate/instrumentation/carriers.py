@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from celery_stargate.model.frame import fields_in
 from celery_stargate.support.tracing import Carrier
 
 __all__ = ["carrier_in", "carrier_of", "context_of", "given_carrier", "is_sampled"]
@@ -38,10 +39,11 @@ def carrier_of(span: trace.Span) -> dict[str, str]:
 
 def carrier_in(frame: bytes) -> Carrier | None:
     """Return the context in the properties of a message's frame; None if there is none."""
-    if b'"traceparent"' not in frame:
+    fields = fields_in(frame)
+    if b'"traceparent"' not in fields:
         return None
     try:
-        properties = _decode(frame).properties
+        properties = _decode(fields).properties
     except (msgspec.DecodeError, UnicodeError):
         # A property of another type: it is none of ours.
         return None

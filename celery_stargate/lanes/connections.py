@@ -117,6 +117,11 @@ class Connections:
         """
         return self.asyncio()
 
+    @property
+    def waits_for_master(self) -> bool:
+        """Whether a broken connection may come back to another server: behind Sentinel."""
+        return bool(self._target.sentinels)
+
     def same_as(self, other: Target | None) -> bool:
         """Whether another Redis is this one: the same database, and the same user."""
         return other is not None and other.identity == self._target.identity

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
 
 from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
@@ -14,7 +15,7 @@ from celery_stargate.model.buckets import bucket_tag
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger_of
 
-__all__ = ["InboxEntry", "Inboxes", "new_inbox"]
+__all__ = ["InboxEntry", "Inboxes", "inbox_key", "new_inbox", "read_inbox"]
 
 logger = logger_of(__name__)
 
@@ -22,6 +23,7 @@ logger = logger_of(__name__)
 _KEPT = 3600
 #: How many outcomes one read returns at most.
 _READ_COUNT = 100
+_REPLACED = "the inbox %s is no stream in Redis; it is deleted, and begins anew"
 
 
 def new_inbox(prefix: str, bucket: int) -> str:
@@ -99,9 +101,7 @@ class Inboxes:
         """
         key = self._key(inbox)
         with store_errors(), self._connections.sync().pipeline(transaction=False) as pipeline:
-            if handled:
-                pipeline.xdel(key, *handled)
-            pipeline.xread({key: "0-0"}, count=_READ_COUNT, block=max(1, round(timeout * 1000)))
+            _ask(pipeline, key, handled, timeout)
             try:
                 *_, streams = pipeline.execute()
             except ResponseError as error:
@@ -109,11 +109,7 @@ class Inboxes:
                     raise
                 self._replace(key)
                 return []
-        return [
-            _entry(entry, fields)
-            for _, entries in stream_entries(streams)
-            for entry, fields in entries
-        ]
+        return _entries(streams)
 
     def _put(self, key: str, address: str, call: CallOutcomes) -> None:
         with self._connections.sync().pipeline(transaction=False) as pipeline:
@@ -123,15 +119,59 @@ class Inboxes:
 
     def _replace(self, key: str) -> None:
         """Delete an inbox that is no stream: nothing could be put into it, or read from it."""
-        logger.error("the inbox %s is no stream in Redis; it is deleted, and begins anew", key)
+        logger.error(_REPLACED, key)
         self._connections.sync().delete(key)
 
     def _key(self, inbox: str) -> str:
-        if "{" not in self._prefix:
-            return f"{self._prefix}:inbox:{inbox}"
-        bucket = inbox.partition("-")[0]
-        plain, tag = bucket_tag(self._prefix, int(bucket) if bucket.isdecimal() else 0)
-        return f"{plain}:{{{tag}}}:inbox:{inbox}"
+        return inbox_key(self._prefix, inbox)
+
+
+async def read_inbox(
+    redis: AsyncRedis, prefix: str, inbox: str, handled: Sequence[str], timeout: float
+) -> list[InboxEntry]:
+    """Wait for outcomes in an inbox, as :meth:`Inboxes.subscribe` does, in an event loop.
+
+    Raises:
+        RedisError, OSError: as redis-py raises them.
+    """
+    key = inbox_key(prefix, inbox)
+    async with redis.pipeline(transaction=False) as pipeline:
+        _ask(pipeline, key, handled, timeout)
+        try:
+            *_, streams = await pipeline.execute()
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            logger.error(_REPLACED, key)
+            await redis.delete(key)
+            return []
+    return _entries(streams)
+
+
+def inbox_key(prefix: str, inbox: str) -> str:
+    """Return the key of an inbox.
+
+    Arguments:
+        prefix: what all keys begin with.
+        inbox: its name, as :func:`new_inbox` made it.
+    """
+    if "{" not in prefix:
+        return f"{prefix}:inbox:{inbox}"
+    bucket = inbox.partition("-")[0]
+    plain, tag = bucket_tag(prefix, int(bucket) if bucket.isdecimal() else 0)
+    return f"{plain}:{{{tag}}}:inbox:{inbox}"
+
+
+def _ask(pipeline: Any, key: str, handled: Sequence[str], timeout: float) -> None:
+    if handled:
+        pipeline.xdel(key, *handled)
+    pipeline.xread({key: "0-0"}, count=_READ_COUNT, block=max(1, round(timeout * 1000)))
+
+
+def _entries(streams: Any) -> list[InboxEntry]:
+    return [
+        _entry(entry, fields) for _, entries in stream_entries(streams) for entry, fields in entries
+    ]
 
 
 def _entry(entry: bytes, fields: Mapping[Any, Any] | None) -> InboxEntry:

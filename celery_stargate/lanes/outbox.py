@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from celery_stargate.errors import ContextInUse, LaneFull, StoreUnavailable
+from celery_stargate.errors import LaneFull, StoreUnavailable
 from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.loop_outbox import LoopOutbox
+from celery_stargate.lanes.puts import ANSWER_MS, AskedPut, milliseconds
 from celery_stargate.lanes.record import (
     Record,
     Settled,
@@ -23,17 +25,13 @@ from celery_stargate.lanes.record import (
 )
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, Caller, Callers, Run, Scripts, lane_keys
-from celery_stargate.lanes.wire import PutWord, SettleAnswer, read_answer, read_put
+from celery_stargate.lanes.wire import SettleAnswer, read_answer, read_put
 from celery_stargate.model.dead_letters import DeadLetterRules
-from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.support.bound import USUAL, bounded, call_bound
 
 __all__ = ["Outbox"]
 
-#: How long, in ms, a repeated put gets the first answer, and a copy of an earlier put of the same
-#: caller, which was held up in the network, does nothing.
-ANSWER_MS = 900_000
 #: How long, in ms, whoever settled has for the effects before another process does them.
 GRACE_MS = 15_000
 #: How many overdue contexts one call settles at most.
@@ -116,28 +114,18 @@ class Outbox:
                 set.
             StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        arguments: list[Argument] = [
-            record.context,
-            encode_record(record),
-            _milliseconds(timeout),
-            max_backlog,
-            round(tombstone * 1000),
-            ANSWER_MS,
-            record.follow_up_code if len(messages) == 1 else FollowUp.MORE.value,
-        ]
-        for label, frame in messages:
-            arguments += (label, frame)
+        asked = AskedPut(lane, record, messages, timeout, max_backlog, tombstone, exclusive)
+        arguments = asked.arguments
         with call_bound(), store_errors(), self._callers.lend() as [caller]:
             self.registry.announce(lane, options)
-            word, number = read_put(self._run("put", lane, caller, [caller.token(), *arguments]))
-            if word is PutWord.NEW and number == 1 and messages:
-                # The lane is new, or Redis lost it and its announcement.
+            reply = read_put(self._run("put", lane, caller, [caller.token(), *arguments]))
+            if asked.begins_lane(reply):
                 self.registry.announce(lane, options, again=True)
-        if word is PutWord.FULL:
-            raise LaneFull(lane.name, number, int(max_backlog))
-        if word is PutWord.KNOWN and exclusive:
-            raise ContextInUse(record.context)
-        return number
+        return asked.number(reply)
+
+    def in_loop(self) -> LoopOutbox:
+        """Return the same lanes for the calls of the running event loop; the caller closes it."""
+        return LoopOutbox(self._connections, self._prefix, self.registry, self._callers)
 
     def put_many(
         self,
@@ -168,7 +156,7 @@ class Outbox:
         recorded = 0
         lanes = Counter(lane for lane, _, _ in puts)
         room = self.reserve(lanes, max_backlog) if max_backlog else 0
-        times = _milliseconds(timeout), round(tombstone * 1000)
+        times = milliseconds(timeout), round(tombstone * 1000)
         for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:
                 with bounded(min(max(timeout, _LEAST_BOUND), USUAL)):
@@ -341,11 +329,6 @@ class Outbox:
 
     def _run(self, name: str, lane: Lane, caller: Caller, arguments: Sequence[Argument]) -> Any:
         return self._scripts.run(name, lane_keys(self._prefix, lane, caller.name), arguments)
-
-
-def _milliseconds(seconds: float) -> int:
-    """Return a duration as the scripts get it: 1 ms at least."""
-    return max(1, round(seconds * 1000))
 
 
 def _chunks(puts: Sequence[_Put], max_count: int, max_bytes: int) -> Iterator[Sequence[_Put]]:

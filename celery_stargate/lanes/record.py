@@ -19,6 +19,7 @@ from celery_stargate.support.seldom import Seldom
 
 __all__ = [
     "RECORD_VERSION",
+    "RECORD_VERSIONS",
     "Record",
     "Settled",
     "decode_record",
@@ -33,8 +34,11 @@ __all__ = [
 logger = logger_of(__name__)
 
 
-#: The version of the records that this package writes, and the only one that it reads.
-RECORD_VERSION = 1
+#: The newest version of the records that this package writes. 2: a message's frame may hold its
+#: payload as bytes; a record whose frames are all text is written as version 1.
+RECORD_VERSION = 2
+#: The versions that it reads, as they begin a record.
+RECORD_VERSIONS = (b"1", b"2")
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -183,7 +187,7 @@ def decode_record(stored: bytes) -> Record:
         ValueError: the record is of another version, or damaged.
     """
     head, separator, body = stored.partition(b"\n")
-    if not separator or not head.startswith(b"%d " % RECORD_VERSION):
+    if not separator or head[:1] not in RECORD_VERSIONS or head[1:2] != b" ":
         raise ValueError(f"a record of an unknown version: {head[:20]!r}")
     try:
         return _decoder.decode(body)

@@ -84,16 +84,12 @@ class CallerRegistry:
         Raises:
             RedisError, OSError: as redis-py raises them.
         """
-        if not lane.has_messages:
-            # The lane of contexts without messages always exists.
-            return
-        now = self._monotonic()
         if again:
             # First, so that the next put tries again if this fails.
             self._announced.pop(lane, None)
-        known = self._announced.get(lane)
-        if known is not None and now - known < _ANNOUNCE_EVERY:
+        if self.is_announced(lane):
             return
+        now = self._monotonic()
         if options is not None:
             text = json.dumps(options, sort_keys=True)
             self._connections.sync().hset(lane.key(self._prefix, "meta"), "options", text)
@@ -101,6 +97,14 @@ class CallerRegistry:
         keys = self._announce_keys[bucket]
         self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, [lane.name]))
         self._announced[lane] = now
+
+    def is_announced(self, lane: Lane) -> bool:
+        """Whether a lane is known to the workers, as far as this process needs to care."""
+        if not lane.has_messages:
+            # The lane of contexts without messages always exists.
+            return True
+        known = self._announced.get(lane)
+        return known is not None and self._monotonic() - known < _ANNOUNCE_EVERY
 
     def survey(self) -> tuple[int, list[Lane]]:
         """Return how many owners are alive, workers and callers, and the announced lanes.

@@ -26,7 +26,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     number: int
     #: What Pulsar echoes: the context and, in a list, the message's position.
     label: str
-    #: The JSON text frame.
+    #: The frame as the lane stores it; :func:`~celery_stargate.model.frame.text_frame` makes what
+    #: Pulsar gets.
     frame: bytes
     #: The message's position in the call's list; -1 for a single message.
     place: int = -1

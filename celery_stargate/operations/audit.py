@@ -50,10 +50,12 @@ class Audit:
     Arguments:
         redis: a sync client.
         registry: the keys beside which the stream is.
+        by: who acts, where that is not who runs this process, such as the user of a web page.
     """
 
-    def __init__(self, redis: Any, registry: RegistryKeys) -> None:
+    def __init__(self, redis: Any, registry: RegistryKeys, by: str | None = None) -> None:
         self._redis = redis
+        self._by = by
         self._key = registry.key("actions")
 
     def note(self, what: str, details: Mapping[str, Any]) -> None:
@@ -63,7 +65,7 @@ class Audit:
             what: the name of the command.
             details: JSON types only; no payload, no secret.
         """
-        who = operator()
+        who = operator() if self._by is None else f"{self._by}, {operator()}"
         logger.info("%s by %s: %s", what, who, details)
         self._redis.xadd(
             self._key,

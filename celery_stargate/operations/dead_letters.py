@@ -22,6 +22,7 @@ from celery_stargate.operations.dead_records import (
     ids_meant,
     make_replay,
     read_letter,
+    record_of,
     shown_id,
 )
 from celery_stargate.operations.dead_views import (
@@ -34,8 +35,9 @@ from celery_stargate.operations.dead_views import (
     DeadResult,
 )
 from celery_stargate.operations.reading import STEP, LaneReader, batches, reader_of
+from celery_stargate.operations.records import task_names
 
-__all__ = ["DeadLetters", "dead_letters_of"]
+__all__ = ["DeadLetters", "dead_letters_of", "receipt_tasks"]
 
 #: How many letters, and bytes of them, one script moves at most: it must not hold Redis for long.
 _COUNT, _BYTES = 100, 1 << 20
@@ -63,6 +65,7 @@ class DeadLetters:
         prefix: what all keys begin with.
         rules: the bounds of dead letters.
         options: returns the options of a topic, by its full name.
+        by: who acts, where that is not who runs this process.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class DeadLetters:
         prefix: str,
         rules: DeadLetterRules,
         options: Callable[[str], ProducerOptions],
+        by: str | None = None,
     ) -> None:
         self._reader = reader
         self._outbox = outbox
@@ -81,7 +85,7 @@ class DeadLetters:
             bounds=rules.bounds or DeadLetterBounds(), lane_count=rules.lane_count
         )
         self._options = options
-        self._audit = Audit(reader.redis, reader.registry)
+        self._audit = Audit(reader.redis, reader.registry, by)
 
     def find(self, where: DeadLetterFilter = _EVERYTHING) -> Iterator[DeadLetterView]:
         """Return dead letters lane by lane, the earliest failure first."""
@@ -293,11 +297,12 @@ class DeadLetters:
         return script(keys=dead.keys, args=[*arguments, *dead.bounds])
 
 
-def dead_letters_of(runtime: Runtime) -> DeadLetters:
+def dead_letters_of(runtime: Runtime, by: str | None = None) -> DeadLetters:
     """Return the dead letters of an app.
 
     Arguments:
         runtime: of the app.
+        by: who acts, where that is not who runs this process.
     """
     settings = runtime.settings
     return DeadLetters(
@@ -306,7 +311,22 @@ def dead_letters_of(runtime: Runtime) -> DeadLetters:
         settings.keyspace,
         settings.dead_letter_rules,
         lambda topic: settings.resolve(topic)[1],
+        by,
     )
+
+
+def receipt_tasks(
+    reader: LaneReader, letters: Iterable[Letter]
+) -> Iterator[tuple[Letter, str | None]]:
+    """Say which tasks a receipt of each dead letter triggers; it reads their bodies by steps."""
+    by_lane: dict[Lane, list[Letter]] = {}
+    for each in letters:
+        by_lane.setdefault(each.lane, []).append(each)
+    for lane, of_lane in by_lane.items():
+        for some in _steps(of_lane):
+            for letter, body in zip(some, _bodies(reader, lane, some), strict=True):
+                record = None if body is None else record_of(letter, body)
+                yield letter, task_names(record.on_ack) if record else None
 
 
 def _bodies(reader: LaneReader, lane: Lane, letters: Sequence[Letter]) -> list[bytes | None]:

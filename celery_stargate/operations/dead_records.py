@@ -10,6 +10,7 @@ import msgspec
 
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, encode_record
+from celery_stargate.model.frame import relabelled
 from celery_stargate.operations.dead_views import DeadLetterDetail, DeadLetterView
 from celery_stargate.operations.records import read_outcomes, task_names
 
@@ -30,7 +31,6 @@ EFFECTS = "e"
 _HEAD = re.compile(rb"1 (\w) (\d+) (\d+) (\d+) (-?\d+) (\d+)\n([^\n]*)\n(.*)", re.DOTALL)
 _PLACE = re.compile(r"(.+)\[(\d+)\]")
 _record = msgspec.json.Decoder(Record)
-_frame = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Letter(NamedTuple):
@@ -129,7 +129,7 @@ class Replay(NamedTuple):
 
 def record_of(letter: Letter, body: bytes) -> Record | None:
     """Return the record of a dead letter; None if it cannot be read."""
-    parts = body.split(b"\n")
+    parts = body.split(b"\n", 2)
     try:
         return _record.decode(parts[1] if letter.kind == EFFECTS else parts[0])
     except (msgspec.DecodeError, UnicodeError, RecursionError, IndexError):
@@ -149,7 +149,7 @@ def make_replay(letter: Letter, body: bytes) -> Replay | None:
     if letter.kind == EFFECTS:
         return Replay(record.context, b"", b"")
     context = f"{letter.id}.replay-{letter.failures}"
-    frame = _relabelled(body.partition(b"\n")[2], context)
+    frame = relabelled(body.partition(b"\n")[2], context)
     if frame is None:
         return None
     own: dict[str, Any] = {"context": context, "replayed": (letter.failures, letter.begun)}
@@ -164,18 +164,6 @@ def make_replay(letter: Letter, body: bytes) -> Replay | None:
         if record.on_ack or record.on_error:
             own["incarnation"] = uuid.uuid4().hex[:16]
     return Replay(context, encode_record(Record(**own)), frame)
-
-
-def _relabelled(frame: bytes, label: str) -> bytes | None:
-    """Return a frame with another label; None if it cannot be read."""
-    try:
-        fields = _frame.decode(frame)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    # The label stays the last field, where the scripts look for it.
-    fields.pop("context", None)
-    fields["context"] = msgspec.Raw(msgspec.json.encode(label))
-    return msgspec.json.encode(fields)
 
 
 def _without_chord(request: str | None) -> str | None:

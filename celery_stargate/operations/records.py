@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.record import RECORD_VERSIONS, Record
 from celery_stargate.model.outcome import Failure, Receipt
 
 __all__ = ["StoredRecord", "read_outcomes", "read_record", "task_names"]
@@ -41,7 +41,7 @@ def read_record(stored: bytes) -> StoredRecord | None:
         record = _record.decode(body)
     except (ValueError, msgspec.DecodeError, RecursionError):
         return None
-    if version != b"1":
+    if version not in RECORD_VERSIONS:
         return None
     return StoredRecord(first, count, rest[0] if rest else None, record)
 

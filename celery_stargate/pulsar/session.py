@@ -9,6 +9,7 @@ from typing import Protocol
 
 from celery_stargate.model.dead_letters import Policy
 from celery_stargate.model.entry import Entry
+from celery_stargate.model.frame import text_frame
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.judge import FalseOk, SendAgain, judge
@@ -222,7 +223,8 @@ class Session:
             try:
                 for entry in entries:
                     if window.add(entry):
-                        frames.append(entry.frame)
+                        frame = entry.frame
+                        frames.append(frame if frame.startswith(b"{") else text_frame(frame))
                     added += 1
             except LabelInFlight:
                 self._barred = True

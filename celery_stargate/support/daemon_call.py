@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 __all__ = ["await_in_daemon", "call_in_daemon"]
@@ -51,9 +52,10 @@ async def call_in_daemon(call: Callable[[], _Result], seconds: float, key: Hasha
 
 
 async def await_in_daemon(call: Callable[[], _Result], name: str) -> _Result:
-    """Run a blocking call in a daemon thread of its own, and wait for it.
+    """Run a blocking call in a daemon thread of its own, in this context, and wait for it.
 
-    ``asyncio.to_thread`` cannot begin anything when the interpreter has begun to end.
+    ``asyncio.to_thread`` cannot begin anything when the interpreter has begun to end, and its
+    threads are few.
 
     Arguments:
         call: to run. It goes on if the wait is cancelled.
@@ -64,7 +66,8 @@ async def await_in_daemon(call: Callable[[], _Result], name: str) -> _Result:
     """
     future: Future[_Result] = Future()
     future.set_running_or_notify_cancel()
-    threading.Thread(target=_run, args=(future, call), name=name, daemon=True).start()
+    run = copy_context().run
+    threading.Thread(target=run, args=(_run, future, call), name=name, daemon=True).start()
     return await asyncio.wrap_future(future)
 
 

@@ -68,7 +68,14 @@ class Shop:
 
     def manage(self, *arguments: str) -> str:
         """Run a command of `manage.py`, and return what it prints."""
-        command = [sys.executable, "manage.py", *arguments]
+        return self._run("manage.py", *arguments)
+
+    def celery(self, *arguments: str) -> str:
+        """Run a command of its Celery app, and return what it prints."""
+        return self._run("-m", "celery", "-A", "shop", *arguments)
+
+    def _run(self, *arguments: str) -> str:
+        command = [sys.executable, *arguments]
         return subprocess.run(
             command,
             env=self._env,

@@ -24,7 +24,7 @@ _MAKE_USERS = """
 from django.contrib.auth.models import Permission, User
 for name, verbs in {users!r}.items():
     user = User.objects.create_user(name, password=name, is_staff=True)
-    models = ("outboxmessage", "failedmessage")
+    models = ("outboxmessage", "failedmessage", "deadletter")
     codes = [f"{{verb}}_{{model}}" for verb in verbs for model in models]
     user.user_permissions.set(Permission.objects.filter(codename__in=codes))
 """
@@ -34,6 +34,12 @@ from celery_stargate.contrib.django import outbox
 with transaction.atomic():
     for n in range(8):
         outbox.produce({{"payload": "secret", "key": f"customer-{{n % 3}}"}}, topic={topic!r})
+"""
+_PRODUCE = """
+from celery import current_app
+produce = current_app.tasks["celery_stargate.produce"]
+for n in range(3):
+    produce.apply_async(({"payload": "secret"},), {"topic": "invoices"}, task_id=f"direct-{n}")
 """
 
 
@@ -66,6 +72,7 @@ def shop(local: LocalPulsar, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             local.terminate(shop.invoices)
             for topic in ("orders", "invoices"):
                 shop.manage("shell", "-c", _WRITE.format(topic=topic))
+            shop.manage("shell", "-c", _PRODUCE)
             yield shop
         finally:
             shop.stop()
@@ -182,7 +189,7 @@ def test_an_operator_finds_replays_requeues_and_discards(browser: Browser, shop:
 
     _list(browser, shop, model="failedmessage")
     assert _states(browser) == {"Refused"}
-    browser.take("dead-letters")
+    browser.take("failed")
     _act(browser, "requeue_messages")
     browser.click("input[type=submit][value=Requeue]")
     assert "Requeue: 1 message." in browser.text(".messagelist")
@@ -194,6 +201,69 @@ def _attempts(browser: Browser, shop: Shop, state: str) -> int:
     """How many rows in a state are at their second attempt."""
     _list(browser, shop, f"?state__exact={state.lower()}")
     return sum(each.text == "2" for each in browser.all("#result_list .field-attempts"))
+
+
+def _dead(browser: Browser) -> set[str]:
+    return {each.text for each in browser.all("#result_list .field-id")}
+
+
+def test_an_operator_replays_and_discards_dead_letters(browser: Browser, shop: Shop) -> None:
+    """Those in Redis: list, filters, search, one's page with its history, both actions; one that
+    has an outbox row is not replayed beside it. The audit of the command line names the user."""
+    _log_in(browser, shop, "operator")
+
+    def failed() -> bool:
+        _list(browser, shop, "?q=direct-2", model="deadletter")
+        return _dead(browser) == {"direct-2"}
+
+    browser.until(failed, "the produced messages are dead letters")
+    _list(browser, shop, model="deadletter")
+    assert {"direct-0", "direct-1", "direct-2"} < _dead(browser)
+    browser.take("dead-letters")
+    browser.follow("BrokerServiceException")
+    browser.follow("1 hour")
+    assert "No dead letter matches." in browser.text("#result_list")
+
+    _list(browser, shop, "?q=direct-1", model="deadletter")
+    browser.follow("direct-1")
+    assert "BrokerServiceException" in browser.text() and "secret" not in browser.text()
+    browser.take("dead-letter")
+    browser.follow("Replay or discard")
+    _act(browser, "replay")
+    assert "Replay 1 dead letter?" in browser.text("h1, #content h1, #content")
+    browser.take("dead-confirm")
+    browser.click("input[type=submit][value=Replay]")
+    assert "Replay: 1 dead letter." in browser.text(".messagelist")
+
+    def again() -> bool:
+        browser.go(f"{shop.url}admin/celery_stargate/deadletter/direct-1/change/")
+        return "2: the first" in browser.text()
+
+    browser.until(again, "it failed a second time")
+    assert "operator" in browser.text("#change-history")
+
+    _list(browser, shop, model="deadletter")
+    count = len(_dead(browser))
+    browser.one("#action-toggle").click()
+    browser.choose("select[name=action]", "replay")
+    browser.click("button[name=index]")
+    assert "left out: requeue their outbox messages" in browser.text(".messagelist")
+    browser.follow("No, take me back")
+
+    _list(browser, shop, "?q=direct-0", model="deadletter")
+    _act(browser, "discard")
+    browser.click("input[type=submit][value=Discard]")
+    _list(browser, shop, model="deadletter")
+    assert len(_dead(browser)) == count - 1 and "direct-0" not in _dead(browser)
+    last = shop.celery("stargate", "describe", "--json")
+    assert "operator in Django's admin" in last
+
+    _log_in(browser, shop, "viewer")
+    _list(browser, shop, model="deadletter")
+    assert _dead(browser) and not browser.all("select[name=action]")
+    _log_in(browser, shop, "nobody")
+    _list(browser, shop, model="deadletter")
+    assert "403 Forbidden" in browser.text()
 
 
 def test_a_user_without_the_permission_is_refused(browser: Browser, shop: Shop) -> None:

@@ -38,7 +38,7 @@ _PERMANENT = f"{_CLIENT}NotAllowedException: never"
 class _Frame(msgspec.Struct):
     context: str
     #: What the ledger knows the message by: contexts are used again. A receipt has none.
-    payload: str = ""
+    payload: bytes = b""
 
 
 _decode = msgspec.json.Decoder(_Frame).decode
@@ -266,7 +266,7 @@ class _Link:
         if not self._open or self._silent or world.over:
             return
         sent = _decode(frame)
-        label = sent.payload
+        label = sent.payload.decode()
         self._contexts[label] = sent.context
         if self._failing:
             self._refuse(label, permanent=False)

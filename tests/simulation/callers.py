@@ -8,11 +8,13 @@ import math
 import zlib
 from typing import Any
 
+from msgspec.json import encode
 from redis.exceptions import RedisError
 
 from celery_stargate.lanes.dead_letters import DeadLetterWriter
 from celery_stargate.lanes.lane import CONTEXTS, Lane
-from celery_stargate.lanes.outbox import ANSWER_MS, GRACE_MS
+from celery_stargate.lanes.outbox import GRACE_MS
+from celery_stargate.lanes.puts import ANSWER_MS
 from celery_stargate.lanes.record import (
     Record,
     decode_triples,
@@ -240,5 +242,8 @@ class Caller:
 
 
 def _frame(label: str, context: str) -> bytes:
-    escaped = [each.replace("\t", "\\t").encode() for each in (label, context)]
-    return b'{"payload":"%s","context":"%s"}' % tuple(escaped)
+    """A frame as a lane stores it: some as bytes, which Redis holds for large payloads."""
+    payload, rest = label.encode(), encode({"context": context})
+    if len(label) % 2:
+        return b"%d\n%b%b" % (len(payload), payload, rest)
+    return encode({"payload": payload, "context": context})

@@ -13,9 +13,18 @@ from typing import Any
 
 import msgspec
 
+from celery_stargate.model.frame import text_frame
+
 __all__ = ["Context", "Ledger", "Told", "name_in", "name_of"]
 
 _decode = msgspec.json.Decoder().decode
+
+
+class _Sent(msgspec.Struct):
+    payload: bytes
+
+
+_sent = msgspec.json.Decoder(_Sent)
 
 
 def name_of(record: bytes) -> str:
@@ -25,7 +34,7 @@ def name_of(record: bytes) -> str:
 
 def name_in(frame: bytes) -> str:
     """Return by what the ledger knows the call of a frame."""
-    return str(_decode(frame)["payload"]).partition("\t")[0]
+    return _sent.decode(text_frame(frame)).payload.decode().partition("\t")[0]
 
 
 @dataclass(slots=True)

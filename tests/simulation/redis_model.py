@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from celery_stargate.model.frame import fields_in
 from tests.simulation.dead_letters_model import DeadLetters
 
 __all__ = ["RedisModel", "Stream"]
@@ -25,7 +26,7 @@ _Id = tuple[int, int]
 _Hash = dict[bytes, bytes]
 _SortedSet = dict[bytes, int]
 
-_HEAD = re.compile(rb"1 (-?\d+) (\d+) (\d+)\n")
+_HEAD = re.compile(rb"[12] (-?\d+) (\d+) (\d+)\n")
 _VERSION = re.compile(rb"(\d+) ")
 #: With the keys of dead letters these have them last, and their bounds as the last argument.
 _WITH_DEAD_LETTERS = (
@@ -305,7 +306,8 @@ class _Lane:
         else:
             first = -self._number("apart") - 1
             self._meta[b"apart"] = b"%d" % -first
-        head = b"1 %d %d %d\n" % (first, len(frames), int(tombstone))
+        version = max(map(_version, frames), default=1)
+        head = b"%d %d %d %d\n" % (version, first, len(frames), int(tombstone))
         self._contexts[context] = head + body
         self._deadlines[context] = self._now + int(timeout)
         for i, (label, frame) in enumerate(zip(labels, frames, strict=True) if here else ()):
@@ -342,7 +344,8 @@ class _Lane:
             return self._answer(token, b"known", 0, remember)
         first = self._take_numbers(len(new))
         for number, (context, body, mark, frame) in enumerate(new, first):
-            self._contexts[context] = b"1 %d 1 %d\n" % (number, int(tombstone)) + body
+            head = b"%d %d 1 %d\n" % (_version(frame), number, int(tombstone))
+            self._contexts[context] = head + body
             self._deadlines[context] = self._now + int(timeout)
             self._log.add((number, 0), *_entry(mark, frame))
         self._use(max_backlog, len(quads))
@@ -474,7 +477,7 @@ class _Lane:
         label, code = rest.get(b"l", b""), code + rest.get(b"t", b"")
         try:
             place = int(rest.get(b"p", -1))
-            context = label or json.loads(frame)["context"].encode()
+            context = label or json.loads(fields_in(frame))["context"].encode()
         except (ValueError, TypeError, KeyError, AttributeError):
             place, context = -2, b""
         if part or place < -1:
@@ -492,7 +495,7 @@ class _Lane:
         if head:
             return b""
         version = _VERSION.match(record)
-        if version is None or int(version[1]) <= 1:
+        if version is None or int(version[1]) <= 2:
             return b"damaged"
         return b"newer" if self._deadlines.get(context, 0) > self._now else b"expired"
 
@@ -748,7 +751,8 @@ class _Lane:
             else:
                 held += 1
                 first = self._take_numbers(1)
-                self._contexts[context] = b"1 %d 1 %d\n" % (first, int(tombstone)) + body
+                head = b"%d %d 1 %d\n" % (_version(frame), first, int(tombstone))
+                self._contexts[context] = head + body
                 self._deadlines[context] = self._now + int(timeout)
                 self._log.add((first, 0), *_entry(b"f", frame))
                 self._dead.forget(letter)
@@ -891,6 +895,11 @@ def _read_head(record: bytes) -> tuple[int, int, int] | None:
         return None
     first, count, tombstone = map(int, found.groups())
     return first, count, tombstone
+
+
+def _version(frame: bytes) -> int:
+    """The version of the record of a message: 2 where its payload is stored as bytes."""
+    return 2 if frame[:1].isdigit() else 1
 
 
 def _entry(mark: bytes, frame: bytes) -> list[bytes]:

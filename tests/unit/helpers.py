@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from celery import Celery
 from kombu.utils import json
 
 from celery_stargate import Failure, LaneFull, ProduceTask, Receipt, Stargate
+from celery_stargate.lanes.inbox import InboxEntry
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.outcomes import CallOutcomes
 
@@ -47,6 +50,29 @@ class Put:
 
 
 @dataclass
+class NotedLoopLanes:
+    """Stand where `LoopOutbox` does: the same lanes, for the calls of an event loop."""
+
+    lanes: NotedLanes
+
+    async def put(self, asked: AskedPut, options: Mapping[str, object] | None = None) -> int:
+        """Note it."""
+        given = {name: getattr(asked, name) for name in ("timeout", "max_backlog", "tombstone")}
+        given |= {"exclusive": asked.exclusive, "options": options}
+        return self.lanes.put(asked.lane, asked.record, asked.messages, **given)
+
+    async def subscribe(
+        self, inbox: str, handled: Sequence[str], timeout: float
+    ) -> list[InboxEntry]:
+        """Nothing comes by Redis."""
+        await asyncio.sleep(0.01)
+        return []
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
 class NotedLanes:
     """Stand where `Outbox` does, and note what is asked."""
 
@@ -71,6 +97,10 @@ class NotedLanes:
             raise self.error
         self.puts.append(Put(lane, record, messages, options))
         return len(self.puts)
+
+    def in_loop(self) -> NotedLoopLanes:
+        """Stand where `Outbox.in_loop` does."""
+        return NotedLoopLanes(self)
 
     def reserve(self, counts: Mapping[Lane, int], max_backlog: int) -> str:
         """Refuse where a lane is said to hold too much."""

@@ -29,7 +29,7 @@ from celery_stargate import (
     StoreUnavailable,
 )
 from celery_stargate.calls.prepare import prepare
-from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.frame import label_in
 from celery_stargate.model.outcome import Outcome
@@ -50,8 +50,15 @@ class Answering(NotedLanes):
         first = super().put(*args, **options)
         record = self.puts[-1].record
         if record.inbox is not None and self.outcomes:
-            self.stargate.runtime.inbox.deliver(record.inbox, Settled(record, self.outcomes).call)
+            self.deliver(record.inbox, Settled(record, self.outcomes).call)
         return first
+
+    def deliver(self, address: str, call: CallOutcomes) -> None:
+        """Release the one who waits, in a thread or in an event loop."""
+        runtime = self.stargate.runtime
+        runtime.inbox.deliver(address, call)
+        for calls in runtime.loops._own().values():  # noqa: SLF001
+            calls.inbox_for(CONTEXTS_LANE).deliver(address, call)
 
     def put_many(self, puts: Sequence[tuple[Lane, Record, bytes]], **options: Any) -> None:
         """Note each, and release who waits: message by message, the last one first."""
@@ -63,9 +70,7 @@ class Answering(NotedLanes):
             if record.inbox is not None:
                 named = msgspec.structs.replace(outcome, context=record.context)
                 for _ in range(2):  # effects may be done twice
-                    self.stargate.runtime.inbox.deliver(
-                        record.inbox, Settled(record, (named,)).call
-                    )
+                    self.deliver(record.inbox, Settled(record, (named,)).call)
 
     def subscribe(
         self, inbox: str, handled: Sequence[str], timeout: float

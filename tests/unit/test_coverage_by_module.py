@@ -42,7 +42,7 @@ def f(a):
 """
 
 OWN = "tests/unit/test_some.py::test_it|run"
-OTHERS = "tests/unit/test_other.py::test_it|run"
+OTHERS = "tests/unit/lanes/test_other.py::test_it|run"
 
 
 @pytest.fixture
@@ -75,10 +75,14 @@ def data(root: Path) -> CoverageData:
 
 
 def test_own_tests_are_the_mirrored_ones(floors: Floors) -> None:
-    """And those of a folder that is tested as one."""
+    """Those of its folder, and for some folders more."""
     assert floors.tests_of("celery_stargate/lanes/record.py") == [
-        "tests/unit/lanes/test_record.py",
-        "tests/integration/lanes/test_record.py",
+        "tests/unit/lanes/",
+        "tests/integration/lanes/",
+    ]
+    assert floors.tests_of("celery_stargate/task.py") == [
+        "tests/unit/test_",
+        "tests/integration/test_",
     ]
     assert "tests/contract/" in floors.tests_of("celery_stargate/testing/server.py")
 
@@ -139,7 +143,7 @@ def test_gaps_are_written_with_their_reasons(floors: Floors) -> None:
     assert text.startswith("# Words.\n")
     gaps = Floors.parse(text).gaps
     assert gaps.keys() == {"celery_stargate/new.py", "celery_stargate/old.py"}
-    assert gaps["celery_stargate/new.py"].branches == 33.3
+    assert gaps["celery_stargate/new.py"].branches == 30.0
     assert gaps["celery_stargate/old.py"].reason == "hard to reach"
     assert list(problems(found, Floors.parse(text))) == []
     assert "| celery_stargate/old.py | 20 | 75 % | 75 % (hard to reach) |" in table(

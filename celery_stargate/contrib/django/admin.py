@@ -17,10 +17,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.module_loading import import_string
 from django.utils.timesince import timesince
 
-from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.apps import APP_LABEL
 from celery_stargate.contrib.django.contexts import parse_context
 from celery_stargate.contrib.django.dates import DatedChangeList
+from celery_stargate.contrib.django.dead_admin import DeadLetterAdmin
 from celery_stargate.contrib.django.lanes_admin import LanesPages
 from celery_stargate.contrib.django.models import FailedMessage, OutboxMessage
 from celery_stargate.contrib.django.operations import discard, outbox_stats, replay, requeue
@@ -28,12 +28,13 @@ from celery_stargate.contrib.django.paging import BoundedPaginator
 from celery_stargate.contrib.django.rows import outbox_rows
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
-from celery_stargate.errors import StargateError
+from celery_stargate.contrib.django.topics import topic_names
 
-__all__ = ["FailedMessageAdmin", "OutboxMessageAdmin", "TopicFilter"]
+__all__ = ["DeadLetterAdmin", "FailedMessageAdmin", "OutboxMessageAdmin", "TopicFilter"]
 
-#: An action does at most so many rows; more is the commands' work.
-_MOST = 1000
+#: An action does at most so many rows; more is the commands' work. The form that asks has a field
+#: for each, and Django takes 1,000 fields.
+_MOST = 900
 _SHORT = 40
 
 
@@ -45,7 +46,7 @@ class TopicFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the topics by their names in the settings."""
-        return sorted(_topic_names().items(), key=lambda each: each[1])
+        return sorted(topic_names().items(), key=lambda each: each[1])
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Return the rows of the chosen topic."""
@@ -175,7 +176,7 @@ class _MessageAdmin(admin.ModelAdmin):
     @admin.display(description="topic", ordering="topic")
     def short_topic(self, row: Any) -> Any:
         """The topic's name in the settings, or its own, with the full one behind it."""
-        name = _topic_names().get(row.topic) or row.topic.rpartition("/")[2]
+        name = topic_names().get(row.topic) or row.topic.rpartition("/")[2]
         return format_html('<span title="{}">{}</span>', row.topic, name)
 
     @admin.display(description="age", ordering="created_at")
@@ -296,18 +297,6 @@ class _MessageAdmin(admin.ModelAdmin):
             "opts": self.opts,
         }
         return TemplateResponse(request, "admin/celery_stargate/confirm.html", context)
-
-
-def _topic_names() -> dict[str, str]:
-    """Return the topics of the settings: full name → name there."""
-    try:
-        settings = lanes.current_stargate().settings
-    except StargateError:
-        return {}
-    named = {topic: name for name, (topic, _) in settings.topics.items()}
-    if settings.topic is not None and settings.topic not in settings.topics:
-        named.setdefault(settings.topic, settings.topic.rpartition("/")[2])
-    return named
 
 
 def _messages(count: int) -> str:

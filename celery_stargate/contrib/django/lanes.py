@@ -1,6 +1,7 @@
 """The seam to the rest of the package: all that the outbox asks of lanes stands here.
 
-Nothing else of ``contrib.django`` imports from ``calls``, ``effects``, ``lanes`` or ``operations``.
+Nothing else of ``contrib.django`` imports from ``calls``, ``effects``, ``lanes`` or ``operations``,
+but ``dead_letters.py``, which is the seam to those.
 """
 
 from __future__ import annotations

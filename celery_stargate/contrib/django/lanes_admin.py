@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin import AdminSite
@@ -14,6 +13,7 @@ from django.urls import path
 
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.contrib.django.spans import span
 from celery_stargate.errors import StargateError
 
 __all__ = ["LanesPages"]
@@ -65,8 +65,8 @@ class LanesPages:
             lanes=[
                 {
                     "view": lane,
-                    "oldest": _span(lane.oldest_age_seconds),
-                    "deadline": _span(lane.next_deadline_seconds),
+                    "oldest": span(lane.oldest_age_seconds),
+                    "deadline": span(lane.next_deadline_seconds),
                 }
                 for lane in sorted(found, key=lambda lane: -lane.backlog)
             ],
@@ -97,8 +97,8 @@ class LanesPages:
             contexts=[
                 {
                     "view": each,
-                    "age": _span(each.age_seconds),
-                    "deadline": _span(each.deadline_seconds),
+                    "age": span(each.age_seconds),
+                    "deadline": span(each.deadline_seconds),
                 }
                 for each in found[:_MOST]
             ],
@@ -114,11 +114,3 @@ class LanesPages:
     def _page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
         whole = {**self._site.each_context(request), "opts": self._opts, **context}
         return TemplateResponse(request, f"admin/celery_stargate/{template}.html", whole)
-
-
-def _span(seconds: float | None) -> str:
-    """Return a time as `0:01:30`, or as `1 day, 2:00:00`."""
-    if seconds is None:
-        return "-"
-    whole = timedelta(seconds=abs(round(seconds)))
-    return f"{'-' if seconds <= -0.5 else ''}{whole}"

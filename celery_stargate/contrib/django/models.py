@@ -12,7 +12,14 @@ from celery_stargate.contrib.django.contexts import context_of
 from celery_stargate.contrib.django.states import CHOICES, FAILED, State
 from celery_stargate.model.message import Message
 
-__all__ = ["FailedMessage", "InboxClaim", "OutboxMessage", "OutboxRelay", "OutboxShard"]
+__all__ = [
+    "DeadLetter",
+    "FailedMessage",
+    "InboxClaim",
+    "OutboxMessage",
+    "OutboxRelay",
+    "OutboxShard",
+]
 
 
 class OutboxMessage(models.Model):
@@ -106,7 +113,36 @@ class FailedMessage(OutboxMessage):
         """A proxy: the rows are those of the outbox."""
 
         proxy = True
-        verbose_name = "dead letter"
+        verbose_name = "failed outbox message"
+
+
+class _NoManager(models.Manager):
+    """No rows: what it stands for is in Redis."""
+
+    def get_queryset(self) -> Any:
+        return super().get_queryset().none()
+
+
+class DeadLetter(OutboxMessage):
+    """Stands for the dead letters in Redis, of all produce tasks: it has no rows.
+
+    The admin shows it, and permissions and log entries need it. A proxy, so that commands such as
+    ``dumpdata`` look for no table.
+    """
+
+    objects = _NoManager()
+
+    class Meta:
+        """Permissions of its own."""
+
+        proxy = True
+        default_permissions = ("view",)
+        permissions: ClassVar[list[tuple[str, str]]] = [
+            ("replay_deadletter", "Can send a dead letter again"),
+            ("discard_deadletter", "Can discard a dead letter"),
+        ]
+        verbose_name = "dead letter in Redis"
+        verbose_name_plural = "dead letters in Redis"
 
 
 class OutboxShard(models.Model):

@@ -3,15 +3,16 @@
 -- Keys: these eleven, all of one lane and so in one slot of a cluster. The keys of result rows, which
 -- only complete.lua gets, come after them.
 --   1 log         stream: the messages without a receipt; entry n-0 is the lane's message n.
---                 Fields: the code of its follow-up (the name) = its frame (the value); then, where
---                 they are needed, t = the task whose result is stored, if it is not the produce
+--                 Fields: the code of its follow-up (the name) = its frame (the value), as
+--                 model/frame.py describes it; then, where they are needed, t = the task whose result is stored, if it is not the produce
 --                 task of every app; l = the label that Pulsar echoes, if the frame does not tell
 --                 it; p = the message's place in its list.
 --                 Codes: q = nothing follows the receipt; r = a task's result; i = a task ends
 --                 without a result; f = anything, which only the record tells (FollowUp)
---   2 contexts    hash: context -> record, "1 <first number> <messages> <tombstone ms>\n<body>". The
---                 first number tells a context from another of the same name. Below 0: its messages,
---                 if it has any, are in other lanes
+--   2 contexts    hash: context -> record, "<version> <first number> <messages> <tombstone ms>\n<body>".
+--                 Version 2: a frame of its messages has the payload as bytes; else 1. The first
+--                 number tells a context from another of the same name. Below 0: its messages, if it
+--                 has any, are in other lanes
 --   3 deadlines   sorted set: pending context -> its deadline, epoch ms
 --   4 outcomes    hash: settled context -> "<token>\n<JSON list>"; for a list of which some
 --                 messages are settled "<context>\n<i>" -> JSON, and "<context>\nleft" -> how many
@@ -46,8 +47,13 @@ end
 -- The head of a record: first number (below 0: no messages here), count of messages (0: none),
 -- tombstone ms. All are nil for a record of another version.
 local function head(record)
-  local first, count, tombstone = string.match(record, '^1 (%-?%d+) (%d+) (%d+)\n')
+  local first, count, tombstone = string.match(record, '^[12] (%-?%d+) (%d+) (%d+)\n')
   return tonumber(first), tonumber(count), tonumber(tombstone)
+end
+
+-- The version of the record of messages with a frame: an older process must not send bytes.
+local function version_of(frame)
+  return string.match(frame, '^%d') and 2 or 1
 end
 
 -- A full Redis refuses a script if its first write needs memory. This write needs none, so all
@@ -252,7 +258,7 @@ local function unreadable(found, record)
   local first = head(record)
   if first == found.number - math.max(found.place, 0) then return nil end
   if first then return 'orphan' end
-  if tonumber(string.match(record, '^(%d+) ') or '0') <= 1 then return 'damaged' end
+  if tonumber(string.match(record, '^(%d+) ') or '0') <= 2 then return 'damaged' end
   local deadline = redis.call('ZSCORE', DEADLINES, found.context)
   return deadline and tonumber(deadline) > now_ms() and 'newer' or 'expired'
 end

@@ -39,8 +39,10 @@ if here then
 else
   first = -redis.call('HINCRBY', META, 'apart', 1)
 end
+local version = 1
+for i = 10, #ARGV, 2 do version = math.max(version, version_of(ARGV[i])) end
 redis.call('HSET', CONTEXTS, context,
-  string.format('1 %.0f %d %.0f\n', first, count, tombstone) .. body)
+  string.format('%d %.0f %d %.0f\n', version, first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
 for i = 0, first > 0 and count - 1 or -1 do
   local fields = entry(code, ARGV[10 + 2 * i])

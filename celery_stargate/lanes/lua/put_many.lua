@@ -29,7 +29,8 @@ local records, deadlines, deadline = {}, {}, now + timeout
 for place, i in ipairs(new) do
   local number = string.format('%.0f', first + place - 1)
   records[#records + 1] = ARGV[i]
-  records[#records + 1] = '1 ' .. number .. ' 1 ' .. tombstone .. '\n' .. ARGV[i + 1]
+  records[#records + 1] = version_of(ARGV[i + 3]) .. ' ' .. number .. ' 1 ' .. tombstone .. '\n'
+    .. ARGV[i + 1]
   deadlines[#deadlines + 1] = deadline
   deadlines[#deadlines + 1] = ARGV[i]
   redis.call('XADD', LOG, number .. '-0', unpack(entry(ARGV[i + 2], ARGV[i + 3])))

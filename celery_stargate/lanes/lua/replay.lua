@@ -17,7 +17,8 @@ local function replay(id, last, context, body, frame)
   held = held + 1
   -- The first write needs memory: a full Redis refuses the whole call, and nothing is half done.
   local first = take_numbers(1)
-  redis.call('HSET', CONTEXTS, context, string.format('1 %.0f 1 %.0f\n', first, tombstone) .. body)
+  redis.call('HSET', CONTEXTS, context,
+    version_of(frame) .. string.format(' %.0f 1 %.0f\n', first, tombstone) .. body)
   redis.call('ZADD', DEADLINES, now + timeout, context)
   redis.call('XADD', LOG, string.format('%.0f-0', first), unpack(entry('f', frame)))
   redis.call('HINCRBY', COUNTS, 'replayed', 1)

@@ -122,9 +122,9 @@ def test_a_process_that_writes_newer_records(
     connections = Connections(redis_server.url)
     registry = CallerRegistry(connections, prefix)
     ours = peer_of(app("shop"))
-    newer = msgspec.structs.replace(ours, records=2)
+    newer = msgspec.structs.replace(ours, records=3)
     for each in (Peers(registry, prefix, "a", ours), Peers(registry, prefix, "b", newer)):
         each.look()
     [warned] = warnings(caplog)
-    assert "worker a ('shop') writes records of version 1, and this process of version 2" in warned
+    assert "worker a ('shop') writes records of version 2, and this process of version 3" in warned
     connections.close()

@@ -582,7 +582,7 @@ class TestUnreadable:
         for context in "abc":
             put(lanes, lane, context)
         contexts = lane.key(prefix, "contexts")
-        client.hset(contexts, "b", b"2" + client.hget(contexts, "b")[1:])  # type: ignore[index, operator]
+        client.hset(contexts, "b", b"3" + client.hget(contexts, "b")[1:])  # type: ignore[index, operator]
         assert labels(owner, mark=True) == ["a"]
         assert labels(owner, after=1, mark=True) == []
         assert owner.store.unreadable == [(2, "newer")]

@@ -426,7 +426,7 @@ def test_a_record_of_another_version_is_left_alone(
     put(lanes, lane, "new")
     key = lane.key(prefix, "contexts")
     record: Any = client.hget(key, "new")
-    newer = b"2" + record[1:]
+    newer = b"3" + record[1:]
     client.hset(key, "new", newer)
     client.zadd(lane.key(prefix, "deadlines"), {"new": 1})
     assert lanes.settle(lane, receipt("new")) == ("late", None)

@@ -284,3 +284,24 @@ def pending(stargate: Stargate, topic: str) -> int:
     """How many contexts the topic's lane holds."""
     client: Any = stargate.runtime.connections.sync()
     return int(client.hlen(Lane(topic).key(stargate.settings.prefix, "contexts")))
+
+
+def test_a_payload_that_is_stored_as_bytes(
+    app: Celery, stargate: Stargate, local: LocalPulsar, topic: str
+) -> None:
+    """It fails, is archived, comes back, and is sent again, whatever bytes it has."""
+    payload = bytes(range(256)) * 20 + b"\n"
+    local.faults.fail_sends(REFUSED, count=1)
+    letters = stargate.dead_letters
+    with Acknowledger(app):
+        with pytest.raises(ProduceError):
+            stargate.produce({"payload": payload, "key": "k"}, topic=topic)
+        [found] = letters.letters()
+        [detail] = letters.show(found.id)
+        assert detail.replayable
+        written: list[Any] = []
+        act(letters.archive([found], written.extend))
+        assert letters.restore(json.loads(json.dumps(written))) == 1
+        assert act(letters.replay(list(letters.letters()))) == {found.id: DeadResult.DONE}
+        [message] = wait_for(lambda: local.messages(topic))
+    assert (message.payload, message.key) == (payload, "k")

@@ -31,9 +31,9 @@ _GUNICORN = (
 
 #: How each server is started.
 SERVERS = {
-    "uvicorn": f"uvicorn --port {{port}} {_SITE}:closing",
+    "uvicorn": f"uvicorn --loop uvloop --port {{port}} {_SITE}:closing",
     # Without a lifespan it ends itself by the signal, before Python's exit handlers.
-    "uvicorn-bare": f"uvicorn --port {{port}} {_SITE}:asgi",
+    "uvicorn-bare": f"uvicorn --loop asyncio --port {{port}} {_SITE}:asgi",
     "uvicorn-workers": f"uvicorn --port {{port}} --workers 2 {_SITE}:closing",
     "hypercorn": f"hypercorn --bind 127.0.0.1:{{port}} {_SITE}:asgi",
     "gunicorn-sync": f"{_GUNICORN} {_SITE}:wsgi",

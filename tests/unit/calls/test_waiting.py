@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -150,18 +150,20 @@ def in_a_thread(waiting: Waiting, clock: Clock, done: Callable[[], bool]) -> boo
 def in_a_loop(waiting: Waiting, clock: Clock, done: Callable[[], bool]) -> bool:
     """Wait in an event loop whose waits take the clock's time."""
 
-    async def main() -> bool:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def pass_time(pause: float) -> bool:
+        clock.now += pause
+        return done()
 
-        async def wait(futures: Any, timeout: float) -> Any:
-            clock.now += timeout
-            return (set(futures) if done() else set()), set()
+    return asyncio.run(until_async(waiting, pass_time))
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(asyncio, "wait", wait)
-            return await waiting.until_async(future)
 
-    return asyncio.run(main())
+async def until_async(waiting: Waiting, done: Callable[[float], Awaitable[bool]]) -> bool:
+    """Wait in an event loop, with the same actions."""
+
+    async def act(step: Step) -> None:
+        waiting._actions[step]()  # noqa: SLF001
+
+    return await waiting.until_async(done, lambda: act(Step.SETTLE), lambda: act(Step.LOOK))
 
 
 @pytest.mark.parametrize("way", [in_a_thread, in_a_loop])
@@ -175,27 +177,6 @@ def test_both_ways_do_the_same(way: Callable[..., bool]) -> None:
     waiting, did = noted(clock)
     assert way(waiting, clock, lambda: clock.now >= 8.0)
     assert did == DID[:1]
-
-
-def test_a_future_in_an_event_loop() -> None:
-    """It is waited for, and a wait that is cancelled leaves it alone."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        waiting, did = noted(Clock())
-        future = loop.create_future()
-        loop.call_soon(future.set_result, None)
-        assert await waiting.until_async(future)
-        assert did == []
-        other: asyncio.Future[None] = loop.create_future()
-        task = asyncio.ensure_future(noted(Clock())[0].until_async(other))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not other.cancelled()
-
-    asyncio.run(main())
 
 
 def test_a_future_that_failed_is_done() -> None:

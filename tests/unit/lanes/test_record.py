@@ -61,7 +61,7 @@ def test_the_deadlines_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"1 7 1 0", b"2 7 1 0\n{}", b"10 7 1 0\n{}", b"\n{}", b'{"context":"c"}\n']
+    "head", [b"", b"1 7 1 0", b"3 7 1 0\n{}", b"10 7 1 0\n{}", b"\n{}", b'{"context":"c"}\n']
 )
 def test_another_version(head: bytes) -> None:
     """Is told, for the owner to leave it alone; only the head's start is shown."""

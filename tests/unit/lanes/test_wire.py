@@ -95,7 +95,7 @@ def test_settle_answers() -> None:
 
 def test_a_settle_reply(caplog: pytest.LogCaptureFixture) -> None:
     """Settled contexts and the late outcomes are counted; what cannot be read is logged."""
-    other = [b"due", b"2 7 1 0\n{}", b"[0]"]
+    other = [b"due", b"3 7 1 0\n{}", b"[0]"]
     answers: list[Any] = [due("a", failure("a")), [b"late"], [b"part"], [b"ignored"], other]
     found = read_settle([1, *answers], LANE)
     assert found == ([Settled(Record("a"), (failure("a"),), first=7)], 2, True)

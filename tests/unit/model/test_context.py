@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import pytest
@@ -103,3 +104,23 @@ def test_a_later_attempt_is_one_of_its_task(context: str, found: bool) -> None:
 def test_each_attempt_has_a_context() -> None:
     """The first one has the task's id."""
     assert [attempt_context("a", number) for number in range(3)] == ["a", "a.retry-1", "a.retry-2"]
+
+
+@pytest.mark.parametrize("frame", [b"", b"{}", b"[1]", b"\xff", b'{"context":5}', b"[" * 100_000])
+def test_what_is_no_frame_has_no_label(frame: bytes) -> None:
+    with pytest.raises(ValueError, match="not a frame: "):
+        label_in(frame)
+
+
+def test_properties_that_are_added_do_not_replace_the_messages_own() -> None:
+    own = Message("x", properties={"a": "own"})
+    frame = encode_frame(own, "c", 1_048_576, {"a": "added", "b": "added"})
+    assert json.loads(frame)["properties"] == {"a": "own", "b": "added"}
+
+
+def test_a_frame_that_is_too_large() -> None:
+    """The broker would close the connection."""
+    size = len(encode_frame(Message("x"), "c", 1_048_576))
+    assert encode_frame(Message("x"), "c", size)
+    with pytest.raises(InvalidMessage, match=f"the frame has {size} bytes and the limit is"):
+        encode_frame(Message("x"), "c", size - 1)

@@ -120,3 +120,10 @@ def test_two_systems_apart_by_celerys_prefix_have_lanes_of_their_own(
 ) -> None:
     """The default prefix is behind Celery's; one that is set is taken as it is."""
     assert read(**conf).prefix == prefix
+
+
+def test_a_url_that_cannot_be_read() -> None:
+    """Is named without its text, which may hold a password."""
+    with pytest.raises(ConfigurationError, match="its scheme is 'unreadable'") as caught:
+        read(stargate_redis_url="redis://:hunter2@[h")
+    assert "hunter2" not in str(caught.value)

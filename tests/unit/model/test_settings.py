@@ -35,6 +35,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "worker": (False, False),
     "prefix": ("mine", "mine"),
     "allow_unlisted_topics": (True, True),
+    "dead_letter_policy": ({"revoked": "dead"}, {"revoked": "dead"}),
 }
 GOOD_OPTIONS: dict[str, tuple[Any, Any]] = {
     "delivery_timeout": (timedelta(hours=1), 3600.0),
@@ -138,6 +139,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("url", "ws://@h", "a user, a query or a fragment"),
     ("redis_url", 5, "stargate_redis_url must be text that is not empty, not int"),
     ("topic", 5, "stargate_topic must be text that is not empty, not int"),
+    ("token", 5, "stargate_token must be text, or a callable that returns text, not int"),
+    ("dead_letter_policy", "dead", "must be a mapping of errors to policies, not str"),
     ("topic", "a/b", "stargate_topic: topic 'a/b' is not of the form"),
     ("topics", ["a"], "stargate_topics must be a mapping of names to topics, not list"),
     ("topics", {"o": 5}, "stargate_topics['o'] must be a topic's full name, or a mapping"),
@@ -537,3 +540,29 @@ class TestEffectivelyOnce:
             compression_type="LZ4",
         ).options
         assert options.query() == {"compressionType": "LZ4"}
+
+
+def test_messages_that_stay_in_memory_need_no_service() -> None:
+    """What would connect to one says what the URL is for."""
+    settings = read(url="memory://")
+    assert settings.in_memory
+    with pytest.raises(ConfigurationError, match=r"memory://, which keeps messages in the process"):
+        settings.require_service()
+    assert read(url="ws://h").require_service() == "ws://h"
+
+
+def test_the_outboxs_settings_are_djangos_part() -> None:
+    """A `stargate_outbox_…` is neither read nor refused here."""
+    assert read(outbox_batch=5) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("policies", "words"),
+    [
+        ({"nonsense error": "dead"}, "neither a class nor a code of errors"),
+        ({"revoked": "retry"}, r"\['revoked'\] is 'retry', and such a message is not refused"),
+    ],
+)
+def test_a_wrong_dead_letter_policy(policies: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        read(dead_letter_policy=policies)

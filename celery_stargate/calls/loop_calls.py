@@ -1,0 +1,149 @@
+"""What the calls of one event loop share: connections of its own, and inboxes that they read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from celery_stargate.calls.loop_inbox import LoopInbox
+from celery_stargate.errors import StoreUnavailable
+from celery_stargate.lanes.inbox import new_inbox
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.support.bound import bounded
+from celery_stargate.support.shared_task import SharedTasks
+
+if TYPE_CHECKING:
+    from celery_stargate.calls.runtime import Runtime
+
+__all__ = ["LoopCalls", "Loops"]
+
+#: Seconds that one look for an owner may take.
+_LOOK_BOUND = 5.0
+
+
+class LoopCalls:
+    """What the calls of one event loop share.
+
+    What blocks and is rare runs in a thread, once for all calls that need it at the same time.
+
+    Arguments:
+        runtime: of the app.
+        on_close: called when the loop ends.
+    """
+
+    def __init__(self, runtime: Runtime, on_close: Callable[[], object]) -> None:
+        self._runtime = runtime
+        self._on_close = on_close
+        self.outbox = runtime.outbox.in_loop()
+        #: By bucket.
+        self._inboxes: dict[int, LoopInbox] = {}
+        self._apart = SharedTasks("stargate-call")
+        self._until_shutdown = self._live()
+
+    async def begin(self) -> None:
+        """Close with the event loop, when that ends its asynchronous generators."""
+        await anext(self._until_shutdown)
+
+    async def aclose(self) -> None:
+        """Close the connections; the next call of this loop begins anew."""
+        await self._until_shutdown.aclose()
+
+    def inbox_for(self, lane: Lane) -> LoopInbox:
+        """Return where this loop gets the outcomes of a lane's calls."""
+        keyspace = self._runtime.settings.keyspace
+        bucket = lane.bucket(keyspace)
+        found = self._inboxes.get(bucket)
+        if found is None:
+            found = self._inboxes[bucket] = LoopInbox(self.outbox, new_inbox(keyspace, bucket))
+        return found
+
+    async def require_owner(self, seconds: float) -> None:
+        """Do as :meth:`Runtime.require_owner` does; no thread is needed while an owner is known.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within so many seconds.
+        """
+        runtime = self._runtime
+        if runtime.is_owned():
+            return
+
+        def look() -> None:
+            with bounded(_LOOK_BOUND):
+                runtime.require_owner()
+
+        try:
+            async with asyncio.timeout(seconds):
+                await self._apart.run("owner", look)
+        except TimeoutError:
+            raise StoreUnavailable(f"Redis did not answer within {seconds:g} s") from None
+
+    async def look_for_owner(self) -> None:
+        """Do as :meth:`Runtime.look_for_owner` does."""
+        if not self._runtime.is_owned():
+            await self._apart.run("look", self._runtime.look_for_owner)
+
+    async def settle_overdue(self, lanes: Sequence[Lane]) -> None:
+        """Do as :meth:`Runtime.settle_overdue` does."""
+        await self._apart.run(tuple(lanes), lambda: self._runtime.settle_overdue(lanes))
+
+    async def _live(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            self._on_close()
+            await self.outbox.aclose()
+
+
+class Loops:
+    """The event loops of this process that have calls.
+
+    Arguments:
+        runtime: of the app.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        #: By process. A forked child keeps what it inherited: to let it go would close it in the
+        #: loop of its parent, with which it shares the selector.
+        self._loops: dict[int, dict[asyncio.AbstractEventLoop, LoopCalls]] = {}
+
+    async def here(self) -> LoopCalls:
+        """Return what the calls of the running event loop share."""
+        loop, loops = asyncio.get_running_loop(), self._own()
+        found = loops.get(loop)
+        if found is None:
+            # One that was closed without ending its generators took its connections with it.
+            for other in [each for each in tuple(loops) if each.is_closed()]:
+                loops.pop(other, None)
+            found = loops[loop] = LoopCalls(self._runtime, lambda: loops.pop(loop, None))
+            await found.begin()
+        return found
+
+    async def aclose(self) -> None:
+        """Close what the running event loop has."""
+        found = self._own().get(asyncio.get_running_loop())
+        if found is not None:
+            await found.aclose()
+
+    def close(self) -> None:
+        """Let each loop close what it has, as soon as it runs; called from any thread."""
+        for loop, calls in tuple(self._own().items()):
+            _close_in(loop, calls)
+
+    def _own(self) -> dict[asyncio.AbstractEventLoop, LoopCalls]:
+        return self._loops.setdefault(os.getpid(), {})
+
+
+def _close_in(loop: asyncio.AbstractEventLoop, calls: LoopCalls) -> None:
+    def close() -> None:
+        closing.add(task := loop.create_task(calls.aclose()))
+        task.add_done_callback(closing.discard)
+
+    closing: set[asyncio.Task[None]] = set()
+    try:
+        loop.call_soon_threadsafe(close)
+    except RuntimeError:
+        # It is closed already.
+        return

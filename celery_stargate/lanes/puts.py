@@ -1,0 +1,76 @@
+"""What a put asks of Redis, and what its answer means; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from celery_stargate.errors import ContextInUse, LaneFull
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.record import Record, encode_record
+from celery_stargate.lanes.scripts import Argument
+from celery_stargate.lanes.wire import PutReply, PutWord
+from celery_stargate.model.follow_up import FollowUp
+
+__all__ = ["ANSWER_MS", "AskedPut", "milliseconds"]
+
+#: How long, in ms, a repeated put gets the first answer, and a copy of an earlier put of the same
+#: caller, which was held up in the network, does nothing.
+ANSWER_MS = 900_000
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPut:
+    """One put of a context with its messages; the fields are those of ``Outbox.put``."""
+
+    lane: Lane
+    record: Record
+    messages: Sequence[tuple[str, bytes]]
+    timeout: float
+    max_backlog: int | str = 0
+    tombstone: float = 0.0
+    exclusive: bool = False
+
+    @property
+    def arguments(self) -> list[Argument]:
+        """The arguments of the script ``put``, all after the token."""
+        record, messages = self.record, self.messages
+        arguments: list[Argument] = [
+            record.context,
+            encode_record(record),
+            milliseconds(self.timeout),
+            self.max_backlog,
+            round(self.tombstone * 1000),
+            ANSWER_MS,
+            record.follow_up_code if len(messages) == 1 else FollowUp.MORE.value,
+        ]
+        for label, frame in messages:
+            arguments += (label, frame)
+        return arguments
+
+    @property
+    def size(self) -> int:
+        """How many bytes its frames have."""
+        return sum(len(frame) for _, frame in self.messages)
+
+    def begins_lane(self, reply: PutReply) -> bool:
+        """Whether the lane is new, or Redis lost it with its announcement."""
+        return reply.word is PutWord.NEW and reply.number == 1 and bool(self.messages)
+
+    def number(self, reply: PutReply) -> int:
+        """Return the context's first number.
+
+        Raises:
+            LaneFull, ContextInUse: as ``Outbox.put``.
+        """
+        word, number = reply
+        if word is PutWord.FULL:
+            raise LaneFull(self.lane.name, number, int(self.max_backlog))
+        if word is PutWord.KNOWN and self.exclusive:
+            raise ContextInUse(self.record.context)
+        return number
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a duration as the scripts get it: 1 ms at least."""
+    return max(1, round(seconds * 1000))

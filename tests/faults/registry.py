@@ -1,0 +1,99 @@
+"""The table of fault kinds. One is a generator function: it strikes, yields, and mends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.faults.checker import Promise
+
+if TYPE_CHECKING:
+    from tests.faults.trial import Trial
+
+__all__ = ["AT_LEAST_ONCE", "BOTH", "KINDS", "ONCE", "Kind", "Setup", "fault"]
+
+AT_LEAST_ONCE, ONCE = "at_least_once", "effectively_once"
+BOTH = (AT_LEAST_ONCE, ONCE)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a kind needs around it.
+
+    Args:
+        conf: more settings of the app.
+        redis: more directives of the Redis that holds the lanes.
+        appendonly: whether that Redis keeps an append-only file.
+        broker: which Pulsar: `plain`, or `no-deduplication`.
+        env: more environment of the workers.
+        pool: of the workers.
+        while_called: strike while calls are being made.
+        worker_args: more arguments of the workers.
+    """
+
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    redis: Mapping[str, str] = field(default_factory=dict)
+    appendonly: bool = True
+    broker: str = "plain"
+    env: Mapping[str, str] = field(default_factory=dict)
+    pool: str = "solo"
+    while_called: bool = False
+    worker_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of fault.
+
+    Attributes:
+        name: on the command line and in the report.
+        does: one sentence: what happens.
+        strike: begins the fault when entered, and mends what it broke when left.
+        promise: what must hold afterwards.
+        lasts: for how many seconds it lasts.
+        strikes: how often it strikes in one run.
+        deliveries: which `stargate_delivery` it runs with; the run's seed chooses.
+        setup: what it needs.
+        control: the sets of which at least one must not be empty, because a protection is off.
+        missing: why this machine cannot run it; None: it can.
+    """
+
+    name: str
+    does: str
+    strike: Callable[[Trial, random.Random], AbstractContextManager[None]]
+    promise: Promise = field(default_factory=Promise)
+    lasts: float = 1.0
+    strikes: int = 3
+    deliveries: tuple[str, ...] = BOTH
+    setup: Setup = field(default_factory=Setup)
+    control: tuple[str, ...] = ()
+    missing: Callable[[], str | None] = lambda: None
+
+    def delivery(self, seed: int) -> str:
+        """Which delivery a seed runs with."""
+        return self.deliveries[seed % len(self.deliveries)]
+
+
+#: By name, in the order of the report.
+KINDS: dict[str, Kind] = {}
+
+
+def fault(
+    name: str, does: str, **options: Any
+) -> Callable[[Callable[[Trial, random.Random], Iterator[None]]], Kind]:
+    """Put a generator function into the table: what comes before its `yield` strikes.
+
+    Args:
+        name, does, options: the attributes of :class:`Kind`.
+    """
+
+    def add(function: Callable[[Trial, random.Random], Iterator[None]]) -> Kind:
+        if name in KINDS:
+            raise ValueError(f"there are two kinds called {name}")
+        KINDS[name] = Kind(name, does, contextmanager(function), **options)
+        return KINDS[name]
+
+    return add

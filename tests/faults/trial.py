@@ -1,0 +1,517 @@
+"""One run of one kind of fault: servers, workers and callers of its own, and their ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.exceptions import RedisError
+
+from celery_stargate.lanes.lane import Lane
+from tests.acceptance.rig import Rig, Worker, eventually, text
+from tests.acceptance.tasks import CONF, LOG_URL
+from tests.faults.caller import Allowance, CallerPlan
+from tests.faults.checker import GRACE, Promise, Sets, check
+from tests.faults.ledger import Ledger, read_ledger
+from tests.faults.proxy import ToxicProxy
+from tests.faults.registry import ONCE, Kind
+from tests.servers.fixtures import PulsarAddress
+from tests.servers.process import ServerProcess
+from tests.servers.pulsar import PulsarServer
+from tests.servers.redis import RedisServer
+
+__all__ = ["IDLE_SESSION", "LEASE", "Plan", "Result", "Trial"]
+
+#: The lease in these runs, in seconds.
+LEASE = 3.0
+#: After so many seconds without a ping the broker of these runs drops a session.
+IDLE_SESSION = 6.0
+LANES, CALLERS, WORKERS = 4, 2, 2
+#: The deadline of each message, and of those whose caller waits, in seconds.
+TIMEOUT, WAIT_TIMEOUT = 150.0, 8.0
+_CALLBACK_EVERY = 10
+#: Seconds between calls that wait, of each caller.
+_WAIT_EVERY = 0.5
+#: How late what Pulsar gets and says is, in seconds.
+_LATENCY = 0.02
+#: The bound on the wait for a mark, in seconds.
+_PATIENCE = 120.0
+_ROOT = Path(__file__).parents[2]
+#: What a line about a run says, where it is not 0.
+_TOLD = (
+    *("lost", "unexpected", "duplicated", "recovered", "out_of_order", "refused", "unknown"),
+    *("refused_found", "open", "late", "late_waits", "both_outcomes", "callbacks_missing"),
+    *("callbacks_other_id", "callbacks_repeated", "deduplicated"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be.
+
+    Args:
+        kind: what strikes.
+        seed: of what is random.
+        messages: how many calls are made.
+        in_flight: how many messages are to be in flight when it strikes.
+    """
+
+    kind: Kind
+    seed: int = 1
+    messages: int = 5000
+    in_flight: int = 500
+
+    @property
+    def delivery(self) -> str:
+        """With which `stargate_delivery`."""
+        return self.kind.delivery(self.seed)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    plan: Plan
+    sets: Sets
+    broken: tuple[str, ...]
+    ledger: Path
+    seconds: float
+    #: Where processes and servers wrote, if the run was not good.
+    logs: Path | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether every promise held; of a control, whether its fault was found."""
+        wanted = self.plan.kind.control
+        if not wanted:
+            return not self.broken
+        return any(self.sets.counts()[name] for name in wanted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON types."""
+        return {
+            "kind": self.plan.kind.name,
+            "seed": self.plan.seed,
+            "delivery": self.plan.delivery,
+            "messages": self.plan.messages,
+            "good": self.good,
+            "broken": list(self.broken),
+            "seconds": round(self.seconds, 1),
+            "ledger": str(self.ledger),
+            "logs": None if self.logs is None else str(self.logs),
+            **self.sets.counts(),
+        }
+
+    def __str__(self) -> str:
+        counts = self.sets.counts()
+        told = ", ".join(f"{name} {counts[name]}" for name in _TOLD if counts[name])
+        how = "ok" if self.good else "BROKEN"
+        line = (
+            f"{how} {self.plan.kind.name} seed {self.plan.seed} ({self.plan.delivery}): "
+            f"{counts['accepted']} accepted, {counts['found']} found, in flight "
+            f"{counts['strikes']}, longest wait {counts['longest_wait']} s of {counts['waits']}; "
+            f"{told or 'nothing else'}; {self.seconds:.0f} s"
+        )
+        return "\n".join([line, *(f"    {each}" for each in self.broken)])
+
+
+class Caller:
+    """A calling process that can be killed, and followed by one that goes on."""
+
+    def __init__(self, plan: CallerPlan, env: dict[str, str], logs: Path) -> None:
+        self.plan, self._env, self._logs = plan, env, logs
+        self.process = self._process()
+
+    def _process(self) -> ServerProcess:
+        log = self._logs / f"{self.plan.who}.log"
+        command = self.plan.command()
+        return ServerProcess(self.plan.who, command, log_path=log, env=self._env, cwd=_ROOT)
+
+    def start(self) -> None:
+        """Start it, and do not wait."""
+        self.process.start(lambda: True, timeout=10)
+
+    def kill_and_follow(self) -> bool:
+        """Kill it with -9, and start one that goes on behind the call that was made; False: it
+        had ended."""
+        if not self.process.alive:
+            return False
+        self.process.kill()
+        path = Path(self.plan.ledger) / f"{self.plan.who}.jsonl"
+        events = [json.loads(line) for line in path.read_bytes().rpartition(b"\n")[0].splitlines()]
+        made = [
+            each["number"]
+            for each in events
+            if each["event"] == "attempt" and each["lane"] is not None
+        ]
+        first = made[-1] + 1 if made else self.plan.first
+        self.plan = replace(self.plan, first=first, incarnation=self.plan.incarnation + 1)
+        self.process = self._process()
+        self.start()
+        return True
+
+
+class _Tail:
+    """Counts the calls that returned, by what the ledger has."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        self._count = 0
+
+    def accepted(self) -> int:
+        for path in self._folder.glob("caller-*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                whole, end, _ = file.read().rpartition(b"\n")
+            self._read[path] = self._read.get(path, 0) + len(whole) + len(end)
+            self._count += whole.count(b'"event":"accepted"')
+        return self._count
+
+
+class Trial:
+    """One run. What faults need is public; it has more methods than a class should, because a fault
+    may touch each process and server.
+
+    Args:
+        pulsar: the broker, which many runs share; an address if nothing disturbs it.
+        folder: for ledger, data and logs; the ledger stays.
+        plan: what it is to be.
+    """
+
+    def __init__(self, pulsar: PulsarServer | PulsarAddress, folder: Path, plan: Plan) -> None:
+        self.pulsar, self.plan = pulsar, plan
+        self.kind, self.setup = plan.kind, plan.kind.setup
+        self.draw = random.Random(f"{plan.kind.name} {plan.seed}")
+        self.workers: list[Worker] = []
+        self.callers: list[Caller] = []
+        self.ledger_folder = folder / "ledger"
+        self.ledger_folder.mkdir(parents=True)
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+        self._data = folder / "data"
+        self._open = ExitStack()
+        self._tail = _Tail(self.ledger_folder)
+        self._ledger = self._open.enter_context(Ledger(self.ledger_folder, "runner"))
+        self._allowance = Allowance(self.ledger_folder)
+
+    # -- the run --------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        """Call, strike, mend, wait for all outcomes, and look.
+
+        Raises:
+            AssertionError: the run itself stands still, which is no verdict.
+        """
+        began = time.monotonic()
+        with self._open:
+            self._start()
+            self._strike_all()
+            self._mend()
+            self._await_callers()
+            self._note_outcomes()
+            self._note_callbacks()
+            self._note_topic()
+        sets = check(read_ledger(self.ledger_folder))
+        result = Result(
+            self.plan,
+            sets,
+            tuple(sets.broken(self._promise(sets))),
+            self.ledger_folder,
+            time.monotonic() - began,
+            self.logs,
+        )
+        shutil.rmtree(self._data, ignore_errors=True)
+        if result.good:
+            shutil.rmtree(self.logs, ignore_errors=True)
+            return replace(result, logs=None)
+        return result
+
+    def _promise(self, sets: Sets) -> Promise:
+        """The kind's promise, with the bound on copies where it has none of its own."""
+        promise = self.kind.promise
+        if promise.duplicates is not None:
+            return promise
+        if self.plan.delivery == ONCE:
+            return replace(promise, duplicates=0)
+        return replace(promise, duplicates=sum(sets.strikes))
+
+    # -- servers and processes ------------------------------------------------------------------
+
+    def _start(self) -> None:
+        enter = self._open.enter_context
+        self.outside = enter(RedisServer(self._data / "outside"))
+        config = {"appendfsync": "everysec", **self.setup.redis}
+        self.redis = RedisServer(
+            self._data / "redis", appendonly=self.setup.appendonly, config=config
+        )
+        self._open.callback(self.redis.kill)
+        self.redis.start()
+        port = urlsplit(self.pulsar.http_url).port
+        assert port is not None
+        self.link = enter(ToxicProxy(port))
+        self.store_link = enter(ToxicProxy(self.redis.port))
+        self.store_url = f"redis://127.0.0.1:{self.store_link.port}/0"
+        conf = {
+            "stargate_url": f"ws://127.0.0.1:{self.link.port}",
+            "stargate_redis_url": self.store_url,
+            "result_backend": self.store_url,
+            "stargate_lease": LEASE,
+            "stargate_lanes": LANES,
+            "stargate_delivery": self.plan.delivery,
+            "stargate_ping_interval": IDLE_SESSION / 3,
+            "stargate_ping_timeout": IDLE_SESSION / 3,
+            "result_expires": 3600,
+            # Celery itself loses tasks that a killed worker had taken.
+            "task_routes": {"acceptance.record": {"queue": "callbacks"}},
+            **self.setup.conf,
+        }
+        self.rig = enter(Rig(self.pulsar.url, self.pulsar.admin, self.outside.url, self.logs, conf))
+        self.store = redis.Redis.from_url(self.redis.url, socket_timeout=5.0)
+        self._open.callback(self.store.close)
+        self.topic = self.rig.topic(self.kind.name)
+        self.rig.admin.create_topic(self.topic)
+        # What nobody has subscribed to, a restarted broker forgets.
+        self.rig.admin.create_subscription(self.topic, "keep")
+        self._acked, self._failed = self.rig.key(), self.rig.key()
+        args = ("--without-stargate", "-Q", "callbacks")
+        recorder = self.rig.worker(pool="solo", args=args)
+        self._open.callback(recorder.kill)
+        self._open.callback(self._kill_all)
+        with ThreadPoolExecutor(WORKERS + 1) as starting:
+            started = starting.submit(recorder.start)
+            self.workers = list(starting.map(lambda _: self.new_worker(), range(WORKERS)))
+            started.result()
+        self._make_callers()
+
+    def _make_callers(self) -> None:
+        each = self.plan.messages // CALLERS
+        for number in range(CALLERS):
+            plan = CallerPlan(
+                name=f"c{number}",
+                ledger=str(self.ledger_folder),
+                topic=self.topic,
+                lanes=LANES,
+                mine=tuple(range(number, LANES, CALLERS)),
+                first=0,
+                last=each,
+                callback_every=_CALLBACK_EVERY,
+                acked=self._acked,
+                failed=self._failed,
+                timeout=TIMEOUT,
+                wait_every=_WAIT_EVERY,
+                wait_timeout=WAIT_TIMEOUT,
+            )
+            env = {
+                **os.environ,
+                "PYTHONPATH": str(_ROOT),
+                CONF: json.dumps(self.rig.conf),
+                LOG_URL: self.outside.url,
+            }
+            self.callers.append(Caller(plan, env, self.logs))
+
+    def _kill_all(self) -> None:
+        for caller in self.callers:
+            caller.process.kill()
+        for worker in self.workers:
+            worker.kill()
+
+    def new_worker(self) -> Worker:
+        """A worker that owns lanes, which is ready."""
+        made = self.rig.worker(
+            pool=self.setup.pool, env=dict(self.setup.env), args=self.setup.worker_args
+        )
+        return made.start()
+
+    def replace_worker(self, old: Worker) -> None:
+        """Kill what is left of a worker, and put a new one in its place."""
+        old.kill()
+        self.workers[self.workers.index(old)] = self.new_worker()
+
+    def owner(self) -> Worker:
+        """A worker that owns a lane in which messages are in flight; else any."""
+        pids = {worker.pid: worker for worker in self.workers if worker.alive}
+        for lane in self.draw.sample(range(LANES), LANES):
+            held: Any = self.store.get(self._key(lane, "lease"))
+            owner = held.decode() if held else ""
+            for pid, worker in pids.items():
+                if f"-{pid}-" in owner and self._lane(lane)[1]:
+                    return worker
+        return self.draw.choice(self.workers)
+
+    @property
+    def own_pulsar(self) -> PulsarServer:
+        """The broker, where a fault may disturb it."""
+        assert isinstance(self.pulsar, PulsarServer), "this broker is not the run's own"
+        return self.pulsar
+
+    def children(self, worker: Worker) -> list[int]:
+        """The process ids of the children of its pool."""
+        path = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+        return [int(each) for each in path.read_text().split()]
+
+    # -- what is going on -----------------------------------------------------------------------
+
+    def _key(self, lane: int, part: str) -> str:
+        return Lane(self.topic, lane).key(self.rig.name, part)
+
+    def _lane(self, lane: int) -> tuple[int, int]:
+        """How many messages a lane holds, and how many of them may have been sent."""
+        with self.store.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(self._key(lane, "meta"), "sent", "last")
+            pipeline.xlen(self._key(lane, "log"))
+            (sent, last), backlog = pipeline.execute()
+        return int(backlog), max(0, int(sent or 0) - int(last or 0) + int(backlog))
+
+    def waiting(self) -> tuple[int, int]:
+        """How many messages the lanes hold, and how many of them may have been sent."""
+        lanes = [self._lane(lane) for lane in range(LANES)]
+        return sum(each[0] for each in lanes), sum(each[1] for each in lanes)
+
+    def _calling(self) -> bool:
+        return any(caller.process.alive for caller in self.callers)
+
+    # -- faults ---------------------------------------------------------------------------------
+
+    def _marks(self) -> list[int]:
+        """By how many calls each fault strikes: spread over the run, and a little at random."""
+        strikes, messages = self.kind.strikes, self.plan.messages
+        step = messages / max(strikes, 1)
+        return [round((number + self.draw.uniform(0.5, 0.95)) * step) for number in range(strikes)]
+
+    def _strike_all(self) -> None:
+        for caller in self.callers:
+            caller.start()
+        # With connections that are open; their handshakes must not be kept back.
+        self._allow(10 * LANES)
+        self._until(lambda: not self.waiting()[0], "the lanes")
+        self.link.latency = _LATENCY
+        wanted = min(self.plan.in_flight, self.plan.messages // (3 * max(self.kind.strikes, 1)))
+        for mark in self._marks():
+            # What is called by now meets no fault, or the last one.
+            self._allow(mark - 2 * wanted)
+            self._strike(mark, wanted)
+        self._allow(self.plan.messages, wait=False)
+
+    def _strike(self, mark: int, wanted: int) -> None:
+        """Strike when so many messages are in flight: their receipts are kept back until then."""
+        self.link.hold(answers_only=True)
+        self._allow(mark, wait=not self.setup.while_called)
+
+        def in_flight() -> bool:
+            return self.waiting()[1] >= wanted or not self._calling()
+
+        eventually(in_flight, 10.0, every=0.01)
+        self._ledger.note("strike", kind=self.kind.name, in_flight=self.waiting()[1])
+        with self.kind.strike(self, self.draw):
+            self.link.release()
+            # Calls are made meanwhile.
+            self._allow(mark + wanted // 2, wait=False)
+            time.sleep(self.kind.lasts)
+        self._ledger.note("healed")
+
+    def _allow(self, count: int, *, wait: bool = True) -> None:
+        """Let the callers make so many calls together, and wait until they returned."""
+        self._allowance.count = max(-(-count // CALLERS), self._allowance.count)
+        if wait:
+            self._until(
+                lambda: self._returned() >= count - CALLERS or not self._calling(), "the calls"
+            )
+
+    def _returned(self) -> int:
+        """How many calls are over: of each caller that was killed one did not return."""
+        return self._tail.accepted() + sum(each.plan.incarnation for each in self.callers)
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        assert eventually(condition, _PATIENCE, every=0.01), f"{what} stand still"
+
+    def _mend(self) -> None:
+        for proxy in (self.link, self.store_link):
+            proxy.heal()
+        for worker in list(self.workers):
+            if not worker.alive:
+                self.replace_worker(worker)
+
+    def _await_callers(self) -> None:
+        self._until(lambda: not self._calling(), "the calls")
+        for caller in self.callers:
+            process = caller.process
+            code = process._child.returncode if process._child else None  # noqa: SLF001
+            assert code in (0, None), f"a caller failed: {process.log_tail()}"
+
+    # -- the ledger's end -----------------------------------------------------------------------
+
+    def _note_outcomes(self) -> None:
+        """Wait for the outcome of each accepted call, up to its deadline and the grace."""
+        backend: Any = self.rig.app.backend
+        events = read_ledger(self.ledger_folder)
+        last = {each["id"]: each["at"] for each in events if each["event"] == "accepted"}
+        left, end = list(last), max(last.values(), default=0.0) + TIMEOUT + GRACE
+        while left:
+            missing = []
+            for part in _parts(left, 500):
+                keys = [backend.get_key_for_task(each) for each in part]
+                try:
+                    rows: Any = self.store.mget(keys)
+                except RedisError:
+                    rows = [None] * len(part)
+                for id_, row in zip(part, rows, strict=True):
+                    if row is None:
+                        missing.append(id_)
+                    else:
+                        self._ledger.note("outcome", id=id_, **_outcome(backend, row))
+            left = missing
+            if left and time.time() > end:
+                return
+            time.sleep(0.2 if left else 0)
+
+    def _note_callbacks(self) -> None:
+        """Wait until each context that asked for a callback has one, and note all there are."""
+        events = list(read_ledger(self.ledger_folder))
+        told = {each["id"] for each in events if each["event"] == "outcome"}
+        wanted = {
+            each["id"]
+            for each in events
+            if each["event"] == "attempt" and each["callback"] and each["id"] in told
+        }
+        eventually(lambda: wanted <= {each["id"] for each in self._callbacks()}, 45.0, every=0.2)
+        for each in self._callbacks():
+            self._ledger.note("callback", **each)
+
+    def _callbacks(self) -> list[dict[str, Any]]:
+        found = []
+        for which, key in (("on_ack", self._acked), ("on_error", self._failed)):
+            for entry in self.rig.recorded(key, 0):
+                context = entry["argument"]["context"]
+                found.append({"id": context, "which": which, "task": entry["id"]})
+        return found
+
+    def _note_topic(self) -> None:
+        for message in self.rig.read(self.topic, timeout=120):
+            self._ledger.note("found", id=text(message).strip())
+
+
+def _parts(items: list[str], size: int) -> Iterator[list[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _outcome(backend: Any, row: bytes) -> dict[str, Any]:
+    meta = backend.meta_from_decoded(backend.decode_result(row))
+    done = datetime.fromisoformat(meta["date_done"])
+    at = (done if done.tzinfo else done.replace(tzinfo=UTC)).timestamp()
+    result = meta["result"]
+    if meta["status"] == "SUCCESS":
+        return {"status": result["status"], "at": at}
+    return {"status": getattr(result, "status", "refused"), "at": at, "code": str(result)[:200]}

@@ -1,0 +1,163 @@
+"""Calls in event loops: with connections of the loop's own, on any loop, without threads."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+import uvloop
+
+from celery_stargate import ContextInUse, InvalidMessage, LaneFull, Receipt, Stargate
+from celery_stargate.testing import LocalPulsar
+from tests.integration.conftest import MakeApp
+from tests.integration.rig import wait_for
+
+RUN: dict[str, Callable[[Any], Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+
+
+@pytest.fixture
+def stargate(make_app: MakeApp, local: LocalPulsar) -> Iterator[Stargate]:
+    """A Stargate of a process that owns its lanes."""
+    made = Stargate.of(make_app(local.url, max_backlog=300))
+    assert made.produce("first").status == "stored"
+    yield made
+    made.close()
+
+
+def connections(stargate: Stargate) -> int:
+    """Return how many connections Redis has."""
+    client: redis.Redis = stargate.runtime.connections.sync()
+    return len(client.client_list())
+
+
+@pytest.mark.parametrize("run", RUN.values(), ids=RUN)
+def test_many_at_once_without_a_thread_for_each(
+    stargate: Stargate, run: Callable[[Any], Any], recwarn: pytest.WarningsRecorder
+) -> None:
+    """On one loop after another; each closes its connections when it ends."""
+    before, threads = connections(stargate), threading.active_count()
+
+    async def main() -> list[Receipt]:
+        calls = asyncio.gather(*(stargate.aproduce(f"{number}") for number in range(200)))
+        most = 0
+        while not calls.done():
+            most = max(most, threading.active_count())
+            await asyncio.sleep(0.001)
+        # One may announce the lane, or look for an owner.
+        assert most <= threads + 2
+        return list(await calls)
+
+    for _ in range(2):
+        found = run(main())
+        assert len({each.message_id for each in found}) == 200
+    assert wait_for(lambda: connections(stargate) <= before)
+    gc.collect()
+    assert [each for each in recwarn if issubclass(each.category, ResourceWarning)] == []
+
+
+def test_a_loop_that_is_only_closed(stargate: Stargate, caplog: pytest.LogCaptureFixture) -> None:
+    """No task is left in it, whoever made it; the next loop has connections of its own."""
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        try:
+            assert loop.run_until_complete(stargate.aproduce("x")).status == "stored"
+            assert asyncio.all_tasks(loop) == set()
+        finally:
+            loop.close()
+    gc.collect()
+    assert [each for each in caplog.records if each.name == "asyncio"] == []
+    assert asyncio.run(stargate.aproduce("x")).status == "stored"
+
+
+def test_loops_in_several_threads(stargate: Stargate) -> None:
+    """Each has its own, and a close of the Stargate closes them."""
+
+    async def calls() -> int:
+        found = await asyncio.gather(*(stargate.aproduce(f"{n}") for n in range(20)))
+        stargate.close()
+        found += await asyncio.gather(*(stargate.aproduce(f"{n}") for n in range(20)))
+        await stargate.aclose()
+        return len(found)
+
+    done: list[int] = []
+    threads = [threading.Thread(target=lambda: done.append(asyncio.run(calls()))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert done == [40] * 3
+
+
+def test_the_order_is_that_of_the_calls(stargate: Stargate, local: LocalPulsar, topic: str) -> None:
+    """Those that begin at the same time are put in their order."""
+
+    async def main() -> None:
+        await asyncio.gather(*(stargate.aproduce(f"{number}") for number in range(100)))
+
+    asyncio.run(main())
+    assert local.payloads(topic) == [b"first", *(b"%d" % number for number in range(100))]
+
+
+GIVEN: list[dict[str, Any]] = [
+    {"message": "text"},
+    {"message": ("key", b"bytes")},
+    {"message": ["one", "two"]},
+    {"message": [f"{number}" for number in range(5)], "topic": "spread"},
+    {"message": ("key", "x"), "topic": "spread"},
+    {"message": "x", "context": "twice"},
+    {"message": "x", "context": "used"},
+    {"message": [f"{number}" for number in range(301)]},
+    {"message": 5},
+    {"message": "x", "timeout": 0},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=[f"{number}" for number in range(len(GIVEN))])
+def test_it_does_what_produce_does(
+    make_app: MakeApp, local: LocalPulsar, given: dict[str, Any]
+) -> None:
+    """Receipts, and errors, of every shape; it is recorded in the same words."""
+    topics = {"spread": {"topic": f"persistent://public/default/{uuid.uuid4().hex}", "lanes": 4}}
+    stargate = Stargate.of(make_app(local.url, topics=topics, max_backlog=300))
+    if given.get("context") == "used":
+        local.faults.hold_receipts()
+        stargate.produce("x", context="used", on_ack=stargate.app.signature("a"))
+
+    def shape(call: Callable[[], Any]) -> Any:
+        try:
+            found = call()
+        except (ContextInUse, InvalidMessage, LaneFull) as error:
+            return type(error), str(error)
+        several = found if isinstance(found, list) else [found]
+        return isinstance(found, list), [(each.status, each.topic) for each in several]
+
+    ours = shape(lambda: asyncio.run(stargate.aproduce(**given)))
+    assert ours == shape(lambda: stargate.produce(**given))
+    local.faults.release_receipts()
+    stargate.close()
+
+
+def test_a_cancelled_call_harms_no_other(stargate: Stargate, local: LocalPulsar) -> None:
+    """The one that reads for all is cancelled, and one that is on its way into the lane."""
+
+    async def main() -> None:
+        local.faults.hold_receipts()
+        calls = [asyncio.ensure_future(stargate.aproduce(f"{n}")) for n in range(20)]
+        await asyncio.sleep(0.2)
+        calls[0].cancel()
+        late = asyncio.ensure_future(stargate.aproduce("late"))
+        await asyncio.sleep(0)
+        late.cancel()
+        await asyncio.sleep(0.1)
+        local.faults.release_receipts()
+        assert {each.status for each in await asyncio.gather(*calls[1:])} == {"stored"}
+        ended = await asyncio.gather(calls[0], late, return_exceptions=True)
+        assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
+
+    asyncio.run(main())

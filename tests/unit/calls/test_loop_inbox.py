@@ -1,0 +1,149 @@
+"""The inbox of an event loop: one of those who wait reads for all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from celery_stargate import StoreUnavailable
+from celery_stargate.calls.gathering import Gathered
+from celery_stargate.calls.loop_inbox import LoopInbox
+from celery_stargate.lanes.inbox import InboxEntry
+from celery_stargate.lanes.wire import encode_call
+from celery_stargate.model.outcome import Outcome
+from celery_stargate.model.outcomes import CallOutcomes
+from tests.unit.helpers import failure, receipt
+
+
+class Line:
+    """Stand where `LoopOutbox` does: `subscribe` gives what the test says."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[tuple[str, bytes] | Exception] = asyncio.Queue()
+        self.handled: list[list[str]] = []
+        self.readers = self.most = 0
+
+    async def subscribe(
+        self, inbox: str, handled: Sequence[str], timeout: float
+    ) -> list[InboxEntry]:
+        """Wait for the next word."""
+        self.handled.append(list(handled))
+        self.readers += 1
+        self.most = max(self.most, self.readers)
+        try:
+            found = await asyncio.wait_for(self.said.get(), timeout)
+        except TimeoutError:
+            return []
+        finally:
+            self.readers -= 1
+        if isinstance(found, Exception):
+            raise found
+        return [InboxEntry(f"{len(self.handled)}-0", *found)]
+
+    def say(self, address: str, *outcomes: Outcome) -> None:
+        """Let outcomes arrive."""
+        self.said.put_nowait((address, encode_call(CallOutcomes("c", False, outcomes))))
+
+
+def run(test: Callable[[Line, LoopInbox], Awaitable[None]]) -> None:
+    """Run a test in an event loop, in which nothing is left."""
+
+    async def main() -> None:
+        line = Line()
+        inbox = LoopInbox(line)
+        await asyncio.wait_for(test(line, inbox), 20)
+        assert not inbox._waiting  # noqa: SLF001
+        assert len(asyncio.all_tasks()) == 1, "no task runs in the background"
+        assert line.most <= 1, "one reads for all"
+
+    asyncio.run(main())
+
+
+async def outcome_of(inbox: LoopInbox, seconds: float = 10.0) -> tuple[bool, object]:
+    """Wait as a call does."""
+    ticket = inbox.expect()
+    try:
+        found = await inbox.wait(ticket, seconds)
+        return found, ticket.outcomes and ticket.outcomes.outcomes[0]
+    finally:
+        inbox.forget(ticket)
+
+
+def test_each_gets_its_own_in_any_order() -> None:
+    """However many wait, whoever reads."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        waits = [asyncio.ensure_future(outcome_of(inbox)) for _ in range(50)]
+        await asyncio.sleep(0)
+        for number in (*range(1, 50, 2), *range(0, 50, 2)):
+            line.say(f"{inbox.name}/{number + 1}", receipt(f"c{number}"))
+        assert await asyncio.gather(*waits) == [(True, receipt(f"c{n}")) for n in range(50)]
+
+    run(test)
+
+
+def test_the_reader_that_is_cancelled_or_late_passes_the_turn_on() -> None:
+    """To one that still waits."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        reader, late, other = (
+            asyncio.ensure_future(outcome_of(inbox, seconds)) for seconds in (10.0, 0.05, 10.0)
+        )
+        await asyncio.sleep(0)
+        reader.cancel()
+        assert await late == (False, None)
+        line.say(f"{inbox.name}/3", failure("c"))
+        assert await other == (True, failure("c"))
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+
+    run(test)
+
+
+def test_what_was_read_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look deletes what the last one brought; after one that failed it is deleted later."""
+    monkeypatch.setattr("celery_stargate.calls.loop_inbox._PAUSE", 0.001)
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        waits = asyncio.ensure_future(outcome_of(inbox))
+        line.say("nobody/1", receipt("x"))
+        line.said.put_nowait(StoreUnavailable("the answer was lost"))
+        line.said.put_nowait(KeyError("whatever"))
+        line.said.put_nowait((f"{inbox.name}/1", b"0garbage"))
+        line.say(f"{inbox.name}/1", receipt("c"))
+        assert await waits == (True, receipt("c"))
+        assert line.handled == [[], ["1-0"], ["1-0"], ["1-0"], ["4-0"]]
+
+    run(test)
+
+
+def test_many_with_one_ticket() -> None:
+    """Repeats count once, and the last one ends the wait."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        gathered = Gathered(["a", "b"])
+        ticket = inbox.expect(gathered)
+        for context in ("b", "b", "another", "a"):
+            line.say(ticket.address, receipt(context))
+        assert await inbox.wait(ticket, 10)
+        assert not gathered.missing
+        inbox.forget(ticket)
+
+    run(test)
+
+
+def test_the_first_outcome_stays() -> None:
+    """A repeat changes nothing."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        ticket = inbox.expect()
+        inbox.deliver(ticket.address, CallOutcomes("c", False, (receipt("c"),)))
+        inbox.deliver(ticket.address, CallOutcomes("c", False, (failure("c"),)))
+        assert await inbox.wait(ticket, 0)
+        assert ticket.outcomes is not None
+        assert not ticket.outcomes.failed
+        inbox.forget(ticket)
+
+    run(test)
