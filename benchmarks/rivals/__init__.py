@@ -8,8 +8,14 @@ from importlib.util import find_spec
 from benchmarks.runner import Rival
 
 from .as_run import AS_RUN
-from .bare import ASYNC_OF_SIZE, BareSendAsync, BareSendAsyncBatched, BareWebSocket
-from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES
+from .bare import (
+    ASYNC_OF_SIZE,
+    WEBSOCKET_OF_SIZE,
+    BareSendAsync,
+    BareSendAsyncBatched,
+    BareWebSocket,
+)
+from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES, WAITS_OF_SIZE
 from .celery_task import NativeSendPrefork, NativeSendThreads, NoopTask
 from .delay import CeleryDelay, LaneDelay, LaneDelayLists, ProduceMany
 from .lane import LaneChain, LaneLists, LaneOnAck, LaneResults, LaneSilent
@@ -113,7 +119,11 @@ RIVALS: Sequence[type[Rival]] = (
     BareSendAsyncBatched,
     *BULK[3:],
     *LANES_RIVALS,
-    *(each for size, _, _ in SIZES for each in (ASYNC_OF_SIZE[size], OF_SIZE[size])),
+    *(
+        of_size[size]
+        for size, _, _ in SIZES
+        for of_size in (WEBSOCKET_OF_SIZE, ASYNC_OF_SIZE, OF_SIZE, WAITS_OF_SIZE)
+    ),
 )
 
 

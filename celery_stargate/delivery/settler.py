@@ -164,28 +164,28 @@ class Settler:
         records: Mapping[int, Record],
     ) -> _Settlement:
         """Settle some outcomes, each in the way that :meth:`Effects.at_once` says."""
-        fire_and_forget, results, given = [], [], []
-        receipts: dict[int, Outcome] = {}
+        fire_and_forget, results, waited_for, given = [], [], [], []
         for (entry, outcome), way in zip(batch, ways, strict=True):
-            if way is Remaining.FULL:
+            if entry.inbox and isinstance(outcome, Receipt):
+                waited_for.append((entry, outcome))
+            elif way is Remaining.FULL:
                 given.append((entry, outcome))
-                continue
-            receipts[entry.number] = outcome
-            if way is Remaining.NOTHING:
+            elif way is Remaining.NOTHING:
                 fire_and_forget.append(entry)
             else:
                 results.append((entry, way))
         settled: Sequence[Settled] = ()
         late, fenced = 0, False
         store, retry = self._lane.store, self._lane.retry
-        if fire_and_forget or results:
+        if fire_and_forget or results or waited_for:
             token = uuid.uuid4().hex
             places, fenced = await retry.until_available(
-                store.complete, fire_and_forget, results, token
+                store.complete, fire_and_forget, results, token, waited_for
             )
             late = len(places)
             completed = [*fire_and_forget, *(entry for entry, _ in results)]
             if records and self._lane.shared.services.effects.tells:
+                receipts = {entry.number: outcome for entry, outcome in batch}
                 self._effects.tell(
                     Settled(records[entry.number], (receipts[entry.number],), entry.first)
                     for place, entry in enumerate(completed)

@@ -267,13 +267,16 @@ def read_entries(fields: Sequence[Any]) -> ReadReply:
             continue
         try:
             name = label.decode() if label else label_in(frame)
-            task = code[1:].decode() or PRODUCE
+            after = code[1:].decode()
         except ValueError:
             unreadable.append((number, Unreadable.DAMAGED))
         else:
             # A code of a later version: do whatever the record says.
             follow_up = _FOLLOW_UPS.get(code[:1], FollowUp.MORE)
-            entries.append(Entry(number, name, frame, place, follow_up, task))
+            if follow_up is FollowUp.WAITER:
+                entries.append(Entry(number, name, frame, place, follow_up, inbox=after))
+            else:
+                entries.append(Entry(number, name, frame, place, follow_up, after or PRODUCE))
     return ReadReply(entries, unreadable)
 
 

@@ -46,6 +46,7 @@ class AtOnce:
             for entry, outcome in given
             if isinstance(outcome, Receipt)
             and entry.place < 0
+            and not entry.inbox
             and (tells or entry.follow_up is FollowUp.MORE)
             and entry.follow_up is not FollowUp.NOTHING
         ]

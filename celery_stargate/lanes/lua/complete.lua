@@ -3,8 +3,11 @@
 -- ARGV: lease, token, count of contexts, context, ... (of one message each; a receipt counts from
 --       any caller, as in settle), first number of each, as in settle; then value, seconds until it
 --       expires (0: never) of each row
--- KEYS: after the lane's eleven those of the rows. The rows belong to the last of the contexts, in
---       order. A row is stored and published if its context is settled by this call, else not.
+--       A row may also be a receipt for a waiting call: the receipt as JSON, and the call's address,
+--       which has a slash
+-- KEYS: after the lane's eleven those of the rows; the inbox of a waiting call. The rows belong to
+--       the last of the contexts, in order. A row is stored and published, and a call is told, if its
+--       context is settled by this call, else not.
 -- Returns {fenced, late, place, ...}: 1 if another process has the lease, and how many contexts were
 --       settled or finished before, or never were there, with the place of each, from 1.
 -- A repeat with the same token gets the same reply.
@@ -51,14 +54,27 @@ for i, context in ipairs(contexts) do
   end
 end
 pass_when_full()
+-- One entry of an inbox holds all receipts that one call gets.
+local told, addresses = {}, {}
 for _, i in ipairs(results) do
   local key, value, expires = result_key(i), ARGV[2 * given + 2 + 2 * i], ARGV[2 * given + 3 + 2 * i]
-  if expires == '0' then
-    redis.call('SET', key, value)
+  if string.find(expires, '/', 1, true) then
+    if not told[expires] then
+      told[expires] = { key = key }
+      addresses[#addresses + 1] = expires
+    end
+    table.insert(told[expires], value)
   else
-    redis.call('SET', key, value, 'EX', expires)
+    if expires == '0' then
+      redis.call('SET', key, value)
+    else
+      redis.call('SET', key, value, 'EX', expires)
+    end
+    redis.call('PUBLISH', key, value)
   end
-  redis.call('PUBLISH', key, value)
+end
+for _, address in ipairs(addresses) do
+  tell(told[address].key, address, '0[' .. table.concat(told[address], ',') .. ']')
 end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))

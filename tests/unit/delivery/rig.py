@@ -66,6 +66,7 @@ class FakeStore:
         self.settled: list[tuple[Entry, Outcome]] = []
         self.completed: list[str] = []
         self.rows: list[tuple[str, ResultRow]] = []
+        self.told: list[tuple[str, Receipt]] = []
         self.finished: list[tuple[str, int]] = []
         #: Contexts that were given up, each with the cause of its dead letter.
         self.given_up: list[tuple[str, str]] = []
@@ -118,9 +119,14 @@ class FakeStore:
         return found, self.late, self.fenced
 
     async def complete(
-        self, entries: Sequence[Entry], rows: Sequence[tuple[Entry, ResultRow]], token: str
+        self,
+        entries: Sequence[Entry],
+        rows: Sequence[tuple[Entry, ResultRow]],
+        token: str,
+        waited_for: Sequence[tuple[Entry, Receipt]] = (),
     ) -> tuple[frozenset[int], bool]:
         self._raise("complete")
+        self.told += [(each.inbox, receipt) for each, receipt in waited_for]
         self.completed += [each.label for each in entries]
         self.rows += [(each.label, row) for each, row in rows]
         return self.late_places, self.fenced

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
@@ -47,6 +48,22 @@ def test_each_outcome_in_its_way() -> None:
     assert rig.store.completed == ["c2"]
     assert rig.store.rows == [("c3", ROW)]
     assert len(rig.queue) == 1
+
+
+def test_a_waiting_call_is_told_in_the_same_step() -> None:
+    """Of a receipt; a failure may be a dead letter, and goes the whole way."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        waited_for = [structs.replace(entry(number), inbox="i/7") for number in (1, 2)]
+        rig.settler.give(waited_for[0], receipt(1))
+        rig.settler.give(waited_for[1], Failure(context="c2"))
+        await settle(rig)
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.store.told == [("i/7", receipt(1))]
+    assert [each.context for each, _ in rig.store.settled] == ["c2"]
 
 
 def test_a_message_is_here_until_redis_knows_its_outcome() -> None:
