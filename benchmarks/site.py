@@ -169,7 +169,9 @@ class Site:
         self.folder = Path(folder)
         redis_url = self._environ.get("STARGATE_TEST_REDIS_URL")
         if not redis_url:
-            server = self._running.enter_context(RedisServer(self.folder / "redis"))
+            server = self._running.enter_context(
+                RedisServer(self.folder / "redis", appendonly=True)
+            )
             redis_url = server.url
         pulsar_url = self._environ.get("STARGATE_TEST_PULSAR_URL")
         service_url = self._environ.get("STARGATE_TEST_PULSAR_SERVICE_URL")
