@@ -52,9 +52,15 @@ class TaskEvents:
         self._asked_at = 0.0
 
     def wanted(self) -> bool:
-        """Whether the worker sends task events now."""
+        """Whether the worker sends task events now.
+
+        With heartbeats its dispatcher is enabled without ``-E``, too, and drops what is not in its
+        groups.
+        """
         events = getattr(self._consumer(), "event_dispatcher", None)
-        return events is not None and bool(events.enabled)
+        if events is None or not events.enabled:
+            return False
+        return not events.groups or "task" in events.groups
 
     def done(self, settled: Settled) -> None:
         """Send the events of a context's task, if it has one."""

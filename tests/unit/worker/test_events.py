@@ -35,7 +35,7 @@ def sent(outcome: Outcome, request: dict[str, Any], **options: Any) -> list[tupl
     calls: list[Callable[[], None]] = []
     consumer = SimpleNamespace(
         event_dispatcher=SimpleNamespace(
-            enabled=True, send=lambda kind, **fields: events.append((kind, fields))
+            enabled=True, groups=set(), send=lambda kind, **fields: events.append((kind, fields))
         ),
         call_soon=calls.append,
     )
