@@ -115,7 +115,9 @@ class Consumer:
         self.asked: list[Callable[[], None]] = []
         self.call_soon = self.asked.append
         self.event_dispatcher = SimpleNamespace(
-            enabled=True, send=lambda kind, uuid, **_: self.sent.append(f"{uuid} {kind}")
+            enabled=True,
+            groups=set(),
+            send=lambda kind, uuid, **_: self.sent.append(f"{uuid} {kind}"),
         )
 
 
