@@ -338,10 +338,11 @@ class Effects:
                 batch.drop()
                 for job in batched:
                     job.remaining.insert(0, stage)
+                left = [job for job in jobs if job.next is stage]
             else:
                 # Celery stores a result when what goes on from it is published.
                 self._flush(stage, stored)
-            left = [job for job in jobs if job.next is stage and job not in stored]
+                left = []
         self._attempts.each(stage, left, self._trace)
 
     def _flush(self, stage: Stage, stored: Sequence[Job]) -> None:

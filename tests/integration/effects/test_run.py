@@ -165,7 +165,8 @@ def two_ways_on(app: Celery, task: ProduceTask) -> None:
     chain(first, ship("x", task_id="after")(app)).apply_async()
     then = group([ship(task_id="in-a")(app), ship(task_id="in-b")(app)])
     chain(task.s("c").set(task_id="c"), then).apply_async()
-    chain(task.s("d").set(task_id="d", ignore_result=True), ship(task_id="e")(app)).apply_async()
+    ignored: dict[str, Any] = {"ignore_result": True}
+    chain(task.s("d").set(task_id="d", **ignored), ship(task_id="e")(app)).apply_async()
 
 
 def mixture(app: Celery, task: ProduceTask) -> None:
