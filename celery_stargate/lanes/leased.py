@@ -281,7 +281,7 @@ class LeasedLane:
         One that is gone, is another call's by now, or cannot be read is left out.
         """
         contexts = [entry.context for entry in entries]
-        stored: Any = await self._redis.hmget(self._contexts_key, contexts)
+        stored: Any = await self._redis.hmget(self._contexts_key, *contexts)
         found: dict[int, Record] = {}
         for entry, each in zip(entries, stored, strict=True):
             try:
