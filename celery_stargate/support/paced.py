@@ -95,6 +95,9 @@ class Paced(Generic[_Job]):
                 if busy and now < until and len(waiting) < self._limit / 2:
                     time.sleep(_QUIET)
                     continue
+                if not busy:
+                    # What is left may wait while the next burst is under way, too.
+                    until = now + _PATIENCE
                 began = time.thread_time()
                 self._do(_BATCH)
                 share = self._share if busy else max(self._share, _IDLE_SHARE)
