@@ -22,9 +22,9 @@ _Job = TypeVar("_Job")
 _BATCH = 10
 #: Seconds of one rest at most.
 _LONGEST = 1.0
-#: Seconds without a new job after which the process counts as idle, and the part of the time that
-#: the work may take then.
-_QUIET = 0.05
+#: Seconds without a new job, or a hint of one, after which the process counts as idle, and the part
+#: of the time that the work may take then.
+_QUIET = 0.2
 _IDLE_SHARE = 0.5
 #: Seconds for which jobs are put off while the process is busy.
 _PATIENCE = 2.0
@@ -73,6 +73,10 @@ class Paced(Generic[_Job]):
         self._thread.get()
         self._given.get().set()
         return fits
+
+    def expect(self) -> None:
+        """Count the process as busy: a job will come soon."""
+        self._added = time.monotonic()
 
     def flush(self) -> None:
         """Do here what waits, and return when the thread has ended what it was doing, too."""
