@@ -12,7 +12,6 @@ from celery_stargate.calls.inbox import Ticket
 from celery_stargate.calls.loop_calls import LoopCalls
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.calls.waiting import is_done
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.errors import ConfigurationError
@@ -154,7 +153,7 @@ def _submit(
     with call.traced(), bounded(max(seconds, _LEAST_BOUND)):
         runtime.require_owner()
         inbox = runtime.inbox_for(call.lanes[0])
-        ticket = inbox.expect()
+        ticket = inbox.begin()
         try:
             record = call.record(callbacks, inbox=ticket.address)
             runtime.recorder.put(call, record, timeout=seconds, exclusive=True)
@@ -165,12 +164,13 @@ def _submit(
 
 
 def _wait(runtime: Runtime, call: Call, seconds: float, ticket: Ticket) -> Receipts:
+    inbox = runtime.inbox_for(call.lanes[0])
     try:
         waiting = runtime.waiting(seconds, call.lanes)
-        waiting.until(lambda pause: is_done(ticket.future, pause))
+        waiting.until(lambda pause: inbox.wait(ticket, pause))
         return _outcome(ticket, call)
     finally:
-        runtime.inbox_for(call.lanes[0]).forget(ticket)
+        inbox.forget(ticket)
 
 
 def _outcome(ticket: Ticket, call: Call) -> Receipts:
