@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from benchmarks.runner import Rival
 
+from .as_run import AS_RUN
 from .bare import (
     ASYNC_OF_SIZE,
     WEBSOCKET_OF_SIZE,
@@ -24,6 +25,25 @@ __all__ = ["GROUPS", "RIVALS", "find_rivals"]
 
 #: Of each group: title, how it is measured, and unit.
 GROUPS = {
+    "as-run": (
+        "As people run it",
+        (
+            "The worker logs at INFO, has a pool of two processes, and stores results. All calls "
+            "are made while it is paused; the time runs from its resume until the last result is "
+            "stored and what goes on from it is published."
+        ),
+        "per_second",
+    ),
+    "as-run-events": (
+        "The same, and the worker sends task events (`-E`)",
+        "As before.",
+        "per_second",
+    ),
+    "as-run-chord": (
+        "Chords of 100",
+        "Until the bodies are published; nobody runs them. The tasks of the headers are counted.",
+        "per_second",
+    ),
     "drain": (
         "From Celery to Pulsar",
         (
@@ -75,6 +95,7 @@ GROUPS = {
 }
 
 RIVALS: Sequence[type[Rival]] = (
+    *AS_RUN,
     NoopTask,
     NativeSendPrefork,
     NativeSendThreads,

@@ -15,9 +15,12 @@ from celery_stargate.lanes.inbox import inbox_key
 from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.record import (
+    Record,
     Settled,
+    decode_record,
     decode_triples,
     encode_outcome,
+    first_number,
     report_undecodable,
 )
 from celery_stargate.lanes.scripts import LANE_PARTS, Argument, AsyncScripts, lane_keys
@@ -102,6 +105,7 @@ class LeasedLane:
         self._ttl = max(1, round(lease * 1000))
         self._keys = lane_keys(prefix, lane, "owner")
         self._dead = DeadLetterWriter(prefix, lane, "owner", rules)
+        self._contexts_key = self._keys[LANE_PARTS.index("contexts")]
         self._meta_key = self._keys[LANE_PARTS.index("meta")]
         self._lease = ""
         #: The highest number that was marked as perhaps sent, by us or before; Redis must know it.
@@ -270,6 +274,22 @@ class LeasedLane:
         """Send nothing new under the present generation: its numbers may have been used before."""
         word, *_ = await self._run("generation", self._lease, "", "")
         check_lease(word)
+
+    async def records(self, entries: Sequence[Entry]) -> dict[int, Record]:
+        """Return the records of messages' contexts, by the messages' numbers.
+
+        One that is gone, is another call's by now, or cannot be read is left out.
+        """
+        contexts = [entry.context for entry in entries]
+        stored: Any = await self._redis.hmget(self._contexts_key, contexts)
+        found: dict[int, Record] = {}
+        for entry, each in zip(entries, stored, strict=True):
+            try:
+                if each is not None and first_number(each) == entry.first:
+                    found[entry.number] = decode_record(each)
+            except ValueError as error:
+                report_undecodable(self.lane, error)
+        return found
 
     async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         """Give messages their outcomes.

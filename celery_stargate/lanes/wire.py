@@ -190,16 +190,16 @@ def read_settle(reply: Sequence[Any], lane: Lane) -> SettleReply:
 class CompleteReply(NamedTuple):
     """The reply of ``complete``."""
 
-    #: How many contexts were settled before, or never were there.
-    late: int
+    #: The places, from 0, of the contexts that were settled before, or never were there.
+    late: frozenset[int]
     #: Whether the lease is lost; receipts count all the same.
     fenced: bool
 
 
 def read_complete(reply: Sequence[Any]) -> CompleteReply:
     """Read the reply of ``complete``."""
-    fenced, late = reply
-    return CompleteReply(late, bool(fenced))
+    fenced, _, *late = reply
+    return CompleteReply(frozenset(place - 1 for place in late), bool(fenced))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@
 --                 tried = the same under the present generation; fencing_token; generation;
 --                 begun_by = the fencing token of the hold that began it; apart = how many contexts
 --                 without messages in this lane there were; set_aside = how many entries were;
---                 options = producer options left by a caller; completed = "<token> <reply>" of the
---                 last call of complete
+--                 options = producer options left by a caller; completed = "<token> <places of those
+--                 that were late>" of the last call of complete
 --   8 tombstones  sorted set: finished context -> until when a put of it does nothing, epoch ms; of
 --                 more than MAX_TOMBSTONES those that end first are forgotten
 --   9 quarantine  stream: entries that were set aside because they cannot be sent, at most about 1000,
