@@ -108,7 +108,7 @@ def _topics(config: Config) -> dict[str, Any]:
     """Return the topics with options of their own, by their names."""
     topics: dict[str, Any] = {
         "batched": {"topic": config.topic("batched"), "batching_enabled": True},
-        "shards": {"topic": config.topic("shards"), "lanes": 24},
+        "many-lanes": {"topic": config.topic("many-lanes"), "lanes": 24},
     }
     for lanes in LANES:
         topics[f"lanes-{lanes}"] = {"topic": config.topic(f"lanes-{lanes}"), "lanes": lanes}
