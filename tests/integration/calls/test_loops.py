@@ -104,6 +104,27 @@ def test_the_order_is_that_of_the_calls(stargate: Stargate, local: LocalPulsar, 
     assert local.payloads(topic) == [b"first", *(b"%d" % number for number in range(100))]
 
 
+def test_there_is_room_for_some_of_those_that_are_put_together(
+    make_app: MakeApp, local: LocalPulsar, topic: str
+) -> None:
+    """As if each were put by itself: the first ones are recorded, the others are refused."""
+    stargate = Stargate.of(make_app(local.url, max_backlog=5))
+
+    async def main() -> list[Any]:
+        assert (await stargate.aproduce("first")).status == "stored"
+        local.faults.hold_receipts()
+        calls = [asyncio.ensure_future(stargate.aproduce(f"{n}")) for n in range(8)]
+        await asyncio.wait(calls[5:], timeout=20)
+        assert not any(each.done() for each in calls[:5])
+        local.faults.release_receipts()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = asyncio.run(main())
+    assert [type(each) for each in found] == [Receipt] * 5 + [LaneFull] * 3
+    assert local.payloads(topic) == [b"first", *(b"%d" % number for number in range(5))]
+    stargate.close()
+
+
 GIVEN: list[dict[str, Any]] = [
     {"message": "text"},
     {"message": ("key", b"bytes")},
