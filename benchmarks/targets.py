@@ -80,9 +80,36 @@ def _p50(found: _Found, name: str) -> Spread:
     return p50
 
 
+def _info(ours: str) -> Callable[[_Found], Spread]:
+    """Compare with a no-op task, the worker's log at INFO for both."""
+    return _rates(ours, "noop-info")
+
+
 _BARE = "websocket-round-trip"
 
 _TARGETS: Sequence[tuple[str, float, bool, Callable[[_Found], Spread]]] = (
+    ("drain with results, log at INFO: a no-op task, log at INFO", 8, True, _info("lane-info")),
+    (
+        "drain with results, log at INFO: the same at WARNING",
+        0.8,
+        True,
+        _rates("lane-info", "lane-warning"),
+    ),
+    (
+        "drain with results, log at INFO, events: a no-op task, the same",
+        10,
+        True,
+        _rates("lane-events", "noop-events"),
+    ),
+    (
+        "drain with results, log at INFO, in groups that a task calls: without",
+        0.7,
+        True,
+        _rates("lane-info-group", "lane-info"),
+    ),
+    ("`on_ack` on each, log at INFO: a no-op task", 4, True, _info("lane-info-on-ack")),
+    ("first of a chain of two, log at INFO: a no-op task", 2, True, _info("lane-info-chain")),
+    ("chords of 100, log at INFO: of no-op tasks", 3, True, _rates("lane-chord", "noop-chord")),
     ("drain with results: a no-op task, prefork 2", 8, True, _rates("lane-results", "noop")),
     (
         "drain with results: `pulsar-client`'s `send` in a task, prefork 2",
