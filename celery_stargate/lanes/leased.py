@@ -162,7 +162,9 @@ class LeasedLane:
 
     async def retire(self) -> bool:
         """Forget the lane if it is empty; return whether it is gone, and the lease with it."""
-        return bool(await self._run_dead("retire", self._lease))
+        # With the keys of dead letters even if none are kept now: there may be some from before.
+        keys = lane_keys(self._prefix, self.lane, "owner", dead_letters=True)
+        return bool(await self._scripts.run("retire", keys, [self._lease, "0 0 0"]))
 
     async def options(self) -> dict[str, Any]:
         """Return the producer options that a caller left for workers without this topic's settings.
@@ -282,7 +284,7 @@ class LeasedLane:
         One that is gone, is another call's by now, or cannot be read is left out.
         """
         contexts = [entry.context for entry in entries]
-        stored: Any = await self._redis.hmget(self._contexts_key, contexts)
+        stored: Any = await self._redis.hmget(self._contexts_key, *contexts)
         found: dict[int, Record] = {}
         for entry, each in zip(entries, stored, strict=True):
             try:
