@@ -54,8 +54,8 @@ class TestLease:
 
     def test_it_ends_by_itself(self, make_owner: MakeOwner) -> None:
         """A dead owner's lane is free when its lease is over, and not before."""
-        make_owner("dead", lease=0.3)
         heir = make_owner("heir", acquire=False)
+        make_owner("dead", lease=2.0)
         assert not heir.do(heir.store.acquire())
         assert wait_for(lambda: heir.do(heir.store.acquire()), 5.0)
 
