@@ -21,8 +21,8 @@ from celery_stargate.model.fields import Token
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
-from celery_stargate.model.secrecy import require_secrecy
 from celery_stargate.model.settings import Settings
+from celery_stargate.model.token_transport import require_safe_transport
 from celery_stargate.model.topic import split_producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.pulsar.link import HandshakeRefused, LinkBroken
@@ -120,7 +120,7 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
     service, topic, query = split_producer_url(url)
     _require_allowed(service, allowed_hosts)
     if not allow_token_without_tls and "token" in parse_qs(query, keep_blank_values=True):
-        require_secrecy(service)
+        require_safe_transport(service)
     given = {
         "stargate_url": service,
         "stargate_token": token,

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.model.secrecy import is_loopback
+from celery_stargate.model.token_transport import is_loopback
 from celery_stargate.operations.doctor.finding import Check, Problem, error, warning
 from celery_stargate.operations.doctor.token import TokenFacts, read_token
 from celery_stargate.pulsar.endpoint import Endpoint

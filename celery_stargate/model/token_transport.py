@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError
 
-__all__ = ["is_loopback", "require_secrecy"]
+__all__ = ["is_loopback", "require_safe_transport"]
 
 
 def is_loopback(host: str | None) -> bool:
@@ -32,7 +32,7 @@ def is_loopback(host: str | None) -> bool:
     return address.is_loopback
 
 
-def require_secrecy(url: str) -> None:
+def require_safe_transport(url: str) -> None:
     """Check that others cannot read a token that goes to a service.
 
     Arguments:
