@@ -48,6 +48,8 @@ class Config:
     #: Whether a worker counts for Prometheus, and which part of the traces it samples.
     metrics: bool = False
     traces: float | None = None
+    #: The Redis that holds the lanes; None for ``redis_url``.
+    lanes_url: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -75,6 +77,7 @@ def make_app(config: Config) -> Celery:
         broker_transport_options={"global_keyprefix": config.prefix},
         result_backend_transport_options={"global_keyprefix": config.prefix},
         stargate_url=config.pulsar_url,
+        stargate_redis_url=config.lanes_url or config.redis_url,
         stargate_topic=config.topic("lane"),
         stargate_topics=_topics(config),
         stargate_prefix=f"{config.prefix}stargate",
@@ -104,7 +107,8 @@ def make_app(config: Config) -> Celery:
 def _topics(config: Config) -> dict[str, Any]:
     """Return the topics with options of their own, by their names."""
     topics: dict[str, Any] = {
-        "batched": {"topic": config.topic("batched"), "batching_enabled": True}
+        "batched": {"topic": config.topic("batched"), "batching_enabled": True},
+        "many-lanes": {"topic": config.topic("many-lanes"), "lanes": 24},
     }
     for lanes in LANES:
         topics[f"lanes-{lanes}"] = {"topic": config.topic(f"lanes-{lanes}"), "lanes": lanes}

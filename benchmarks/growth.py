@@ -34,14 +34,16 @@ from .growth_figures import (
     Growth,
     Idle,
     Level,
+    Size,
     render_costs,
     render_idle,
     render_memory,
+    render_sizes,
     render_window,
 )
 from .machine import describe_machine
 from .pages import RESULTS, save, write_pages
-from .payload import PAYLOAD
+from .payload import PAYLOAD, payload
 from .rivals.bulk import Bulk
 from .runner import Rival, TooLong, reason_of, run_rounds
 from .site import BenchmarkError, Site
@@ -51,17 +53,19 @@ _LEVELS, _QUICK_LEVELS = (1000, 10_000, 100_000, 1_000_000), (1000, 5000)
 _ROUNDS, _QUICK_ROUNDS = 28, 2
 _IDLE_LANES, _QUICK_IDLE_LANES = 1000, 50
 #: Seconds for each of the parts; what is not done by then has no figures.
-_BOUNDS = {"levels": 200, "memory": 40, "idle": 60, "window": 60}
+_BOUNDS = {"levels": 200, "sizes": 30, "memory": 40, "idle": 60, "window": 60}
 #: How many messages one look at a level puts, reads, settles and finishes.
 _SAMPLE = 1000
 _LEASE = 10.0
+#: Bytes of the payloads of which Redis' memory is looked at, and how many bytes of them.
+_SIZES, _SIZES_BYTES = (100, 1000, 10_000, 100_000, 500_000), 20_000_000
 
 
 class _Full:
     """A Redis of its own, with a lane that holds so many contexts."""
 
-    def __init__(self, server: RedisServer, config: Config, pending: int) -> None:
-        self.config, self.pending = config, pending
+    def __init__(self, server: RedisServer, config: Config, pending: int, message: Message) -> None:
+        self.config, self.pending, self._message = config, pending, message
         self.client = Redis.from_url(server.url)
         self.lane = Lane(config.topic("lane"))
         self._prefix = f"{config.prefix}stargate"
@@ -84,7 +88,8 @@ class _Full:
     def put(self, count: int) -> None:
         contexts = [str(uuid.uuid4()) for _ in range(count)]
         puts = [
-            (self.lane, Record(each), encode_frame(_MESSAGE, each, 1 << 20)) for each in contexts
+            (self.lane, Record(each), encode_frame(self._message, each, 1 << 20))
+            for each in contexts
         ]
         self.record_bytes = mean(len(encode_record(each)) + len(frame) for _, each, frame in puts)
         self._lanes.put_many(puts, timeout=86_400.0)
@@ -143,6 +148,20 @@ class _Full:
 
 
 _MESSAGE = Message(payload=PAYLOAD)
+
+
+def measure_sizes(server: RedisServer, config: Config) -> tuple[Size, ...]:
+    """Return what Redis needs for messages of each size."""
+    found = []
+    for size in _SIZES:
+        full = _Full(server, config, _SIZES_BYTES // max(size, 2000), Message(payload(size)))
+        try:
+            full.fill()
+            full.client.flushall()
+        finally:
+            full.close()
+        found.append(Size(size, full.record_bytes, full.total_bytes))
+    return tuple(found)
 
 
 def _batches(items: Sequence[Any], size: int = 1000) -> list[Sequence[Any]]:
@@ -277,7 +296,7 @@ def measure(*, quick: bool, now: datetime) -> Growth:
 
         full = []
         for pending in _QUICK_LEVELS if quick else _LEVELS:
-            each = _Full(*own_redis(f"redis-{pending}", _LEASE), pending)
+            each = _Full(*own_redis(f"redis-{pending}", _LEASE), pending, _MESSAGE)
             running.callback(each.close)
             full.append(each)
         rounds = _QUICK_ROUNDS if quick else _ROUNDS
@@ -290,12 +309,15 @@ def measure(*, quick: bool, now: datetime) -> Growth:
                 )
                 levels.append(_level(each, held))
                 each.client.flushall()
+        of_sizes = own_redis("redis-sizes", _LEASE)
+        sizes = attempt("sizes", lambda: measure_sizes(*of_sizes)) or ()
         _, config = own_redis("redis-idle", _LEASE)
         lanes = _QUICK_IDLE_LANES if quick else _IDLE_LANES
         idle = attempt("idle", lambda: measure_idle(site, config, lanes, 1 if quick else 3))
         share = 0.1 if quick else 1.0
         window = attempt("window", lambda: measure_window(site, share, 1 if quick else 3, left_out))
-    return Growth(now.isoformat(timespec="seconds"), machine, tuple(levels), idle, window, left_out)
+    date = now.isoformat(timespec="seconds")
+    return Growth(date, machine, tuple(levels), idle, window, left_out, sizes)
 
 
 def _level(full: _Full, held: float | None) -> Level:
@@ -324,7 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.quick and options.write_docs:
         parser.error("--write-docs needs a whole run")
     found = measure(quick=options.quick, now=datetime.now(UTC))
-    for words in (render_costs, render_memory, render_idle, render_window):
+    for words in (render_costs, render_memory, render_sizes, render_idle, render_window):
         print(words(found))
     for name, reason in found.left_out.items():
         print(f"left out: {name}: {reason}")

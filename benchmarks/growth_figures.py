@@ -11,9 +11,11 @@ __all__ = [
     "Growth",
     "Idle",
     "Level",
+    "Size",
     "render_costs",
     "render_idle",
     "render_memory",
+    "render_sizes",
     "render_window",
 ]
 
@@ -44,6 +46,15 @@ class Idle(msgspec.Struct, frozen=True):
     lease: float
 
 
+class Size(msgspec.Struct, frozen=True):
+    """Messages of one size, pending in a lane."""
+
+    payload_bytes: int
+    #: Bytes of a message's record and its frame, and bytes of Redis' memory for it.
+    stored: float
+    memory: float
+
+
 class Growth(msgspec.Struct, frozen=True):
     """A whole run."""
 
@@ -54,6 +65,8 @@ class Growth(msgspec.Struct, frozen=True):
     #: Drains of one lane, each with so many messages in flight.
     window: Group | None
     left_out: dict[str, str]
+    #: What Redis needs for messages of other sizes.
+    sizes: tuple[Size, ...] = ()
 
 
 def render_costs(found: Growth) -> str:
@@ -90,6 +103,23 @@ def render_memory(found: Growth) -> str:
     for level in found.levels:
         held = "not measured" if level.worker_mib is None else f"{level.worker_mib:.0f}"
         lines.append(f"| {level.pending:,} | {held} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_sizes(found: Growth) -> str:
+    """Return what Redis needs for a message, by the size of its payload."""
+    if not found.sizes:
+        return _left_out(found)
+    lines = [
+        "| payload, bytes | record and frame | for each byte | memory of Redis | for each byte |",
+        "|---|---|---|---|---|",
+    ]
+    for each in found.sizes:
+        size = each.payload_bytes
+        lines.append(
+            f"| {size:,} | {each.stored:,.0f} | {each.stored / size:.2f} "
+            f"| {each.memory:,.0f} | {each.memory / size:.2f} |"
+        )
     return "\n".join(lines) + "\n"
 
 

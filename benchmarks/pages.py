@@ -13,7 +13,14 @@ import msgspec
 
 from .cases.findings import Findings, render_findings
 from .figures import Report
-from .growth_figures import Growth, render_costs, render_idle, render_memory, render_window
+from .growth_figures import (
+    Growth,
+    render_costs,
+    render_idle,
+    render_memory,
+    render_sizes,
+    render_window,
+)
 from .model import Model, render_model
 from .outbox.figures import OutboxFigures, render_outbox
 from .profile_figures import Profile, render_profile
@@ -59,7 +66,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
         picture = f"\n\n![{plot}](benchmarks/{plot}.svg)" if plot else ""
         return said + picture if said else NOT_MEASURED
 
-    sizes = ("size-1000", "size-10000", "size-500000")
+    sizes = ("size-1000", "size-10000", "size-100000", "size-500000")
     model = Model.of(report, growth, profile) if report and growth and profile else None
     return {
         README: {"": say(report, render_summary)},
@@ -73,6 +80,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
             "window": say(growth, render_window, "window"),
             "costs": say(growth, render_costs, "costs"),
             "memory": say(growth, render_memory, "memory"),
+            "stored": say(growth, render_sizes),
             "idle": say(growth, render_idle),
             "model": say(model, render_model),
             "cases": say(findings, render_findings),

@@ -22,7 +22,7 @@ _STYLE: Any = {"svg.hashsalt": "celery_stargate", "svg.fonttype": "none", "font.
 def draw_report(report: Report, folder: Path) -> None:
     """Draw how the rate goes with the payload's size, and with lanes and workers."""
     figures = {figure.name: figure for group in report.groups for figure in group.figures}
-    sizes = (len(PAYLOAD), 1000, 10_000, 500_000)
+    sizes = (len(PAYLOAD), 1000, 10_000, 100_000, 500_000)
     with _plot(folder / "sizes.svg", "bytes in a message", "messages per second") as axes:
         for label, first, rest in (
             ("produce_many, from put to settled", "bulk-many", "many-{}"),

@@ -138,6 +138,9 @@ class Site:
     Arguments:
         environ: where ``STARGATE_TEST_…`` variables name running servers, these are used;
             else a Pulsar and a Redis are started.
+
+    Attributes:
+        folder: for data and logs.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -163,16 +166,18 @@ class Site:
 
     def _start(self) -> None:
         folder = self._running.enter_context(tempfile.TemporaryDirectory(prefix="stargate-bench-"))
-        self._folder = Path(folder)
+        self.folder = Path(folder)
         redis_url = self._environ.get("STARGATE_TEST_REDIS_URL")
         if not redis_url:
-            server = self._running.enter_context(RedisServer(self._folder / "redis"))
+            server = self._running.enter_context(
+                RedisServer(self.folder / "redis", appendonly=True)
+            )
             redis_url = server.url
         pulsar_url = self._environ.get("STARGATE_TEST_PULSAR_URL")
         service_url = self._environ.get("STARGATE_TEST_PULSAR_SERVICE_URL")
         self.http_url = self._environ.get("STARGATE_TEST_PULSAR_HTTP_URL", "")
         if not (pulsar_url and service_url and self.http_url):
-            broker = PulsarServer(self._folder / "pulsar", optimized=True)
+            broker = PulsarServer(self.folder / "pulsar", optimized=True)
             broker.start()
             # Nobody needs its data afterwards, and a clean stop takes it seven seconds.
             self._running.callback(broker.kill)
@@ -196,7 +201,7 @@ class Site:
         """
         if name in self._workers:
             return self._workers[name]
-        ready = self._folder / f"{name}.ready"
+        ready = self.folder / f"{name}.ready"
         command = [sys.executable, "-m", "celery", "-A", "benchmarks.worker_app", "worker"]
         command += ["-n", f"{self.config.prefix}{name}@%h", "-Q", name, "-l", "WARNING", *options]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -206,7 +211,7 @@ class Site:
             READY_VARIABLE: str(ready),
             "PYTHONPATH": str(_ROOT),
         }
-        log = self._folder / f"{name}.log"
+        log = self.folder / f"{name}.log"
         process = ServerProcess(f"worker {name}", command, log_path=log, env=environ, cwd=_ROOT)
         self._running.callback(process.kill)
         process.start(ready.exists, timeout=_START_TIMEOUT)

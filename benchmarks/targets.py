@@ -113,6 +113,24 @@ _TARGETS: Sequence[tuple[str, float, bool, Callable[[_Found], Spread]]] = (
         True,
         _rates("bulk-many-batched", "bare-send-async-batched"),
     ),
+    *(
+        (
+            f"from put to settled, {words} each: a bare WebSocket loop",
+            0.8,
+            True,
+            _rates(f"many-{size}", f"bare-websocket-{size}"),
+        )
+        for size, words in ((100_000, "100 kB"), (500_000, "500 kB"))
+    ),
+    *(
+        (
+            f"`produce_many` that waits, {words} each: a bare WebSocket loop",
+            0.8,
+            True,
+            _rates(f"many-waits-{size}", f"bare-websocket-{size}"),
+        )
+        for size, words in ((10_000, "10 kB"), (100_000, "100 kB"), (500_000, "500 kB"))
+    ),
     (
         "`delay().get()`, median: a no-op's plus a bare WebSocket round trip",
         1,

@@ -7,8 +7,15 @@ from importlib.util import find_spec
 
 from benchmarks.runner import Rival
 
-from .bare import ASYNC_OF_SIZE, BareSendAsync, BareSendAsyncBatched, BareWebSocket
-from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES
+from .as_run import AS_RUN
+from .bare import (
+    ASYNC_OF_SIZE,
+    WEBSOCKET_OF_SIZE,
+    BareSendAsync,
+    BareSendAsyncBatched,
+    BareWebSocket,
+)
+from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES, WAITS_OF_SIZE
 from .celery_task import NativeSendPrefork, NativeSendThreads, NoopTask
 from .delay import CeleryDelay, LaneDelay, LaneDelayLists, ProduceMany
 from .lane import LaneChain, LaneLists, LaneOnAck, LaneResults, LaneSilent
@@ -18,6 +25,25 @@ __all__ = ["GROUPS", "RIVALS", "find_rivals"]
 
 #: Of each group: title, how it is measured, and unit.
 GROUPS = {
+    "as-run": (
+        "As people run it",
+        (
+            "The worker logs at INFO, has a pool of two processes, and stores results. All calls "
+            "are made while it is paused; the time runs from its resume until the last result is "
+            "stored and what goes on from it is published."
+        ),
+        "per_second",
+    ),
+    "as-run-events": (
+        "The same, and the worker sends task events (`-E`)",
+        "As before.",
+        "per_second",
+    ),
+    "as-run-chord": (
+        "Chords of 100",
+        "Until the bodies are published; nobody runs them. The tasks of the headers are counted.",
+        "per_second",
+    ),
     "drain": (
         "From Celery to Pulsar",
         (
@@ -69,6 +95,7 @@ GROUPS = {
 }
 
 RIVALS: Sequence[type[Rival]] = (
+    *AS_RUN,
     NoopTask,
     NativeSendPrefork,
     NativeSendThreads,
@@ -92,7 +119,11 @@ RIVALS: Sequence[type[Rival]] = (
     BareSendAsyncBatched,
     *BULK[3:],
     *LANES_RIVALS,
-    *(each for size, _, _ in SIZES for each in (ASYNC_OF_SIZE[size], OF_SIZE[size])),
+    *(
+        of_size[size]
+        for size, _, _ in SIZES
+        for of_size in (WEBSOCKET_OF_SIZE, ASYNC_OF_SIZE, OF_SIZE, WAITS_OF_SIZE)
+    ),
 )
 
 

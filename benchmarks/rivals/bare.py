@@ -14,7 +14,13 @@ from benchmarks.site import BenchmarkError, Site
 from .bulk import SIZES
 from .raw import connect, frame, require_receipt
 
-__all__ = ["ASYNC_OF_SIZE", "BareSendAsync", "BareSendAsyncBatched", "BareWebSocket"]
+__all__ = [
+    "ASYNC_OF_SIZE",
+    "WEBSOCKET_OF_SIZE",
+    "BareSendAsync",
+    "BareSendAsyncBatched",
+    "BareWebSocket",
+]
 
 IN_FLIGHT = 1000
 _TIMEOUT = 60.0
@@ -27,18 +33,19 @@ class BareWebSocket(Rival):
     name = "bare-websocket"
     title = "`websockets`, a bare loop (nothing durable)"
     count = 15_000
+    size: ClassVar[int] = len(PAYLOAD)
 
     def run(self, count: int) -> float:
         return asyncio.run(asyncio.wait_for(self._run(count), _TIMEOUT))
 
     async def _run(self, count: int) -> float:
-        room = asyncio.Semaphore(IN_FLIGHT)
+        room, body = asyncio.Semaphore(IN_FLIGHT), payload(self.size)
         async with connect(self.site.config, "raw") as socket:
 
             async def send() -> None:
                 for number in range(count):
                     await room.acquire()
-                    await socket.send(frame(str(number)), text=True)
+                    await socket.send(frame(str(number), body), text=True)
 
             async def receive() -> set[str]:
                 contexts = set()
@@ -130,4 +137,16 @@ def _of_size(words: str, bytes_: int, operations: int) -> type[BareSendAsync]:
     return BareSendAsyncOfSize
 
 
+def _websocket_of_size(words: str, bytes_: int, operations: int) -> type[BareWebSocket]:
+    class BareWebSocketOfSize(BareWebSocket):
+        group = f"size-{bytes_}"
+        name = f"bare-websocket-{bytes_}"
+        title = f"`websockets`, a bare loop, {words} each"
+        count = operations
+        size = bytes_
+
+    return BareWebSocketOfSize
+
+
+WEBSOCKET_OF_SIZE = {size: _websocket_of_size(words, size, count) for size, words, count in SIZES}
 ASYNC_OF_SIZE = {size: _of_size(words, size, count) for size, words, count in SIZES}

@@ -19,7 +19,7 @@ from celery_stargate.lanes.lane import Lane
 
 from .lane import lane_worker
 
-__all__ = ["BULK", "LANES_RIVALS", "OF_SIZE", "SIZES", "Bulk", "Settling"]
+__all__ = ["BULK", "LANES_RIVALS", "OF_SIZE", "SIZES", "WAITS_OF_SIZE", "Bulk", "Settling"]
 
 
 class Settling:
@@ -198,8 +198,26 @@ def _of_size(words: str, bytes_: int, operations: int) -> type[Bulk]:
     return BulkOfSize
 
 
-SIZES = ((1000, "1 kB", 3000), (10_000, "10 kB", 1000), (500_000, "500 kB", 30))
+def _waits_of_size(words: str, bytes_: int, operations: int) -> type[Bulk]:
+    class BulkWaitsOfSize(Bulk):
+        group = f"size-{bytes_}"
+        name = f"many-waits-{bytes_}"
+        title = f"**`stargate.produce_many`**, which waits for each receipt, {words} each"
+        count = operations
+        size = bytes_
+        waits = True
+
+    return BulkWaitsOfSize
+
+
+SIZES = (
+    (1000, "1 kB", 3000),
+    (10_000, "10 kB", 1000),
+    (100_000, "100 kB", 300),
+    (500_000, "500 kB", 60),
+)
 
 BULK: Sequence[type[Rival]] = (BulkMany, BulkManyWaits, BulkLists, BulkManyBatched)
 LANES_RIVALS: Sequence[type[Rival]] = (Lanes1, Lanes2, Lanes4, Workers2)
 OF_SIZE = {size: _of_size(words, size, count) for size, words, count in SIZES}
+WAITS_OF_SIZE = {size: _waits_of_size(words, size, count) for size, words, count in SIZES}

@@ -18,15 +18,17 @@ def drain(
     call: Callable[[], str],
     count: int,
     wait: Callable[[Sequence[str]], None],
+    warm_up: int = WARM_UP,
 ) -> float:
     """Call while the worker is paused, and return the seconds from its resume to the end.
 
     Arguments:
         call: makes one call, and returns its task's id.
         wait: returns when the calls of these ids are done, all those that were ever made.
+        warm_up: calls before the measurement.
     """
     with worker.awake():
-        wait([call() for _ in range(WARM_UP)])
+        wait([call() for _ in range(warm_up)])
         worker.pause()
         ids = [call() for _ in range(count)]
         began = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, chain
 
-from benchmarks.app import CALLBACKS_QUEUE
+from benchmarks.app import CALLBACKS_QUEUE, Config
 from benchmarks.payload import PAYLOAD
 from benchmarks.runner import Rival
 from benchmarks.site import BenchmarkError, Site, Worker
@@ -32,7 +32,16 @@ class _Lane(Rival):
 
     def setup(self, site: Site) -> None:
         super().setup(site)
-        self._worker = lane_worker(site)
+        self._worker = self.start(site)
+
+    def start(self, site: Site) -> Worker:
+        """Return the worker that owns the lane."""
+        return lane_worker(site)
+
+    @property
+    def config(self) -> Config:
+        """The world of the worker and the calls."""
+        return self.site.config
 
 
 class LaneResults(_Lane):
@@ -43,7 +52,7 @@ class LaneResults(_Lane):
     count = 4000
 
     def run(self, count: int) -> float:
-        with self.site.caller() as app:
+        with self.site.caller(self.config) as app:
             produce = app.tasks[produce_task.name]
             results = self.site.results(self._worker, app)
             seconds = drain(
@@ -62,7 +71,7 @@ class LaneLists(_Lane):
 
     def run(self, count: int) -> float:
         lists = max(1, count // _LIST)
-        with self.site.caller() as app:
+        with self.site.caller(self.config) as app:
             produce = app.tasks[produce_task.name]
             results = self.site.results(self._worker, app)
             messages = [PAYLOAD] * _LIST
@@ -83,7 +92,7 @@ class LaneSilent(_Lane):
 
     def run(self, count: int) -> float:
         site, worker = self.site, self._worker
-        with site.caller() as app:
+        with self.site.caller(self.config) as app:
             produce = app.tasks["bench.produce_silent"]
             topic, contexts = str(app.conf.stargate_topic), _contexts_key(app)
 
@@ -109,8 +118,8 @@ class _LaneAndThen(_Lane):
 
     def run(self, count: int) -> float:
         site, worker = self.site, self._worker
-        queue = f"{site.config.prefix}{CALLBACKS_QUEUE}"
-        with site.caller() as app:
+        queue = f"{self.config.prefix}{CALLBACKS_QUEUE}"
+        with self.site.caller(self.config) as app:
             after = app.signature("bench.on_ack", queue=CALLBACKS_QUEUE)
             results = site.results(worker, app)
             expected = 0

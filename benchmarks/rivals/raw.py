@@ -26,9 +26,9 @@ def connect(config: Config, name: str) -> Any:
     )
 
 
-def frame(context: str) -> bytes:
+def frame(context: str, body: str = PAYLOAD) -> bytes:
     """Return the frame of one message."""
-    payload = base64.b64encode(PAYLOAD.encode()).decode()
+    payload = base64.b64encode(body.encode()).decode()
     return json.dumps({"payload": payload, "context": context}).encode()
 
 

@@ -50,8 +50,12 @@ class EffectsQueue:
         #: What is left to do for contexts that were interrupted, the oldest first.
         self._interrupted: dict[tuple[str, int], Rest] = {}
 
+        #: Contexts that are finished, of which somebody is to be told.
+        self._untold: deque[Settled] = deque()
+        self._being_told = 0
+
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + len(self._untold) + self._being_told
 
     def add(self, settled: Iterable[Settled]) -> None:
         """Queue contexts; one that is here already is left out."""
@@ -65,6 +69,11 @@ class EffectsQueue:
             self._in_flight.forget(
                 (label_of(context, place), first + max(place, 0)) for place in places
             )
+
+    def tell(self, finished: Iterable[Settled]) -> None:
+        """Queue contexts that the settling step finished: their successes are to be told."""
+        self._untold += finished
+        self._given.set()
 
     async def run(self) -> None:
         """Do the effects of what is queued, until cancelled.
@@ -84,8 +93,14 @@ class EffectsQueue:
                     if jobs and stage not in self._busy:
                         self._busy[stage] = task = asyncio.ensure_future(self._work(stage))
                         task.add_done_callback(lambda _: self._given.set())
+                if self._untold and Stage.TOLD not in self._busy:
+                    self._busy[Stage.TOLD] = task = asyncio.ensure_future(self._tell())
+                    task.add_done_callback(lambda _: self._given.set())
         finally:
             await cancel_all(list(self._busy.values()))
+            if self._untold:
+                # Another owner would not tell them: they are finished.
+                self._tell_now([*self._untold])
 
     async def hand_in(self, settled: Sequence[Settled]) -> None:
         """Do the effects of some contexts beside the queue, and finish those that are done.
@@ -107,6 +122,22 @@ class EffectsQueue:
             await store.finish(done)
         if given_up:
             await store.give_up(given_up)
+
+    async def _tell(self) -> None:
+        """Tell of finished contexts in the thread of that stage, some at a time."""
+        while self._untold:
+            batch = [self._untold.popleft() for _ in range(min(_BATCH, len(self._untold)))]
+            self._being_told = len(batch)
+            # Its place in the thread's queue outlives this owner.
+            await asyncio.shield(self._tell_now(batch))
+            self._being_told = 0
+            self._lane.changes.notify()
+
+    def _tell_now(self, finished: Sequence[Settled]) -> asyncio.Future[None]:
+        shared = self._lane.shared
+        return asyncio.get_running_loop().run_in_executor(
+            shared.threads.of(Stage.TOLD), shared.services.effects.tell, finished
+        )
 
     def _job(self, settled: Settled) -> Job:
         """Return the job of a context; one that was interrupted goes on."""

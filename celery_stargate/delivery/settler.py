@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import ResponseError
@@ -14,7 +14,7 @@ from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.lanes.leased import Fenced
-from celery_stargate.lanes.record import Settled
+from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, Remaining, ResultRow
 from celery_stargate.model.outcome import Outcome, Receipt
@@ -134,12 +134,17 @@ class Settler:
 
     async def _settle(self, batch: Sequence[tuple[Entry, Outcome]]) -> _Settlement:
         """Settle some outcomes; store results in the same step where that is possible."""
-        ways = self._lane.shared.services.effects.at_once(batch)
+        effects, retry = self._lane.shared.services.effects, self._lane.retry
+        needed = effects.needs_records(batch)
+        records: dict[int, Record] = {}
+        if needed:
+            records = await retry.until_available(self._lane.store.records, needed)
+        ways = effects.at_once(batch, records)
         later = [Remaining.FULL if isinstance(way, ResultRow) else way for way in ways]
         if self._results_later or later == ways:
-            return await self._settle_by(later, batch)
+            return await self._settle_by(later, batch, records)
         try:
-            return await self._settle_by(ways, batch)
+            return await self._settle_by(ways, batch, records)
         except UNAVAILABLE:
             raise
         except ResponseError:
@@ -150,15 +155,20 @@ class Settler:
                 "are stored after it. Let its user SET and PUBLISH the keys of results",
                 lane=self._lane.name,
             )
-            return await self._settle_by(later, batch)
+            return await self._settle_by(later, batch, records)
 
     async def _settle_by(
-        self, ways: Sequence[Decision], batch: Sequence[tuple[Entry, Outcome]]
+        self,
+        ways: Sequence[Decision],
+        batch: Sequence[tuple[Entry, Outcome]],
+        records: Mapping[int, Record],
     ) -> _Settlement:
         """Settle some outcomes, each in the way that :meth:`Effects.at_once` says."""
-        fire_and_forget, results, given = [], [], []
+        fire_and_forget, results, waited_for, given = [], [], [], []
         for (entry, outcome), way in zip(batch, ways, strict=True):
-            if way is Remaining.FULL:
+            if entry.inbox and isinstance(outcome, Receipt):
+                waited_for.append((entry, outcome))
+            elif way is Remaining.FULL:
                 given.append((entry, outcome))
             elif way is Remaining.NOTHING:
                 fire_and_forget.append(entry)
@@ -167,11 +177,20 @@ class Settler:
         settled: Sequence[Settled] = ()
         late, fenced = 0, False
         store, retry = self._lane.store, self._lane.retry
-        if fire_and_forget or results:
+        if fire_and_forget or results or waited_for:
             token = uuid.uuid4().hex
-            late, fenced = await retry.until_available(
-                store.complete, fire_and_forget, results, token
+            places, fenced = await retry.until_available(
+                store.complete, fire_and_forget, results, token, waited_for
             )
+            late = len(places)
+            completed = [*fire_and_forget, *(entry for entry, _ in results)]
+            if records and self._lane.shared.services.effects.tells:
+                receipts = {entry.number: outcome for entry, outcome in batch}
+                self._effects.tell(
+                    Settled(records[entry.number], (receipts[entry.number],), entry.first)
+                    for place, entry in enumerate(completed)
+                    if place not in places and entry.number in records
+                )
         if given:
             token = uuid.uuid4().hex
             settled, more, lost = await retry.until_available(store.settle, given, token)

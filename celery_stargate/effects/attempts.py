@@ -22,6 +22,7 @@ _NEEDS: dict[Stage, tuple[Dependency, ...]] = {
     Stage.CALLBACKS: (Dependency.BROKER,),
     Stage.CANVAS: (Dependency.BACKEND, Dependency.BROKER),
     Stage.RESULTS: (Dependency.BACKEND,),
+    Stage.TOLD: (),
 }
 #: Seconds that one effect may take before its stage counts as stuck.
 STUCK_AFTER = 5.0

@@ -24,6 +24,9 @@ class Stage(Enum):
     CALLBACKS = "publish callbacks"  #: needs Celery's broker
     CANVAS = "store the result and publish what goes on from it"  #: needs backend and broker
     RESULTS = "store the result"  #: needs the result backend
+    #: Needs no server. No job has it: the contexts are finished, and only what Celery logs and
+    #: sends of them is left.
+    TOLD = "log the success and send its events"
 
 
 class Rest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +16,18 @@ from celery_stargate.effects.callbacks import callback_id, following, trigger, t
 from celery_stargate.effects.database import own_connections
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage, finish_jobs
+from celery_stargate.effects.results.at_once import AtOnce
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
+from celery_stargate.effects.successes import Successes
 from celery_stargate.effects.tracer import OutcomeTracer
 from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.record import Settled
+from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.follow_up import Decision, FollowUp, Remaining
-from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.model.follow_up import Decision, Remaining, ResultRow
+from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger_of
 
@@ -71,6 +73,7 @@ class Effects:
         self._on_done = on_done
         self._done_matters = done_matters
         self._beside_lanes = beside_lanes
+        self._successes = Successes(app)
         self._until_started: UntilStarted | None = None
         self._local = threading.local()
         self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
@@ -116,6 +119,8 @@ class Effects:
                     self._attempts.each(stage, jobs, self._trace)
                 case Stage.RESULTS:
                     self._store(jobs)
+                case Stage.TOLD:
+                    """No job has it: see :meth:`tell`."""
         finally:
             self._attempts.end(stage)
         self._tell_done(job for job in jobs if job.done)
@@ -136,21 +141,54 @@ class Effects:
         """Forget the threads that hang in a stage: others do its jobs."""
         self._attempts.abandon(stage)
 
-    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Decision]:
+    @property
+    def tells(self) -> bool:
+        """Whether somebody is to be told of successes: the log, or who waits for events."""
+        return self._successes.logged or (self._on_done is not None and self._done_matters())
+
+    def needs_records(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Entry]:
+        """Return the messages whose contexts' records :meth:`at_once` needs.
+
+        Arguments:
+            given: log entries with their outcomes.
+        """
+        if not self._beside_lanes:
+            return []
+        return self._here.at_once.needs(given, tells=self.tells)
+
+    def at_once(
+        self, given: Iterable[tuple[Entry, Outcome]], records: Mapping[int, Record]
+    ) -> list[Decision]:
         """Decide for each outcome what is left to do in the step that settles it.
 
         Arguments:
             given: log entries with their outcomes.
+            records: what was found of :meth:`needs_records`, by the messages' numbers.
 
         Returns:
             For each: the row that the step is to store; ``NOTHING`` if nothing follows; ``FULL`` if
             :meth:`run` is to do the effects afterwards.
         """
-        rows: ResultRows | None = None
-        if self._beside_lanes and (self._on_done is None or not self._done_matters()):
-            rows = self._here.rows
-            rows.begin()
-        return [self._decide(rows, entry, outcome) for entry, outcome in given]
+        if not self._beside_lanes:
+            return [AtOnce.without_results(entry, outcome) for entry, outcome in given]
+        return self._here.at_once.decide(given, records, tells=self.tells)
+
+    def tell(self, finished: Sequence[Settled]) -> None:
+        """Tell of successes that the settling step finished: as Celery does, when they are stored.
+
+        Arguments:
+            finished: with the record of each.
+        """
+        if self._successes.logged:
+            self._successes.log(finished)
+        if self._on_done is not None:
+            for each in finished:
+                try:
+                    self._on_done(each)
+                except Exception:
+                    logger.exception(
+                        "a context is done, but not all heard of it", context=each.record.context
+                    )
 
     def fail(self, task: str, request: str, failure: Failure, on_error: str | None = None) -> None:
         """Store and tell the failure of a task whose message never came into a lane.
@@ -185,19 +223,6 @@ class Effects:
             self._local.state = _ThreadState(self._app, self._hostname)
         state: _ThreadState = self._local.state
         return state
-
-    def _decide(self, rows: ResultRows | None, entry: Entry, outcome: Outcome) -> Decision:
-        if not isinstance(outcome, Receipt):
-            return Remaining.FULL
-        if entry.follow_up is FollowUp.NOTHING:
-            return Remaining.NOTHING
-        if entry.follow_up is FollowUp.MORE or rows is None:
-            return Remaining.FULL
-        try:
-            return rows.decide_early(entry.task, entry.follow_up, outcome)
-        except Exception:
-            logger.exception("a result will be stored by itself", context=outcome.context)
-            return Remaining.FULL
 
     def _tell_done(self, jobs: Iterable[Job]) -> None:
         """Tell ``on_done`` of jobs, and finish those of other lanes."""
@@ -273,10 +298,14 @@ class Effects:
         here, stage = self._here, Stage.RESULTS
         here.rows.begin()
         batched: list[Job] = []
+        untraced: list[Job] = []
 
         def store(job: Job) -> None:
             kept = len(here.batch)
-            self._store_one(job)
+            if self._store_one(job):
+                untraced.append(job)
+            else:
+                self._trace(job)
             if len(here.batch) > kept:
                 batched.append(job)
 
@@ -291,27 +320,28 @@ class Effects:
         else:
             for place, answer in refused.items():
                 self._told_late(batched[place], answer)
+        if self._successes.logged:
+            self._successes.log(job.settled for job in untraced if stage not in job.remaining)
 
     def _told_late(self, job: Job, error: Exception) -> None:
         """Note that a row which was kept in the batch could not be stored."""
         job.remaining.insert(0, Stage.RESULTS)
         self._attempts.failed(Stage.RESULTS, job, error)
 
-    def _store_one(self, job: Job) -> None:
-        """Store the result of a context's task, or add its row to the batch."""
+    def _store_one(self, job: Job) -> bool:
+        """Add the row of a result to the batch; return False if the tracer is to store it."""
         settled = job.settled
-        if job.error is None and not settled.failed:
-            decision: Decision = Remaining.FULL
-            try:
-                decision = self._here.rows.decide(settled.record, settled.result)
-            except Exception:
-                # What Celery means for such a result is what its tracer stores.
-                logger.debug("a result goes through the tracer", context=job.context)
-            if decision is not Remaining.FULL:
-                if decision is not Remaining.NOTHING:
-                    self._here.batch.keep(decision)
-                return
-        self._trace(job)
+        if job.error is not None or settled.failed:
+            return False
+        try:
+            decision = self._here.rows.decide(settled.record, settled.result)
+        except Exception:
+            # What Celery means for such a result is what its tracer stores.
+            logger.debug("a result goes through the tracer", context=job.context)
+            return False
+        if isinstance(decision, ResultRow):
+            self._here.batch.keep(decision)
+        return decision is not Remaining.FULL
 
     def _trace(self, job: Job) -> None:
         """Let Celery's tracer store a result and do what goes on from it."""
@@ -350,4 +380,5 @@ class _ThreadState:
     def __init__(self, app: Celery, hostname: str | None) -> None:
         self.batch = ResultBatch(app.backend)
         self.rows = ResultRows(app, self.batch)
+        self.at_once = AtOnce(self.rows)
         self.tracer = OutcomeTracer(app, hostname, self.batch)

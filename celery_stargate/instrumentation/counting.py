@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
@@ -12,7 +11,7 @@ from celery_stargate import observers
 from celery_stargate.instrumentation.prometheus import TopicLabels
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.entry import Entry
-from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.model.outcome import Failure
 from celery_stargate.observers import (
     ConnectionLost,
     LaneTakenOver,
@@ -102,14 +101,19 @@ class MessageMetrics(Observer):
     ) -> None:
         """Count outcomes, and note how long they took."""
         topic = self._topics.of(lane.topic)
-        counted = Counter(_kind(each.outcome) for each in settlements)
+        counted: dict[tuple[str, str], int] = {}
+        seconds = []
+        for outcome, _, sent_at, answered_at, _ in settlements:
+            kind = outcome.status, outcome.code if isinstance(outcome, Failure) else ""
+            counted[kind] = counted.get(kind, 0) + 1
+            if sent_at is not None and answered_at is not None:
+                seconds.append(max(0.0, answered_at - sent_at))
         with self._lock:
-            for (outcome, error_type), count in counted.items():
-                self._outcomes.labels(topic, outcome, error_type).inc(count)
+            for (status, error_type), count in counted.items():
+                self._outcomes.labels(topic, status, error_type).inc(count)
             observe = self._durations.labels(topic).observe
-            for each in settlements:
-                if (seconds := each.seconds) is not None:
-                    observe(seconds)
+            for each in seconds:
+                observe(each)
 
     def taken_over(self, taken: LaneTakenOver) -> None:
         """Count a lane that had an owner before."""
@@ -151,8 +155,3 @@ def instrument(registry: CollectorRegistry = REGISTRY, max_topics: int = 500) ->
     made = MessageMetrics(registry, max_topics)
     observers.add(made)
     return made
-
-
-def _kind(outcome: Outcome) -> tuple[str, str]:
-    """Return the labels of an outcome."""
-    return outcome.status, outcome.code if isinstance(outcome, Failure) else ""

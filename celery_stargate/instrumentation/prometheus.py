@@ -76,8 +76,10 @@ class LaneCollector(Collector):
 
     def __init__(self, read: Read, max_topics: int = 500) -> None:
         self._read = read
-        #: Scrapes may overlap.
-        self._lock = threading.Lock()
+        #: Scrapes may overlap. A signal's handler may ask while its own thread does.
+        self._lock = threading.RLock()
+        #: Whether somebody is counting; what a handler reads then is not counted twice.
+        self._counting = False
         self._labels = TopicLabels(max_topics)
         self._recorded = _Totals()
         self._sent = _Totals()
@@ -91,31 +93,39 @@ class LaneCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics; without Redis, that it is away."""
+        # All at once: whoever stops half-way keeps no lock.
         with self._lock:
+            again, self._counting = self._counting, True
             try:
-                lanes, workers = self._read()
-            except (RedisError, OSError) as error:
-                self._errors[type(error).__name__] += 1
-                yield self._up(0)
-                yield self._error_count()
-                return
-            yield self._up(1)
+                return iter(list(self._collect(count=not again)))
+            finally:
+                self._counting = again
+
+    def _collect(self, *, count: bool) -> Iterator[Metric]:
+        try:
+            lanes, workers = self._read()
+        except (RedisError, OSError) as error:
+            self._errors[type(error).__name__] += 1
+            yield self._up(0)
             yield self._error_count()
-            yield GaugeMetricFamily(
-                "stargate_workers", "Processes that own lanes or may.", value=workers
-            )
-            yield GaugeMetricFamily(
-                "stargate_lanes_without_owner",
-                "Lanes that hold messages and have no owner.",
-                value=sum(1 for lane in lanes if lane.needs_owner),
-            )
-            yield GaugeMetricFamily(
-                "stargate_lanes_paused",
-                "Lanes that an operator paused.",
-                value=sum(1 for lane in lanes if lane.paused),
-            )
-            yield from self._counters(lanes)
-            yield from _gauges(lanes, self._labels)
+            return
+        yield self._up(1)
+        yield self._error_count()
+        yield GaugeMetricFamily(
+            "stargate_workers", "Processes that own lanes or may.", value=workers
+        )
+        yield GaugeMetricFamily(
+            "stargate_lanes_without_owner",
+            "Lanes that hold messages and have no owner.",
+            value=sum(1 for lane in lanes if lane.needs_owner),
+        )
+        yield GaugeMetricFamily(
+            "stargate_lanes_paused",
+            "Lanes that an operator paused.",
+            value=sum(1 for lane in lanes if lane.paused),
+        )
+        yield from self._counters(lanes if count else [])
+        yield from _gauges(lanes, self._labels)
 
     def _up(self, value: int) -> Metric:
         return GaugeMetricFamily("stargate_redis_up", "Whether Redis answers.", value=value)
@@ -158,7 +168,7 @@ class OwnedCollector(Collector):
 
     def __init__(self, read: Callable[[], Sequence[LaneView]], max_topics: int = 500) -> None:
         self._read = read
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._labels = TopicLabels(max_topics)
 
     def describe(self) -> Iterable[Metric]:
@@ -171,8 +181,8 @@ class OwnedCollector(Collector):
             try:
                 lanes = self._read()
             except (RedisError, OSError):
-                return
-            yield from _gauges(lanes, self._labels)
+                return iter(())
+            return iter(list(_gauges(lanes, self._labels)))
 
 
 def _gauges(lanes: Sequence[LaneView], labels: TopicLabels) -> Iterator[Metric]:

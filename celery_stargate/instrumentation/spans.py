@@ -80,12 +80,20 @@ class _Traced(NamedTuple):
     times: tuple[float | None, float, float | None]
 
 
+class _Timed(NamedTuple):
+    """Durations that are to be recorded."""
+
+    seconds: list[float]
+    attributes: _Attributes
+
+
 class LaneSpans(Observer):
     """Makes the spans of messages that were sent by this process, with the times of each.
 
     A span is made when it has ended. So none is left open where a process dies or forks; what a
-    process did not live to see is told by the one that takes its lane over. A thread makes them,
-    for a small part of the time: to make a span takes as long as all other work for a message.
+    process did not live to see is told by the one that takes its lane over. A thread makes them and
+    records the durations, for a small part of the time: to make a span takes as long as all other
+    work for a message.
 
     Arguments:
         tracer: makes the spans. Messages whose trace is not sampled get none.
@@ -95,7 +103,7 @@ class LaneSpans(Observer):
     def __init__(self, tracer: Tracer, meter: Meter) -> None:
         self._tracer = tracer
         self._lock = ForkLock()
-        self._maker = Paced(self._make, "spans")
+        self._maker: Paced[_Traced | _Timed] = Paced(self._make, "spans")
         self._sent = meter.create_counter(
             SENT, "{message}", "Messages that a producer sent; again each time."
         )
@@ -116,14 +124,24 @@ class LaneSpans(Observer):
     ) -> None:
         """Make the spans of messages that have their outcomes."""
         now = time.monotonic()
-        for each in settlements:
-            if each.seconds is not None:
-                self._record(lane, each.seconds, each.outcome, server)
-            carrier = each.trace if each.entry is None else carrier_in(each.entry.frame)
+        traced: list[_Traced] = []
+        seconds: dict[str, list[float]] = {}
+        for outcome, entry, sent_at, answered_at, trace in settlements:
+            if sent_at is not None and answered_at is not None:
+                code = outcome.code if isinstance(outcome, Failure) else ""
+                seconds.setdefault(code, []).append(max(0.0, answered_at - sent_at))
+            carrier = trace if entry is None else carrier_in(entry.frame)
             if carrier is not None and is_sampled(carrier):
-                answered = now if each.answered_at is None else each.answered_at
-                times = each.sent_at, answered, now
-                self._maker.add(_Traced(carrier, lane.topic, each.outcome, server, times))
+                times = sent_at, now if answered_at is None else answered_at, now
+                traced.append(_Traced(carrier, lane.topic, outcome, server, times))
+        common = _common(Operation.SEND, lane.topic, server)
+        for code, found in seconds.items():
+            timed = _Timed(found, {**common, Attribute.ERROR_TYPE: code} if code else common)
+            if not self._maker.add(timed):
+                # Spans may be dropped where too many wait; numbers may not.
+                self._record(timed)
+        if traced:
+            self._maker.add(*traced)
 
     def connection_lost(
         self, lost: ConnectionLost, unanswered: Sequence[tuple[Entry, float | None]]
@@ -138,10 +156,16 @@ class LaneSpans(Observer):
                 self._maker.add(_Traced(carrier, lost.topic, failure, lost.server, times))
 
     def flush(self) -> None:
-        """Make the spans that wait to be made."""
+        """Make the spans and record the durations that wait."""
         self._maker.flush()
 
-    def _make(self, traced: _Traced) -> None:
+    def _make(self, waiting: _Traced | _Timed) -> None:
+        if isinstance(waiting, _Timed):
+            self._record(waiting)
+        else:
+            self._trace(waiting)
+
+    def _trace(self, traced: _Traced) -> None:
         """Make the spans of a message."""
         parent, outcome, topic = context_of(traced.carrier), traced.outcome, traced.topic
         # Spans have the time of day.
@@ -157,12 +181,10 @@ class LaneSpans(Observer):
             attributes = _of_outcome(Operation.SETTLE, topic, outcome, None)
             self._span(parent, attributes, (answered, settled), outcome)
 
-    def _record(self, lane: Lane, seconds: float, outcome: Outcome, server: str | None) -> None:
-        attributes = _common(Operation.SEND, lane.topic, server)
-        if isinstance(outcome, Failure):
-            attributes = {**attributes, Attribute.ERROR_TYPE: outcome.code}
+    def _record(self, timed: _Timed) -> None:
         with self._lock:
-            self._duration.record(seconds, attributes)
+            for each in timed.seconds:
+                self._duration.record(each, timed.attributes)
 
     def _span(
         self,

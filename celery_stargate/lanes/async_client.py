@@ -14,10 +14,9 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import ExponentialBackoff
-from redis.connection import HiredisRespSerializer
 from redis.exceptions import RedisError
-from redis.utils import HIREDIS_AVAILABLE
 
+from celery_stargate.lanes.packing import COMMAND_PACKER
 from celery_stargate.lanes.passing import Epoch, passing, unavailable
 from celery_stargate.lanes.sentinels import MasterWatch
 from celery_stargate.support.bound import USUAL
@@ -223,12 +222,12 @@ def packing(connection: type[Any]) -> type[Any]:
 
     redis-py does so for its sync connections; its asyncio ones pack in Python, ten times slower.
     """
-    if not HIREDIS_AVAILABLE:
+    if COMMAND_PACKER is None:
         return connection
-    packer = HiredisRespSerializer()
+    pack = COMMAND_PACKER.pack
 
     class Packing(connection):  # type: ignore[misc]
         def pack_command(self, *args: Any) -> Any:
-            return packer.pack(*args)
+            return pack(*args)
 
     return Packing

@@ -15,7 +15,7 @@ from celery_stargate.model.buckets import bucket_tag
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger_of
 
-__all__ = ["InboxEntry", "Inboxes", "inbox_key", "new_inbox", "read_inbox"]
+__all__ = ["InboxEntry", "Inboxes", "bucket_of", "inbox_key", "new_inbox", "read_inbox"]
 
 logger = logger_of(__name__)
 
@@ -157,9 +157,18 @@ def inbox_key(prefix: str, inbox: str) -> str:
     """
     if "{" not in prefix:
         return f"{prefix}:inbox:{inbox}"
-    bucket = inbox.partition("-")[0]
-    plain, tag = bucket_tag(prefix, int(bucket) if bucket.isdecimal() else 0)
+    plain, tag = bucket_tag(prefix, bucket_of(inbox))
     return f"{plain}:{{{tag}}}:inbox:{inbox}"
+
+
+def bucket_of(inbox: str) -> int:
+    """Return the bucket of an inbox on a Cluster.
+
+    Arguments:
+        inbox: its name, or an address in it.
+    """
+    bucket = inbox.partition("-")[0]
+    return int(bucket) if bucket.isdecimal() else 0
 
 
 def _ask(pipeline: Any, key: str, handled: Sequence[str], timeout: float) -> None:

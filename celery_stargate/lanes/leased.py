@@ -11,12 +11,16 @@ import msgspec
 from redis.asyncio import Redis
 
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
+from celery_stargate.lanes.inbox import inbox_key
 from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.record import (
+    Record,
     Settled,
+    decode_record,
     decode_triples,
     encode_outcome,
+    first_number,
     report_undecodable,
 )
 from celery_stargate.lanes.scripts import LANE_PARTS, Argument, AsyncScripts, lane_keys
@@ -37,7 +41,7 @@ from celery_stargate.lanes.wire import (
 from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import ResultRow
-from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.support.processes import has_ended
 
 __all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack", "Unreadable"]
@@ -97,9 +101,11 @@ class LeasedLane:
         self._redis = redis
         self._scripts = AsyncScripts(redis)
         self._owner = owner
+        self._prefix = prefix
         self._ttl = max(1, round(lease * 1000))
         self._keys = lane_keys(prefix, lane, "owner")
         self._dead = DeadLetterWriter(prefix, lane, "owner", rules)
+        self._contexts_key = self._keys[LANE_PARTS.index("contexts")]
         self._meta_key = self._keys[LANE_PARTS.index("meta")]
         self._lease = ""
         #: The highest number that was marked as perhaps sent, by us or before; Redis must know it.
@@ -269,6 +275,22 @@ class LeasedLane:
         word, *_ = await self._run("generation", self._lease, "", "")
         check_lease(word)
 
+    async def records(self, entries: Sequence[Entry]) -> dict[int, Record]:
+        """Return the records of messages' contexts, by the messages' numbers.
+
+        One that is gone, is another call's by now, or cannot be read is left out.
+        """
+        contexts = [entry.context for entry in entries]
+        stored: Any = await self._redis.hmget(self._contexts_key, contexts)
+        found: dict[int, Record] = {}
+        for entry, each in zip(entries, stored, strict=True):
+            try:
+                if each is not None and first_number(each) == entry.first:
+                    found[entry.number] = decode_record(each)
+            except ValueError as error:
+                report_undecodable(self.lane, error)
+        return found
+
     async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         """Give messages their outcomes.
 
@@ -291,21 +313,26 @@ class LeasedLane:
         fire_and_forget: Sequence[Entry],
         results: Sequence[tuple[Entry, ResultRow]],
         token: str,
+        waited_for: Sequence[tuple[Entry, Receipt]] = (),
     ) -> CompleteReply:
-        """Settle contexts by a receipt, store their result rows if they have any, and forget them.
+        """Settle contexts by a receipt, do what follows it in the same step, and forget them.
 
         Arguments:
             fire_and_forget: the messages of those without a row.
             results: the messages of those with a row, which this step stores and publishes.
             token: as in :meth:`settle`.
+            waited_for: the messages of those that a call waits for, which this step tells.
         """
-        entries = [*fire_and_forget, *(entry for entry, _ in results)]
+        entries = [*fire_and_forget, *(entry for entry, _ in (*results, *waited_for))]
         keys = [row.key for _, row in results]
+        keys += [inbox_key(self._prefix, each.inbox.partition("/")[0]) for each, _ in waited_for]
         arguments: list[Argument] = [self._lease, token, len(entries)]
         arguments += [entry.label for entry in entries]
         arguments += [entry.number for entry in entries]
         for _, row in results:
             arguments += (row.value, row.expires)
+        for entry, receipt in waited_for:
+            arguments += (encode_outcome(receipt), entry.inbox)
         return read_complete(await self._run("complete", *arguments, keys=keys))
 
     async def expire(self) -> list[Settled]:

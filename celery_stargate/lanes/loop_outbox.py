@@ -72,7 +72,7 @@ class LoopOutbox:
         Raises:
             As ``Outbox.put``.
         """
-        lane, arguments = asked.lane, asked.arguments
+        lane, arguments = asked.lane, asked.arguments(self._prefix)
         with store_errors(), self._callers.lend() as [caller]:
             async with _within(time_left()):
                 await self._announce(lane, options)

@@ -15,7 +15,7 @@ from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.loop_outbox import LoopOutbox
-from celery_stargate.lanes.puts import ANSWER_MS, AskedPut, milliseconds
+from celery_stargate.lanes.puts import ANSWER_MS, AskedPut, follow_up_code, milliseconds
 from celery_stargate.lanes.record import (
     Record,
     Settled,
@@ -115,7 +115,7 @@ class Outbox:
             StoreUnavailable: Redis did not answer within the bound of the call.
         """
         asked = AskedPut(lane, record, messages, timeout, max_backlog, tombstone, exclusive)
-        arguments = asked.arguments
+        arguments = asked.arguments(self._prefix)
         with call_bound(), store_errors(), self._callers.lend() as [caller]:
             self.registry.announce(lane, options)
             reply = read_put(self._run("put", lane, caller, [caller.token(), *arguments]))
@@ -316,7 +316,7 @@ class Outbox:
                 arguments: list[Argument] = [caller.token(), timeout, room, tombstone, ANSWER_MS]
                 for record, frame in part:
                     arguments += (record.context, encode_record(record))
-                    arguments += (record.follow_up_code, frame)
+                    arguments += (follow_up_code(self._prefix, lane, record), frame)
                 runs.append((lane_keys(self._prefix, lane, caller.name), arguments))
             yield [lane for lane, _ in parts], runs
 

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celery_stargate.errors import ContextInUse, LaneFull
+from celery_stargate.lanes.inbox import bucket_of
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, encode_record
 from celery_stargate.lanes.scripts import Argument
 from celery_stargate.lanes.wire import PutReply, PutWord
 from celery_stargate.model.follow_up import FollowUp
 
-__all__ = ["ANSWER_MS", "AskedPut", "milliseconds"]
+__all__ = ["ANSWER_MS", "AskedPut", "follow_up_code", "milliseconds"]
 
 #: How long, in ms, a repeated put gets the first answer, and a copy of an earlier put of the same
 #: caller, which was held up in the network, does nothing.
 ANSWER_MS = 900_000
+_MORE = FollowUp.MORE.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,12 @@ class AskedPut:
     tombstone: float = 0.0
     exclusive: bool = False
 
-    @property
-    def arguments(self) -> list[Argument]:
-        """The arguments of the script ``put``, all after the token."""
+    def arguments(self, prefix: str) -> list[Argument]:
+        """Return the arguments of the script ``put``, all after the token.
+
+        Arguments:
+            prefix: what all keys begin with.
+        """
         record, messages = self.record, self.messages
         arguments: list[Argument] = [
             record.context,
@@ -42,7 +47,7 @@ class AskedPut:
             self.max_backlog,
             round(self.tombstone * 1000),
             ANSWER_MS,
-            record.follow_up_code if len(messages) == 1 else FollowUp.MORE.value,
+            follow_up_code(prefix, self.lane, record) if len(messages) == 1 else _MORE,
         ]
         for label, frame in messages:
             arguments += (label, frame)
@@ -69,6 +74,20 @@ class AskedPut:
         if word is PutWord.KNOWN and self.exclusive:
             raise ContextInUse(self.record.context)
         return number
+
+
+def follow_up_code(prefix: str, lane: Lane, record: Record) -> str:
+    """Return the code of what follows the receipt for the only message of a context.
+
+    On a Cluster the step that settles can tell only calls whose inbox is beside the lane.
+
+    Arguments:
+        prefix: what all keys begin with.
+        lane: of the message.
+    """
+    if record.inbox and "{" in prefix and bucket_of(record.inbox) != lane.bucket(prefix):
+        return _MORE
+    return record.follow_up_code
 
 
 def milliseconds(seconds: float) -> int:

@@ -81,8 +81,11 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def follow_up(self) -> FollowUp:
         """What follows a receipt for its only message."""
-        if self.on_ack or self.inbox or self.parent:
+        if self.on_ack or self.parent:
             return FollowUp.MORE
+        if self.inbox:
+            alone = self.task is None and not self.is_list
+            return FollowUp.WAITER if alone else FollowUp.MORE
         if self.task is None:
             return FollowUp.NOTHING
         request = read_request(self.request)
@@ -90,11 +93,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def follow_up_code(self) -> str:
-        """What the log entry of its only message has: the follow-up's code, then the task's name.
+        """What the log entry of its only message has: the follow-up's code, then a name.
 
-        The name is left out where nothing needs it, and for the produce task of every app.
+        That is the address of the waiting call, or the name of the task. It is left out where
+        nothing needs it, and for the produce task of every app.
         """
         follow_up = self.follow_up
+        if follow_up is FollowUp.WAITER:
+            return f"{follow_up.value}{self.inbox}"
         named = follow_up in (FollowUp.IGNORED, FollowUp.RESULT) and self.task != PRODUCE
         return f"{follow_up.value}{self.task}" if named else follow_up.value
 

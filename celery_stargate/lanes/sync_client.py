@@ -19,6 +19,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from celery_stargate.lanes.packing import COMMAND_PACKER
 from celery_stargate.lanes.passing import Epoch, passing, unavailable
 from celery_stargate.support.bound import bounded, call_bound, time_left
 
@@ -66,7 +67,7 @@ class _Bounded:
     def __init__(self, *, epoch: Epoch, **options: Any) -> None:
         self._epoch = epoch
         self._made_in = epoch.number
-        super().__init__(**options)
+        super().__init__(**{"command_packer": COMMAND_PACKER, **options})
 
     @property
     def socket_timeout(self) -> float | int | None:

@@ -190,16 +190,16 @@ def read_settle(reply: Sequence[Any], lane: Lane) -> SettleReply:
 class CompleteReply(NamedTuple):
     """The reply of ``complete``."""
 
-    #: How many contexts were settled before, or never were there.
-    late: int
+    #: The places, from 0, of the contexts that were settled before, or never were there.
+    late: frozenset[int]
     #: Whether the lease is lost; receipts count all the same.
     fenced: bool
 
 
 def read_complete(reply: Sequence[Any]) -> CompleteReply:
     """Read the reply of ``complete``."""
-    fenced, late = reply
-    return CompleteReply(late, bool(fenced))
+    fenced, _, *late = reply
+    return CompleteReply(frozenset(place - 1 for place in late), bool(fenced))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,13 +267,16 @@ def read_entries(fields: Sequence[Any]) -> ReadReply:
             continue
         try:
             name = label.decode() if label else label_in(frame)
-            task = code[1:].decode() or PRODUCE
+            after = code[1:].decode()
         except ValueError:
             unreadable.append((number, Unreadable.DAMAGED))
         else:
             # A code of a later version: do whatever the record says.
             follow_up = _FOLLOW_UPS.get(code[:1], FollowUp.MORE)
-            entries.append(Entry(number, name, frame, place, follow_up, task))
+            if follow_up is FollowUp.WAITER:
+                entries.append(Entry(number, name, frame, place, follow_up, inbox=after))
+            else:
+                entries.append(Entry(number, name, frame, place, follow_up, after or PRODUCE))
     return ReadReply(entries, unreadable)
 
 

@@ -35,6 +35,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     follow_up: FollowUp = FollowUp.MORE
     #: The task whose result the receipt is, if the follow-up stores one.
     task: str = PRODUCE
+    #: The address of the call that waits for the receipt, if that is all that follows.
+    inbox: str = ""
 
     @property
     def first(self) -> int:

@@ -43,6 +43,7 @@ class FollowUp(Enum):
     NOTHING = "q"  #: no result, no callback, and no waiting call
     IGNORED = "i"  #: a task ends whose result is ignored, and nothing goes on from it
     RESULT = "r"  #: a task's result is stored, and nothing goes on from it
+    WAITER = "w"  #: a call waits for the receipt, and that is all
     MORE = "f"  #: anything else: the record tells
 
 

@@ -10,7 +10,6 @@ and the text is made when the frame is sent.
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,7 +89,7 @@ def _unpack(frame: bytes) -> tuple[memoryview, bytes] | None:
     return (memoryview(frame)[begin:end], frame[end:]) if end + 2 <= len(frame) else None
 
 
-_BEFORE, _BEHIND = b'{"payload":"', b'",'
+_BEFORE, _BEHIND = b'{"payload":', b","
 
 
 def text_frame(frame: bytes) -> bytes:
@@ -99,7 +98,8 @@ def text_frame(frame: bytes) -> bytes:
     if parts is None:
         return frame
     payload, rest = parts
-    return b"".join((_BEFORE, b2a_base64(payload, newline=False), _BEHIND, rest[1:]))
+    # msgspec writes base64 faster than binascii does.
+    return b"".join((_BEFORE, _encoder.encode(payload), _BEHIND, rest[1:]))
 
 
 def frame_size(frame: bytes) -> int:
@@ -108,7 +108,7 @@ def frame_size(frame: bytes) -> int:
     if parts is None:
         return len(frame)
     payload, rest = parts
-    return len(_BEFORE) + (len(payload) + 2) // 3 * 4 + len(_BEHIND) + len(rest) - 1
+    return len(_BEFORE) + 2 + (len(payload) + 2) // 3 * 4 + len(_BEHIND) + len(rest) - 1
 
 
 def fields_in(frame: bytes) -> bytes:

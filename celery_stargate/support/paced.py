@@ -22,18 +22,25 @@ _Job = TypeVar("_Job")
 _BATCH = 10
 #: Seconds of one rest at most.
 _LONGEST = 1.0
+#: Seconds without a new job after which the process counts as idle, and the part of the time that
+#: the work may take then.
+_QUIET = 0.05
+_IDLE_SHARE = 0.5
+#: Seconds for which jobs are put off while the process is busy.
+_PATIENCE = 2.0
 
 
 class Paced(Generic[_Job]):
     """Does jobs in their order, and rests between them, so that other threads are hardly slowed.
 
+    While new jobs come, it puts all off for up to two seconds: a burst of messages is over by then.
     A forked child begins with none. If too many jobs wait, new ones are dropped, which is logged.
 
     Arguments:
         work: does one job; what it raises is logged.
         name: of the work, for the log and the thread.
-        share: the part of the time that it may take.
-        limit: how many jobs may wait.
+        share: the part of the time that it may take while new jobs come; else it is half of it.
+        limit: how many jobs may wait. With half of them it puts nothing off.
     """
 
     def __init__(
@@ -43,6 +50,8 @@ class Paced(Generic[_Job]):
         self._name = name
         self._share = share
         self._limit = limit
+        #: When the last job came, by the monotonic clock.
+        self._added = 0.0
         self._log_now = Seldom()
         self._waiting: PerProcess[deque[_Job]] = PerProcess(deque)
         self._given = PerProcess(threading.Event)
@@ -50,18 +59,20 @@ class Paced(Generic[_Job]):
         self._doing = PerProcess(threading.RLock)
         self._thread = PerProcess(self._start)
 
-    def add(self, job: _Job) -> None:
-        """Let a job be done soon."""
+    def add(self, *jobs: _Job) -> bool:
+        """Let jobs be done soon; return whether there was room for all of them."""
         waiting = self._waiting.get()
-        if len(waiting) >= self._limit:
-            if self._log_now():
-                logger.warning(
-                    "%s: more than %d wait, and new ones are dropped", self._name, self._limit
-                )
-            return
-        waiting.append(job)
+        room = self._limit - len(waiting)
+        fits = len(jobs) <= room
+        if not fits and self._log_now():
+            logger.warning(
+                "%s: more than %d wait, and new ones are dropped", self._name, self._limit
+            )
+        waiting.extend(jobs if fits else jobs[: max(0, room)])
+        self._added = time.monotonic()
         self._thread.get()
         self._given.get().set()
+        return fits
 
     def flush(self) -> None:
         """Do here what waits, and return when the thread has ended what it was doing, too."""
@@ -77,10 +88,17 @@ class Paced(Generic[_Job]):
         while True:
             given.wait()
             given.clear()
+            until = time.monotonic() + _PATIENCE
             while waiting:
+                now = time.monotonic()
+                busy = now - self._added < _QUIET
+                if busy and now < until and len(waiting) < self._limit / 2:
+                    time.sleep(_QUIET)
+                    continue
                 began = time.thread_time()
                 self._do(_BATCH)
-                time.sleep(min((time.thread_time() - began) / self._share, _LONGEST))
+                share = self._share if busy else max(self._share, _IDLE_SHARE)
+                time.sleep(min((time.thread_time() - began) / share, _LONGEST))
 
     def _do(self, count: int) -> None:
         waiting = self._waiting.get()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from celery.utils.saferepr import saferepr
-
+from celery_stargate.effects.successes import text_of
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.follow_up import since_of
 from celery_stargate.model.revocation import EXPIRED, REVOKED
@@ -22,6 +22,9 @@ _Event = tuple[str, dict[str, Any]]
 
 #: How many characters of a result an event has at least: Flower shows it.
 _RESULT_SIZE = 256
+#: Seconds after which the consumer is asked once more: it forgets what it was asked for when it
+#: connects again.
+_ASK_AGAIN = 1.0
 #: What people look for comes first, because the text is cut off.
 _FIRST = ("status", "message_id", "topic")
 
@@ -44,6 +47,10 @@ class TaskEvents:
         self._app = app
         self._consumer = consumer
         self._clock = clock
+        self._lock = threading.Lock()
+        self._unsent: list[_Event] = []
+        #: When the consumer was last asked to send what waits.
+        self._asked_at = 0.0
 
     def wanted(self) -> bool:
         """Whether the worker sends task events now."""
@@ -58,15 +65,25 @@ class TaskEvents:
         task = self._app.tasks.get(record.task)
         if task is not None and not task.send_events:
             return
-        consumer, events = self._consumer(), list(self._events(settled))
+        events = list(self._events(settled))
+        now = self._clock()
+        with self._lock:
+            ask = not self._unsent or now > self._asked_at + _ASK_AGAIN
+            self._unsent += ((kind, {"uuid": record.context, **fields}) for kind, fields in events)
+            if ask:
+                self._asked_at = now
+        if ask:
+            # The dispatcher belongs to the consumer's thread. One call for many: kombu's event loop
+            # keeps what it is to call soon in a set, so in any order.
+            self._consumer().call_soon(self._send)
 
-        def send() -> None:
-            for kind, fields in events:
-                consumer.event_dispatcher.send(kind, uuid=record.context, **fields)
-
-        # The dispatcher belongs to the consumer's thread. All at once: kombu's event loop keeps
-        # what it is to call soon in a set, so in any order.
-        consumer.call_soon(send)
+    def _send(self) -> None:
+        """Send what waits, in its order, in the consumer's thread."""
+        with self._lock:
+            events, self._unsent = self._unsent, []
+        send = self._consumer().event_dispatcher.send
+        for kind, fields in events:
+            send(kind, **fields)
 
     def _events(self, settled: Settled) -> Iterator[_Event]:
         request: dict[str, Any] = json.loads(settled.record.request or "{}")
@@ -80,7 +97,7 @@ class TaskEvents:
         if not failed:
             task = self._app.tasks.get(settled.record.task or "")
             size = max(_RESULT_SIZE, getattr(task, "resultrepr_maxsize", 0))
-            shown = saferepr(_in_order(settled.result), size)
+            shown = text_of(_in_order(settled.result), size)
             runtime = max(0.0, self._clock() - since)
             yield "task-succeeded", {"result": shown, "runtime": runtime}
         elif never_sent:

@@ -1,9 +1,10 @@
-"""A Redis Cluster under faults: `python -m tests.acceptance.cluster --messages 100000`.
+"""A Redis of many servers under faults: `python -m tests.acceptance.cluster --messages 100000`.
 
-Callers put messages into 24 lanes, and two workers send them. Meanwhile a slot moves to another
-master, a master is killed, and so is a worker. Afterwards the topic must hold each message whose
-call returned, those of a lane in order; each call must have its result, and each callback must have
-run.
+Callers put messages into 24 lanes, and two workers send them. Meanwhile, on a Cluster, a slot moves
+to another master, a master is killed, and so is a worker; behind Sentinel (`--sentinel`) the master
+is killed twice, and a worker once. Afterwards the topic must hold each message whose call returned,
+those of a lane in order; each call must have its result, and each callback must have run. A master
+that dies may take with it what no replica had yet: that is counted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from celery_stargate import StoreUnavailable
 from celery_stargate.lanes.lane import Lane, spread
@@ -31,6 +32,7 @@ from tests.servers.admin import PulsarAdmin
 from tests.servers.cluster import ClusterServers
 from tests.servers.pulsar import PulsarServer
 from tests.servers.redis import RedisServer
+from tests.servers.sentinel import MASTER_NAME, SentinelServers
 
 LANES = 24
 #: How many threads call; each has lanes of its own, so that a lane has one order.
@@ -39,6 +41,8 @@ _CALLERS = 4
 _CALLBACK_EVERY = 50
 #: Seconds for which one call is tried again.
 _PATIENCE = 90.0
+#: Without a new result for so many seconds, the rest is not waited for.
+_STILL = 60.0
 #: A key for each lane.
 _KEYS = [
     next(str(each) for each in range(10_000) if spread(str(each), LANES) == lane)
@@ -73,23 +77,113 @@ class Outcome:
         )
 
 
+class Servers(Protocol):
+    """The servers of the lanes, and what disturbs them."""
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        """The settings that name them."""
+
+    def __enter__(self) -> object: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def faults(self, key: Callable[[int], str]) -> list[Callable[[], object]]:
+        """Return what happens to them, in order.
+
+        Args:
+            key: returns a key of a lane.
+        """
+
+
+class Cluster:
+    """A Cluster: a slot moves, and a master is killed.
+
+    Args:
+        folder: for data and logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._servers = ClusterServers(folder)
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        return {"stargate_redis_url": self._servers.url}
+
+    def __enter__(self) -> object:
+        return self._servers.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._servers.stop()
+
+    def faults(self, key: Callable[[int], str]) -> list[Callable[[], object]]:
+        return [
+            partial(self._move_slot, key(0)),
+            lambda: self._servers.master_of(key(LANES // 2)).kill(),
+        ]
+
+    def _move_slot(self, key: str) -> None:
+        source = self._servers.master_of(key)
+        other = next(each for each in self._servers.masters() if each is not source)
+        self._servers.move_slot(key, other)
+
+
+class Sentinel:
+    """A master and two replicas: twice the master is killed, and another takes its place.
+
+    A master without a replica refuses to write after a second.
+
+    Args:
+        folder: for data and logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        bound = {"min-replicas-to-write": "1", "min-replicas-max-lag": "1"}
+        self._servers = SentinelServers(folder, config=bound)
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        return {
+            "stargate_redis_url": self._servers.url,
+            "stargate_redis_options": {"master_name": MASTER_NAME},
+        }
+
+    def __enter__(self) -> object:
+        return self._servers.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._servers.stop()
+
+    def faults(self, key: Callable[[int], str]) -> list[Callable[[], object]]:
+        return [self._fail_over, self._fail_over]
+
+    def _fail_over(self) -> None:
+        killed = self._servers.master
+        killed.kill()
+        self._servers.failover()
+        # The sentinels make a replica of it.
+        killed.start()
+
+
 class Chaos:
-    """A Cluster, its callers and its workers, for one run. A context manager.
+    """The servers of the lanes, callers and workers, for one run. A context manager.
 
     Args:
         pulsar_url: of the broker.
         admin: of the broker.
         redis_url: of Celery's broker and results.
-        folder: for data and logs.
+        servers: of the lanes.
+        folder: for logs.
     """
 
-    def __init__(self, pulsar_url: str, admin: PulsarAdmin, redis_url: str, folder: Path) -> None:
-        self._servers = ClusterServers(folder / "cluster")
+    def __init__(
+        self, pulsar_url: str, admin: PulsarAdmin, redis_url: str, servers: Servers, folder: Path
+    ) -> None:
+        self._servers = servers
         logs = folder / "workers"
         logs.mkdir()
         name = uuid.uuid4().hex[:8]
         conf = {
-            "stargate_redis_url": self._servers.url,
+            **servers.conf,
             "stargate_lanes": LANES,
             "stargate_lease": 4.0,
             # Celery itself loses tasks that a killed worker had taken.
@@ -142,15 +236,15 @@ class Chaos:
                 callers.submit(self._call, topic, key, messages // LANES, first)
                 for first in range(_CALLERS)
             ]
-            for disturb in (self._move_slot, self._kill_master, self._kill_worker):
+            for fault in (*self._servers.faults(partial(self._key, topic)), self._kill_worker):
                 mark = next(marks) * messages
                 self._wait(partial(self._reached, mark, calling))
-                disturb(topic)
+                fault()
             for caller in calling:
                 caller.result()
         total = len(self._tasks)
         bound = _PATIENCE + total / 100
-        without_result = self._wait_for_results(bound)
+        without_result = self._wait_for_results()
         eventually(lambda: len(self._told(key)) >= len(self._with_callback), _PATIENCE, every=0.5)
         found: dict[int, list[int]] = defaultdict(list)
         for each in self._rig.read(topic, timeout=bound):
@@ -203,16 +297,7 @@ class Chaos:
     def _key(self, topic: str, lane: int) -> str:
         return Lane(topic, lane).key(self._rig.stargate.settings.keyspace, "log")
 
-    def _move_slot(self, topic: str) -> None:
-        key = self._key(topic, 0)
-        source = self._servers.master_of(key)
-        other = next(each for each in self._servers.masters() if each is not source)
-        self._servers.move_slot(key, other)
-
-    def _kill_master(self, topic: str) -> None:
-        self._servers.master_of(self._key(topic, LANES // 2)).kill()
-
-    def _kill_worker(self, _: str) -> None:
+    def _kill_worker(self) -> None:
         self._workers.pop(0).kill()
         self._workers.append(self._rig.worker(pool="solo").start())
 
@@ -223,28 +308,30 @@ class Chaos:
     def _wait(self, condition: Callable[[], bool]) -> None:
         assert eventually(condition, 20 * _PATIENCE), "the calls stand still"
 
-    def _wait_for_results(self, bound: float) -> int:
+    def _wait_for_results(self) -> int:
         """Wait until each call has its result; return how many have none that is a receipt."""
-        backend: Any = self._rig.app.backend
         left = list(self._tasks)
-
-        def look() -> bool:
-            nonlocal left
-            waiting = []
-            for start in range(0, len(left), 1000):
-                part = left[start : start + 1000]
-                keys = [backend.get_key_for_task(each) for each in part]
-                stored = backend.client.mget(keys)
-                waiting += [
-                    each
-                    for each, row in zip(part, stored, strict=True)
-                    if row is None or backend.decode_result(row)["status"] != "SUCCESS"
-                ]
-            left = waiting
-            return not left
-
-        eventually(look, bound, every=1.0)
+        end = time.monotonic() + _STILL
+        while left and time.monotonic() < end:
+            before = len(left)
+            left = self._without_result(left)
+            if len(left) < before:
+                end = time.monotonic() + _STILL
+            time.sleep(1.0)
         return len(left)
+
+    def _without_result(self, tasks: list[str]) -> list[str]:
+        backend: Any = self._rig.app.backend
+        waiting: list[str] = []
+        for start in range(0, len(tasks), 1000):
+            part = tasks[start : start + 1000]
+            stored = backend.client.mget([backend.get_key_for_task(each) for each in part])
+            waiting += [
+                each
+                for each, row in zip(part, stored, strict=True)
+                if row is None or backend.decode_result(row)["status"] != "SUCCESS"
+            ]
+        return waiting
 
     def _told(self, key: str) -> set[str]:
         """The contexts whose callback ran."""
@@ -255,14 +342,16 @@ def main(arguments: Any = None) -> int:
     """Run once on servers of its own, print what came of it, and return 1 if it is not good."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--sentinel", action="store_true", help="Sentinel in place of a Cluster")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         place = Path(folder)
         broker = PulsarServer(place / "pulsar")
-        servers.callback(broker.kill)
+        opened.callback(broker.kill)
         broker.start()
-        redis_server = servers.enter_context(RedisServer(place / "redis"))
-        with Chaos(broker.url, broker.admin, redis_server.url, place) as chaos:
+        redis_server = opened.enter_context(RedisServer(place / "redis"))
+        servers = Sentinel(place / "lanes") if given.sentinel else Cluster(place / "lanes")
+        with Chaos(broker.url, broker.admin, redis_server.url, servers, place) as chaos:
             found = chaos.run(given.messages)
     print(found, flush=True)
     return 0 if found.good else 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.cluster import Chaos
+from tests.acceptance.cluster import Chaos, Cluster
 from tests.servers import cluster as cluster_module
 from tests.servers.fixtures import PulsarAddress, ServerAddress, require
 
@@ -17,6 +17,7 @@ def test_messages_over_lanes_under_faults(
 ) -> None:
     """A slot moves, a master is killed, and a worker: none is lost, and each lane is in order."""
     require(cluster_module.missing_reason())
-    with Chaos(pulsar.url, pulsar.admin, redis_server.url, tmp_path) as chaos:
+    servers = Cluster(tmp_path / "cluster")
+    with Chaos(pulsar.url, pulsar.admin, redis_server.url, servers, tmp_path) as chaos:
         found = chaos.run(2400)
     assert found.good, found

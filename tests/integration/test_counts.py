@@ -338,6 +338,27 @@ def test_a_drain_of_what_is_done_at_once(
     assert counts.received <= COUNT * received
 
 
+def test_waiting_calls_are_told_together(
+    server: RedisServer,
+    make_app: MakeApp,
+    client: redis.Redis,
+    local: LocalPulsar,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the step that settles: no message is settled, told and finished by itself."""
+    app = make_app(local.url, lease=LONG_LEASE, **on(server))
+    stargate = Stargate.of(app)
+    with Acknowledger(app):
+        stargate.produce(PAYLOAD)
+        with counted(client, monkeypatch) as counts:
+            found = stargate.produce_many([PAYLOAD] * COUNT)
+    assert len({each.message_id for each in found}) == COUNT
+    scripts = counts.scripts
+    assert scripts["settle"] == scripts["finish"] == 0
+    # The messages, an entry of the inbox for each step, and what tells workers of a lane.
+    assert counts.commands["xadd"] <= COUNT + scripts["complete"] + 2
+
+
 def scripts_run(client: redis.Redis) -> int:
     """How many scripts Redis ran since the count began."""
     found: dict[str, Any] = client.info("commandstats").get("cmdstat_evalsha", {})

@@ -28,6 +28,9 @@ _BUS_OFFSET = 10_000
 #: Where nodes listen: so that their buses are below what Linux gives to outgoing connections.
 _PORTS = range(11_000, 20_000)
 
+#: redis-cli makes no cluster of fewer masters.
+_FEWEST_OF_REDIS_CLI = 3
+
 
 def missing_reason() -> str | None:
     """Why this machine cannot run a Cluster, with what to do about it; None when it can."""
@@ -41,7 +44,7 @@ class ClusterServers:
 
     Arguments:
         data_dir: where the nodes write.
-        masters: how many masters share the slots.
+        masters: how many masters share the slots; fewer than three have no replicas.
         replicas: how many replicas each master has.
         config: more directives, by name.
     """
@@ -82,6 +85,16 @@ class ClusterServers:
         """
         for node in self.nodes:
             node.start()
+        if len(self.nodes) < _FEWEST_OF_REDIS_CLI:
+            self._join()
+        else:
+            self._create()
+        self._wait(
+            "the cluster to agree, and replicas to be in step",
+            lambda: all(map(self._sound, self.nodes)),
+        )
+
+    def _create(self) -> None:
         made = subprocess.run(
             [
                 "redis-cli",
@@ -99,10 +112,19 @@ class ClusterServers:
         )
         if made.returncode:
             raise ServerError(f"redis-cli made no cluster:\n{made.stdout}\n{made.stderr}")
-        self._wait(
-            "the cluster to agree, and replicas to be in step",
-            lambda: all(map(self._sound, self.nodes)),
-        )
+
+    def _join(self) -> None:
+        """Share the slots by hand."""
+        size = 16384 // len(self.nodes)
+        for number, node in enumerate(self.nodes):
+            last = number == len(self.nodes) - 1
+            with redis.Redis(port=node.port) as client:
+                client.execute_command(
+                    *("CLUSTER", "ADDSLOTSRANGE", number * size),
+                    16383 if last else (number + 1) * size - 1,
+                )
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
 
     def masters(self) -> list[RedisServer]:
         """Return the nodes that serve slots now.

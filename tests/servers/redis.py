@@ -72,11 +72,19 @@ class RedisServer(Server):
         self.process.start(self._ready, timeout=20)
 
     def _ready(self) -> bool:
+        """Whether it answers: this process, and not another that has its port."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
-                sock.sendall(b"PING\r\n")
+                sock.sendall(b"PING\r\nINFO server\r\n")
+                answers = sock.makefile("rb")
+                first = answers.readline()
+                # One with a password wants it first, and says nothing of itself.
+                if first.startswith(b"-NOAUTH"):
+                    return True
                 # While it still loads its file the answer is -LOADING.
-                # One with a password wants it first.
-                return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
-        except OSError:
+                if not first.startswith(b"+PONG"):
+                    return False
+                size = int(answers.readline()[1:])
+                return b"\nprocess_id:%d\r" % (self.process.pid or 0) in answers.read(size)
+        except (OSError, ValueError):
             return False

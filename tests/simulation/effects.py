@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,7 +13,7 @@ from celery_stargate.effects.attempts import STUCK_AFTER
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.effects.run import callback_id
-from celery_stargate.lanes.record import Settled, encode_outcome
+from celery_stargate.lanes.record import Record, Settled, encode_outcome
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
 from celery_stargate.model.outcome import Outcome, Receipt
@@ -52,7 +52,16 @@ class SimulatedEffects:
         busy = 0.0 if thread is None else thread.busy_for(self._world.loop.now)
         return busy if busy > STUCK_AFTER else 0.0
 
-    def at_once(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Decision]:
+    #: Nobody is told of successes.
+    tells = False
+
+    def needs_records(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Entry]:
+        """The log tells enough."""
+        return []
+
+    def at_once(
+        self, given: Iterable[tuple[Entry, Outcome]], records: Mapping[int, Record]
+    ) -> list[Decision]:
         """As Celery's backend would store it; the world tells what is stored."""
         found: list[Decision] = []
         for entry, outcome in given:

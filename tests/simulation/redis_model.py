@@ -591,8 +591,9 @@ class _Lane:
         told = rest[2 * int(count) :]
         fenced = int(not self._holds(lease))
         by, _, answer = self._meta.get(b"completed", b"").rpartition(b" ")
-        if answer and by == token:
-            return [fenced, int(answer)]
+        if by == token:
+            late = list(map(int, answer.split(b",") if answer else ()))
+            return [fenced, len(late), *late]
         done: dict[bytes, int] = {}
         for place, (each, number) in enumerate(zip(contexts, numbers, strict=True)):
             first, messages, _ = _read_head(self._contexts.get(each, b"")) or (0, 0, 0)
@@ -612,9 +613,9 @@ class _Lane:
                 self._redis.set(key, value, 1000 * int(expires))
                 self._redis.published.append((key, value))
         self._prune()
-        late = len(contexts) - len(done)
-        self._meta[b"completed"] = token + b" %d" % late
-        return [fenced, late]
+        late = [place for place in range(1, len(contexts) + 1) if place - 1 not in done.values()]
+        self._meta[b"completed"] = token + b" " + b",".join(b"%d" % place for place in late)
+        return [fenced, len(late), *late]
 
     def expire(self, grace: bytes, limit: bytes, wanted: bytes, cause: bytes = b"") -> list[bytes]:
         overdue = [each for each in _sorted(self._deadlines) if self._deadlines[each] <= self._now]

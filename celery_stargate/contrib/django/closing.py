@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.canvas import Signature
-from django.db import transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.contexts import callback_task_id, parse_context
-from celery_stargate.contrib.django.rows import outbox_rows
+from celery_stargate.contrib.django.rows import outbox_model, outbox_rows
 from celery_stargate.contrib.django.states import OPEN, State, sources
 from celery_stargate.support.log import logger_of
 
@@ -88,19 +87,23 @@ def close_rows(using: str, outcomes: Sequence[Mapping[str, Any]]) -> int:
     waiting = {
         (row["uuid"], row["attempt"]): row
         for row in rows.filter(uuid__in={row_id for row_id, _ in places}, state__in=OPEN).values(
-            "uuid", "attempt", "on_ack", "on_error"
+            "pk", "uuid", "attempt", "on_ack", "on_error"
         )
     }
-    known = []
+    known: list[_Known] = []
     for place, outcome in zip(places, outcomes, strict=True):
         row = waiting.pop(place, None)
         if row is None:
             logger.info("outbox row is closed or gone already", context=outcome["context"])
             continue
-        known.append((place, outcome, _call_back(row, outcome)))
+        known.append(_known(row, outcome, _call_back(row, outcome)))
+    # In the order in which the relay notes that rows are in their lanes, for both lock them.
+    known.sort(key=lambda each: each.pk)
     # One row needs no transaction around its one statement.
     with transaction.atomic(using=using) if len(known) > 1 else nullcontext():
-        return sum(_close(rows, *each) for each in known)
+        if len(known) > 1 and connections[using].vendor == "postgresql":
+            return _close_together(using, known)
+        return sum(_close(rows, each) for each in known)
 
 
 def _call_back(row: Mapping[str, Any], outcome: Mapping[str, Any]) -> str:
@@ -123,18 +126,63 @@ def _call_back(row: Mapping[str, Any], outcome: Mapping[str, Any]) -> str:
     return ""
 
 
-def _close(
-    rows: Any, place: tuple[uuid.UUID, int], outcome: Mapping[str, Any], problem: str
-) -> int:
+class _Known(NamedTuple):
+    """What a row is closed with."""
+
+    pk: int
+    attempt: int
+    target: State
+    message_id: str
+    code: str
+    reason: str
+
+
+def _known(row: Mapping[str, Any], outcome: Mapping[str, Any], problem: str) -> _Known:
     target = _STATES[outcome["status"]]
     stored = target is State.STORED
     told = "" if stored else outcome.get("reason", "no reason was given")
+    return _Known(
+        pk=row["pk"],
+        attempt=row["attempt"],
+        target=target,
+        message_id=outcome.get("message_id") or "" if stored else "",
+        code=outcome["status"] if stored else outcome.get("code", "failed")[:100],
+        reason="; ".join(filter(None, (told, problem))),
+    )
+
+
+def _close(rows: Any, known: _Known) -> int:
+    open_rows = rows.filter(pk=known.pk, attempt=known.attempt, state__in=sources(known.target))
     return int(
-        rows.filter(uuid=place[0], attempt=place[1], state__in=sources(target)).update(
-            state=target,
-            message_id=outcome.get("message_id") or "" if stored else "",
-            code=outcome["status"] if stored else outcome.get("code", "failed")[:100],
-            reason="; ".join(filter(None, (told, problem))),
+        open_rows.update(
+            state=known.target,
+            message_id=known.message_id,
+            code=known.code,
+            reason=known.reason,
             closed_at=timezone.now(),
         )
     )
+
+
+def _close_together(using: str, known: Sequence[_Known]) -> int:
+    """Do as :func:`_close` does for each row, by one statement of PostgreSQL for each state."""
+    connection = connections[using]
+    table = connection.ops.quote_name(outbox_model()._meta.db_table)  # noqa: SLF001  # public
+    statement = (
+        f"UPDATE {table} AS row SET state = %s, closed_at = %s, message_id = given.message_id, "  # noqa: S608  # no user's text
+        "code = given.code, reason = given.reason FROM unnest(%s::bigint[], %s::bigint[], "
+        "%s::text[], %s::text[], %s::text[]) AS given (id, attempt, message_id, code, reason) "
+        "WHERE row.id = given.id AND row.attempt = given.attempt AND row.state = ANY(%s)"
+    )
+    closed, now = 0, timezone.now()
+    with connection.cursor() as cursor:
+        for target in dict.fromkeys(each.target for each in known):
+            some = [each for each in known if each.target is target]
+            columns = zip(
+                *((each.pk, each.attempt, *each[3:]) for each in some),
+                strict=True,
+            )
+            before = [state.value for state in sources(target)]
+            cursor.execute(statement, [target.value, now, *map(list, columns), before])
+            closed += cursor.rowcount
+    return closed

@@ -9,6 +9,7 @@ from django.db import models
 from django.utils import timezone
 
 from celery_stargate.contrib.django.contexts import context_of
+from celery_stargate.contrib.django.pending import message_of
 from celery_stargate.contrib.django.states import CHOICES, FAILED, State
 from celery_stargate.model.message import Message
 
@@ -93,8 +94,7 @@ class OutboxMessage(models.Model):
             InvalidMessage: the row was changed into something that cannot be published.
             TypeError: ``attributes`` holds a field that a message does not have.
         """
-        attributes: dict[str, Any] = self.attributes or {}
-        return Message(payload=bytes(self.payload), key=self.key, **attributes)
+        return message_of(self.payload, self.key, self.attributes)
 
 
 class _FailedManager(models.Manager):

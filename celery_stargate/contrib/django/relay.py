@@ -22,6 +22,7 @@ from kombu.exceptions import OperationalError
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.closing import close_row, close_signature
 from celery_stargate.contrib.django.leases import Leases
+from celery_stargate.contrib.django.pending import PendingRow, read_pending
 from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows, relax
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
@@ -52,7 +53,7 @@ class _HeldBack:
     def hold_topic(self, topic: str, seconds: float) -> None:
         self.topics[topic] = self.monotonic() + seconds
 
-    def hold(self, row: Any, seconds: float) -> None:
+    def hold(self, row: PendingRow, seconds: float) -> None:
         until = self.monotonic() + seconds
         if row.key is None:
             self.rows[row.pk] = until
@@ -162,7 +163,7 @@ class Relay:
         self._sweep.step(self._stargate)
         return done
 
-    def read(self) -> Sequence[Any]:
+    def read(self) -> Sequence[PendingRow]:
         """Return the next pending rows of this relay's shards, in their order.
 
         Raises:
@@ -178,9 +179,9 @@ class Relay:
             )
             rows = rows.filter(Q(key__isnull=True) | ~Exists(failed))
         rows = self._held_back.without(rows)
-        return list(rows.defer("history").order_by("pk")[: self.settings.batch_size])
+        return read_pending(rows, self.settings.batch_size)
 
-    def hand_over(self, rows: Sequence[Any]) -> int:
+    def hand_over(self, rows: Sequence[PendingRow]) -> int:
         """Put rows into their lanes and note it; set aside what cannot be published.
 
         Returns:
@@ -226,7 +227,7 @@ class Relay:
             rows = outbox_rows(self.using).filter(shard__in=shards)
             return mark_recorded(rows, ids, timezone.now())
 
-    def _prepare(self, rows: Sequence[Any]) -> tuple[list[lanes.Entry], int]:
+    def _prepare(self, rows: Sequence[PendingRow]) -> tuple[list[lanes.Entry], int]:
         """Return what may go, in order, and how many rows were set aside for good."""
         entries: list[lanes.Entry] = []
         waiting: set[tuple[str, str]] = set()
@@ -252,7 +253,7 @@ class Relay:
                 entries.append(entry)
         return entries, aside
 
-    def _fail(self, row: Any, error: Exception) -> int:
+    def _fail(self, row: PendingRow, error: Exception) -> int:
         """Set a row aside, or let it wait; return 1 or 0."""
         tries = row.tries + 1
         # Not its repr, which for some errors holds what they could not read: a payload.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
-from celery.app.trace import logger as trace_logger
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.loaders.base import BaseLoader
@@ -32,8 +30,8 @@ _CHECK_EVERY = 1.0
 class Eligibility:
     """Knows which tasks have result-only receipts.
 
-    A receipt is result-only if no signal receiver and no log record would show the task, no link,
-    chain or chord goes on from it, and neither the task nor the loader has hooks of its own.
+    A receipt is result-only if no signal receiver would hear of the task, no link, chain or chord
+    goes on from it, and neither the task nor the loader has hooks of its own.
 
     Arguments:
         app: the app of the tasks.
@@ -48,7 +46,7 @@ class Eligibility:
         self.begin()
 
     def begin(self) -> bool:
-        """Begin a batch: check signal receivers and the log level, and now and then the rest.
+        """Begin a batch: check signal receivers, and now and then the rest.
 
         Returns:
             Whether the rest was checked, so that anything derived from it must be made again.
@@ -56,10 +54,8 @@ class Eligibility:
         checked = self._monotonic() >= self._check_at
         if checked:
             self._check()
-        self._any = (
-            self._possible
-            and not has_receivers(signals.task_prerun, signals.task_postrun, signals.task_success)
-            and not trace_logger.isEnabledFor(logging.INFO)
+        self._any = self._possible and not has_receivers(
+            signals.task_prerun, signals.task_postrun, signals.task_success
         )
         return checked
 

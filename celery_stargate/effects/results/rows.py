@@ -41,17 +41,20 @@ class ResultRows:
         self._app = app
         self._batch = batch
         self._eligibility = Eligibility(app, monotonic)
-        self._template: ResultTemplate | None = None
-        #: Fills in the template for this batch; None if there is none, or it was not tried yet.
-        self._fill: Fill | None = None
-        self._tried = False
+        #: By whether a result has a group, and a parent; None where there can be no template.
+        self._templates: dict[tuple[bool, bool], ResultTemplate | None] = {}
+        #: What fills in each template for this batch.
+        self._fills: dict[tuple[bool, bool], Fill | None] = {}
 
     def begin(self) -> None:
         """Begin a batch of contexts: check again what is result-only, and fix ``date_done``."""
         checked = self._eligibility.begin()
-        if checked or (self._template is not None and not self._template.lasts):
-            self._template = None
-        self._fill, self._tried = None, False
+        if checked:
+            self._templates = {}
+        self._templates = {
+            kind: each for kind, each in self._templates.items() if each is not None and each.lasts
+        }
+        self._fills = {}
 
     def decide(self, record: Record, result: Any) -> Decision:
         """Decide about the result of a settled context's task.
@@ -77,9 +80,7 @@ class ResultRows:
             return Remaining.NOTHING
         if not self._eligibility.stores_rows:
             return Remaining.FULL
-        row = None
-        if request.group is None and request.parent_id is None:
-            row = self._from_template(record.context, result)
+        row = self._from_template(record.context, result, request.group, request.parent_id)
         if row is None:
             row = self._from_celery(
                 record.context, result, request_of(request.group, request.parent_id)
@@ -112,16 +113,38 @@ class ResultRows:
             return Remaining.FULL
         return self._from_template(receipt.context, receipt.to_dict()) or Remaining.FULL
 
-    def _from_template(self, context: str, result: Any) -> ResultRow | None:
-        if not is_plain_id(context):
+    def decide_known(self, record: Record, receipt: Receipt) -> Decision:
+        """Decide about the result of a context that is not settled yet, by its record.
+
+        Arguments:
+            record: of a context with one message, of which neither a callback goes on nor a waiting
+                call.
+            receipt: the receipt.
+
+        Returns, and raises:
+            As :meth:`decide_early`.
+        """
+        if record.task is None or record.is_list:
+            return Remaining.FULL
+        if not (self._eligibility.stores_at_url or self._eligibility.stores_nowhere):
+            return Remaining.FULL
+        return self.decide(record, receipt.to_dict())
+
+    def _from_template(
+        self, context: str, result: Any, group: str | None = None, parent: str | None = None
+    ) -> ResultRow | None:
+        if not all(each is None or is_plain_id(each) for each in (context, group, parent)):
             return None
-        if not self._tried:
-            self._tried = True
-            if self._template is None:
-                self._template = ResultTemplate.of(self._batch)
-            if self._template is not None:
-                self._fill = self._template.at(self._app.now().isoformat())
-        return None if self._fill is None else self._fill(context, result)
+        # Celery leaves out what is empty.
+        kind = bool(group), bool(parent)
+        if kind not in self._fills:
+            if kind not in self._templates:
+                self._templates[kind] = ResultTemplate.of(self._batch, *kind)
+            template = self._templates[kind]
+            date = self._app.now().isoformat()
+            self._fills[kind] = None if template is None else template.at(date)
+        fill = self._fills[kind]
+        return None if fill is None else fill(context, result, group, parent)
 
     def _from_celery(self, context: str, result: Any, request: Any) -> ResultRow | None:
         """Let Celery's backend make a row; None if it stores nothing."""

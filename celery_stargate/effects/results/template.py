@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 from celery.app.task import Context
@@ -18,18 +18,32 @@ __all__ = ["Fill", "ResultTemplate"]
 # Stand-ins for id and result, chosen so that nothing else in a stored result contains them.
 _ID = "stargate-form-id-7d0f5a53-9a2f-4e4c-8b1b-2f3c6a1e9d70"
 _RESULT = "stargate-form-result-1c6b1d9e-52a7-4d33-9a55-0c7f4b8e6f21"
+_GROUP = "stargate-form-group-0f0b7f7e-6c55-4d0e-8a39-5d2b9e1c4a77"
+_PARENT = "stargate-form-parent-93c1f9a2-1f4e-4b6b-9d0a-7e0d5c2b8f10"
 _QUOTED = f'"{_RESULT}"'
+
+_IN_ORDER = (_ID, _QUOTED, _GROUP, _PARENT)
+_STAND_INS = re.compile(f"({'|'.join(map(re.escape, _IN_ORDER))})")
 
 _encode = msgspec.json.Encoder().encode
 
 
-#: Takes a task's id, which must be plain (:func:`is_plain_id`), and its result, which JSON must be
-#: able to represent.
-Fill = Callable[[str, Any], ResultRow]
+class Fill(Protocol):
+    """Makes a row."""
+
+    def __call__(
+        self, task_id: str, result: Any, group: str | None = None, parent: str | None = None
+    ) -> ResultRow:
+        """Return the row of a result.
+
+        Arguments:
+            task_id, group, parent: plain ids (:func:`is_plain_id`).
+            result: what JSON must be able to represent.
+        """
 
 
 class ResultTemplate:
-    """Makes rows for tasks that differ in nothing but their id, ``date_done`` and result.
+    """Makes rows for tasks that differ in nothing but ids, ``date_done`` and result.
 
     Celery's backend makes the row of a stand-in, with all its layers, so keys, field names and
     request fields are Celery's own. Each further row costs a small part of that.
@@ -48,11 +62,12 @@ class ResultTemplate:
         return self._date is not None
 
     @classmethod
-    def of(cls, batch: ResultBatch) -> Self | None:
+    def of(cls, batch: ResultBatch, group: bool = False, parent: bool = False) -> Self | None:
         """Let a batch's backend make the row of a stand-in; None if the value is not plain JSON.
 
         Arguments:
             batch: unchanged afterwards.
+            group, parent: whether the results have them.
 
         Raises:
             What the backend raises.
@@ -62,13 +77,16 @@ class ResultTemplate:
             return None
         kept = len(batch)
         before = backend.app.now()
-        backend.mark_as_done(_ID, _RESULT, request_of())
+        request = request_of(_GROUP if group else None, _PARENT if parent else None)
+        backend.mark_as_done(_ID, _RESULT, request)
         if len(batch) == kept:
             return None
         key, value, expires = batch.take_last()
         if not isinstance(value, str) or [key.count(_ID), value.count(_ID)] != [1, 1]:
             return None
         if value.count(_QUOTED) != 1 or value.count(_RESULT) != 1:
+            return None
+        if [value.count(_GROUP), value.count(_PARENT)] != [group, parent]:
             return None
         return cls(key, value, expires, _date_in(value, before, backend.app.now()))
 
@@ -81,10 +99,20 @@ class ResultTemplate:
         """
         value = self._value if self._date is None else self._value.replace(self._date, date)
         before, after = self._key.split(_ID)
-        fill, expires = _fill(value), self._expires
-        return lambda task_id, result: ResultRow(
-            f"{before}{task_id}{after}", fill(task_id, _encode(result).decode()), expires
-        )
+        # The texts between the stand-ins have even places, the stand-ins odd ones.
+        parts, expires = _STAND_INS.split(value), self._expires
+        places = [parts.index(each) if each in parts else None for each in _IN_ORDER]
+
+        def fill(
+            task_id: str, result: Any, group: str | None = None, parent: str | None = None
+        ) -> ResultRow:
+            texts = (task_id, _encode(result).decode(), group, parent)
+            for place, text in zip(places, texts, strict=True):
+                if place is not None:
+                    parts[place] = text or ""
+            return ResultRow(f"{before}{task_id}{after}", "".join(parts), expires)
+
+        return fill
 
 
 def _date_in(value: str, before: datetime, after: datetime) -> str | None:
@@ -100,17 +128,6 @@ def _date_in(value: str, before: datetime, after: datetime) -> str | None:
     except (ValueError, TypeError, KeyError):
         return None
     return date if known and date == found.isoformat() and value.count(date) == 1 else None
-
-
-def _fill(value: str) -> Callable[[str, str], str]:
-    """Return what puts an id and the JSON of a result into a stored value."""
-    if value.index(_ID) < value.index(_QUOTED):
-        first, rest = value.split(_ID)
-        second, last = rest.split(_QUOTED)
-        return lambda task_id, result: f"{first}{task_id}{second}{result}{last}"
-    first, rest = value.split(_QUOTED)
-    second, last = rest.split(_ID)
-    return lambda task_id, result: f"{first}{result}{second}{task_id}{last}"
 
 
 def request_of(group: str | None = None, parent_id: str | None = None) -> Context:

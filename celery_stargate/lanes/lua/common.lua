@@ -4,11 +4,12 @@
 -- only complete.lua gets, come after them.
 --   1 log         stream: the messages without a receipt; entry n-0 is the lane's message n.
 --                 Fields: the code of its follow-up (the name) = its frame (the value), as
---                 model/frame.py describes it; then, where they are needed, t = the task whose result is stored, if it is not the produce
---                 task of every app; l = the label that Pulsar echoes, if the frame does not tell
+--                 model/frame.py describes it; then, where they are needed, t = the address of the waiting
+--                 call, or the task whose result is stored, if it is not the produce task of every
+--                 app; l = the label that Pulsar echoes, if the frame does not tell
 --                 it; p = the message's place in its list.
 --                 Codes: q = nothing follows the receipt; r = a task's result; i = a task ends
---                 without a result; f = anything, which only the record tells (FollowUp)
+--                 without a result; w = a call is told, and that is all; f = anything, which only the record tells (FollowUp)
 --   2 contexts    hash: context -> record, "<version> <first number> <messages> <tombstone ms>\n<body>".
 --                 Version 2: a frame of its messages has the payload as bytes; else 1. The first
 --                 number tells a context from another of the same name. Below 0: its messages, if it
@@ -23,8 +24,8 @@
 --                 tried = the same under the present generation; fencing_token; generation;
 --                 begun_by = the fencing token of the hold that began it; apart = how many contexts
 --                 without messages in this lane there were; set_aside = how many entries were;
---                 options = producer options left by a caller; completed = "<token> <reply>" of the
---                 last call of complete
+--                 options = producer options left by a caller; completed = "<token> <places of those
+--                 that were late>" of the last call of complete
 --   8 tombstones  sorted set: finished context -> until when a put of it does nothing, epoch ms; of
 --                 more than MAX_TOMBSTONES those that end first are forgotten
 --   9 quarantine  stream: entries that were set aside because they cannot be sent, at most about 1000,
@@ -183,7 +184,18 @@ local function result_key(i)
   return KEYS[11 + i]
 end
 
--- The first fields of a message in the log. The code may have a task's name after it.
+-- Put outcomes into the inbox of a waiting process, and keep it for an hour.
+local function tell(key, address, outcomes)
+  local told = redis.pcall('XADD', key, '*', 'to', address, 'outcome', outcomes)
+  if type(told) == 'table' then
+    -- It is no stream: it begins anew.
+    redis.call('DEL', key)
+    redis.call('XADD', key, '*', 'to', address, 'outcome', outcomes)
+  end
+  redis.call('EXPIRE', key, 3600)
+end
+
+-- The first fields of a message in the log. The code may have a name after it.
 local function entry(code, frame)
   if #code == 1 then return { code, frame } end
   return { string.sub(code, 1, 1), frame, 't', string.sub(code, 2) }

@@ -3,16 +3,29 @@
 -- ARGV: lease, token, count of contexts, context, ... (of one message each; a receipt counts from
 --       any caller, as in settle), first number of each, as in settle; then value, seconds until it
 --       expires (0: never) of each row
--- KEYS: after the lane's eleven those of the rows. The rows belong to the last of the contexts, in
---       order. A row is stored and published if its context is settled by this call, else not.
--- Returns {fenced, late}: 1 if another process has the lease, and how many contexts were settled or
---       finished before, or never were there.
+--       A row may also be a receipt for a waiting call: the receipt as JSON, and the call's address,
+--       which has a slash
+-- KEYS: after the lane's eleven those of the rows; the inbox of a waiting call. The rows belong to
+--       the last of the contexts, in order. A row is stored and published, and a call is told, if its
+--       context is settled by this call, else not.
+-- Returns {fenced, late, place, ...}: 1 if another process has the lease, and how many contexts were
+--       settled or finished before, or never were there, with the place of each, from 1.
 -- A repeat with the same token gets the same reply.
 local fenced = redis.call('GET', LEASE) == ARGV[1] and 0 or 1
+
+local function reply(places)
+  local found = { fenced, 0 }
+  for place in string.gmatch(places, '%d+') do
+    found[2] = found[2] + 1
+    found[#found + 1] = tonumber(place)
+  end
+  return found
+end
+
 local answered = redis.call('HGET', META, 'completed')
 if answered then
-  local by, late = string.match(answered, '^(.*) (%d+)$')
-  if by == ARGV[2] then return { fenced, tonumber(late) } end
+  local by, places = string.match(answered, '^(.*) ([%d,]*)$')
+  if by == ARGV[2] then return reply(places) end
 end
 
 local now, given = now_ms(), tonumber(ARGV[3])
@@ -20,7 +33,7 @@ local without = given - (#KEYS - 11)
 local contexts = { unpack(ARGV, 4, 3 + given) }
 local records = redis.call('HMGET', CONTEXTS, unpack(contexts))
 local outcomes = redis.call('HMGET', OUTCOMES, unpack(contexts))
-local done, numbers, tombs, results, seen, lowest, highest = {}, {}, {}, {}, {}, nil, 0
+local done, late, numbers, tombs, results, seen, lowest, highest = {}, {}, {}, {}, {}, {}, nil, 0
 for i, context in ipairs(contexts) do
   local first, count, tombstone
   if records[i] and not outcomes[i] and not seen[context] then
@@ -36,17 +49,32 @@ for i, context in ipairs(contexts) do
       tombs[#tombs + 1] = now + tombstone
       tombs[#tombs + 1] = context
     end
+  else
+    late[#late + 1] = i
   end
 end
 pass_when_full()
+-- One entry of an inbox holds all receipts that one call gets.
+local told, addresses = {}, {}
 for _, i in ipairs(results) do
   local key, value, expires = result_key(i), ARGV[2 * given + 2 + 2 * i], ARGV[2 * given + 3 + 2 * i]
-  if expires == '0' then
-    redis.call('SET', key, value)
+  if string.find(expires, '/', 1, true) then
+    if not told[expires] then
+      told[expires] = { key = key }
+      addresses[#addresses + 1] = expires
+    end
+    table.insert(told[expires], value)
   else
-    redis.call('SET', key, value, 'EX', expires)
+    if expires == '0' then
+      redis.call('SET', key, value)
+    else
+      redis.call('SET', key, value, 'EX', expires)
+    end
+    redis.call('PUBLISH', key, value)
   end
-  redis.call('PUBLISH', key, value)
+end
+for _, address in ipairs(addresses) do
+  tell(told[address].key, address, '0[' .. table.concat(told[address], ',') .. ']')
 end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
@@ -61,5 +89,6 @@ if #done > 0 then
 end
 if #tombs > 0 then redis.call('ZADD', TOMBSTONES, unpack(tombs)) end
 prune_tombstones(now)
-redis.call('HSET', META, 'completed', ARGV[2] .. ' ' .. #contexts - #done)
-return { fenced, #contexts - #done }
+local places = table.concat(late, ',')
+redis.call('HSET', META, 'completed', ARGV[2] .. ' ' .. places)
+return reply(places)

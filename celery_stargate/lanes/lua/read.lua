@@ -13,7 +13,7 @@ if rolled_back(ARGV[7], ARGV[8]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local gapless = ARGV[6] == '1'
 -- The last entry that was looked at, the last message that may be sent, and what was read of it.
-local seen, last, reply, read, most = after, after, { 0 }, 0, 32
+local seen, last, reply, read, most = after, after, { 0 }, 0, 8
 while count > 0 and bytes > 0 do
   local step = math.min(count, most)
   local entries = redis.call('XRANGE', LOG,
@@ -44,8 +44,10 @@ while count > 0 and bytes > 0 do
     end
   end
   if #entries < step then break end
-  -- Messages that are small are looked at in larger steps.
-  if #entries[#entries][2][2] < 4096 then most = 128 end
+  -- The next step takes no more than is likely to fit, by the size of this one's messages.
+  local held = 1
+  for _, each in ipairs(parsed) do held = held + #each.frame end
+  most = math.max(1, math.min(128, math.floor(bytes * #parsed / held)))
 end
 if ARGV[5] == '1' and last > after then
   local sent = tonumber(redis.call('HGET', META, 'sent') or '0')

@@ -133,6 +133,12 @@ def two_in_a_group(app: Celery, task: ProduceTask) -> None:
     group([task.s("a").set(task_id="a"), task.s("b").set(task_id="b")]).apply_async(task_id="g")
 
 
+def grouped_with_a_parent(app: Celery, task: ProduceTask) -> None:
+    """Call the task in a group, as from within another task."""
+    for name in ("a", "b"):
+        task.apply_async((name,), task_id=name, group_id="g", parent_id="p", root_id="r")
+
+
 def two_in_a_chord(app: Celery, task: ProduceTask) -> None:
     """Call the task in a chord."""
     header = [task.s("a").set(task_id="a"), task.s("b").set(task_id="b")]
@@ -219,6 +225,9 @@ CASES = {
     "headers": Case(call(headers={"tenant": "t"})),
     "expires": Case(call(expires=100)),
     "a parent": Case(call(parent_id="p", root_id="r")),
+    "a parent that JSON escapes": Case(call(parent_id='p"é', root_id="r")),
+    "another name": Case(call(shadow="another")),
+    "a group that a task calls": Case(grouped_with_a_parent, plain=2),
     "results as pickles": Case(
         conf={"result_serializer": "pickle", "result_accept_content": ["pickle"]}
     ),
@@ -279,18 +288,22 @@ AT_ONCE = {
             *("plain", "a value", "a link_error, not called for", "priority", "headers", "expires"),
             *("ignored by the call", "ignored by the task", "ignored by the settings"),
             *("results that stay", "results for 0 s", "results for 60 s", "results for an hour"),
+            *("a parent", "a parent that JSON escapes", "another name"),
         ],
         1,
     ),
     "several": 2,
+    "a group": 2,
+    "a group that a task calls": 2,
 }
 
 
-def entry_of(settled: Settled) -> Entry:
+def entry_of(settled: Settled, number: int) -> Entry:
     """Return a context's message as its lane's log has it."""
     record = settled.record
     code = record.follow_up_code if len(settled.outcomes) == 1 else FollowUp.MORE.value
-    return Entry(1, record.context, b"", -1, FollowUp(code[0]), code[1:] or PRODUCE)
+    place = -1 if len(settled.outcomes) == 1 else 0
+    return Entry(number, record.context, b"", place, FollowUp(code[0]), code[1:] or PRODUCE)
 
 
 class Outbox(NotedLanes):
@@ -381,8 +394,8 @@ def _message(raw: bytes | str) -> Any:
 
 
 @contextmanager
-def watching(active: bool) -> Iterator[list[Any]]:
-    """Hear all signals, and have Celery log at INFO; what was heard."""
+def watching(active: bool, level: int = logging.INFO) -> Iterator[list[Any]]:
+    """Hear all signals, and have Celery log at a level; what was heard."""
     found: list[Any] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -395,14 +408,14 @@ def watching(active: bool) -> Iterator[list[Any]]:
         return receive
 
     receivers = {name: note(name) for name in (SIGNALS if active else ("task_rejected",))}
-    level = trace_logger.level
-    trace_logger.setLevel(logging.INFO if active else logging.WARNING)
+    before = trace_logger.level
+    trace_logger.setLevel(level)
     for name, receiver in receivers.items():
         getattr(signals, name).connect(receiver, weak=False)
     try:
         yield found
     finally:
-        trace_logger.setLevel(level)
+        trace_logger.setLevel(before)
         for name, receiver in receivers.items():
             getattr(signals, name).disconnect(receiver)
 
@@ -414,12 +427,17 @@ def general(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(f"{EFFECTS}.trigger_together", lambda *_, **__: set())
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str]]:
-    """Return what was logged, without the time it took."""
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str, Any]]:
+    """Return what was logged, and what handlers find beside the text, without the time it took."""
     found = [
-        (name, level, re.sub(r"in [\d.e-]+s", "in …s", text))
-        for name, level, text in caplog.record_tuples
-        if name.startswith(("celery.app.trace", "celery_stargate"))
+        (
+            record.name,
+            record.levelno,
+            re.sub(r"in [\d.e-]+s", "in …s", record.getMessage()),
+            {**getattr(record, "data", {}), "runtime": None},
+        )
+        for record in caplog.records
+        if record.name.startswith(("celery.app.trace", "celery_stargate"))
     ]
     caplog.clear()
     return found
@@ -456,34 +474,47 @@ def test_the_fast_ways_do_what_the_general_ones_do(
         contexts = [Settled(each, tuple(case.outcomes(each.context))) for each in records]
 
         def settle_at_once(effects: Effects) -> list[Settled]:
-            """Do as `complete.lua` with what can be done at once; return the rest."""
-            ways = effects.at_once([(entry_of(each), each.outcomes[0]) for each in contexts])
-            for way in ways:
+            """Do as the settler with what can be done at once; return the rest."""
+            given = [
+                (entry_of(each, number), each.outcomes[0]) for number, each in enumerate(contexts)
+            ]
+            found = {
+                entry.number: contexts[entry.number].record
+                for entry in effects.needs_records(given)
+            }
+            ways = effects.at_once(given, found)
+            done = []
+            for (entry, _), way in zip(given, ways, strict=True):
                 if isinstance(way, ResultRow):
                     client.set(way.key, way.value, ex=way.expires or None)
                     client.publish(way.key, way.value)
+                if way is not Remaining.FULL and entry.number in found:
+                    done.append(contexts[entry.number])
+            if effects.tells:
+                effects.tell(done)
             return [each for each, way in zip(contexts, ways, strict=True) if way is Remaining.FULL]
 
-        def observe(*, at_once: bool = False) -> dict[str, Any]:
+        def observe(*, at_once: bool = False, level: int = logging.INFO) -> dict[str, Any]:
             world.restore()
             caplog.clear()
             pubsub.psubscribe(f"*{prefix}*")
             pubsub.get_message(timeout=5)
             told: list[Any] = []
             effects = Effects(
-                app, None, "host", told.append, done_matters=lambda: not at_once, beside_lanes=True
+                *(app, None, "host", told.append),
+                done_matters=lambda: level == logging.INFO,
+                beside_lanes=at_once,
             )
-            with watching(case.watched) as heard:
+            with watching(case.watched, level) as heard:
                 left = settle_at_once(effects)
                 ways["at once"] = len(contexts) - len(left)
                 effects.run(left)
-                told_of = [each for each in contexts if each not in left] if at_once else []
             found = {
                 "redis": world.contents(),
                 "channels": world.heard(pubsub),
                 "signals": sorted(map(str, heard)),
-                "log": sorted(logged(caplog)),
-                "told": sorted([*told, *told_of], key=lambda each: str(each.record.context)),
+                "log": sorted(logged(caplog), key=str),
+                "told": sorted(told, key=lambda each: str(each.record.context)),
                 "put": [(put.lane, undated(put.record), put.messages) for put in world.lanes.puts],
             }
             pubsub.punsubscribe()
@@ -512,11 +543,15 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             slow = observe()
         fast_ways = dict(ways)
         fastest = observe(at_once=True)
+        at_once = ways["at once"]
+        unheard = observe(at_once=True, level=logging.WARNING)
     assert [each.record.context for each in fast["told"]] == sorted(
         each.context for each in records
     )
     for what in slow:
         assert fast[what] == slow[what], what
         assert fastest[what] == slow[what], what
+    for what in ("redis", "channels", "signals", "put"):
+        assert unheard[what] == slow[what], what
     assert fast_ways == {"plain": case.plain, "together": case.together, "at once": 0}
-    assert ways["at once"] == AT_ONCE.get(name, 0)
+    assert ways["at once"] == at_once == AT_ONCE.get(name, 0)

@@ -520,7 +520,7 @@ def a_context_is_completed_once(world: World) -> None:
     """Named twice, it counts once, and nothing of another goes with it."""
     for context in "abc":
         world.put(context)
-    assert world.script("complete", "", "t", 3, "a", "a", "c", "", "", "") == [1, 1]
+    assert world.script("complete", "", "t", 3, "a", "a", "c", "", "", "") == [1, 1, 2]
     assert world.client.xlen(world.key("log")) == 1
 
 

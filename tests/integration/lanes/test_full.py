@@ -126,7 +126,7 @@ def test_results_are_stored_with_what_is_settled(
         put(lanes, lane, context, tombstone=60.0)
     fill()
     result = ResultRow(f"{PREFIX}:result", "value", 60)
-    assert owner.complete(["a"], [("b", result)], "token") == (0, False)
+    assert owner.complete(["a"], [("b", result)], "token") == (frozenset(), False)
     assert client.get(f"{PREFIX}:result") == b"value"
     assert client.hlen(lane.key(PREFIX, "contexts")) == 0
 

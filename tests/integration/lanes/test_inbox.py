@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
 
+from celery_stargate.lanes.inbox import new_inbox
+from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.wire import encode_call
+from celery_stargate.lanes.puts import follow_up_code
+from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.wire import decode_call, encode_call
+from celery_stargate.model.buckets import in_buckets
 from celery_stargate.model.outcomes import CallOutcomes
-from tests.integration.lanes.rig import inbox_key, receipt
+from tests.integration.lanes.rig import Owner, inbox_key, receipt
 
 
 def test_entries_of_a_wrong_form(lanes: Outbox, client: redis.Redis) -> None:
@@ -25,6 +31,43 @@ def test_entries_of_a_wrong_form(lanes: Outbox, client: redis.Redis) -> None:
         ("box/1", b""),
         ("box/1", encode_call(call)),
     ]
+
+
+def test_calls_are_told_in_the_step_that_settles(
+    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, prefix: str
+) -> None:
+    """All that one call gets is one entry; of what has its outcome already it is told nothing."""
+    name = new_inbox(prefix, lane.bucket(prefix))
+    key = inbox_key(lanes, name)
+    for context, number in (("a", 1), ("b", 2), ("late", 2), ("c", 2)):
+        record = Record(context, inbox=f"{name}/{number}")
+        lanes.put(lane, record, [("", b'{"context":"%s"}' % context.encode())], timeout=60.0)
+    entries = owner.do(owner.store.read(0, 100, 1 << 20, mark=True))
+    assert [each.inbox for each in entries] == [f"{name}/{number}" for number in (1, 2, 2, 2)]
+    assert lanes.settle(lane, receipt("late")).settled is not None
+    given = [(each, receipt(each.context)) for each in entries]
+    # An inbox that is no stream begins anew, as for `notify`.
+    client.set(key, "x")
+    for _ in range(2):  # the answer was lost
+        owner.do(owner.store.complete([], [], "token", given))
+    found = lanes.inboxes.subscribe(name, [], 1.0)
+    assert [
+        (each.address, [one.context for one in decode_call(each.wire).outcomes]) for each in found
+    ] == [(f"{name}/1", ["a"]), (f"{name}/2", ["b", "c"])]
+    assert 0 < client.ttl(key) <= 3600
+    # As if each were told by itself.
+    lanes.inboxes.notify(f"{name}/1", CallOutcomes("a", False, (receipt("a"),)))
+    assert lanes.inboxes.subscribe(name, [], 1.0)[-1][1:] == found[0][1:]
+    assert list(client.hkeys(lane.key(prefix, "contexts"))) == [b"late"]
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_a_lane_of_another_bucket_is_told_by_itself(other: int) -> None:
+    """A script's keys are all in one slot of a Cluster."""
+    topics = Lane("persistent://public/default/x")
+    prefix = in_buckets("p", 16)
+    record = Record("c", inbox=f"{new_inbox(prefix, topics.bucket(prefix) + other)}/1")
+    assert follow_up_code(prefix, topics, record)[0] == ("f" if other else "w")
 
 
 def test_an_inbox_that_is_no_stream_begins_anew(lanes: Outbox, client: redis.Redis) -> None:

@@ -506,7 +506,7 @@ def test_a_result_is_stored_in_the_step_that_settles(
         ("kept", ResultRow(f"{prefix}:kept", "two", 0)),
         ("late", ResultRow(f"{prefix}:late", "three", 0)),
     ]
-    assert owner.complete(["quiet"], results, "t") == (1, False)
+    assert owner.complete(["quiet"], results, "t") == (frozenset({3}), False)
     assert client.mget([f"{prefix}:{each}" for each in ("told", "kept", "late")]) == [
         b"one",
         b"two",

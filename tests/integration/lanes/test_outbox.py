@@ -16,6 +16,7 @@ import redis
 
 from celery_stargate import ContextInUse, LaneFull, Receipt, StoreUnavailable
 from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
@@ -74,12 +75,16 @@ def test_messages_stand_in_the_log_in_the_order_of_their_put(
     assert [each.frame for each in entries][1] == b"frame b 0"
 
 
-def test_a_message_has_the_mark_of_what_follows_it(lanes: Outbox, lane: Lane, owner: Owner) -> None:
+def test_a_message_has_the_mark_of_what_follows_it(
+    lanes: Outbox, lane: Lane, owner: Owner, prefix: str
+) -> None:
     """With the name of a task of one's own; a list has none, whatever follows it."""
+    box = new_inbox(prefix, lane.bucket(prefix))
     request = '{"ignore_result": false}'
     records = [
         Record("quiet", on_error="{}"),
-        Record("waited for", inbox="i/1"),
+        Record("waited for", inbox=f"{box}/1"),
+        Record("waited for, and more", inbox=f"{box}/1", on_ack="{}"),
         Record("called", task=PRODUCE, request=request),
         Record("own", task="shop.\u00f6", request=request),
     ]
@@ -87,8 +92,10 @@ def test_a_message_has_the_mark_of_what_follows_it(lanes: Outbox, lane: Lane, ow
         lanes.put(lane, record, [("", frame_of(record.context))], timeout=60.0)
     put(lanes, lane, "list", 2)
     entries = owner.do(owner.store.read(0, 100, 1 << 20, mark=False))
+    assert entries[1].inbox == f"{box}/1"
     assert [(each.follow_up, each.task) for each in entries] == [
         (FollowUp.NOTHING, PRODUCE),
+        (FollowUp.WAITER, PRODUCE),
         (FollowUp.MORE, PRODUCE),
         (FollowUp.RESULT, PRODUCE),
         (FollowUp.RESULT, "shop.\u00f6"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -66,11 +66,14 @@ class FakeStore:
         self.settled: list[tuple[Entry, Outcome]] = []
         self.completed: list[str] = []
         self.rows: list[tuple[str, ResultRow]] = []
+        self.told: list[tuple[str, Receipt]] = []
         self.finished: list[tuple[str, int]] = []
         #: Contexts that were given up, each with the cause of its dead letter.
         self.given_up: list[tuple[str, str]] = []
         #: What a settle answers beside the settled contexts.
         self.late, self.fenced = 0, False
+        #: The places that a completion answers as late.
+        self.late_places: frozenset[int] = frozenset()
         #: Raised by the next calls of the method of that name.
         self.errors: dict[str, list[Exception]] = {}
 
@@ -116,12 +119,21 @@ class FakeStore:
         return found, self.late, self.fenced
 
     async def complete(
-        self, entries: Sequence[Entry], rows: Sequence[tuple[Entry, ResultRow]], token: str
-    ) -> tuple[int, bool]:
+        self,
+        entries: Sequence[Entry],
+        rows: Sequence[tuple[Entry, ResultRow]],
+        token: str,
+        waited_for: Sequence[tuple[Entry, Receipt]] = (),
+    ) -> tuple[frozenset[int], bool]:
         self._raise("complete")
+        self.told += [(each.inbox, receipt) for each, receipt in waited_for]
         self.completed += [each.label for each in entries]
         self.rows += [(each.label, row) for each, row in rows]
-        return self.late, self.fenced
+        return self.late_places, self.fenced
+
+    async def records(self, entries: Sequence[Entry]) -> dict[int, Record]:
+        self._raise("records")
+        return {each.number: Record(each.context) for each in entries}
 
     async def finish(self, done: Sequence[Settled]) -> None:
         self.finished += [each.identity for each in done]
@@ -138,6 +150,12 @@ class FakeEffects:
         self.failing: set[str] = set()
         #: The way of each entry, by its label; by default its effects are done afterwards.
         self.ways: dict[str, Decision] = {}
+        #: Whether somebody is told of successes, and of which they were.
+        self.tells = False
+        self.told: list[str] = []
+
+    def tell(self, finished: Sequence[Settled]) -> None:
+        self.told += [each.record.context for each in finished]
 
     def perform(self, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
         self.runs.append([job.context for job in jobs])
@@ -151,7 +169,12 @@ class FakeEffects:
     def hangs_for(self, stage: Stage) -> float:
         return 0.0
 
-    def at_once(self, given: Sequence[tuple[Entry, Outcome]]) -> list[Decision]:
+    def needs_records(self, given: Sequence[tuple[Entry, Outcome]]) -> list[Entry]:
+        return [entry for entry, _ in given] if self.tells else []
+
+    def at_once(
+        self, given: Sequence[tuple[Entry, Outcome]], records: Mapping[int, Record]
+    ) -> list[Decision]:
         return [self.ways.get(each.label, Remaining.FULL) for each, _ in given]
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
@@ -49,6 +50,22 @@ def test_each_outcome_in_its_way() -> None:
     assert len(rig.queue) == 1
 
 
+def test_a_waiting_call_is_told_in_the_same_step() -> None:
+    """Of a receipt; a failure may be a dead letter, and goes the whole way."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        waited_for = [structs.replace(entry(number), inbox="i/7") for number in (1, 2)]
+        rig.settler.give(waited_for[0], receipt(1))
+        rig.settler.give(waited_for[1], Failure(context="c2"))
+        await settle(rig)
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.store.told == [("i/7", receipt(1))]
+    assert [each.context for each, _ in rig.store.settled] == ["c2"]
+
+
 def test_a_message_is_here_until_redis_knows_its_outcome() -> None:
     """Whoever waits for that is woken."""
 
@@ -75,9 +92,9 @@ def test_batches_are_bounded() -> None:
         sizes: list[int] = []
         plain = rig.effects.at_once
 
-        def note(given: object) -> object:
+        def note(given: object, records: object) -> object:
             sizes.append(len(given))  # type: ignore[arg-type]
-            return plain(given)  # type: ignore[arg-type]
+            return plain(given, records)  # type: ignore[arg-type]
 
         rig.effects.at_once = note  # type: ignore[assignment,method-assign]
         await settle(rig, *range(1, 451))
@@ -113,6 +130,48 @@ def test_a_redis_that_refuses_results_in_the_same_step(caplog: pytest.LogCapture
     assert [each.context for each, _ in rig.store.settled] == ["c1", "c2"]
     assert rig.store.rows == []
     assert caplog.text.count("Let its user SET and PUBLISH") == 1
+
+
+def test_successes_are_told_when_redis_knows_them() -> None:
+    """All but what came too late, with the record that was read before; once."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.effects.tells = True
+        rig.effects.ways = {"c1": Remaining.NOTHING, "c2": ROW, "c3": ROW}
+        rig.store.errors["records"] = [RedisConnectionError("gone")]
+        rig.store.late_places = frozenset({1})
+        queue = asyncio.ensure_future(rig.queue.run())
+        await settle(rig, 1, 2, 3, 4)
+        await rig.lane.changes.until(lambda: rig.effects.told)
+        await rig.lane.changes.until(lambda: len(rig.queue) == 0)
+        queue.cancel()
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.effects.told == ["c1", "c3"]
+    assert rig.lane.counters.unmatched == 1
+    assert [each.context for each, _ in rig.store.settled] == ["c4"]
+
+
+def test_what_was_not_told_is_told_at_the_end() -> None:
+    """Another owner would not: the contexts are finished."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.effects.tells = True
+        rig.effects.ways = {"c1": ROW}
+        await settle(rig, 1)
+        assert len(rig.queue) == 1
+        queue = asyncio.ensure_future(rig.queue.run())
+        rig.queue._given.clear()  # noqa: SLF001  # it waits, and is ended
+        await asyncio.sleep(0)
+        queue.cancel()
+        await asyncio.wait([queue])
+        rig.executor.shutdown()
+        return rig
+
+    assert asyncio.run(main()).effects.told == ["c1"]
 
 
 def test_without_the_lease() -> None:

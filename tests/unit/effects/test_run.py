@@ -321,6 +321,7 @@ ALL = [entry(each) for each in FollowUp]
     [
         ({}, {FollowUp.NOTHING}),
         ({"beside_lanes": True}, {FollowUp.NOTHING, FollowUp.IGNORED, FollowUp.RESULT}),
+        # Who is told needs the record, which is not there.
         ({"beside_lanes": True, "on_done": print}, {FollowUp.NOTHING}),
         (
             {"beside_lanes": True, "on_done": print, "done_matters": lambda: False},
@@ -331,7 +332,7 @@ ALL = [entry(each) for each in FollowUp]
 def test_what_is_done_in_the_step_that_settles(options: Any, done: set[FollowUp]) -> None:
     """What the step can do, and of what nobody is to be told."""
     effects = Effects(make_app(result_backend=REDIS), None, **options)
-    found = effects.at_once([(each, receipt("c")) for each in ALL])
+    found = effects.at_once([(each, receipt("c")) for each in ALL], {})
     assert {
         each.follow_up for each, way in zip(ALL, found, strict=True) if way is not Remaining.FULL
     } == done
@@ -345,7 +346,9 @@ def test_what_is_done_in_the_step_that_settles(options: Any, done: set[FollowUp]
 def test_failures_are_done_afterwards() -> None:
     """Somebody may want to hear of them."""
     effects = Effects(make_app(result_backend=REDIS), None, beside_lanes=True)
-    assert effects.at_once([(each, failure("c")) for each in ALL]) == [Remaining.FULL] * len(ALL)
+    assert effects.at_once([(each, failure("c")) for each in ALL], {}) == [Remaining.FULL] * len(
+        ALL
+    )
 
 
 def test_a_result_that_cannot_be_made_is_left_to_the_general_way(
@@ -354,6 +357,6 @@ def test_a_result_that_cannot_be_made_is_left_to_the_general_way(
     """It is told, and hits no other."""
     effects = Effects(make_app(result_backend=REDIS), None, beside_lanes=True)
     outcomes: list[Outcome] = [Receipt(context="a", value=object()), receipt("b")]
-    ways = effects.at_once([(entry(FollowUp.RESULT), each) for each in outcomes])
+    ways = effects.at_once([(entry(FollowUp.RESULT), each) for each in outcomes], {})
     assert [type(each) for each in ways] == [Remaining, ResultRow]
     assert "a result will be stored by itself context=a" in caplog.text

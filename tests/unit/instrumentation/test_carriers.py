@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -15,7 +17,7 @@ from celery_stargate.instrumentation.carriers import (
     given_carrier,
     is_sampled,
 )
-from celery_stargate.model.frame import encode_frame
+from celery_stargate.model.frame import encode_frame, text_frame
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -44,6 +46,21 @@ def test_the_users_own_properties_stay() -> None:
     own = Message(payload="x", properties={"traceparent": "own"})
     assert carrier_in(encode_frame(own, "c", 10_000, {"traceparent": PARENT})) == {
         "traceparent": "own"
+    }
+
+
+@pytest.mark.parametrize("payload", ["x", "x" * 30_000])
+@pytest.mark.parametrize("key", ["k", '"properties":{"traceparent":"', "k" * 20_000])
+@pytest.mark.parametrize(
+    "own", [{}, {"own": "\n"}, {"tracestate": "own=1"}, {"traceparent": "own"}]
+)
+def test_it_is_what_the_frame_says(payload: str, key: str, own: dict[str, str]) -> None:
+    """However it is found: it equals the property of the frame that Pulsar reads."""
+    message = Message(payload=payload, key=key, properties=own or None)
+    frame = encode_frame(message, "c", 1 << 20, {"traceparent": PARENT})
+    properties = json.loads(text_frame(frame))["properties"]
+    assert carrier_in(frame) == {
+        name: properties[name] for name in ("traceparent", "tracestate") if name in properties
     }
 
 

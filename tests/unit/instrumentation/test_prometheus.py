@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,45 @@ def test_a_counter_never_falls() -> None:
     assert scrape(collector)[key] == 160
     lanes.lanes = [lane("a", 0, recorded_total=110), lane("a", 1, recorded_total=7)]
     assert scrape(collector)[key] == 167
+
+
+def test_a_signals_handler_may_scrape_while_its_thread_does() -> None:
+    """It waits for nobody, and nothing is counted twice."""
+    lanes = _Lanes(lane("a", recorded_total=5))
+    key = "stargate_recorded_messages_total", "a"
+    inner: list[float] = []
+
+    def read() -> Any:
+        if lanes.lanes == [lane("a", recorded_total=8)] and not inner:
+            inner.append(0.0)
+            # As a handler would that interrupts this scrape.
+            inner[0] = scrape(collector)[key]
+        return lanes.read()
+
+    collector = LaneCollector(read)
+    outer = []
+
+    def twice() -> None:
+        for total in (5, 8):
+            lanes.lanes = [lane("a", recorded_total=total)]
+            outer.append(scrape(collector)[key])
+
+    thread = threading.Thread(target=twice, daemon=True)
+    thread.start()
+    thread.join(10.0)
+    assert (outer, inner) == ([5, 8], [5])
+
+
+def test_who_stops_half_way_keeps_no_lock() -> None:
+    """What it began is done, so that the next one does not wait for it."""
+    collector = LaneCollector(_Lanes(lane("a", recorded_total=5)).read)
+    half = collector.collect()
+    next(half)
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.extend(collector.collect()), daemon=True)
+    thread.start()
+    thread.join(10.0)
+    assert found
 
 
 def test_topics_are_bounded() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,8 +18,9 @@ from celery_stargate.instrumentation.spans import LaneSpans
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.frame import encode_frame
-from celery_stargate.model.outcome import Failure, Receipt
+from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.observers import ConnectionLost, Settlement
+from celery_stargate.support.paced import Paced
 from tests.unit.helpers import TOPIC
 
 LANE = Lane(TOPIC)
@@ -79,6 +82,29 @@ def test_a_deadline_has_a_settlement_alone(rig: Rig) -> None:
     assert settle.name == f"settle {TOPIC}"
     assert settle.attributes["error.type"] == "deadline"
     assert not settle.status.is_ok
+
+
+def test_durations_are_recorded_even_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans may be dropped then; numbers may not. Failures have their code."""
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("unit")
+    rig = LaneSpans(TracerProvider().get_tracer("unit"), meter)
+    outcomes: list[Outcome] = [
+        Receipt(context="c"),
+        Failure(context="c", topic=TOPIC, code="http-404"),
+    ]
+    settlements = [Settlement(each, entry(CARRIER), 1.0, 3.0) for each in outcomes * 2]
+    rig.settled(LANE, settlements, "ws://h")
+    monkeypatch.setattr(Paced, "add", lambda *jobs: False)
+    rig.settled(LANE, settlements, "ws://h")
+    rig.flush()
+    data: Any = reader.get_metrics_data()
+    [metric] = data.resource_metrics[0].scope_metrics[0].metrics
+    found = {point.attributes.get("error.type"): point for point in metric.data.data_points}
+    assert {name: (each.count, each.sum) for name, each in found.items()} == {
+        None: (4, 8.0),
+        "http-404": (4, 8.0),
+    }
 
 
 @pytest.mark.parametrize("carrier", [None, UNSAMPLED])

@@ -105,7 +105,7 @@ def test_a_settle_reply(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_complete_reply() -> None:
     """The first word is whether the lease is lost."""
-    assert read_complete([1, 3]) == CompleteReply(late=3, fenced=True)
+    assert read_complete([1, 2, 1, 3]) == CompleteReply(late=frozenset({0, 2}), fenced=True)
 
 
 def test_who_lost_the_lease() -> None:

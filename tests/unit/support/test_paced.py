@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from celery_stargate.support import paced as paced_module
 from celery_stargate.support.paced import Paced
 
 
@@ -27,8 +28,9 @@ def test_does_jobs_in_their_order() -> None:
     assert done == list(range(30))
 
 
-def test_rests_for_most_of_the_time() -> None:
-    """A job takes all of the processor; the thread takes a twentieth of it."""
+def test_rests_for_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job takes all of the processor; the thread takes a twentieth of it while new jobs come."""
+    monkeypatch.setattr(paced_module, "_PATIENCE", 0.0)
 
     def work(job: int) -> None:
         began = time.thread_time()
@@ -40,9 +42,50 @@ def test_rests_for_most_of_the_time() -> None:
     paced = Paced(work, "unit")
     for job in range(1000):
         paced.add(job)
-    time.sleep(0.5)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        paced.add(0)
+        time.sleep(0.01)
     # Ten jobs are 20 ms, and then it rests for 400 ms.
     assert 0 < len(done) <= 30
+
+
+def test_puts_all_off_while_new_jobs_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not where half of those wait that may; and not for longer than its patience."""
+    monkeypatch.setattr(paced_module, "_QUIET", 0.5)
+    done: list[int] = []
+    paced = Paced(done.append, "unit", limit=1000)
+    assert paced.add(*range(10))
+    time.sleep(0.1)
+    assert not done
+    assert paced.add(*range(600))
+    _until_done(paced, done, 100)
+    monkeypatch.setattr(paced_module, "_PATIENCE", 0.1)
+    done = []
+    paced = Paced(done.append, "unit", limit=100_000)
+    paced.add(0)
+    _until_done(paced, done, 1)
+
+
+def _until_done(paced: Paced[int], done: list[int], count: int) -> None:
+    """Let new jobs come until so many are done."""
+    until = time.monotonic() + 10.0
+    while len(done) < count:
+        assert time.monotonic() < until
+        paced.add(1)
+        time.sleep(0.01)
+
+
+def test_says_what_it_has_no_room_for() -> None:
+    done: list[int] = []
+    paced = Paced(done.append, "unit", limit=5)
+    assert paced.add(1, 2, 3)
+    with paced._doing.get():  # noqa: SLF001  # its thread waits
+        given = len(paced._waiting.get())  # noqa: SLF001
+        assert not paced.add(*range(10, 20))
+        assert len(paced._waiting.get()) == 5  # noqa: SLF001
+    paced.flush()
+    assert len(done) == 3 - given + 5
 
 
 def test_flush_does_what_waits() -> None:

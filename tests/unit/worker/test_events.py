@@ -105,3 +105,44 @@ def test_a_call_tells_when_it_was_recorded() -> None:
     task.delay("a")
     request = json.loads(lanes.puts[0].record.request or "")
     assert isinstance(request["stargate_recorded_at"], float)
+
+
+class Consumer:
+    """Celery's consumer, whose thread has not come to what it is asked for."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.asked: list[Callable[[], None]] = []
+        self.call_soon = self.asked.append
+        self.event_dispatcher = SimpleNamespace(
+            enabled=True, send=lambda kind, uuid, **_: self.sent.append(f"{uuid} {kind}")
+        )
+
+
+def test_many_are_sent_by_one_call_in_their_order() -> None:
+    """Each call costs the consumer's loop, and they may come in any order."""
+    app = make_app()
+    task, consumer = Stargate(app).task("shop.orders"), Consumer()
+    events = TaskEvents(app, lambda: consumer, lambda: 100.0)
+    for context in ("a", "b", "c"):
+        events.done(Settled(Record(context, task=task.name), (receipt(context),)))
+    [send] = consumer.asked
+    send()
+    assert consumer.sent == [f"{each} task-succeeded" for each in ("a", "b", "c")]
+    events.done(Settled(Record("d", task=task.name), (receipt("d"),)))
+    assert len(consumer.asked) == 2
+
+
+def test_a_consumer_that_forgot_is_asked_again() -> None:
+    """It forgets what it was asked for when it connects to the broker again."""
+    now = [100.0]
+    app = make_app()
+    task, consumer = Stargate(app).task("shop.orders"), Consumer()
+    events = TaskEvents(app, lambda: consumer, lambda: now[0])
+    events.done(Settled(Record("a", task=task.name), (receipt("a"),)))
+    consumer.asked.clear()
+    now[0] += 2
+    events.done(Settled(Record("b", task=task.name), (receipt("b"),)))
+    [send] = consumer.asked
+    send()
+    assert consumer.sent == ["a task-succeeded", "b task-succeeded"]

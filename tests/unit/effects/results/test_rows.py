@@ -114,9 +114,9 @@ def test_a_form_that_does_not_last_is_made_for_each_batch(
     made = []
     make = ResultTemplate.of
 
-    def of(batch: ResultBatch) -> ResultTemplate | None:
+    def of(batch: ResultBatch, *kind: bool) -> ResultTemplate | None:
         made.append(batch)
-        return make(batch)
+        return make(batch, *kind)
 
     monkeypatch.setattr(ResultTemplate, "of", of)
     for _ in range(2):

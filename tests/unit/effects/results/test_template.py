@@ -59,6 +59,18 @@ def test_it_is_what_celery_stores(conf: dict[str, Any], result: Any) -> None:
         assert json.loads(text) == expected
 
 
+@pytest.mark.parametrize(("group", "parent"), [("g", None), (None, "p"), ("g", "p")])
+def test_with_a_group_and_a_parent(group: str | None, parent: str | None) -> None:
+    """They are stored with the result; the form is one for all groups and parents."""
+    given = batch()
+    form = ResultTemplate.of(given, group is not None, parent is not None)
+    assert form is not None
+    given.backend.mark_as_done("a", [1], request_of(group, parent))
+    expected = json.loads(given.take_last().value)
+    row = form.at(expected["date_done"])("a", [1], group, parent)
+    assert json.loads(row.value) == expected
+
+
 @pytest.mark.parametrize("serializer", ["pickle", "msgpack"])
 def test_what_is_no_json_has_no_form(serializer: str) -> None:
     """Celery writes each of them by itself."""

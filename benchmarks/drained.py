@@ -1,0 +1,114 @@
+"""A drain with results from lanes on Redis servers of their own, and the CPU that it took."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from celery_stargate import produce_task
+from tests.servers.redis import RedisServer
+
+from .app import Config
+from .bounded import tell
+from .payload import PAYLOAD
+from .site import Site
+
+__all__ = ["Drained", "measure"]
+
+
+class Drained:
+    """Lanes on some servers, the workers that drain them, and what they came to in each round.
+
+    Arguments:
+        site: of Pulsar, the results, and the workers.
+        name: of what is measured.
+        servers: that hold the lanes.
+        config: that names the servers.
+        workers: how many.
+    """
+
+    def __init__(
+        self, site: Site, name: str, servers: Sequence[RedisServer], config: Config, workers: int
+    ) -> None:
+        self.name = name
+        self._site = site
+        self._servers = servers
+        self._config = config.below(name.replace(" ", "-"))
+        # They begin together, and share the lanes.
+        self._workers = [
+            site.worker(f"{name}-{number}".replace(" ", "-"), "-P", "solo", config=self._config)
+            for number in range(workers)
+        ]
+        self.rates: list[float] = []
+        #: Microseconds of CPU for each message: of the busiest server, and of all workers.
+        self.server_cpu: list[float] = []
+        self.worker_cpu: list[float] = []
+
+    def run(self, count: int) -> float:
+        """Drain so many messages, and return how many a second."""
+        with self._site.caller(self._config) as app, ExitStack() as awake:
+            produce = app.tasks[produce_task.name]
+            results = self._site.results(self._workers[0], app)
+
+            def call(number: int) -> str:
+                return str(produce.delay((f"key-{number}", PAYLOAD), topic="many-lanes").id)
+
+            for worker in self._workers:
+                awake.enter_context(worker.awake())
+            results.wait([call(number) for number in range(200)])
+            for worker in self._workers:
+                worker.pause()
+            ids = [call(number) for number in range(count)]
+            servers, workers = self._cpu()
+            began = time.perf_counter()
+            for worker in self._workers:
+                worker.resume()
+            results.wait(ids)
+            seconds = time.perf_counter() - began
+            servers_after, workers_after = self._cpu()
+            results.require_success()
+        busiest = max(after - before for before, after in zip(servers, servers_after, strict=True))
+        self.server_cpu.append(busiest / count * 1e6)
+        self.worker_cpu.append((workers_after - workers) / count * 1e6)
+        return count / seconds
+
+    def row(self, first: Drained) -> str:
+        """Return its row of a table; the ratios to the first are those within a round."""
+        ratios = [rate / base for rate, base in zip(self.rates, first.rates, strict=True)]
+        return (
+            f"| {self.name} | {median(self.rates):,.0f} | {median(ratios):.2f} "
+            f"({min(ratios):.2f} … {max(ratios):.2f}) | {median(self.server_cpu):.0f} | "
+            f"{median(self.worker_cpu):.0f} |"
+        )
+
+    def _cpu(self) -> tuple[list[float], float]:
+        servers = [_seconds(server.process.pid or 0) for server in self._servers]
+        return servers, sum(_seconds(worker.pid) for worker in self._workers)
+
+
+def measure(all_of_them: Sequence[Drained], rounds: int, count: int) -> str:
+    """Drain each in each round, beginning with another one, and return the table."""
+    for each in all_of_them:
+        each.run(count // 10)
+        each.server_cpu.clear()
+        each.worker_cpu.clear()
+    for number in range(rounds):
+        first = number % len(all_of_them)
+        for each in (*all_of_them[first:], *all_of_them[:first]):
+            each.rates.append(each.run(count))
+            tell(f"round {number + 1}: {each.name}: {each.rates[-1]:,.0f}/s")
+    lines = [
+        "| Lanes on | A second | Of the first (lowest … highest) | CPU of Redis, µs | of workers |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(each.row(all_of_them[0]) for each in all_of_them)])
+
+
+def _seconds(pid: int) -> float:
+    """Return the seconds of CPU that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,117 @@
+"""Celery's log line of a success, for tasks that its tracer does not run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from celery.app import trace
+from celery.utils.saferepr import saferepr
+from celery.utils.text import truncate
+from kombu.utils.encoding import safe_repr
+
+from celery_stargate.effects.signatures import unpack
+from celery_stargate.effects.tracer import CALL
+from celery_stargate.lanes.record import Settled
+from celery_stargate.support.log import logger_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Successes", "text_of"]
+
+logger = logger_of(__name__)
+
+
+class _Shown(msgspec.Struct):
+    """The fields of a request that the log line shows."""
+
+    shadow: str | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Shown).decode
+
+
+class Successes:
+    """Logs what Celery's tracer logs of a success: same logger, level, text and data.
+
+    Arguments:
+        app: the app of the tasks.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    @property
+    def logged(self) -> bool:
+        """Whether successes are logged at all."""
+        return trace.logger.isEnabledFor(logging.INFO)
+
+    def log(self, settled: Iterable[Settled]) -> None:
+        """Log successes. An error is logged, and hits no other."""
+        for each in settled:
+            try:
+                self._log(each)
+            except Exception:
+                logger.exception("a success is not logged", context=each.record.context)
+
+    def _log(self, settled: Settled) -> None:
+        record, begun = settled.record, time.monotonic()
+        task: Any = self._app.tasks.get(record.task or "")
+        shown, request = text_of(settled.result, getattr(task, "resultrepr_maxsize", 64)), _Shown()
+        if record.request is not None:
+            request = _decode(record.request)
+        args, kwargs = request.argsrepr, request.kwargsrepr
+        if not (args and kwargs):
+            given = unpack(record.request or "{}").get(CALL, ((), {}))
+            args, kwargs = args or safe_repr(tuple(given[0])), kwargs or safe_repr(given[1])
+        # The function of Celery's own, so that its settings of the line count.
+        trace.info(
+            trace.LOG_SUCCESS,
+            {
+                "id": record.context,
+                "name": request.shadow or record.task,
+                "return_value": shown,
+                "runtime": time.monotonic() - begun,
+                "args": args,
+                "kwargs": kwargs,
+            },
+        )
+
+
+def text_of(result: Any, size: int) -> str:
+    """Return what Celery's ``saferepr`` returns for a result and a size; of a receipt much faster.
+
+    Arguments:
+        result: a receipt as a dict, a list of such, or anything else.
+        size: about how many characters at most.
+    """
+    if type(result) is not dict or size < 1 or not all(map(_is_plain, result.values())):
+        return str(saferepr(result, size))
+    text = repr(result)
+    if len(text) < size and "\\" not in text and '"' not in text:
+        return text
+    parts, left, before = ["{"], size - 1, ""
+    for name, value in result.items():
+        for token, literal in ((before, True), (name, False), (": ", True), (value, False)):
+            if left <= 0:
+                return "".join(parts) + ", ...}"
+            if literal:
+                shown = token
+            elif type(token) is str:
+                shown = "'{}'".format(truncate(token, left).replace("'", "\\'"))
+            else:
+                shown = truncate(str(token), left)
+            parts.append(shown)
+            left -= len(shown)
+        before = ", "
+    return "".join(parts) + "}"
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or type(value) in (str, int)
