@@ -7,12 +7,13 @@ killed. *Found*: in the topic, read by a client of its own.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["GRACE", "Promise", "Sets", "check"]
+__all__ = ["GRACE", "Promise", "Sets", "accepted", "check"]
 
 #: How long after a deadline its outcome may come, in seconds.
 GRACE = 15.0
@@ -134,6 +135,17 @@ def _some(what: str, ids: Iterable[str]) -> Iterator[str]:
     found = sorted(ids)
     if found:
         yield f"{what}: {len(found)}, as {', '.join(found[:3])}"
+
+
+def accepted(
+    id_: str, lane: int | None, number: int, *, callback: bool = False
+) -> list[dict[str, Any]]:
+    """Return the events of a call that returned, where only what came of it is looked at."""
+    call = {"lane": lane, "number": number, "timeout": math.inf, "callback": callback}
+    return [
+        {"event": "attempt", "id": id_, "at": 0.0, **call},
+        {"event": "accepted", "id": id_, "at": 0.0},
+    ]
 
 
 def check(events: Iterable[dict[str, Any]]) -> Sets:

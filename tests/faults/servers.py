@@ -63,7 +63,7 @@ def _unloaded(trial: Trial, draw: random.Random) -> Iterator[None]:
 
 @fault(
     "topic-terminated",
-    "the topic is ended for good: what is not stored must be refused, and nothing waits",
+    "the topic is ended for good: what is not stored is told, at its deadline at the latest",
     strikes=1,
     promise=Promise(failures=True),
 )

@@ -232,6 +232,8 @@ class Trial:
             self._await_callers()
             self._note_outcomes()
             self._note_callbacks()
+            # A topic that takes no producer keeps the service busy while they try.
+            self._kill_all()
             self._note_topic()
         sets = check(read_ledger(self.ledger_folder))
         result = Result(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checker import Promise, Sets, check
+from tests.faults.checker import Promise, Sets, accepted, check
 from tests.faults.ledger import Ledger, read_ledger
 
 Events = list[dict[str, Any]]
@@ -123,6 +123,13 @@ def test_lanes_and_copies_do_not_disturb_the_order() -> None:
 def test_a_message_without_a_lane_has_no_order() -> None:
     events = called(0, lane=None) + called(1, lane=None) + told(0) + told(1)
     assert check(events + found(1, 0)).out_of_order == []
+
+
+def test_calls_of_which_only_their_message_counts() -> None:
+    """Trials that look at results by themselves use the same sets."""
+    noted = [each for number in range(3) for each in accepted(f"m{number}", 0, number)]
+    sets = check([*noted, *found(0, 2, 2)])
+    assert (sets.lost, sets.duplicated, sets.out_of_order) == ({"m1"}, 1, [])
 
 
 def test_waits() -> None:
