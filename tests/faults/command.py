@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file.flush()
             print(line if given.json else result, flush=True)
     if given.report:
-        write(given.report, read_results(folder / "results.jsonl"), KINDS)
+        write(given.report, read_results(folder / "results.jsonl", KINDS), KINDS)
     if not given.json:
         bad = sum(not each.good for each in results)
         print(f"{len(results)} runs, {bad} not good; ledgers: {folder}")

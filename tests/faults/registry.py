@@ -35,6 +35,7 @@ class Setup:
         lanes, workers: how many there are.
         disk: the size of the disk under the lanes' Redis, such as `128m`; None: the machine's own.
         clock: whether the workers' clock can jump.
+        at: when it strikes, as shares of its part of the calls: at random between these.
     """
 
     conf: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class Setup:
     workers: int = 2
     disk: str | None = None
     clock: bool = False
+    at: tuple[float, float] = (0.5, 0.95)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from tests.servers.process import ServerProcess
 from tests.servers.pulsar import PulsarServer
 from tests.servers.redis import RedisServer
 
-__all__ = ["IDLE_SESSION", "LEASE", "Plan", "Result", "Trial"]
+__all__ = ["IDLE_SESSION", "LEASE", "Plan", "Result", "Trial", "promise_of"]
 
 #: The lease in these runs, in seconds.
 LEASE = 3.0
@@ -132,6 +132,18 @@ class Result:
             f"{told or 'nothing else'}; {self.seconds:.0f} s"
         )
         return "\n".join([line, *(f"    {each}" for each in self.broken)])
+
+
+def promise_of(plan: Plan, sets: Sets) -> Promise:
+    """Return the promise of a plan's kind, with the bound on copies if it has none of its own."""
+    promise = plan.kind.promise
+    if promise.duplicates is not None:
+        return promise
+    if plan.delivery == ONCE:
+        return replace(promise, duplicates=0)
+    if promise.any_copies:
+        return promise
+    return replace(promise, duplicates=sum(sets.strikes))
 
 
 class Caller:
@@ -239,7 +251,7 @@ class Trial:
         result = Result(
             self.plan,
             sets,
-            tuple(sets.broken(self._promise(sets))),
+            tuple(sets.broken(promise_of(self.plan, sets))),
             self.ledger_folder,
             time.monotonic() - began,
             self.logs,
@@ -249,17 +261,6 @@ class Trial:
             shutil.rmtree(self.logs, ignore_errors=True)
             return replace(result, logs=None)
         return result
-
-    def _promise(self, sets: Sets) -> Promise:
-        """The kind's promise, with the bound on copies where it has none of its own."""
-        promise = self.kind.promise
-        if promise.duplicates is not None:
-            return promise
-        if self.plan.delivery == ONCE:
-            return replace(promise, duplicates=0)
-        if promise.any_copies:
-            return promise
-        return replace(promise, duplicates=sum(sets.strikes))
 
     # -- servers and processes ------------------------------------------------------------------
 
@@ -448,7 +449,9 @@ class Trial:
         """By how many calls each fault strikes: spread over the run, and a little at random."""
         strikes, messages = self.kind.strikes, self.plan.messages
         step = messages / max(strikes, 1)
-        return [round((number + self.draw.uniform(0.5, 0.95)) * step) for number in range(strikes)]
+        return [
+            round((number + self.draw.uniform(*self.setup.at)) * step) for number in range(strikes)
+        ]
 
     def _strike_all(self) -> None:
         for caller in self.callers:
