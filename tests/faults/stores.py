@@ -38,15 +38,19 @@ def _killed_everysec(trial: Trial, draw: random.Random) -> Iterator[None]:
 
 @fault(
     "redis-killed-without-file",
-    "the same without an append-only file: Redis comes back empty",
-    setup=Setup(appendonly=False),
+    "the same without an append-only file, while Pulsar is away: Redis comes back empty",
+    setup=Setup(appendonly=False, at=(0.3, 0.5)),
     strikes=1,
     control=("lost",),
 )
 def _control_no_file(trial: Trial, draw: random.Random) -> Iterator[None]:
+    # What Pulsar has cannot be lost.
+    trial.link.refuse()
+    trial.allow(trial.calls() + trial.plan.messages // 10)
     trial.redis.kill()
     yield
     trial.redis.start()
+    trial.link.accept()
 
 
 @fault("redis-restarted", "the lanes' Redis is ended cleanly, and starts again")
