@@ -29,11 +29,20 @@ class Drained:
         servers: that hold the lanes.
         config: that names the servers.
         workers: how many.
+        topic: as ``benchmarks/app.py`` names it.
     """
 
     def __init__(
-        self, site: Site, name: str, servers: Sequence[RedisServer], config: Config, workers: int
+        self,
+        site: Site,
+        name: str,
+        servers: Sequence[RedisServer],
+        config: Config,
+        workers: int,
+        *,
+        topic: str = "many-lanes",
     ) -> None:
+        self._topic = topic
         self.name = name
         self._site = site
         self._servers = servers
@@ -55,7 +64,7 @@ class Drained:
             results = self._site.results(self._workers[0], app)
 
             def call(number: int) -> str:
-                return str(produce.delay((f"key-{number}", PAYLOAD), topic="many-lanes").id)
+                return str(produce.delay((f"key-{number}", PAYLOAD), topic=self._topic).id)
 
             for worker in self._workers:
                 awake.enter_context(worker.awake())

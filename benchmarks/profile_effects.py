@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import redis
@@ -19,7 +20,13 @@ from celery.result import denied_join_result
 
 from celery_stargate import Receipt, Stargate, produce_task
 from celery_stargate.effects.run import Effects
-from celery_stargate.lanes.record import Record, decode_settled, encode_outcome, encode_record
+from celery_stargate.lanes.record import (
+    RECORD_VERSION,
+    Record,
+    decode_settled,
+    encode_outcome,
+    encode_record,
+)
 
 TOPIC = "persistent://public/default/profile"
 #: As many as a lane's owner gives at once.
@@ -41,21 +48,24 @@ class _Noting:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
-    def put(self, _lane: Any, record: Record, *_: Any, **__: Any) -> None:
+    def put(self, *, record: Record, **_: Any) -> None:
         self.records.append(record)
 
 
 def records(app: Celery, count: int, options: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     """Return records and outcomes as Redis gives them to an owner."""
     stargate, noting = Stargate.of(app), _Noting()
+    vars(stargate.runtime).pop("recorder", None)
     stargate.runtime.__dict__["outbox"] = noting
+    # Nobody looks for workers while the calls are made.
+    vars(stargate.runtime)["owner_notice"] = SimpleNamespace(look=lambda: None)
     given = dict(options)
     on_ack = given.pop("on_ack", None)
     for number in range(count):
         produce_task.apply_async((f"message {number}",), {"on_ack": on_ack}, **given)
     return [
         (
-            b"1 0 1 0\n" + encode_record(record),
+            b"%d 0 1 0\n" % RECORD_VERSION + encode_record(record),
             b"[" + encode_outcome(_receipt(record.context, number)) + b"]",
         )
         for number, record in enumerate(noting.records)

@@ -44,9 +44,12 @@ class Worker:
     Asleep it is stopped (SIGSTOP) with its pool: it keeps its connections and takes no CPU.
     """
 
-    def __init__(self, name: str, process: ServerProcess) -> None:
+    def __init__(self, name: str, process: ServerProcess, log: Path) -> None:
         self.name = name
         self._process = process
+        self._log = log
+        #: How much of the log was read, and how many successes were in it.
+        self._read = self._successes = 0
 
     @contextmanager
     def awake(self) -> Iterator[Self]:
@@ -85,6 +88,15 @@ class Worker:
     def log_tail(self) -> str:
         return self._process.log_tail()
 
+    def successes(self) -> int:
+        """Return how many successes its log tells until now; none below INFO."""
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            whole = log.read().rpartition(b"\n")[0]
+        self._read += len(whole)
+        self._successes += whole.count(b"] succeeded in ")
+        return self._successes
+
 
 class Results:
     """Waits for results to be stored, by looking for their keys."""
@@ -94,6 +106,18 @@ class Results:
         self._worker = worker
         self._backend: Any = app.backend
         self._keys: list[bytes] = []
+        self._expected = 0
+        #: What counts how many of the tasks somebody was told of, from this moment on.
+        self._told: list[Callable[[], int]] = []
+
+    def also(self, count: Callable[[], int]) -> None:
+        """Wait also until something is told of each task.
+
+        Arguments:
+            count: returns of how many it was told until now.
+        """
+        before = count()
+        self._told.append(lambda: count() - before)
 
     def wait(self, ids: Sequence[str]) -> None:
         """Wait until the results of these tasks are stored.
@@ -115,6 +139,10 @@ class Results:
             return True
 
         self._site.wait_until(self._worker, all_there)
+        self._expected += len(ids)
+        self._site.wait_until(
+            self._worker, lambda: all(count() >= self._expected for count in self._told)
+        )
 
     def require_success(self) -> None:
         """See that all tasks that were waited for succeeded, and remove their results.
@@ -215,7 +243,7 @@ class Site:
         process = ServerProcess(f"worker {name}", command, log_path=log, env=environ, cwd=_ROOT)
         self._running.callback(process.kill)
         process.start(ready.exists, timeout=_START_TIMEOUT)
-        worker = self._workers[name] = Worker(name, process)
+        worker = self._workers[name] = Worker(name, process, log)
         worker.pause()
         return worker
 

@@ -54,6 +54,16 @@ def _way(found: _Found) -> Spread:
     )
 
 
+def _round_trips(name: str) -> Callable[[_Found], Spread]:
+    """Compare medians of rounds with those of a bare round trip."""
+
+    def measure(found: _Found) -> Spread:
+        ours, bare = _p50(found, name), _p50(found, _BARE)
+        return Spread(ours.median / bare.median, ours.low / bare.high, ours.high / bare.low)
+
+    return measure
+
+
 def _tail(found: _Found) -> Spread:
     """Compare the slowest of 100 with the median, at half load."""
     figure = found["lane-get-half-load"]
@@ -70,9 +80,36 @@ def _p50(found: _Found, name: str) -> Spread:
     return p50
 
 
+def _info(ours: str) -> Callable[[_Found], Spread]:
+    """Compare with a no-op task, the worker's log at INFO for both."""
+    return _rates(ours, "noop-info")
+
+
 _BARE = "websocket-round-trip"
 
 _TARGETS: Sequence[tuple[str, float, bool, Callable[[_Found], Spread]]] = (
+    ("drain with results, log at INFO: a no-op task, log at INFO", 8, True, _info("lane-info")),
+    (
+        "drain with results, log at INFO: the same at WARNING",
+        0.8,
+        True,
+        _rates("lane-info", "lane-warning"),
+    ),
+    (
+        "drain with results, log at INFO, events: a no-op task, the same",
+        10,
+        True,
+        _rates("lane-events", "noop-events"),
+    ),
+    (
+        "drain with results, log at INFO, in groups that a task calls: without",
+        0.7,
+        True,
+        _rates("lane-info-group", "lane-info"),
+    ),
+    ("`on_ack` on each, log at INFO: a no-op task", 4, True, _info("lane-info-on-ack")),
+    ("first of a chain of two, log at INFO: a no-op task", 2, True, _info("lane-info-chain")),
+    ("chords of 100, log at INFO: of no-op tasks", 3, True, _rates("lane-chord", "noop-chord")),
     ("drain with results: a no-op task, prefork 2", 8, True, _rates("lane-results", "noop")),
     (
         "drain with results: `pulsar-client`'s `send` in a task, prefork 2",
@@ -132,10 +169,24 @@ _TARGETS: Sequence[tuple[str, float, bool, Callable[[_Found], Spread]]] = (
         for size, words in ((10_000, "10 kB"), (100_000, "100 kB"), (500_000, "500 kB"))
     ),
     (
+        "`produce_many` that waits, 100 B each: a bare WebSocket loop",
+        0.8,
+        True,
+        _rates("bulk-many-waits", "bare-websocket"),
+    ),
+    (
+        "200 concurrent `aproduce` in one event loop: `produce` in 32 threads",
+        5,
+        True,
+        _rates("aproduce-loop", "produce-threads"),
+    ),
+    (
         "`delay().get()`, median: a no-op's plus a bare WebSocket round trip",
-        1,
+        0.8,
         False,
         _way,
     ),
-    ("`delay().get()` at half load, 99 of 100: its median", 3, False, _tail),
+    ("`stargate.produce`, median: a bare round trip", 1.5, False, _round_trips("produce-waits")),
+    ("`aproduce`, median: a bare round trip", 1.5, False, _round_trips("aproduce-waits")),
+    ("`delay().get()` at half load, 99 of 100: its median", 2, False, _tail),
 )

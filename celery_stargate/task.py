@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 from celery import shared_task, uuid
@@ -47,6 +48,9 @@ _SHORTEST = 0.001
 #: What makes a call go by Celery's broker: it can wait, or it has a queue of its own.
 _BROKER_OPTIONS = ("eta", "countdown", "queue", "exchange", "routing_key")
 _OWN_QUEUE = ("queue", "exchange", "routing_key")
+
+#: What an eager call has checked, until its task takes it.
+_CHECKED: ContextVar[list[tuple[Call, CallOptions]]] = ContextVar("celery_stargate_checked")
 
 #: The result of one message is its receipt as a dict, of a list the list of such dicts.
 _Receipt = dict[str, Any]
@@ -241,7 +245,9 @@ class ProduceTask(OutcomeTask):
         message = (to_json_form(given.message),)
         if not by_lane:
             kept = _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
-            with call.traced():
+            # In eager mode the task runs at once, with what was checked here.
+            checked = _CHECKED.set([(call, asked)] if is_eager(runtime) else [])
+            with call.traced(), _resetting(checked):
                 sent = super().apply_async(
                     message, kept, task_id, producer, link, link_error, shadow, **options
                 )
@@ -340,7 +346,11 @@ class ProduceTask(OutcomeTask):
         """
         runtime = Runtime.of(self.app)
         context = self.request.id or uuid()
-        call, asked = self.checked(runtime, Arguments(message, **given), context)
+        checked = _CHECKED.get(None)
+        if checked and checked[0][0].context == context:
+            call, asked = checked.pop()
+        else:
+            call, asked = self.checked(runtime, Arguments(message, **given), context)
         return produce_in_process(runtime, call, asked)
 
 
@@ -413,6 +423,15 @@ def use_task_class(app: Celery) -> None:
 produce_task: ProduceTask = shared_task(bind=True, base=ProduceTask, name=ProduceTask.default_name)(
     run
 )
+
+
+@contextmanager
+def _resetting(token: Token[Any]) -> Iterator[None]:
+    """Reset a context variable after a block."""
+    try:
+        yield
+    finally:
+        token.var.reset(token)
 
 
 def _kept(topic: Any, timeout: float | None, **callbacks: Any) -> dict[str, Any]:

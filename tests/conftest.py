@@ -22,9 +22,9 @@ settings.register_profile("stargate", deadline=None)
 settings.load_profile("stargate")
 
 _HERE = Path(__file__).parent
-_FOLDERS = ("unit", "simulation", "contract", "integration", "acceptance")
+_FOLDERS = ("unit", "simulation", "contract", "integration", "security", "acceptance")
 #: They are no module's own tests: what they reach counts nowhere, and takes them longer.
-_UNMEASURED = ("simulation", "acceptance")
+_UNMEASURED = ("simulation", "security", "acceptance")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

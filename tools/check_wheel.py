@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import files as files_of
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def scripts(folder: Path) -> list[str]:
     return [*map(lane_script, lane), *map(registry_script, registry)]
 
 
+def check_contents() -> None:
+    """Check that nothing else came with the package: no tests, no tools, no hooks of theirs."""
+    brought = {str(each).partition("/")[0] for each in files_of("celery-stargate") or ()}
+    own = {each for each in brought if not each.endswith((".dist-info", ".."))}
+    assert own == {"celery_stargate", "pytest_celery_stargate"}, f"the wheel brings {sorted(own)}"
+
+
 def check_plugin() -> None:
     """Run the tests of docs/testing.md: pytest must find the plugin by itself."""
     tests = _SOURCE.parent / "examples" / "tested"
@@ -52,6 +60,7 @@ def main() -> int:
     assert "site-packages" in installed.parts, f"not an installed package: {installed}"
     missing = files(_SOURCE) - files(installed)
     assert not missing, f"the wheel lacks {sorted(missing)}"
+    check_contents()
     assert (installed / "py.typed").is_file(), "py.typed is missing"
     for name in celery_stargate.__all__:
         assert hasattr(celery_stargate, name), f"{name} is missing"

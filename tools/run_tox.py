@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from tools.support_matrix import environments
+
 _ROOT = Path(__file__).resolve().parent.parent
 _JUNIT = _ROOT / ".tox" / "junit"
 
@@ -79,14 +81,6 @@ def _tox(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tox", *arguments]
 
 
-def _pairs() -> tuple[str, ...]:
-    """Return all pairs of Python and Celery."""
-    listed = subprocess.run(
-        _tox("list", "--no-desc", "-q"), check=True, capture_output=True, text=True, cwd=_ROOT
-    ).stdout.split()
-    return tuple(name for name in listed if name.startswith("py3"))
-
-
 def groups(what: str) -> list[Group]:
     """Return what runs, in order.
 
@@ -94,7 +88,7 @@ def groups(what: str) -> list[Group]:
         KeyError: there is nothing of that name.
     """
     if what == "matrix":
-        return [Group("pairs", _pairs(), parallel=2)]
+        return [Group("pairs", environments(), parallel=2)]
     return {
         "test": [
             Group("quick", ("lint", "types", "docs", "site")),

@@ -7,11 +7,11 @@ import itertools
 import re
 from pathlib import Path
 
-__all__ = ["pairs", "render_support"]
+__all__ = ["environments", "pairs", "render_support"]
 
 ROOT = Path(__file__).resolve().parent.parent
 _ENVIRONMENTS = re.compile(r"^py\{([\d, ]+)\}-celery\{([\d, ]+)\}$", re.MULTILINE)
-_VERSION = re.compile(r'^VERSION = "([\d.]+)"$', re.MULTILINE)
+_VERSION = re.compile(r'^TESTED = "([\d.]+)"$', re.MULTILINE)
 #: What each column shows, by the names of its pins in tox.ini.
 _PINNED = ("kombu", "redis", "websockets")
 
@@ -34,6 +34,15 @@ def pairs() -> tuple[list[str], list[str]]:
     return [*map(_dotted, pythons)], [*map(_dotted, celeries)]
 
 
+def environments() -> tuple[str, ...]:
+    """Return the environments of tox.ini for all pairs of Python and Celery."""
+    pythons, celeries = pairs()
+    return tuple(
+        f"py{python}-celery{celery}".replace(".", "")
+        for python, celery in itertools.product(pythons, celeries)
+    )
+
+
 def _pin(celery: str, package: str) -> str:
     """Return what tox.ini pins beside a version of Celery; "newest" if nothing."""
     factor = "celery" + celery.replace(".", "")
@@ -49,7 +58,7 @@ def render_support() -> str:
     """Return the tables."""
     pythons, celeries = pairs()
     server = _VERSION.search((ROOT / "tests" / "servers" / "pulsar.py").read_text("utf-8"))
-    assert server is not None, "tests/servers/pulsar.py has no VERSION"
+    assert server is not None, "tests/servers/pulsar.py has no TESTED"
     head = ["| | " + " | ".join(f"Celery {each}" for each in celeries) + " |"]
     head.append("|---" * (len(celeries) + 1) + "|")
     rows = [

@@ -19,7 +19,15 @@ from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES, WAITS_OF_SIZE
 from .celery_task import NativeSendPrefork, NativeSendThreads, NoopTask
 from .delay import CeleryDelay, LaneDelay, LaneDelayLists, ProduceMany
 from .lane import LaneChain, LaneLists, LaneOnAck, LaneResults, LaneSilent
-from .one_at_a_time import LaneGet, LaneGetHalfLoad, NoopGet, ProduceWaits, WebSocketRoundTrip
+from .one_at_a_time import (
+    AproduceWaits,
+    LaneGet,
+    LaneGetHalfLoad,
+    NoopGet,
+    ProduceWaits,
+    WebSocketRoundTrip,
+)
+from .together import TOGETHER
 
 __all__ = ["GROUPS", "RIVALS", "find_rivals"]
 
@@ -67,6 +75,11 @@ GROUPS = {
         ),
         "milliseconds",
     ),
+    "together": (
+        "At the same time",
+        "From one process, with one lane and one worker; each call waits for its receipt.",
+        "per_second",
+    ),
     "bulk": (
         "In bulk",
         (
@@ -112,7 +125,9 @@ RIVALS: Sequence[type[Rival]] = (
     LaneGet,
     LaneGetHalfLoad,
     ProduceWaits,
+    AproduceWaits,
     WebSocketRoundTrip,
+    *TOGETHER,
     BareSendAsync,
     BareWebSocket,
     *BULK[:3],

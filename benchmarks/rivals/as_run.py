@@ -13,11 +13,12 @@ from celery import Celery, chord, group
 from benchmarks.app import CALLBACKS_QUEUE, Config
 from benchmarks.payload import PAYLOAD
 from benchmarks.runner import Rival
-from benchmarks.site import Site, Worker
+from benchmarks.site import Results, Site, Worker
 from celery_stargate import produce_task
 
 from .celery_task import NoopTask
 from .drain import drain
+from .events import EventCount
 from .lane import LaneChain, LaneOnAck, LaneResults
 
 __all__ = ["AS_RUN"]
@@ -27,19 +28,50 @@ _POOL = ("-P", "prefork", "-c", "2", "-l", "INFO")
 _MANY = 100
 
 
-class _NoopInfo(NoopTask):
+class _Logged(Rival):
+    """Until the worker's log tells each success, too."""
+
+    _worker: Worker
+
+    def results(self, app: Celery) -> Results:
+        """Return what waits for the results of the calls, and for the log."""
+        made = self.site.results(self._worker, app)
+        made.also(self._worker.successes)
+        return made
+
+
+class _Heard(_Logged):
+    """Until the events of each success came, too; somebody hears them, as Flower does."""
+
+    def setup(self, site: Site) -> None:
+        super().setup(site)
+        self._events = EventCount(site)
+
+    def teardown(self) -> None:
+        self._events.close()
+
+    def results(self, app: Celery) -> Results:
+        """Return what waits for the results of the calls, for the log and for the events."""
+        made = super().results(app)
+        made.also(self._events.successes)
+        return made
+
+
+class _NoopInfo(_Logged, NoopTask):
     group = "as-run"
     name = "noop-info"
     title = "a task that does nothing, log at INFO (no Pulsar)"
     worker = "noop-info"
+    count = 600
     options = _POOL
 
 
-class _NoopEvents(NoopTask):
+class _NoopEvents(_Heard, NoopTask):
     group = "as-run-events"
     name = "noop-events"
     title = "a task that does nothing, log at INFO, task events (no Pulsar)"
     worker = "noop-events"
+    count = 600
     options = (*_POOL, "-E")
 
 
@@ -69,22 +101,22 @@ class _Warning(_World, LaneResults):
     options = (*_POOL[:-1], "WARNING")
 
 
-class _Info(_World, LaneResults):
+class _Info(_World, _Logged, LaneResults):
     name = "lane-info"
     title = "**`produce_task`**, with results"
 
 
-class _InfoOnAck(_World, LaneOnAck):
+class _InfoOnAck(_World, _Logged, LaneOnAck):
     name = "lane-info-on-ack"
     title = "**`produce_task`**, with results and `on_ack` on each"
 
 
-class _InfoChain(_World, LaneChain):
+class _InfoChain(_World, _Logged, LaneChain):
     name = "lane-info-chain"
     title = "**`produce_task`**, first of a chain of two"
 
 
-class _Events(_World, LaneResults):
+class _Events(_World, _Heard, LaneResults):
     group = "as-run-events"
     name = "lane-events"
     title = "**`produce_task`**, with results"
@@ -92,7 +124,7 @@ class _Events(_World, LaneResults):
     options = (*_POOL, "-E")
 
 
-class _InfoGroup(_World, LaneResults):
+class _InfoGroup(_World, _Logged, LaneResults):
     """As in a task of a worker: each result is stored with its group and its parent."""
 
     name = "lane-info-group"
@@ -101,7 +133,7 @@ class _InfoGroup(_World, LaneResults):
     def run(self, count: int) -> float:
         with self.site.caller(self.config) as app:
             produce = app.tasks[produce_task.name]
-            results = self.site.results(self._worker, app)
+            results = self.results(app)
 
             @app.task(name="bench.fan_out", shared=False)
             def fan_out() -> list[str]:
@@ -123,7 +155,7 @@ class _InfoGroup(_World, LaneResults):
 class _Chords(Rival):
     """Until the bodies are published; nobody runs them. Tasks of the headers are counted."""
 
-    count = 1500
+    count = 600
 
     @property
     def config(self) -> Config:

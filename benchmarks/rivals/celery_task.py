@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from celery import Celery
+
 from benchmarks.payload import PAYLOAD
 from benchmarks.runner import Rival
-from benchmarks.site import Site
+from benchmarks.site import Results, Site
 
 from .drain import drain
 
@@ -25,10 +27,14 @@ class _PoolTask(Rival):
         super().setup(site)
         self._worker = site.worker(self.worker, *self.options, "--without-stargate")
 
+    def results(self, app: Celery) -> Results:
+        """Return what waits for the results of the calls."""
+        return self.site.results(self._worker, app)
+
     def run(self, count: int) -> float:
         with self.site.caller() as app:
             task = app.signature(self.task, (PAYLOAD,), queue=self.worker)
-            results = self.site.results(self._worker, app)
+            results = self.results(app)
             seconds = drain(self._worker, lambda: str(task.apply_async().id), count, results.wait)
             results.require_success()
             return seconds

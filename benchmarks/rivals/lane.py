@@ -10,7 +10,7 @@ from celery import Celery, chain
 from benchmarks.app import CALLBACKS_QUEUE, Config
 from benchmarks.payload import PAYLOAD
 from benchmarks.runner import Rival
-from benchmarks.site import BenchmarkError, Site, Worker
+from benchmarks.site import BenchmarkError, Results, Site, Worker
 from celery_stargate import produce_task
 from celery_stargate.lanes.lane import Lane
 
@@ -38,6 +38,10 @@ class _Lane(Rival):
         """Return the worker that owns the lane."""
         return lane_worker(site)
 
+    def results(self, app: Celery) -> Results:
+        """Return what waits for the results of the calls."""
+        return self.site.results(self._worker, app)
+
     @property
     def config(self) -> Config:
         """The world of the worker and the calls."""
@@ -54,7 +58,7 @@ class LaneResults(_Lane):
     def run(self, count: int) -> float:
         with self.site.caller(self.config) as app:
             produce = app.tasks[produce_task.name]
-            results = self.site.results(self._worker, app)
+            results = self.results(app)
             seconds = drain(
                 self._worker, lambda: str(produce.delay(PAYLOAD).id), count, results.wait
             )
@@ -73,7 +77,7 @@ class LaneLists(_Lane):
         lists = max(1, count // _LIST)
         with self.site.caller(self.config) as app:
             produce = app.tasks[produce_task.name]
-            results = self.site.results(self._worker, app)
+            results = self.results(app)
             messages = [PAYLOAD] * _LIST
             seconds = drain(
                 self._worker, lambda: str(produce.delay(messages).id), lists, results.wait
@@ -121,7 +125,7 @@ class _LaneAndThen(_Lane):
         queue = f"{self.config.prefix}{CALLBACKS_QUEUE}"
         with self.site.caller(self.config) as app:
             after = app.signature("bench.on_ack", queue=CALLBACKS_QUEUE)
-            results = site.results(worker, app)
+            results = self.results(app)
             expected = 0
 
             def wait(ids: Sequence[str]) -> None:

@@ -21,7 +21,14 @@ from .bulk import Settling
 from .lane import lane_worker
 from .raw import connect, frame, require_receipt
 
-__all__ = ["LaneGet", "LaneGetHalfLoad", "NoopGet", "ProduceWaits", "WebSocketRoundTrip"]
+__all__ = [
+    "AproduceWaits",
+    "LaneGet",
+    "LaneGetHalfLoad",
+    "NoopGet",
+    "ProduceWaits",
+    "WebSocketRoundTrip",
+]
 
 _TIMEOUT = 30.0
 _WARM_UP = 20
@@ -133,6 +140,29 @@ class ProduceWaits(LaneGet):
             laps = time_each(lambda: stargate.produce(PAYLOAD, timeout=_TIMEOUT), count)
             stargate.close()
             return laps
+
+
+class AproduceWaits(LaneGet):
+    """The same in an event loop."""
+
+    name = "aproduce-waits"
+    title = "**`await stargate.aproduce`**"
+
+    def run(self, count: int) -> Laps:
+        with self._worker.awake(), self.site.caller() as app:
+            stargate = Stargate.of(app)
+            laps = asyncio.run(self._run(stargate, count))
+            stargate.close()
+            return laps
+
+    async def _run(self, stargate: Stargate, count: int) -> Laps:
+        laps = []
+        for number in range(-_WARM_UP, count):
+            began = time.perf_counter()
+            await stargate.aproduce(PAYLOAD, timeout=_TIMEOUT)
+            if number >= 0:
+                laps.append(time.perf_counter() - began)
+        return Laps.of(laps)
 
 
 def time_each(call: Callable[[], object], count: int) -> Laps:

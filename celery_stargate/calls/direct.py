@@ -6,12 +6,14 @@ import asyncio
 import threading
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
+from urllib.parse import parse_qs, urlsplit
 
 from celery_stargate.calls.given import OneMessage, Timeout
 from celery_stargate.calls.prepare import Call, Preparation
+from celery_stargate.errors import ConfigurationError, shown
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.entry import Entry
@@ -19,6 +21,7 @@ from celery_stargate.model.fields import Token
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
+from celery_stargate.model.secrecy import require_secrecy
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import split_producer_url
 from celery_stargate.pulsar.endpoint import Endpoint
@@ -46,6 +49,8 @@ def produce(
     tls_key: str | None = None,
     tls_server_name: str | None = None,
     max_frame_size: int | None = None,
+    allow_token_without_tls: bool = False,
+    allowed_hosts: Collection[str] | None = None,
 ) -> list[Receipt]: ...
 
 
@@ -61,6 +66,8 @@ def produce(
     tls_key: str | None = None,
     tls_server_name: str | None = None,
     max_frame_size: int | None = None,
+    allow_token_without_tls: bool = False,
+    allowed_hosts: Collection[str] | None = None,
 ) -> Receipt: ...
 
 
@@ -75,6 +82,8 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
     tls_key: str | None = None,
     tls_server_name: str | None = None,
     max_frame_size: int | None = None,
+    allow_token_without_tls: bool = False,
+    allowed_hosts: Collection[str] | None = None,
 ) -> Receipts:
     """Publish to a producer's URL and wait, without an app, Redis or a worker. Nothing is durable.
 
@@ -86,12 +95,16 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
         timeout: seconds or a timedelta for all of it.
         tls_ca, tls_certificate, tls_key, tls_server_name: as the settings of that name.
         max_frame_size: bytes of a frame at most; by default Pulsar's own 1,048,576.
+        allow_token_without_tls: as the setting of that name; a ``token`` in the URL counts, too.
+        allowed_hosts: the hosts that the URL may have, each with or without its port
+            (``pulsar.example`` or ``pulsar.example:8443``). Give it where the URL comes from
+            somebody else: by default the call connects to any host.
 
     Returns:
         The :class:`~celery_stargate.Receipt`; for a list the list of receipts, in order.
 
     Raises:
-        ConfigurationError: the URL or a TLS file.
+        ConfigurationError: the URL, its host or a TLS file.
         InvalidMessage: a message; nothing was sent.
         ProduceError: a message was refused, or its outcome is unknown; for a list the error holds
             all outcomes.
@@ -105,6 +118,9 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
         ['stored', 'stored']
     """
     service, topic, query = split_producer_url(url)
+    _require_allowed(service, allowed_hosts)
+    if not allow_token_without_tls and "token" in parse_qs(query, keep_blank_values=True):
+        require_secrecy(service)
     given = {
         "stargate_url": service,
         "stargate_token": token,
@@ -113,11 +129,26 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
         "stargate_tls_key": tls_key,
         "stargate_tls_server_name": tls_server_name,
         "stargate_max_frame_size": max_frame_size,
+        "stargate_allow_token_without_tls": allow_token_without_tls,
     }
     settings = Settings.read({name: value for name, value in given.items() if value is not None})
     call = Preparation(topic, settings.options).call(messages, str(uuid.uuid4()))
     outcomes = publish(Endpoint.of(settings), call, read_timeout(timeout), query)
     return CallOutcomes(call.context, call.is_list, outcomes).answer()
+
+
+def _require_allowed(service: str, allowed: Collection[str] | None) -> None:
+    """Raise if a service's host is not among those that it may be."""
+    if allowed is None:
+        return
+    if isinstance(allowed, str):
+        raise ConfigurationError("allowed_hosts must be a list of hosts, not str")
+    parts = urlsplit(service)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or (443 if parts.scheme == "wss" else 80)
+    where = f"{host}:{port}"
+    if not {host, parts.hostname, where} & {each.lower() for each in allowed}:
+        raise ConfigurationError(f"the URL's host is {shown(where)}, which is not in allowed_hosts")
 
 
 def publish(endpoint: Endpoint, call: Call, seconds: float, query: str = "") -> tuple[Outcome, ...]:

@@ -66,6 +66,7 @@ class Gathering(Gathered):
         super().take(outcome)
         if before and not self.missing:
             self.ticket.future.set_result(None)
+            self.ticket.waker.set()
 
 
 class GatheringInbox(Inbox):
@@ -77,7 +78,7 @@ class GatheringInbox(Inbox):
 
     def gather(self, contexts: Sequence[str]) -> Gathering:
         """Wait for the outcomes of contexts that are to be recorded with the ticket's address."""
-        ticket = self.expect()
+        ticket = self.begin()
         gathering = Gathering(ticket, contexts)
         self._gatherings[ticket.address] = gathering
         return gathering

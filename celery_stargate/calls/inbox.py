@@ -6,9 +6,10 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from celery_stargate.calls.waiting import Waiting
@@ -47,13 +48,24 @@ class Ticket:
     future: Future[Any] = field(default_factory=_future)
     #: Enforces the deadline from the inbox's thread; None: the waiting thread enforces it.
     waiting: Waiting | None = None
+    #: Wakes the thread that waits: its outcome is there, or it is to read the inbox.
+    waker: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """A thread that reads the inbox now."""
+
+    thread: int = field(default_factory=threading.get_ident)
 
 
 class Inbox:
     """One stream in Redis, and the callers in this process that wait for its entries.
 
-    A thread reads the stream while there is a waiting caller, and ends when there is none. An entry
-    stays in the stream until the next read, so that an answer of Redis that was lost is read again.
+    One of the threads that wait reads the stream for all, until its own outcome is there; then
+    another does. For futures, for which no thread of a call waits, the inbox has a thread, which
+    ends with the last one. An entry stays in the stream until the next read, so that an answer of
+    Redis that was lost is read again.
 
     There is no lock: a signal's handler that publishes would wait for the thread that reads, which
     would wait for a lock of the call that the signal interrupted. Each step is one step of a dict.
@@ -67,8 +79,13 @@ class Inbox:
         self.name = name or uuid.uuid4().hex
         self._inboxes = inboxes
         self._numbers = itertools.count(1)
-        #: By address.
+        #: By address; those for which the inbox's thread reads are also among the futures.
         self._waiting: dict[str, Ticket] = {}
+        self._futures: dict[str, Ticket] = {}
+        #: Who reads now; at most one.
+        self._turn: dict[None, _Reader] = {}
+        #: Wakes the inbox's thread: it is to read.
+        self._waker = threading.Event()
         self._thread: threading.Thread | None = None
         #: The entries that were handled, and that the next look deletes.
         self._handled: list[str] = []
@@ -77,14 +94,21 @@ class Inbox:
         self._log_unreadable = Seldom()
         self._log_failure = Seldom()
 
+    def begin(self) -> Ticket:
+        """Return a ticket for an outcome for which the calling thread is to :meth:`wait`."""
+        ticket = Ticket(f"{self.name}/{next(self._numbers)}")
+        self._waiting[ticket.address] = ticket
+        return ticket
+
     def expect(self, waiting: Waiting | None = None) -> Ticket:
-        """Return a ticket for an outcome that is to be asked for by its address.
+        """Return a ticket for an outcome for which nobody has to :meth:`wait`.
 
         Arguments:
             waiting: enforces the deadline; None where the caller's own thread does.
         """
-        ticket = Ticket(f"{self.name}/{next(self._numbers)}", waiting=waiting)
-        self._waiting[ticket.address] = ticket
+        ticket = self.begin()
+        ticket.waiting = waiting
+        self._futures[ticket.address] = ticket
         thread = self._thread
         if thread is None or (thread.ident is not None and not thread.is_alive()):
             self._thread = thread = threading.Thread(
@@ -96,43 +120,110 @@ class Inbox:
     def forget(self, ticket: Ticket) -> None:
         """Stop waiting with a ticket."""
         self._waiting.pop(ticket.address, None)
+        self._futures.pop(ticket.address, None)
+
+    def wait(self, ticket: Ticket, seconds: float) -> bool:
+        """Wait in this thread, at most so many seconds; return whether the outcome is there.
+
+        Meanwhile this thread reads the inbox for all who wait, if no other does.
+        """
+        end = time.monotonic() + seconds
+        try:
+            while not ticket.future.done():
+                left = min(end - time.monotonic(), _LOOK)
+                if left <= 0:
+                    return False
+                ticket.waker.clear()
+                mine = _Reader()
+                reader = self._turn.setdefault(None, mine)
+                if reader is mine:
+                    self._read_in_turn(left)
+                elif reader.thread == mine.thread:
+                    # A signal's handler, which interrupts the one that reads.
+                    self._guarded(partial(self._look, left, delete=False))
+                else:
+                    ticket.waker.wait(left)
+        finally:
+            self._pass_on()
+        return True
 
     def deliver(self, address: str, call: CallOutcomes) -> None:
         """Release the caller that waits with a ticket, if there is one."""
         ticket = self._waiting.pop(address, None)
+        self._futures.pop(address, None)
         if ticket is not None:
             _release(ticket.future, call)
+            ticket.waker.set()
 
     def _read(self) -> None:
-        """Read until nobody waits, whatever one look into the inbox ends with."""
+        """Read until no future is left, whatever one look into the inbox ends with."""
         here = threading.current_thread()
         while self._thread is here:
-            waiting = list(self._waiting.values())
-            if not waiting:
+            futures = list(self._futures.values())
+            if not futures:
                 self._thread = None
                 # A call that began to wait just now found this thread, and started none.
-                if self._waiting and self._thread is None:
+                if self._futures and self._thread is None:
                     self._thread = here
                 continue
-            try:
-                self._look(waiting)
-            except StoreUnavailable as error:
-                logger.warning("waiting for outcomes: %s", error)
-                time.sleep(_PAUSE)
-            except Exception:  # every waiting call of the process needs this thread
-                if self._log_failure():
-                    logger.exception("waiting for outcomes failed; it is tried again and again")
-                time.sleep(_PAUSE)
+            self._guarded(partial(self._enforce_all, futures))
+            self._waker.clear()
+            mine = _Reader()
+            if self._turn.setdefault(None, mine) is mine:
+                self._read_in_turn(_LOOK)
+            else:
+                self._waker.wait(_LOOK)
+        self._pass_on()
 
-    def _look(self, waiting: Sequence[Ticket]) -> None:
-        """Enforce the deadlines of those who wait, and deliver what has arrived."""
-        for ticket in waiting:
-            self._enforce(ticket)
-        found = self._inboxes.subscribe(self.name, self._handled, _LOOK)
-        self._handled = []
+    def _read_in_turn(self, seconds: float) -> None:
+        try:
+            self._guarded(partial(self._look, seconds))
+        finally:
+            self._turn.pop(None, None)
+
+    def _pass_on(self) -> None:
+        """Let another thread read that waits, if nobody does."""
+        if self._turn:
+            return
+        if self._thread is not None:
+            self._waker.set()
+            return
+        for ticket in list(self._waiting.values()):
+            if not ticket.waker.is_set():
+                ticket.waker.set()
+                return
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Do a step, and pause after it if it fails."""
+        try:
+            step()
+        except StoreUnavailable as error:
+            logger.warning("waiting for outcomes: %s", error)
+            time.sleep(_PAUSE)
+        except Exception:  # every waiting call of the process needs it
+            if self._log_failure():
+                logger.exception("waiting for outcomes failed; it is tried again and again")
+            time.sleep(_PAUSE)
+
+    def _look(self, seconds: float, *, delete: bool = True) -> None:
+        """Deliver what has arrived.
+
+        Arguments:
+            seconds: to wait for it at most.
+            delete: whether the entries are to be deleted; else they are read again.
+        """
+        found = self._inboxes.subscribe(self.name, self._handled if delete else (), seconds)
+        if delete:
+            self._handled = []
         for entry, address, wire in found:
-            self._handled.append(entry)
+            if delete:
+                self._handled.append(entry)
             self._open(address, wire)
+
+    def _enforce_all(self, tickets: Iterable[Ticket]) -> None:
+        """Enforce the deadlines of futures."""
+        for ticket in tickets:
+            self._enforce(ticket)
 
     def _enforce(self, ticket: Ticket) -> None:
         if ticket.waiting is None:

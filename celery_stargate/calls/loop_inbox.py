@@ -118,19 +118,22 @@ class LoopInbox:
 
     async def wait(self, ticket: LoopTicket, seconds: float) -> bool:
         """Wait for a ticket's outcome, at most so many seconds; return whether it is there."""
-        end = time.monotonic() + seconds
+        end, waits = time.monotonic() + seconds, True
         try:
             while not ticket.done:
                 left = end - time.monotonic()
                 if left <= 0:
                     return False
-                if self._reading:
+                waits = self._reading
+                if waits:
                     await _woken(ticket, left)
                 else:
                     await self._read(min(left, _LOOK))
         finally:
             ticket.waker = None
-            self._pass_on()
+            if not (waits and ticket.done):
+                # It has read, or may have been woken to read.
+                self._pass_on()
         return True
 
     async def _read(self, seconds: float) -> None:

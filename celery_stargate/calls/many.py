@@ -10,7 +10,7 @@ from celery_stargate.calls import eager
 from celery_stargate.calls.gathering import Gathered
 from celery_stargate.calls.prepare import Call, CallOptions, Preparation, ends_if_raised
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.calls.waiting import Waiting, is_done
+from celery_stargate.calls.waiting import Waiting
 from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.message import Message
@@ -100,7 +100,7 @@ def produce_many(
     try:
         begun.record(ticket.address)
         waiting = begun.waiting(lambda: gathering.missing)
-        waiting.until(lambda pause: is_done(ticket.future, pause))
+        waiting.until(lambda pause: inbox.wait(ticket, pause))
     finally:
         inbox.forget(ticket)
     return gathering.settled(begun.topic).receipts()

@@ -16,6 +16,7 @@ from celery_stargate.lanes.record import RECORD_VERSION
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.model.settings import Settings
 from celery_stargate.support.bound import bounded
+from celery_stargate.support.decoding import UNDECODABLE
 from celery_stargate.support.log import logger_of
 
 if TYPE_CHECKING:
@@ -234,5 +235,5 @@ class PeersThread:
 def _read(stored: Any) -> Peer | None:
     try:
         return msgspec.json.decode(stored, type=Peer)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None

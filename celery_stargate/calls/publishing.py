@@ -175,7 +175,8 @@ class Publishing:
         if unknown:
             raise unknown_argument("aproduce()", unknown, _PRODUCE)
         given = message, context, topic, on_ack, on_error, timeout
-        return await single.aproduce(self.runtime, *single.check(self.runtime, *given))
+        call, options = single.check(self.runtime, *given)
+        return await single.aproduce(self.runtime, call, options, fresh=context is None)
 
     @overload
     def produce_many(

@@ -71,14 +71,15 @@ class Recorder:
         record: Record,
         *,
         timeout: float,
-        exclusive: bool = False,
+        fresh: bool = False,
     ) -> None:
-        """Record a call from an event loop, as :meth:`put` does.
+        """Record a call from an event loop, as :meth:`put` does with ``exclusive``.
 
         A list that spans lanes is recorded in a thread: it takes many steps.
 
         Arguments:
             outbox: the lanes, as the calls of the running event loop use them.
+            fresh: whether the context is a new id that nobody else has.
 
         Raises:
             As :meth:`put`.
@@ -88,14 +89,14 @@ class Recorder:
 
             def put() -> None:
                 with bounded(left):
-                    self.put(call, record, timeout=timeout, exclusive=exclusive)
+                    self.put(call, record, timeout=timeout, exclusive=True)
 
             await await_in_daemon(put, "stargate-record")
             return
-        given = self._single(call, record, timeout, 0.0, exclusive)
+        given = self._single(call, record, timeout, 0.0, True)
         options = given.pop("options")
         with _traced(call):
-            first = await outbox.put(AskedPut(**given), options)
+            first = await outbox.put(AskedPut(**given, fresh=fresh), options)
         if first and observers.anybody():
             _tell([call], [record])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.revocations import Revocations, Revoked
 from celery_stargate.model.context import attempt_context
 from celery_stargate.model.entry import label_of
+from celery_stargate.model.follow_up import request_fields
 from celery_stargate.model.revocation import EXPIRED, REVOKED
 
 __all__ = ["Revoker", "stamps_of"]
@@ -74,7 +74,7 @@ class Revoker:
         lanes = self._lanes()
         for lane in lanes:
             for record, first in self._revocations.pending(lane, b"stamped_headers"):
-                own = stamps_of(json.loads(record.request or "{}"))
+                own = stamps_of(request_fields(record.request))
                 if any(set(own.get(header, ())) & set(each) for header, each in wanted.items()):
                     self._revoke([record.context], [lane], lanes, first)
 
@@ -154,9 +154,12 @@ def _retries(task: OutcomeTask) -> int:
 
 def stamps_of(request: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return a request's stamps: the values of each stamped header, as texts."""
-    headers = request.get("stamped_headers") or []
-    stamps = request.get("stamps") or {}
-    return _texts({header: stamps.get(header) for header in headers})
+    headers, stamps = request.get("stamped_headers"), request.get("stamps")
+    if isinstance(headers, str) or not isinstance(headers, Iterable):
+        return {}
+    if not isinstance(stamps, Mapping):
+        return {}
+    return _texts({header: stamps.get(header) for header in headers if isinstance(header, str)})
 
 
 def _texts(stamps: Mapping[str, Any]) -> dict[str, list[str]]:

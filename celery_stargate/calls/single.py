@@ -9,10 +9,8 @@ from typing import Any
 from celery_stargate.calls import eager
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
-from celery_stargate.calls.loop_calls import LoopCalls
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.calls.waiting import is_done
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.errors import ConfigurationError
@@ -65,26 +63,31 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
     return _wait(runtime, call, end - time.monotonic(), ticket)
 
 
-async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
+async def aproduce(
+    runtime: Runtime, call: Call, options: CallOptions, *, fresh: bool
+) -> Receipts | str:
     """Do as :func:`produce` does, without holding the event loop.
+
+    Arguments:
+        fresh: whether the call's context is a new id that nobody else has.
 
     Raises:
         As :func:`produce`. If it is cancelled, a recorded message still goes on.
     """
     if eager.is_eager(runtime):
         return await eager.aproduce(runtime, call, options)
-    here = await runtime.loops.here()
     if options.callbacks:
         seconds = options.seconds(call.options.delivery_timeout)
-        await _arecord(here, call, call.record(options.callbacks), seconds, runtime)
+        await _arecord(runtime, call, call.record(options.callbacks), seconds, fresh)
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
     end = time.monotonic() + seconds
+    here = await runtime.loops.here()
     inbox = here.inbox_for(call.lanes[0])
     ticket = inbox.expect()
     try:
         record = call.record(NO_CALLBACKS, inbox=ticket.address)
-        await _arecord(here, call, record, seconds, runtime)
+        await _arecord(runtime, call, record, seconds, fresh)
         await runtime.waiting(end - time.monotonic(), call.lanes).until_async(
             lambda pause: inbox.wait(ticket, pause),
             lambda: here.settle_overdue(call.lanes),
@@ -130,7 +133,7 @@ def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
 
 
 async def _arecord(
-    here: LoopCalls, call: Call, record: Record, seconds: float, runtime: Runtime
+    runtime: Runtime, call: Call, record: Record, seconds: float, fresh: bool
 ) -> None:
     """Record a call from an event loop.
 
@@ -141,11 +144,10 @@ async def _arecord(
     if not record.inbox:
         # The caller does not wait for the outcome.
         bound = min(bound, USUAL)
-    end = time.monotonic() + seconds
+    here = await runtime.loops.here()
     with call.traced(), bounded(bound):
         await here.require_owner(bound)
-        left = seconds if not record.inbox else end - time.monotonic()
-        await runtime.recorder.aput(here.outbox, call, record, timeout=left, exclusive=True)
+        await runtime.recorder.aput(here.outbox, call, record, timeout=seconds, fresh=fresh)
 
 
 def _submit(
@@ -154,7 +156,7 @@ def _submit(
     with call.traced(), bounded(max(seconds, _LEAST_BOUND)):
         runtime.require_owner()
         inbox = runtime.inbox_for(call.lanes[0])
-        ticket = inbox.expect()
+        ticket = inbox.begin()
         try:
             record = call.record(callbacks, inbox=ticket.address)
             runtime.recorder.put(call, record, timeout=seconds, exclusive=True)
@@ -165,12 +167,13 @@ def _submit(
 
 
 def _wait(runtime: Runtime, call: Call, seconds: float, ticket: Ticket) -> Receipts:
+    inbox = runtime.inbox_for(call.lanes[0])
     try:
         waiting = runtime.waiting(seconds, call.lanes)
-        waiting.until(lambda pause: is_done(ticket.future, pause))
+        waiting.until(lambda pause: inbox.wait(ticket, pause))
         return _outcome(ticket, call)
     finally:
-        runtime.inbox_for(call.lanes[0]).forget(ticket)
+        inbox.forget(ticket)
 
 
 def _outcome(ticket: Ticket, call: Call) -> Receipts:

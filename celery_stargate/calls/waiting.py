@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-__all__ = ["Patience", "Schedule", "Step", "Waiting", "is_done"]
+__all__ = ["Patience", "Schedule", "Step", "Waiting"]
 
 
 class Step(Enum):
@@ -159,12 +157,3 @@ class Waiting:
 
     def _next(self) -> tuple[Step, float]:
         return self._schedule.next(self._monotonic(), self._progress())
-
-
-def is_done(future: Future[Any], seconds: float) -> bool:
-    """Wait for a future, at most so many seconds, and return whether it is done."""
-    try:
-        future.exception(seconds)
-    except TimeoutError:
-        return False
-    return True

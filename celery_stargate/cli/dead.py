@@ -30,6 +30,7 @@ from celery_stargate.operations.dead_views import (
     DeadLetterView,
     DeadResult,
 )
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["dead"]
 
@@ -324,7 +325,7 @@ def restore(
     for number, line in enumerate(lines, 1):
         try:
             given.append(msgspec.json.decode(line))
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             raise click.UsageError(f"line {number} of {file.name} is not JSON") from None
     if dry_run:
         if as_json:

@@ -10,6 +10,7 @@ import msgspec
 
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.message import Message, check_messages
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["Form", "read_messages"]
 
@@ -50,10 +51,10 @@ class Form:
             shared = {"key": self.key, "properties": self.properties or None}
             given = {name: value for name, value in shared.items() if value is not None}
             [message], _ = check_messages({**given, **found})
-        except msgspec.DecodeError as error:
-            raise InvalidMessage(f"{place} is no JSON: {error}") from None
         except InvalidMessage as error:
             raise InvalidMessage(f"{place}: {error.problem}") from None
+        except UNDECODABLE as error:
+            raise InvalidMessage(f"{place} is no JSON: {error}") from None
         return message
 
 

@@ -48,7 +48,7 @@ class Attempts:
         self._began: dict[tuple[Stage, int], float] = {}
         self._log_at: dict[Stage, float] = {}
 
-    def each(self, stage: Stage, jobs: Iterable[Job], effect: Callable[[Job], None]) -> None:
+    def each(self, stage: Stage, jobs: Iterable[Job], effect: Callable[[Job], object]) -> None:
         """Do one stage of jobs one by one; each fails for itself."""
         breakers = [self._breakers[each] for each in _NEEDS[stage]]
         # One that fails each time must not be the only one that is tried.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.canvas import maybe_signature
@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 
 from celery_stargate.effects.inherit import inherited
 from celery_stargate.effects.signatures import unpack
+from celery_stargate.effects.together import may_publish_together, together
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.outcomes import CallOutcomes
@@ -122,19 +123,18 @@ def trigger_together(
         if (given := each.callback) is not None
     ]
     published: set[str] = set()
-    # One callback gains nothing. And with a pool of one, a task that publishes another task on the
-    # way would wait for ever for a second producer.
-    if len(waiting) < 2 or app.pool.limit == 1:
+    if not may_publish_together(app, len(waiting)):
         return published
     try:
-        with acting_as(app), _producer(app) as producer:
+        with acting_as(app), together(app) as producer:
             for call, callback, request, trace in waiting:
                 try:
                     signature = _signature(app, callback)
                     if signature.get("subtask_type") is None:
                         options = inherited(app, call.context, request).apply_to(signature)
                         with following(call, trace):
-                            _publish(call, signature, marked, producer=producer, **options)
+                            options |= producer.options_for(signature)
+                            _publish(call, signature, marked, **options)
                         published.add(call.context)
                 except OperationalError:
                     # The broker is unavailable: the others would only find that out again.
@@ -154,16 +154,6 @@ def following(call: CallOutcomes, trace: Carrier | None) -> AbstractContextManag
     outcome = call.outcomes[0]
     message_id = outcome.message_id if isinstance(outcome, Receipt) else None
     return follow(trace, call.context, outcome.topic, message_id)
-
-
-@contextmanager
-def _producer(app: Celery) -> Iterator[Any]:
-    """Lend a producer; its messages are sent together at the end, if kombu can do so.
-
-    ``kombu.Producer.batch`` came with kombu 5.7, for Redis; otherwise each is sent at once.
-    """
-    with app.producer_or_acquire() as producer, getattr(producer, "batch", nullcontext)():
-        yield producer
 
 
 def _signature(app: Celery, packed: str) -> Any:

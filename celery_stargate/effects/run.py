@@ -20,6 +20,7 @@ from celery_stargate.effects.results.at_once import AtOnce
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.successes import Successes
+from celery_stargate.effects.together import Together, may_publish_together, together
 from celery_stargate.effects.tracer import OutcomeTracer
 from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import StoreUnavailable
@@ -116,7 +117,7 @@ class Effects:
                 case Stage.CALLBACKS:
                     self._publish(jobs)
                 case Stage.CANVAS:
-                    self._attempts.each(stage, jobs, self._trace)
+                    self._go_on_from(jobs)
                 case Stage.RESULTS:
                     self._store(jobs)
                 case Stage.TOLD:
@@ -310,23 +311,62 @@ class Effects:
                 batched.append(job)
 
         self._attempts.each(stage, jobs, store)
-        self._attempts.begin(stage)
-        try:
-            refused = here.batch.flush()
-        except Exception as error:
-            here.batch.drop()
-            for job in batched:
-                self._told_late(job, error)
-        else:
-            for place, answer in refused.items():
-                self._told_late(batched[place], answer)
+        self._flush(stage, batched)
         if self._successes.logged:
             self._successes.log(job.settled for job in untraced if stage not in job.remaining)
 
-    def _told_late(self, job: Job, error: Exception) -> None:
+    def _go_on_from(self, jobs: Sequence[Job]) -> None:
+        """Store results, and publish what goes on from them: together where that is possible."""
+        stage, left = Stage.CANVAS, list(jobs)
+        if may_publish_together(self._app, len(jobs)) and not self._attempts.is_open(stage):
+            batched: list[Job] = []
+            stored: list[Job] = []
+            batch = self._here.batch
+
+            def trace(job: Job) -> None:
+                kept = len(batch)
+                if self._trace(job, producer):
+                    batched.append(job)
+                if len(batch) > kept:
+                    stored.append(job)
+
+            try:
+                with together(self._app) as producer:
+                    self._attempts.each(stage, jobs, trace)
+            except Exception as error:  # whatever it is, each goes on by itself
+                logger.warning("%d tasks go on one by one: %r", len(batched), error)
+                batch.drop()
+                for job in batched:
+                    job.remaining.insert(0, stage)
+                left = [job for job in jobs if job.next is stage]
+            else:
+                # Celery stores a result when what goes on from it is published.
+                self._flush(stage, stored)
+                left = []
+        self._attempts.each(stage, left, self._trace)
+
+    def _flush(self, stage: Stage, stored: Sequence[Job]) -> None:
+        """Store the rows of the batch.
+
+        Arguments:
+            stored: whose they are, in their order.
+        """
+        batch = self._here.batch
+        self._attempts.begin(stage)
+        try:
+            refused = batch.flush()
+        except Exception as error:  # the table decides
+            batch.drop()
+            for job in stored:
+                self._told_late(stage, job, error)
+        else:
+            for place, answer in refused.items():
+                self._told_late(stage, stored[place], answer)
+
+    def _told_late(self, stage: Stage, job: Job, error: Exception) -> None:
         """Note that a row which was kept in the batch could not be stored."""
-        job.remaining.insert(0, Stage.RESULTS)
-        self._attempts.failed(Stage.RESULTS, job, error)
+        job.remaining.insert(0, stage)
+        self._attempts.failed(stage, job, error)
 
     def _store_one(self, job: Job) -> bool:
         """Add the row of a result to the batch; return False if the tracer is to store it."""
@@ -343,13 +383,21 @@ class Effects:
             self._here.batch.keep(decision)
         return decision is not Remaining.FULL
 
-    def _trace(self, job: Job) -> None:
-        """Let Celery's tracer store a result and do what goes on from it."""
+    def _trace(self, job: Job, producer: Together | None = None) -> bool:
+        """Let Celery's tracer store a result and do what goes on from it.
+
+        Arguments:
+            producer: publishes what goes on, where it can.
+
+        Returns:
+            Whether that, and the result, is yet to leave with those of others.
+        """
         settled, record = job.settled, job.settled.record
         outcome: Any = settled.failure if settled.failed else settled.result
         with following(settled.call, job.trace):
             traced = self._here.tracer.trace(
-                str(record.task), record.context, record.request, job.error or outcome
+                *(str(record.task), record.context, record.request),
+                *(job.error or outcome, producer),
             )
         if traced.state == states.RETRY:
             # A new attempt follows, and tells its own outcome.
@@ -367,6 +415,7 @@ class Effects:
             if traced.state == states.FAILURE:
                 job.give_up(type(traced.error).__name__, "canvas")
                 job.fail(traced.error)
+        return traced.batched
 
     def _require_lanes(self) -> Outbox:
         if self._lanes is None:

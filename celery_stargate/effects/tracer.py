@@ -22,6 +22,7 @@ from celery.exceptions import Retry
 from celery_stargate.effects.failures import Interrupted, Kind, kind_of
 from celery_stargate.effects.results.write import ResultBatch, may_batch
 from celery_stargate.effects.signatures import unpack
+from celery_stargate.effects.together import Together
 from celery_stargate.errors import ProduceError
 from celery_stargate.model.durations import until
 from celery_stargate.model.follow_up import PRODUCE, RECORDED_AT
@@ -137,6 +138,8 @@ class Traced(NamedTuple):
     state: str
     #: Why it is no success; None for a success, and for the failure that the message has.
     error: BaseException | None = None
+    #: Whether its result is in the batch, and what goes on from it leaves with the others.
+    batched: bool = False
 
 
 class _Info(TraceInfo):
@@ -183,7 +186,14 @@ class OutcomeTracer:
         self._tracers: dict[tuple[str, _Way], Callable[..., Any]] = {}
         self._loaded = False
 
-    def trace(self, task: str, context: str, request: str | None, outcome: Any) -> Traced:
+    def trace(
+        self,
+        task: str,
+        context: str,
+        request: str | None,
+        outcome: Any,
+        together: Together | None = None,
+    ) -> Traced:
         """Let Celery store a task's outcome and do what goes on from it.
 
         Arguments:
@@ -191,6 +201,7 @@ class OutcomeTracer:
             context: its id, if the request has none.
             request: its packed request.
             outcome: what it returns; or a :class:`Failure` or an exception, which it raises.
+            together: publishes what goes on from a success, where it can.
 
         Returns:
             How the task ended.
@@ -219,8 +230,12 @@ class OutcomeTracer:
             return Traced(states.REVOKED)
         if isinstance(outcome, BaseException):
             way = _Way.BROKEN
-        elif not isinstance(outcome, Failure) and may_batch(self._app.backend, fields):
+        elif not isinstance(outcome, Failure) and may_batch(
+            self._app.backend, fields if together is None else _without(fields, together)
+        ):
             way = _Way.BATCHED
+            if together is not None:
+                _publish_by(together, fields)
         else:
             way = _Way.TRACED
         tracer = self._tracer(task, way)
@@ -230,7 +245,7 @@ class OutcomeTracer:
         except Interrupted as stop:
             raise stop.error from None
         if info is None:
-            return Traced(states.SUCCESS)
+            return Traced(states.SUCCESS, batched=way is _Way.BATCHED)
         told = isinstance(outcome, Failure) and isinstance(info.retval, ProduceError)
         return Traced(info.state, None if told else info.retval)
 
@@ -296,3 +311,21 @@ class OutcomeTracer:
             task=name,
         )
         return self._app.tasks[OutcomeTask.default_name]  # type: ignore[return-value]
+
+
+def _without(fields: dict[str, Any], together: Together) -> dict[str, Any]:
+    """Return a request without what some producer can publish of what goes on from it."""
+    links, steps = fields.get("callbacks") or (), fields.get("chain") or ()
+    # Celery makes a group of several links.
+    if len(links) > 1 or not all(together.takes(each) for each in (*links, *steps[-1:])):
+        return fields
+    return {name: value for name, value in fields.items() if name not in ("callbacks", "chain")}
+
+
+def _publish_by(together: Together, fields: dict[str, Any]) -> None:
+    """Let Celery publish what goes on from a result by some producer: by options of a signature."""
+    for name in ("callbacks", "chain"):
+        if fields.get(name):
+            *before, each = fields[name]
+            options = {**each["options"], **together.options_for(each)}
+            fields[name] = [*before, {**each, "options": options}]

@@ -10,6 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from celery_stargate.model.frame import fields_in
+from celery_stargate.support.decoding import UNDECODABLE
 from celery_stargate.support.tracing import Carrier
 
 __all__ = ["carrier_in", "carrier_of", "context_of", "given_carrier", "is_sampled"]
@@ -57,7 +58,7 @@ def carrier_in(frame: bytes) -> Carrier | None:
         return None
     try:
         properties = _decode(fields).properties
-    except (msgspec.DecodeError, UnicodeError):
+    except UNDECODABLE:
         # A property of another type: it is none of ours.
         return None
     if properties is None or properties.traceparent is None:

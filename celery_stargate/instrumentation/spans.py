@@ -116,6 +116,7 @@ class LaneSpans(Observer):
 
     def sent(self, lane: Lane, entries: Sequence[Entry]) -> None:
         """Count messages that are sent."""
+        self._maker.expect()
         with self._lock:
             self._sent.add(len(entries), _common(Operation.SEND, lane.topic, None))
 

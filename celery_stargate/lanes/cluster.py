@@ -24,6 +24,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes.passing import passing
 from celery_stargate.support.backoff import Backoff
+from celery_stargate.support.bound import time_left
 
 __all__ = [
     "NotACluster",
@@ -57,6 +58,8 @@ _WITHOUT_KEY = frozenset({"ACL", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT", 
 #: Seconds between two calls to a node that does not answer. After each of them redis-py reads the
 #: whole table of slots again, which takes an event loop about 30 ms.
 _PAUSE = 0.5
+#: A node that gives no answer in so many seconds is silent.
+_FAIR = 0.2
 
 
 class NotACluster(LostConnection):
@@ -82,7 +85,7 @@ class SilentNodes:
         Raises:
             ConnectionError: at once, if the node did not answer a moment ago.
         """
-        known = self._nodes.get(name)
+        known, given = self._nodes.get(name), time_left()
         if known is not None:
             until, why = known
             if self._monotonic() < until:
@@ -91,7 +94,9 @@ class SilentNodes:
         try:
             yield
         except (LostConnection, NoAnswer, OSError) as error:
-            self._nodes[name] = self._monotonic() + _PAUSE, str(error)
+            # A call that had next to no time says nothing about the node.
+            if given >= _FAIR or not isinstance(error, NoAnswer | TimeoutError):
+                self._nodes[name] = self._monotonic() + _PAUSE, str(error)
             raise
         except AttributeError as error:
             if error.obj is not None:

@@ -42,6 +42,7 @@ from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
+from celery_stargate.support.decoding import UNDECODABLE
 from celery_stargate.support.processes import has_ended
 
 __all__ = ["Fenced", "LaneTick", "LeasedLane", "Progress", "StoreRolledBack", "Unreadable"]
@@ -161,7 +162,9 @@ class LeasedLane:
 
     async def retire(self) -> bool:
         """Forget the lane if it is empty; return whether it is gone, and the lease with it."""
-        return bool(await self._run_dead("retire", self._lease))
+        # With the keys of dead letters even if none are kept now: there may be some from before.
+        keys = lane_keys(self._prefix, self.lane, "owner", dead_letters=True)
+        return bool(await self._scripts.run("retire", keys, [self._lease, "0 0 0"]))
 
     async def options(self) -> dict[str, Any]:
         """Return the producer options that a caller left for workers without this topic's settings.
@@ -173,7 +176,7 @@ class LeasedLane:
             return {}
         try:
             return msgspec.json.decode(stored, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             report_undecodable(self.lane, ValueError(str(error)))
             return {}
 
@@ -281,7 +284,7 @@ class LeasedLane:
         One that is gone, is another call's by now, or cannot be read is left out.
         """
         contexts = [entry.context for entry in entries]
-        stored: Any = await self._redis.hmget(self._contexts_key, contexts)
+        stored: Any = await self._redis.hmget(self._contexts_key, *contexts)
         found: dict[int, Record] = {}
         for entry, each in zip(entries, stored, strict=True):
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -18,16 +18,17 @@ from celery_stargate.lanes.inbox import InboxEntry, read_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.registry import CallerRegistry
-from celery_stargate.lanes.scripts import AsyncScripts, Callers, Run, lane_keys
-from celery_stargate.lanes.wire import read_put
+from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
+from celery_stargate.lanes.wire import PutReply, PutWord, read_put
 from celery_stargate.support.bound import bounded, time_left
 from celery_stargate.support.shared_task import SharedTasks
 
 __all__ = ["LoopOutbox"]
 
-#: How many puts, and how many bytes of frames, one pipeline holds at most.
-_COUNT, _BYTES = 200, 4 << 20
-#: How often a put is tried again after its connection broke, where there is one server.
+#: How many puts, and how many bytes of frames, one round trip holds at most; all of them may be one
+#: run of a script, which must not occupy Redis for long.
+_COUNT, _BYTES = 100, 1 << 20
+#: How often a round trip is tried again after its connection broke, where there is one server.
 _RETRIES = 2
 #: Seconds before the first try again, and at most before each.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
@@ -72,12 +73,11 @@ class LoopOutbox:
         Raises:
             As ``Outbox.put``.
         """
-        lane, arguments = asked.lane, asked.arguments(self._prefix)
-        with store_errors(), self._callers.lend() as [caller]:
+        lane = asked.lane
+        with store_errors():
             async with _within(time_left()):
                 await self._announce(lane, options)
-                run = lane_keys(self._prefix, lane, caller.name), [caller.token(), *arguments]
-                reply = read_put(await self._persist(lane, run, asked.size))
+                reply = await self._pipe(lane).put(asked)
                 if asked.begins_lane(reply):
                     await self._announce(lane, options, again=True)
         return asked.number(reply)
@@ -111,94 +111,161 @@ class LoopOutbox:
 
         await self._announcing.run(lane, announce)
 
-    async def _persist(self, lane: Lane, run: Run, size: int) -> Any:
-        """Put until it succeeds or fails for good. A repeat is safe: it has the same token."""
+    def _pipe(self, lane: Lane) -> _Pipe:
         bucket = lane.bucket(self._prefix)
         if bucket not in self._pipes:
-            self._pipes[bucket] = _Pipe(self._scripts)
-        wait, broken = _FIRST_WAIT, 0
-        while True:
-            try:
-                return await self._pipes[bucket].put(run, size)
-            except (LostConnection, NoAnswer, OSError) as error:
-                broken += not isinstance(error, NoAnswer)
-                if (self._retries is not None and broken > self._retries) or time_left() <= wait:
-                    raise
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
+            self._pipes[bucket] = _Pipe(self._scripts, self._callers, self._prefix, self._retries)
+        return self._pipes[bucket]
 
 
 class _Put(NamedTuple):
     """One put on its way."""
 
-    run: Run
-    size: int
-    reply: asyncio.Future[Any]
+    asked: AskedPut
+    together: tuple[object, ...] | None
+    arguments: list[Argument]
+    reply: asyncio.Future[PutReply]
 
 
 class _Pipe:
-    """Sends puts in their order, one pipeline after another; meanwhile the next puts gather.
+    """Sends puts in their order, one round trip after another; meanwhile the next puts gather.
+
+    Puts of new contexts that have the rest in common are one run of a script.
 
     Arguments:
         scripts: of the event loop.
+        callers: those of the process.
+        prefix: what all keys begin with.
+        retries: how often a round trip is repeated after its connection broke; None: for as long
+            as somebody waits.
     """
 
-    def __init__(self, scripts: AsyncScripts) -> None:
+    def __init__(
+        self, scripts: AsyncScripts, callers: Callers, prefix: str, retries: int | None
+    ) -> None:
         self._scripts = scripts
+        self._callers = callers
+        self._prefix = prefix
+        self._retries = retries
         self._waiting: deque[_Put] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def put(self, run: Run, size: int) -> Any:
-        """Run the script ``put``.
+    async def put(self, asked: AskedPut) -> PutReply:
+        """Put a context.
 
         Raises:
             RedisError, OSError: as redis-py raises them.
         """
         loop = asyncio.get_running_loop()
-        reply = loop.create_future()
-        self._waiting.append(_Put(run, size, reply))
+        reply: asyncio.Future[PutReply] = loop.create_future()
+        self._waiting.append(self._made(asked, asked.together, reply))
         if self._task is None or self._task.done():
             # It begins when all calls that are ready now have come here.
             self._task = loop.create_task(self._send())
         return await reply
+
+    def _made(
+        self,
+        asked: AskedPut,
+        together: tuple[object, ...] | None,
+        reply: asyncio.Future[PutReply],
+    ) -> _Put:
+        made = asked.arguments if together is None else asked.of_many
+        return _Put(asked, together, made(self._prefix), reply)
 
     async def _send(self) -> None:
         batch: list[_Put] = []
         try:
             while batch := self._next():
                 try:
-                    replies = await self._run([each.run for each in batch])
+                    await self._put(batch)
                 except (RedisError, OSError) as error:
-                    replies = [error] * len(batch)
-                for each, reply in zip(batch, replies, strict=True):
-                    if each.reply.done():
-                        continue
-                    if isinstance(reply, BaseException):
-                        each.reply.set_exception(reply)
-                    else:
-                        each.reply.set_result(reply)
+                    for each in batch:
+                        _answer(each, error)
         finally:
             # Where this task was cancelled, with its event loop.
             for each in (*batch, *self._waiting):
                 each.reply.cancel()
 
     def _next(self) -> list[_Put]:
-        """Return the puts of the next pipeline; those that nobody waits for are left out."""
+        """Return the puts of the next round trip; those that nobody waits for are left out."""
         batch: list[_Put] = []
         size = 0
         while self._waiting and len(batch) < _COUNT:
-            size += self._waiting[0].size
-            if batch and size > _BYTES:
+            put = self._waiting[0]
+            size += put.asked.size
+            if batch and (size > _BYTES or put.together != batch[0].together):
                 break
-            put = self._waiting.popleft()
+            self._waiting.popleft()
             if not put.reply.done():
                 batch.append(put)
         return batch
 
-    async def _run(self, runs: Sequence[Run]) -> list[Any]:
-        if len(runs) > 1:
-            return await self._scripts.run_many("put", runs)
-        return [await self._scripts.run("put", *runs[0])]
+    async def _put(self, batch: Sequence[_Put]) -> None:
+        if batch[0].together is None:
+            await self._put_each(batch)
+        else:
+            await self._put_together(batch)
+
+    async def _put_each(self, batch: Sequence[_Put]) -> None:
+        with self._callers.lend(len(batch)) as callers:
+            runs: list[Run] = [
+                (
+                    lane_keys(self._prefix, each.asked.lane, caller.name),
+                    [caller.token(), *each.arguments],
+                )
+                for each, caller in zip(batch, callers, strict=True)
+            ]
+            if len(runs) == 1:
+                replies = [await self._persist(batch, lambda: self._scripts.run("put", *runs[0]))]
+            else:
+                replies = await self._persist(batch, lambda: self._scripts.run_many("put", runs))
+        for each, reply in zip(batch, replies, strict=True):
+            _answer(each, reply if isinstance(reply, Exception) else read_put(reply))
+
+    async def _put_together(self, batch: Sequence[_Put]) -> None:
+        asked = batch[0].asked
+        with self._callers.lend() as [caller]:
+            keys = lane_keys(self._prefix, asked.lane, caller.name)
+            arguments: list[Argument] = [caller.token(), *asked.of_all]
+            for each in batch:
+                arguments += each.arguments
+            reply = await self._persist(
+                batch, lambda: self._scripts.run("put_many", keys, arguments)
+            )
+        word, number = read_put(reply)
+        if word is PutWord.FULL:
+            # Some of them may have room.
+            self._waiting.extendleft(
+                self._made(each.asked, None, each.reply) for each in reversed(batch)
+            )
+            return
+        for place, each in enumerate(batch):
+            _answer(each, PutReply(PutWord.NEW, number + place))
+
+    async def _persist(self, batch: Sequence[_Put], run: Callable[[], Awaitable[Any]]) -> Any:
+        """Run until it succeeds or fails for good. A repeat is safe: it has the same tokens."""
+        wait, broken = _FIRST_WAIT, 0
+        while True:
+            try:
+                return await run()
+            except (LostConnection, NoAnswer, OSError) as error:
+                broken += not isinstance(error, NoAnswer)
+                if self._retries is not None and broken > self._retries:
+                    raise
+                if all(each.reply.done() for each in batch):
+                    raise
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _answer(put: _Put, reply: PutReply | Exception) -> None:
+    if put.reply.done():
+        return
+    if isinstance(reply, Exception):
+        put.reply.set_exception(reply)
+    else:
+        put.reply.set_result(reply)
 
 
 @asynccontextmanager

@@ -32,6 +32,8 @@ class AskedPut:
     max_backlog: int | str = 0
     tombstone: float = 0.0
     exclusive: bool = False
+    #: Whether the context is a new id that nobody else has.
+    fresh: bool = False
 
     def arguments(self, prefix: str) -> list[Argument]:
         """Return the arguments of the script ``put``, all after the token.
@@ -52,6 +54,29 @@ class AskedPut:
         for label, frame in messages:
             arguments += (label, frame)
         return arguments
+
+    @property
+    def together(self) -> tuple[object, ...] | None:
+        """What puts have in common that one run of ``put_many`` may record; None: not this one."""
+        if not self.fresh or len(self.messages) != 1 or isinstance(self.max_backlog, str):
+            return None
+        return self.lane, milliseconds(self.timeout), self.max_backlog, self.tombstone
+
+    @property
+    def of_all(self) -> list[Argument]:
+        """The arguments of ``put_many`` that are those of all puts, after the token."""
+        tombstone = round(self.tombstone * 1000)
+        return [milliseconds(self.timeout), self.max_backlog, tombstone, ANSWER_MS]
+
+    def of_many(self, prefix: str) -> list[Argument]:
+        """Return its arguments of ``put_many``.
+
+        Arguments:
+            prefix: what all keys begin with.
+        """
+        record, [(_, frame)] = self.record, self.messages
+        code = follow_up_code(prefix, self.lane, record)
+        return [record.context, encode_record(record), code, frame]
 
     @property
     def size(self) -> int:

@@ -14,6 +14,7 @@ from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.follow_up import PRODUCE, FollowUp, read_request
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.decoding import UNDECODABLE
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
@@ -197,7 +198,7 @@ def decode_record(stored: bytes) -> Record:
         raise ValueError(f"a record of an unknown version: {head[:20]!r}")
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"a damaged record: {error}") from None
 
 
@@ -227,7 +228,7 @@ def decode_settled(stored: bytes, outcomes: bytes, topic: str | None) -> Settled
     record = decode_record(stored)
     try:
         parts = _outcomes.decode(outcomes)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"a damaged record: {error}") from None
     if not parts:
         raise ValueError("a damaged record: it has no outcome")

@@ -34,6 +34,8 @@ _LEAST_TRY, _LONGEST_TRY = 0.25, 5.0
 _MASTERS = 1024
 
 _Result = TypeVar("_Result")
+#: Keys and arguments.
+_Run = tuple[Sequence[Any], Sequence[Any]]
 
 #: redis-py's methods for all commands; their types are of its own clients.
 _Commands: Any = CoreCommands
@@ -181,19 +183,44 @@ class ClusterScript:
         except NoScriptError:
             return self._client.execute_command("EVAL", self.script, len(keys), *keys, *args)
 
-    def run_each(self, runs: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
-        """Run it several times, one after another, up to the first error.
+    def run_each(self, runs: Sequence[_Run]) -> list[Any]:
+        """Run it several times; return the reply, or the error, of each.
 
-        What one lane is given stays in order so; those after the error have that error.
+        What one lane is given stays in order: runs after an error have it, too. Another lane goes
+        on, and has its part of the time: its shard may be up. What failed is tried once more, with
+        the time that is left; the scripts know a repeat.
         """
-        replies: list[Any] = []
-        for keys, arguments in runs:
-            try:
-                replies.append(self(keys=keys, args=arguments))
-            except (RedisError, OSError) as error:
-                replies += [error] * (len(runs) - len(replies))
-                break
+        lanes: dict[Any, list[int]] = {}
+        for place, (keys, _) in enumerate(runs):
+            lanes.setdefault(keys[0], []).append(place)
+        replies: list[Any] = [None] * len(runs)
+        with call_bound():
+            for part in (2, 1):
+                failed: dict[Any, list[int]] = {}
+                for number, (lane, places) in enumerate(lanes.items()):
+                    with bounded(time_left() / part / (len(lanes) - number)):
+                        rest = self._run_lane(runs, places, replies)
+                    if rest and may_pass(replies[rest[0]]):
+                        failed[lane] = rest
+                lanes = failed
         return replies
+
+    def _run_lane(
+        self,
+        runs: Sequence[tuple[Sequence[Any], Sequence[Any]]],
+        places: list[int],
+        replies: list[Any],
+    ) -> list[int]:
+        """Run those of one lane up to the first error; return the places of it and of the rest."""
+        for done, place in enumerate(places):
+            keys, arguments = runs[place]
+            try:
+                replies[place] = self(keys=keys, args=arguments)
+            except (RedisError, OSError) as error:
+                for each in places[done:]:
+                    replies[each] = error
+                return places[done:]
+        return []
 
 
 class _ClusterPipeline(_Commands):  # type: ignore[misc]

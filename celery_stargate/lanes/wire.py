@@ -25,6 +25,7 @@ from celery_stargate.model.follow_up import PRODUCE, FollowUp
 from celery_stargate.model.frame import label_in
 from celery_stargate.model.outcome import Failure, Receipt
 from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = [
     "CompleteReply",
@@ -70,7 +71,7 @@ def decode_call(wire: bytes) -> CallOutcomes:
     """
     try:
         outcomes = _decoder.decode(wire[1:])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"damaged outcomes: {error}") from None
     if not outcomes or wire[:1] not in (b"0", b"1"):
         raise ValueError(f"outcomes of an unknown version: {wire[:20]!r}")

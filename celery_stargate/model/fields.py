@@ -317,6 +317,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "max_frame_size": Setting(_whole(1024), of_topic=True),
     "batching_with_keys": Setting(_flag, of_topic=True),
     "token": Setting(_token),
+    "allow_token_without_tls": Setting(_flag),
     "tls_ca": Setting(_file),
     "tls_certificate": Setting(_file),
     "tls_key": Setting(_file),

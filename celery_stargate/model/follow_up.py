@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
+
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = [
     "PRODUCE",
@@ -23,6 +26,7 @@ __all__ = [
     "ResultRow",
     "is_plain_id",
     "read_request",
+    "request_fields",
     "since_of",
 ]
 
@@ -113,8 +117,23 @@ def read_request(packed: str | None) -> Request | None:
         return Request()
     try:
         return _decode(packed)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return None
+
+
+def request_fields(packed: str | None) -> dict[str, Any]:
+    """Return all fields of a task's request; none if there is no request, or it cannot be read.
+
+    It is for what looks at many records: one that is damaged must not hide the others.
+
+    Arguments:
+        packed: JSON, as a record has it.
+    """
+    try:
+        found = json.loads(packed or "{}")
+    except UNDECODABLE:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def since_of(request: Mapping[str, Any], now: float) -> tuple[float, bool]:

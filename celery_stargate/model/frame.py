@@ -17,6 +17,7 @@ import msgspec
 
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.message import Message
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = [
     "encode_frame",
@@ -126,7 +127,7 @@ def relabelled(frame: bytes, label: str) -> bytes | None:
     parts = _unpack(frame)
     try:
         fields = _fields_decoder.decode(frame if parts is None else parts[1])
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return None
     # The label stays the last field, where the scripts look for it.
     fields.pop("context", None)
@@ -151,5 +152,5 @@ def label_in(frame: bytes) -> str:
     """
     try:
         return _label_decoder.decode(fields_in(frame)).context
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"not a frame: {error}") from None

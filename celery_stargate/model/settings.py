@@ -17,6 +17,7 @@ from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules
 from celery_stargate.model.fields import MEMORY, PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.redis_options import check_redis, is_cluster
+from celery_stargate.model.secrecy import require_secrecy
 from celery_stargate.model.topic import Topic
 
 __all__ = ["Settings", "named"]
@@ -55,6 +56,8 @@ class Settings:
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     token: Token | None = field(default=None, repr=False)
+    #: Whether the token may go to another host over ``ws://``, where others can read it.
+    allow_token_without_tls: bool = False
     tls_ca: str | None = None
     tls_certificate: str | None = None
     tls_key: str | None = None
@@ -254,6 +257,8 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
         raise ConfigurationError(
             f"{PREFIX}tls_certificate and {PREFIX}tls_key go together; one is missing"
         )
+    if "url" in own and "token" in own and not own.get("allow_token_without_tls"):
+        require_secrecy(own["url"])
     check_redis(own.get("redis_url"), own.get("redis_options", {}), PREFIX)
     own.setdefault("prefix", _default_prefix(conf))
     if "{" in own["prefix"] or "}" in own["prefix"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage
@@ -41,34 +42,7 @@ class Topic:
         """
         if not isinstance(text, str):
             raise InvalidMessage(f"topic must be text, not {type(text).__name__}")
-        domain, separator, rest = text.partition("://")
-        if not separator:
-            domain, rest = "persistent", text
-            if "/" not in rest:
-                rest = f"public/default/{rest}"
-        if domain not in _DOMAINS:
-            raise InvalidMessage(
-                f"topic {text!r} has the domain {domain!r}; it must be one of {', '.join(_DOMAINS)}"
-            )
-        parts = rest.split("/", 2)
-        if len(parts) != 3 or not all(rest.split("/")):
-            raise InvalidMessage(
-                f"topic {text!r} is not of the form persistent://TENANT/NAMESPACE/TOPIC"
-            )
-        if not text.isprintable() or any(character.isspace() for character in text):
-            raise InvalidMessage(f"topic {text!r} contains white space or an unprintable character")
-        if any(part in (".", "..") for part in rest.split("/")):
-            raise InvalidMessage(f"topic {text!r} has a part '.' or '..', which URLs drop")
-        entities = [("tenant", parts[0]), ("namespace", parts[1])]
-        if "/" in parts[2]:
-            entities.append(("part", parts[2].partition("/")[0]))
-        for what, part in entities:
-            if not _ENTITY.fullmatch(part):
-                raise InvalidMessage(
-                    f"topic {text!r} has the {what} {part!r}; Pulsar allows only ASCII letters, "
-                    "digits and - _ . : = there"
-                )
-        return cls(domain, *parts)
+        return _parse(text)
 
     @property
     def persistent(self) -> bool:
@@ -88,6 +62,39 @@ class Topic:
 
     def __str__(self) -> str:
         return f"{self.domain}://{self.tenant}/{self.namespace}/{self.name}"
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> Topic:
+    """Read a topic's name; most calls have one of a few."""
+    domain, separator, rest = text.partition("://")
+    if not separator:
+        domain, rest = "persistent", text
+        if "/" not in rest:
+            rest = f"public/default/{rest}"
+    if domain not in _DOMAINS:
+        raise InvalidMessage(
+            f"topic {text!r} has the domain {domain!r}; it must be one of {', '.join(_DOMAINS)}"
+        )
+    parts = rest.split("/", 2)
+    if len(parts) != 3 or not all(rest.split("/")):
+        raise InvalidMessage(
+            f"topic {text!r} is not of the form persistent://TENANT/NAMESPACE/TOPIC"
+        )
+    if not text.isprintable() or any(character.isspace() for character in text):
+        raise InvalidMessage(f"topic {text!r} contains white space or an unprintable character")
+    if any(part in (".", "..") for part in rest.split("/")):
+        raise InvalidMessage(f"topic {text!r} has a part '.' or '..', which URLs drop")
+    entities = [("tenant", parts[0]), ("namespace", parts[1])]
+    if "/" in parts[2]:
+        entities.append(("part", parts[2].partition("/")[0]))
+    for what, part in entities:
+        if not _ENTITY.fullmatch(part):
+            raise InvalidMessage(
+                f"topic {text!r} has the {what} {part!r}; Pulsar allows only ASCII letters, "
+                "digits and - _ . : = there"
+            )
+    return Topic(domain, *parts)
 
 
 def producer_url(url: str, topic: Topic, query: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.operations.dead_records import Letter, read_letter
 from celery_stargate.operations.dead_views import DeadLetterFilter
 from celery_stargate.operations.reading import STEP, LaneReader, batches
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["DeadLetterPage", "read_page"]
 
@@ -71,7 +72,7 @@ def _read_place(after: str | None) -> _Place | None:
     try:
         place: _Place = _place.decode(after)
         Lane.parse(place[1])
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"not the place of a dead letter: {error}") from None
     return place
 

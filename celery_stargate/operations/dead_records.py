@@ -13,6 +13,7 @@ from celery_stargate.lanes.record import Record, encode_record
 from celery_stargate.model.frame import relabelled
 from celery_stargate.operations.dead_views import DeadLetterDetail, DeadLetterView
 from celery_stargate.operations.records import read_outcomes, task_names
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = [
     "EFFECTS",
@@ -132,7 +133,7 @@ def record_of(letter: Letter, body: bytes) -> Record | None:
     parts = body.split(b"\n", 2)
     try:
         return _record.decode(parts[1] if letter.kind == EFFECTS else parts[0])
-    except (msgspec.DecodeError, UnicodeError, RecursionError, IndexError):
+    except (*UNDECODABLE, IndexError):
         return None
 
 

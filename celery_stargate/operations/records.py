@@ -9,6 +9,7 @@ import msgspec
 
 from celery_stargate.lanes.record import RECORD_VERSIONS, Record
 from celery_stargate.model.outcome import Failure, Receipt
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["StoredRecord", "read_outcomes", "read_record", "task_names"]
 
@@ -39,7 +40,7 @@ def read_record(stored: bytes) -> StoredRecord | None:
     try:
         first, count, _, *rest = map(int, numbers)
         record = _record.decode(body)
-    except (ValueError, msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     if version not in RECORD_VERSIONS:
         return None
@@ -55,7 +56,7 @@ def read_outcomes(stored: bytes) -> list[dict[str, Any]]:
     """
     try:
         outcomes = _outcomes.decode(stored)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return []
     return [
         {"status": "unknown" if each else "refused", "code": "deadline"}
@@ -75,7 +76,7 @@ def task_names(packed: str | None) -> str | None:
         return None
     try:
         signature: Any = msgspec.json.decode(packed)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return "?"
     names = list(dict.fromkeys(_names(signature, 0)))
     return ", ".join(names) or "?"

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["AdminAnswer", "AdminApi"]
 
@@ -60,7 +61,7 @@ class AdminApi:
             return AdminAnswer(0, None)
         try:
             return self._ask(path)
-        except (OSError, HTTPException, msgspec.DecodeError):
+        except (OSError, HTTPException, *UNDECODABLE):
             return AdminAnswer(0, None)
 
     def _ask(self, path: str) -> AdminAnswer:

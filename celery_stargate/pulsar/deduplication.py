@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ from celery_stargate.pulsar.producer import Producer
 from celery_stargate.pulsar.replies import decode_reply
 from celery_stargate.pulsar.sentences import plain
 from celery_stargate.pulsar.sequence import DeduplicationUnavailable
+from celery_stargate.support.daemon_call import call_in_daemon
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["PROBE", "MakeProducer", "require_deduplication"]
 
@@ -89,8 +92,11 @@ async def _ask(endpoint: Endpoint, path: str) -> tuple[int, dict[str, Any]]:
         return 0, {}
     headers = await endpoint.fetch_headers()
     context = endpoint.tls()
-    with suppress(OSError, HTTPException, msgspec.DecodeError):
-        return await asyncio.to_thread(_get, endpoint.url, path, headers, context)
+    with suppress(OSError, HTTPException, *UNDECODABLE):
+        # http.client bounds each read, and not all of them: an answer may come byte by byte.
+        return await call_in_daemon(
+            partial(_get, endpoint.url, path, headers, context), _TIMEOUT, (endpoint.url, path)
+        )
     return 0, {}
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from celery_stargate.support.decoding import UNDECODABLE
+
 __all__ = ["Reply", "decode_reply"]
 
 
@@ -31,5 +33,5 @@ def decode_reply(frame: bytes | str) -> Reply:
     """
     try:
         return _reply_decoder.decode(frame)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ValueError(f"not a receipt: {error}") from None

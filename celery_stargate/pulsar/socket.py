@@ -29,21 +29,32 @@ class _Connection(ClientConnection):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._arrived: list[bytes] = []
-        self._fragments: list[bytes] = []
+        #: The message that has begun and not ended; None between messages. Bytes, and no list: a
+        #: server may send fragments without content for ever.
+        self._partial: bytearray | None = None
         self._news = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.protocol.parser_exc is not None or self.protocol.handshake_exc is not None:
+            # It was not what may come. websockets would wait for the server to close, and read on
+            # until then, while messages in flight wait for receipts that nobody hears.
+            self.transport.abort()
 
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame) or event.opcode not in _DATA:
             super().process_event(event)
             return
-        if self._fragments or not event.fin:
-            self._fragments.append(bytes(event.data))
+        if event.fin and self._partial is None:
+            self._arrived.append(bytes(event.data))
+        else:
+            if self._partial is None:
+                self._partial = bytearray()
+            self._partial += event.data
             if not event.fin:
                 return
-            self._arrived.append(b"".join(self._fragments))
-            self._fragments.clear()
-        else:
-            self._arrived.append(bytes(event.data))
+            self._arrived.append(bytes(self._partial))
+            self._partial = None
         self._news.set()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -22,9 +22,9 @@ _Job = TypeVar("_Job")
 _BATCH = 10
 #: Seconds of one rest at most.
 _LONGEST = 1.0
-#: Seconds without a new job after which the process counts as idle, and the part of the time that
-#: the work may take then.
-_QUIET = 0.05
+#: Seconds without a new job, or a hint of one, after which the process counts as idle, and the part
+#: of the time that the work may take then.
+_QUIET = 0.2
 _IDLE_SHARE = 0.5
 #: Seconds for which jobs are put off while the process is busy.
 _PATIENCE = 2.0
@@ -74,6 +74,10 @@ class Paced(Generic[_Job]):
         self._given.get().set()
         return fits
 
+    def expect(self) -> None:
+        """Count the process as busy: a job will come soon."""
+        self._added = time.monotonic()
+
     def flush(self) -> None:
         """Do here what waits, and return when the thread has ended what it was doing, too."""
         self._do(self._limit)
@@ -95,6 +99,9 @@ class Paced(Generic[_Job]):
                 if busy and now < until and len(waiting) < self._limit / 2:
                     time.sleep(_QUIET)
                     continue
+                if not busy:
+                    # What is left may wait while the next burst is under way, too.
+                    until = now + _PATIENCE
                 began = time.thread_time()
                 self._do(_BATCH)
                 share = self._share if busy else max(self._share, _IDLE_SHARE)

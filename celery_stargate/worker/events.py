@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_stargate.effects.successes import text_of
 from celery_stargate.lanes.record import Settled
-from celery_stargate.model.follow_up import since_of
+from celery_stargate.model.follow_up import request_fields, since_of
 from celery_stargate.model.revocation import EXPIRED, REVOKED
 
 if TYPE_CHECKING:
@@ -53,9 +52,15 @@ class TaskEvents:
         self._asked_at = 0.0
 
     def wanted(self) -> bool:
-        """Whether the worker sends task events now."""
+        """Whether the worker sends task events now.
+
+        With heartbeats its dispatcher is enabled without ``-E``, too, and drops what is not in its
+        groups.
+        """
         events = getattr(self._consumer(), "event_dispatcher", None)
-        return events is not None and bool(events.enabled)
+        if events is None or not events.enabled:
+            return False
+        return not events.groups or "task" in events.groups
 
     def done(self, settled: Settled) -> None:
         """Send the events of a context's task, if it has one."""
@@ -86,7 +91,7 @@ class TaskEvents:
             send(kind, **fields)
 
     def _events(self, settled: Settled) -> Iterator[_Event]:
-        request: dict[str, Any] = json.loads(settled.record.request or "{}")
+        request = request_fields(settled.record.request)
         since, by_lane = since_of(request, self._clock())
         failed = settled.failed
         never_sent = failed and settled.failure.code in (REVOKED, EXPIRED)

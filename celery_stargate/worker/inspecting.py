@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from typing import Any
 
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.view import LaneView, Waiting
-from celery_stargate.model.follow_up import RECORDED_AT
+from celery_stargate.model.follow_up import RECORDED_AT, request_fields
 from celery_stargate.support.processes import name_prefix
 
 __all__ = ["ACTIVE", "RESERVED", "TaskInspector"]
@@ -66,7 +65,7 @@ class TaskInspector:
 
     def _info(self, waiting: Waiting) -> dict[str, Any]:
         record = waiting.record
-        request: dict[str, Any] = json.loads(record.request or "{}")
+        request = request_fields(record.request)
         return {
             "id": record.context,
             "name": request.get("shadow") or record.task,

@@ -18,7 +18,9 @@ from tests.servers.credentials import TLSFiles, make_token
 from tests.servers.process import ServerError, ServerProcess, cache_folder, free_ports
 from tests.servers.server import Server
 
-VERSION = "4.0.7"
+#: The broker that CI runs, and one that the environment names.
+TESTED = "4.0.7"
+VERSION = os.environ.get("STARGATE_TEST_PULSAR_VERSION", TESTED)
 ADMIN_ROLE = "admin"
 
 _POM = Path(__file__).parent / "pulsar" / "pom.xml"
@@ -96,6 +98,7 @@ def jars() -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             made = Path(scratch) / "jars"
             command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
+            command += [f"-Dpulsar.version={VERSION}"]
             command += ["-DincludeScope=runtime", f"-DoutputDirectory={made}"]
             try:
                 subprocess.run(

@@ -52,12 +52,22 @@ class SimulatedEffects:
         busy = 0.0 if thread is None else thread.busy_for(self._world.loop.now)
         return busy if busy > STUCK_AFTER else 0.0
 
-    #: Nobody is told of successes.
-    tells = False
+    #: Somebody is told of successes, as of a worker that logs at INFO.
+    tells = True
 
     def needs_records(self, given: Iterable[tuple[Entry, Outcome]]) -> list[Entry]:
-        """The log tells enough."""
-        return []
+        """Of those whose results are stored in the step that settles."""
+        return [
+            entry
+            for entry, outcome in given
+            if isinstance(outcome, Receipt) and entry.follow_up is FollowUp.RESULT
+        ]
+
+    def tell(self, finished: Sequence[Settled]) -> None:
+        """Tell of successes, which the settling step ended: Redis must know each of them."""
+        for each in finished:
+            if each.failed:
+                self._ledger.wrong.append(f"{each.record.context} is told, and is no success")
 
     def at_once(
         self, given: Iterable[tuple[Entry, Outcome]], records: Mapping[int, Record]
@@ -68,7 +78,11 @@ class SimulatedEffects:
             how: Decision = Remaining.FULL
             if isinstance(outcome, Receipt) and entry.follow_up is FollowUp.NOTHING:
                 how = Remaining.NOTHING
-            elif isinstance(outcome, Receipt) and entry.follow_up is FollowUp.RESULT:
+            elif (
+                isinstance(outcome, Receipt)
+                and entry.follow_up is FollowUp.RESULT
+                and entry.number in records
+            ):
                 value = encode_outcome(outcome).decode()
                 how = ResultRow(f"result:{name_in(entry.frame)}", value, 0)
             found.append(how)

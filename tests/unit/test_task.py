@@ -549,7 +549,7 @@ def test_the_error_of_a_failure() -> None:
 def test_nothing_that_celery_shows_holds_a_secret(caplog: pytest.LogCaptureFixture) -> None:
     """Neither the request's arguments, nor the signature's options, nor a log."""
     caplog.set_level("DEBUG")
-    _, lanes, task = make_stargate(stargate_token=SECRETS[2])
+    _, lanes, task = make_stargate(stargate_url="wss://h", stargate_token=SECRETS[2])
     secret = {"payload": SECRETS[0], "key": SECRETS[1], "properties": {"a": SECRETS[0]}}
     task.delay(secret)
     task.apply_async((secret,), via="broker")

@@ -29,9 +29,10 @@ logger = logger_of(__name__)
 
 _BATCH = 500
 #: How long it waits for a message: the first of a batch, and each further one, in seconds.
-_FIRST, _NEXT = 0.5, 0.01
-#: How long a batch is gathered at most, in seconds: a steady stream has no pause.
-_GATHER = 0.05
+_FIRST, _NEXT = 0.5, 0.004
+#: How long a batch is gathered at most, in seconds: a steady stream has no pause. Under load
+#: batches are large all the same, for messages come while the one before is committed.
+_GATHER = 0.02
 #: How long it waits after a failure of the database or the broker, in seconds.
 _PAUSE = 1.0
 

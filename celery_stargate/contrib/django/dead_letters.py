@@ -27,6 +27,7 @@ from celery_stargate.operations.dead_views import (
 )
 from celery_stargate.operations.reading import reader_of
 from celery_stargate.support.bound import bounded, call_bound
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = [
     "DeadLetterFilter",
@@ -129,7 +130,7 @@ def unpack(stargate: Stargate, packed: Iterable[str]) -> list[Letter]:
     """
     try:
         tokens = {token for each in packed for token in _tokens.decode(each)}
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise ValueError(f"not a choice of dead letters: {error}") from None
     names = sorted({name for _, name, _ in tokens})
     with call_bound(), store_errors():

@@ -41,14 +41,14 @@ class AtOnce:
         Arguments:
             tells: whether somebody is to be told of successes.
         """
+        wanted = {FollowUp.MORE, FollowUp.RESULT, FollowUp.IGNORED} if tells else {FollowUp.MORE}
         return [
             entry
             for entry, outcome in given
-            if isinstance(outcome, Receipt)
+            if entry.follow_up in wanted
+            and isinstance(outcome, Receipt)
             and entry.place < 0
             and not entry.inbox
-            and (tells or entry.follow_up is FollowUp.MORE)
-            and entry.follow_up is not FollowUp.NOTHING
         ]
 
     def decide(

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from celery_stargate.errors import ConfigurationError
+from celery_stargate.model.secrecy import is_loopback
 from celery_stargate.operations.doctor.finding import Check, Problem, error, warning
 from celery_stargate.operations.doctor.token import TokenFacts, read_token
 from celery_stargate.pulsar.endpoint import Endpoint
@@ -129,12 +130,13 @@ def _secrecy(facts: ServiceFacts) -> Iterable[Problem]:
     parts = urlsplit(facts.url)
     if facts.token is None or parts.scheme == "wss":
         return
-    if parts.hostname in ("localhost", "127.0.0.1", "::1"):
+    if is_loopback(parts.hostname):
         return
     yield warning(
-        f"the token goes to {parts.hostname} without TLS",
+        f"stargate_allow_token_without_tls lets the token go to {parts.hostname} without TLS",
         "whoever sees the traffic can use the token",
-        "set stargate_url to wss://…, and stargate_tls_ca to its authority's certificate",
+        "set stargate_url to wss://…, stargate_tls_ca to its authority's certificate, and remove "
+        "stargate_allow_token_without_tls",
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 import msgspec
+
+from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["TokenFacts", "read_token"]
 
@@ -35,6 +36,6 @@ def read_token(token: str) -> TokenFacts:
     try:
         body = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
         claims = msgspec.json.decode(body, type=_Claims)
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
+    except UNDECODABLE:
         return TokenFacts(is_jwt=False)
     return TokenFacts(is_jwt=True, expires=claims.exp, role=claims.sub)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty
 from typing import Any
 
@@ -12,15 +13,20 @@ import redis
 from celery import Celery, Signature
 from celery.result import denied_join_result
 from kombu import Producer
+from kombu.exceptions import OperationalError
 
 from celery_stargate import Receipt
 from celery_stargate.effects.callbacks import callback_id, trigger_together
+from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.run import Effects
-from celery_stargate.effects.signatures import freeze_callback
+from celery_stargate.effects.signatures import freeze_callback, pack
+from celery_stargate.effects.together import Together
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.model.follow_up import PRODUCE
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import Proxy, Triggered
 from tests.servers.fixtures import ServerAddress
+from tests.unit.helpers import TOPIC
 
 #: kombu's Producer has it from 5.7 on.
 batching = pytest.mark.skipif(not hasattr(Producer, "batch"), reason="kombu 5.7 batches")
@@ -134,3 +140,59 @@ def test_rabbitmq(make_app: MakeApp, rabbitmq: ServerAddress) -> None:
     with app.connection_for_write() as connection:
         channel: Any = connection.default_channel
         channel.queue_delete(queue)
+
+
+def chained(app: Celery, context: str) -> Settled:
+    """Return a context with its receipt, and the next task of its chain."""
+    step = {**app.signature("shop.after", task_id=f"after-{context}", queue="after")}
+    request = pack("request", {"id": context, "task": PRODUCE, "chain": [step]})
+    record = Record(context, task=PRODUCE, request=request)
+    return Settled(record, (Receipt(context=context, topic=TOPIC),))
+
+
+def after(app: Celery) -> list[str]:
+    """Return the ids of the next tasks that are published."""
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        found = []
+        while (message := channel.basic_get("after", no_ack=True)) is not None:
+            found.append(message.headers["id"])
+        return sorted(found)
+
+
+def test_a_batch_that_does_not_leave_goes_one_by_one(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was in it: the broker may have a part of it, and gets it again with the same ids."""
+
+    @contextmanager
+    def lost(app: Celery) -> Iterator[Together]:
+        with app.producer_or_acquire() as producer:
+            yield Together(app, producer)
+        raise OperationalError("away")
+
+    monkeypatch.setattr("celery_stargate.effects.run.together", lost)
+    contexts = [uuid.uuid4().hex for _ in range(3)]
+    effects = Effects(app, None)
+    assert effects.run([chained(app, each) for each in contexts]) == contexts
+    assert set(after(app)) == {f"after-{each}" for each in contexts}
+    assert {app.AsyncResult(each).state for each in contexts} == {"SUCCESS"}
+
+
+def test_results_of_a_batch_that_are_not_stored_come_again(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay due; what goes on from them is published again."""
+    flush, now = ResultBatch.flush, [0.0]
+
+    def away(self: ResultBatch) -> None:
+        raise ConnectionError("away")
+
+    contexts = [uuid.uuid4().hex for _ in range(2)]
+    effects = Effects(app, None, monotonic=lambda: now[0])
+    monkeypatch.setattr(ResultBatch, "flush", away)
+    assert effects.run([chained(app, each) for each in contexts]) == []
+    monkeypatch.setattr(ResultBatch, "flush", flush)
+    now[0] = 5.0
+    assert effects.run([chained(app, each) for each in contexts]) == contexts
+    assert after(app) == sorted([f"after-{each}" for each in contexts] * 2)

@@ -26,7 +26,7 @@ from celery_stargate import Failure, ProduceTask, Receipt, Stargate
 from celery_stargate.effects.callbacks import trigger_together
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.run import Effects
-from celery_stargate.effects.tracer import OutcomeTracer, run
+from celery_stargate.effects.tracer import OutcomeTracer, Traced, run
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import PRODUCE, Decision, FollowUp, Remaining, ResultRow
@@ -152,6 +152,23 @@ def first_of_a_chain(app: Celery, task: ProduceTask) -> None:
     ).apply_async()
 
 
+def two_chains(app: Celery, task: ProduceTask) -> None:
+    """Call the task twice, each with tasks after it."""
+    for name in ("a", "b"):
+        steps = [ship(task_id=f"{name}{number}")(app) for number in range(2)]
+        chain(task.s(name).set(task_id=name), *steps).apply_async()
+
+
+def two_ways_on(app: Celery, task: ProduceTask) -> None:
+    """Call it with a link and a chain at once, and with a group after it."""
+    first = task.s("a").set(task_id="a", link=ship(task_id="linked")(app))
+    chain(first, ship("x", task_id="after")(app)).apply_async()
+    then = group([ship(task_id="in-a")(app), ship(task_id="in-b")(app)])
+    chain(task.s("c").set(task_id="c"), then).apply_async()
+    ignored: dict[str, Any] = {"ignore_result": True}
+    chain(task.s("d").set(task_id="d", **ignored), ship(task_id="e")(app)).apply_async()
+
+
 def mixture(app: Celery, task: ProduceTask) -> None:
     """Call it in several ways, for one batch."""
     task.apply_async(("plain",), task_id="plain")
@@ -188,6 +205,8 @@ class Case:
     plain: int = 1
     #: How many callbacks go together.
     together: int = 0
+    #: Of how many results what goes on from them goes together.
+    onward: int = 0
 
 
 TWO = ("a", "b")
@@ -245,6 +264,15 @@ CASES = {
     "a link_error, not called for": Case(call(link_error=linked("x"))),
     "a chain": Case(first_of_a_chain, plain=0),
     "a chain that fails": Case(first_of_a_chain, refused, plain=0),
+    "two chains": Case(two_chains, plain=0, onward=2),
+    "two chains, watched": Case(two_chains, watched=True, plain=0),
+    "two chains with values": Case(two_chains, valued, plain=0, onward=2),
+    "two chains, routed": Case(
+        two_chains, conf={"task_routes": {"shop.ship": "elsewhere"}}, plain=0, onward=2
+    ),
+    "two chains that fail": Case(two_chains, refused, plain=0),
+    "several ways on": Case(two_ways_on, plain=0, onward=2),
+    "several ways on, watched": Case(two_ways_on, watched=True, plain=0),
     "a group": Case(two_in_a_group, plain=2),
     "a chord": Case(two_in_a_chord, plain=0),
     "a chord that fails": Case(two_in_a_chord, refused, plain=0),
@@ -425,6 +453,7 @@ def general(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ResultRows, "decide", lambda *_: Remaining.FULL)
     patch.setattr(f"{TRACER}.may_batch", lambda *_: False)
     patch.setattr(f"{EFFECTS}.trigger_together", lambda *_, **__: set())
+    patch.setattr(f"{EFFECTS}.may_publish_together", lambda *_: False)
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str, Any]]:
@@ -520,7 +549,7 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             pubsub.punsubscribe()
             return found
 
-        ways = {"plain": 0, "together": 0, "at once": 0}
+        ways = {"plain": 0, "together": 0, "onward": 0, "at once": 0}
         decide = ResultRows.decide
 
         def count_plain(self: ResultRows, *given: Any) -> Decision:
@@ -533,8 +562,16 @@ def test_the_fast_ways_do_what_the_general_ones_do(
             ways["together"] += len(found)
             return found
 
+        trace = OutcomeTracer.trace
+
+        def count_onward(self: OutcomeTracer, *given: Any) -> Traced:
+            traced = trace(self, *given)
+            ways["onward"] += traced.batched and given[-1] is not None
+            return traced
+
         with monkeypatch.context() as patch:
             patch.setattr(ResultRows, "decide", count_plain)
+            patch.setattr(OutcomeTracer, "trace", count_onward)
             patch.setattr(f"{EFFECTS}.trigger_together", count_together)
             fast = observe()
             assert ways.pop("at once") == 0
@@ -553,5 +590,6 @@ def test_the_fast_ways_do_what_the_general_ones_do(
         assert fastest[what] == slow[what], what
     for what in ("redis", "channels", "signals", "put"):
         assert unheard[what] == slow[what], what
-    assert fast_ways == {"plain": case.plain, "together": case.together, "at once": 0}
+    expected = {"plain": case.plain, "together": case.together, "onward": case.onward}
+    assert fast_ways == {**expected, "at once": 0}
     assert ways["at once"] == at_once == AT_ONCE.get(name, 0)

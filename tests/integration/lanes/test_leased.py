@@ -324,6 +324,16 @@ class TestDue:
         assert client.hexists(lane.key(prefix, "contexts"), "a")
 
 
+def test_a_lane_with_dead_letters_is_not_retired(
+    owner: Owner, client: redis.Redis, lane: Lane, prefix: str
+) -> None:
+    """Even if this process keeps none: somebody did before, and nobody would find them."""
+    client.zadd(lane.key(prefix, "dead"), {"a": 1})
+    assert not owner.do(owner.store.retire())
+    client.delete(lane.key(prefix, "dead"))
+    assert owner.do(owner.store.retire())
+
+
 class TestTick:
     """What a lane holds."""
 

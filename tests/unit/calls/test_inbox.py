@@ -1,4 +1,4 @@
-"""The inbox: futures of those who wait, released by what a thread reads."""
+"""The inbox: those who wait, released by what one of them, or a thread, reads."""
 
 from __future__ import annotations
 
@@ -196,6 +196,63 @@ def test_past_its_deadline_the_inbox_settles(line: Line, inbox: Inbox) -> None:
     now = 103.0
     assert seen.acquire(timeout=5)
     inbox.forget(ticket)
+
+
+def inbox_threads() -> list[str]:
+    """Return the threads of inboxes."""
+    return [each.name for each in threading.enumerate() if each.name == "stargate-inbox"]
+
+
+def test_a_thread_that_waits_reads_itself(line: Line, inbox: Inbox) -> None:
+    """For the others too, and no thread is made for it."""
+    mine, other = inbox.begin(), inbox.begin()
+    line.said.put((other.address, wire(receipt("other"))))
+    line.said.put((mine.address, wire(receipt("mine"))))
+    assert inbox.wait(mine, 10)
+    assert inbox.wait(other, 0)
+    assert [each.future.result(0) for each in (mine, other)] == [receipt("mine"), receipt("other")]
+    assert not inbox.wait(inbox.begin(), 0.01)
+    assert inbox_threads() == []
+
+
+def test_threads_take_turns(line: Line, inbox: Inbox) -> None:
+    """Each gets its own, and whoever read passes the turn on; a future's thread takes part."""
+    tickets = [inbox.begin() for _ in range(20)]
+    future = inbox.expect()
+    done: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda each=each: done.append(inbox.wait(each, 20)))
+        for each in tickets
+    ]
+    for thread in threads:
+        thread.start()
+    for ticket in (*tickets[::2], future, *tickets[1::2]):
+        line.said.put((ticket.address, wire(receipt(ticket.address))))
+    for thread in threads:
+        thread.join(20)
+    assert done == [True] * 20
+    for ticket in (*tickets, future):
+        assert ticket.future.result(5) == receipt(ticket.address)
+
+
+def test_a_signals_handler_waits_inside_the_one_that_reads(line: Line, inbox: Inbox) -> None:
+    """It reads beside it, deletes nothing, and harms nothing of what it interrupted."""
+    outer, inner = inbox.begin(), inbox.begin()
+    plain = line.subscribe
+    nested: list[bool] = []
+
+    def subscribe(inbox_: str, handled: Sequence[str], timeout: float) -> Any:
+        if not nested:
+            nested.append(True)
+            line.said.put((inner.address, wire(receipt("inner"))))
+            assert inbox.wait(inner, 10)
+            line.said.put((outer.address, wire(receipt("outer"))))
+        return plain(inbox_, handled, timeout)
+
+    vars(line)["subscribe"] = subscribe
+    assert inbox.wait(outer, 10)
+    assert outer.future.result(0) == receipt("outer")
+    assert line.handled == [[], []]
 
 
 def test_many_waiters_at_once(line: Line, inbox: Inbox) -> None:

@@ -92,6 +92,25 @@ def test_message_ids_are_pulsars() -> None:
         assert MessageId.decode(MessageId(1, entry).encode()) == MessageId(1, entry)
 
 
+def test_a_call_is_checked_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its task runs in this process; one inside a callback is checked by itself."""
+    contexts: list[str] = []
+    plain = ProduceTask.checked
+
+    def checked(self: Any, runtime: Any, given: Any, context: str, headers: Any = None) -> Any:
+        contexts.append(context)
+        return plain(self, runtime, given, context, headers)
+
+    monkeypatch.setattr(ProduceTask, "checked", checked)
+    again = shop.task.s({"payload": "again"}).set(immutable=True)
+    results = [shop.task.delay("1", on_ack=again), shop.task.delay("2")]
+    assert [each.payload for each in shop.memory.messages] == [b"1", b"again", b"2"]
+    assert len(set(contexts)) == len(contexts) == 3
+    assert {each.id for each in results} <= set(contexts)
+    shop.task("3")
+    assert len(contexts) == 4
+
+
 def test_all_ways_to_publish(shop: Shop) -> None:
     """Each message is kept once, in order, under its own context."""
 

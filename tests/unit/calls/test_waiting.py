@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_stargate.calls.waiting import Patience, Schedule, Step, Waiting, is_done
+from celery_stargate.calls.waiting import Patience, Schedule, Step, Waiting
 
 CALLER = Patience(look_every=4.0, settle_every=0.5, give_up_after=2.0)
 
@@ -177,11 +176,3 @@ def test_both_ways_do_the_same(way: Callable[..., bool]) -> None:
     waiting, did = noted(clock)
     assert way(waiting, clock, lambda: clock.now >= 8.0)
     assert did == DID[:1]
-
-
-def test_a_future_that_failed_is_done() -> None:
-    """Also with an error that is a TimeoutError itself."""
-    future: Future[None] = Future()
-    assert not is_done(future, 0.0)
-    future.set_exception(TimeoutError())
-    assert is_done(future, 0.0)

@@ -30,7 +30,8 @@ from celery_stargate.lanes.cluster import (
     not_in_time,
     sha_of,
 )
-from celery_stargate.support.bound import bounded
+from celery_stargate.lanes.sync_cluster import ClusterScript
+from celery_stargate.support.bound import bounded, time_left
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,58 @@ def test_a_node_whose_error_says_nothing() -> None:
     now[0] = 0.6
     with nodes.watched("a"), pytest.raises(LostConnection), nodes.watched("a"):
         pytest.fail("it is tried by another call")
+
+
+def test_a_call_without_time_marks_no_node() -> None:
+    """Another caller, with more of it, tries the node at once."""
+    nodes = SilentNodes(lambda: 0.0)
+    with bounded(0.01), pytest.raises(NoAnswer), nodes.watched("a"):
+        raise NoAnswer
+    with nodes.watched("a"):
+        pass
+    with bounded(0.01), pytest.raises(LostConnection), nodes.watched("a"):
+        raise LostConnection("refused")
+    with pytest.raises(LostConnection), nodes.watched("a"):
+        pytest.fail("it refuses connections, whoever asks")
+
+
+class Shards:
+    """A client whose shard with one lane is down for some calls."""
+
+    def __init__(self, down: str, calls: int) -> None:
+        self.down, self.calls = down, calls
+        self.done: list[tuple[str, int]] = []
+        self.left: list[float] = []
+
+    def execute_command(self, _: str, __: str, ___: int, lane: str, argument: int) -> int:
+        """Run, or fail when the bound is over."""
+        self.left.append(time_left())
+        if lane == self.down and self.calls:
+            self.calls -= 1
+            raise LostConnection("down")
+        self.done.append((lane, argument))
+        return argument
+
+
+RUNS = [((lane,), (number,)) for number, lane in enumerate(["a", "b", "a", "c", "b"])]
+
+
+def test_a_lane_whose_shard_is_down_holds_up_no_other_lane() -> None:
+    """Its runs have the error, in order; the others have their replies, and their time."""
+    shards: Any = Shards("a", 9)
+    replies = ClusterScript(shards, "return 1").run_each(RUNS)
+    assert [type(each) for each in replies] == [LostConnection, int, LostConnection, int, int]
+    assert shards.done == [("b", 1), ("b", 4), ("c", 3)]
+    # A try for each lane takes no more than half of the time, and the second one has the rest.
+    assert shards.left[0] <= 5 / 6 + 0.1
+    assert shards.left[-1] > 4
+
+
+def test_a_shard_that_comes_back_gets_its_runs_in_order() -> None:
+    """Within the same call."""
+    shards: Any = Shards("a", 1)
+    assert ClusterScript(shards, "return 1").run_each(RUNS) == [0, 1, 2, 3, 4]
+    assert shards.done[-2:] == [("a", 0), ("a", 2)]
 
 
 def test_a_cluster_that_is_slow_to_connect_to(monkeypatch: pytest.MonkeyPatch) -> None:

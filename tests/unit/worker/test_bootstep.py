@@ -139,8 +139,10 @@ def test_installed_once() -> None:
 class Consumer:
     """What the step needs of the worker's consumer: it notes what is to be sent."""
 
-    def __init__(self, *, enabled: bool) -> None:
-        self.event_dispatcher = SimpleNamespace(enabled=enabled, send=self._send)
+    def __init__(self, *, enabled: bool, groups: tuple[str, ...] = ()) -> None:
+        self.event_dispatcher = SimpleNamespace(
+            enabled=enabled, groups=set(groups), send=self._send
+        )
         self.sent: list[tuple[str, dict[str, Any]]] = []
 
     def _send(self, kind: str, **fields: Any) -> None:
@@ -176,7 +178,14 @@ def test_an_outcome_is_an_event(
 
 @pytest.mark.parametrize(
     ("consumer", "task"),
-    [(None, "t"), (Consumer(enabled=False), "t"), (Consumer(enabled=True), None)],
+    [
+        (None, "t"),
+        (Consumer(enabled=False), "t"),
+        # Celery's own without `-E`: it is enabled for heartbeats.
+        (Consumer(enabled=True, groups=("worker",)), "t"),
+        (Consumer(enabled=True), None),
+        (Consumer(enabled=True, groups=("worker", "task")), None),
+    ],
 )
 def test_no_event_where_none_is_wanted(
     acknowledgers: list[Noted], consumer: Any, task: str | None
@@ -187,6 +196,6 @@ def test_no_event_where_none_is_wanted(
     step = StargateStep(parent)
     step.start(parent)
     matters = acknowledgers[0].given["done_matters"]()
-    assert matters is (consumer is not None and consumer.event_dispatcher.enabled)
+    assert matters is (task is None)
     acknowledgers[0].given["on_done"](Settled(Record("c", task=task), (receipt("c"),)))
     assert consumer is None or consumer.sent == []

@@ -35,7 +35,7 @@ def sent(outcome: Outcome, request: dict[str, Any], **options: Any) -> list[tupl
     calls: list[Callable[[], None]] = []
     consumer = SimpleNamespace(
         event_dispatcher=SimpleNamespace(
-            enabled=True, send=lambda kind, **fields: events.append((kind, fields))
+            enabled=True, groups=set(), send=lambda kind, **fields: events.append((kind, fields))
         ),
         call_soon=calls.append,
     )
@@ -115,7 +115,9 @@ class Consumer:
         self.asked: list[Callable[[], None]] = []
         self.call_soon = self.asked.append
         self.event_dispatcher = SimpleNamespace(
-            enabled=True, send=lambda kind, uuid, **_: self.sent.append(f"{uuid} {kind}")
+            enabled=True,
+            groups=set(),
+            send=lambda kind, uuid, **_: self.sent.append(f"{uuid} {kind}"),
         )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import redis
 
-from celery_stargate import Receipt, Stargate
+from celery_stargate import Failure, Receipt, Stargate
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.operations.doctor.lanes import gather_lanes
-from celery_stargate.operations.reading import LaneReader
+from celery_stargate.operations.pausing import Pauses
+from celery_stargate.operations.reading import LaneReader, reader_of
 from tests.integration.conftest import MakeApp
 from tests.integration.lanes.rig import put
 from tests.integration.operations.doctor.conftest import Diagnose
@@ -41,6 +42,31 @@ def test_finds_deadlines_that_nobody_enforces(
     put(Stargate.of(app).lanes, lane, "a")
     client.zadd(lane.key(prefix, "deadlines"), {"a": 1.0})
     assert lane.name in diagnose(app)["lanes-deadlines"].found
+
+
+def test_finds_a_paused_topic(
+    make_app: MakeApp, diagnose: Diagnose, topic: str, prefix: str
+) -> None:
+    app = make_app(_NOWHERE)
+    put(Stargate.of(app).lanes, Lane(topic), "a")
+    pauses = Pauses(reader_of(Stargate.of(app).runtime), prefix)
+    pauses.pause(topic, 1, 60)
+    assert f"resume {topic}" in diagnose(app)["lanes-paused"].mend
+    pauses.resume(topic, 1)
+    assert "lanes-paused" not in diagnose(app)
+
+
+def test_finds_dead_letters(make_app: MakeApp, diagnose: Diagnose, topic: str) -> None:
+    app, lane = make_app(_NOWHERE), Lane(topic)
+    outbox = Stargate.of(app).lanes
+    put(outbox, lane, "a")
+    assert "lanes-dead-letters" not in diagnose(app)
+    failure = Failure(context="a", topic=topic, status="refused", code="http-404", reason="no")
+    settled = outbox.settle(lane, failure, anyone=True).settled
+    assert settled is not None
+    outbox.finish(lane, [settled])
+    found = diagnose(app)["lanes-dead-letters"]
+    assert found.found.startswith("1 messages failed") and "dead list" in found.mend
 
 
 def test_finds_effects_that_are_not_done(

@@ -192,6 +192,12 @@ def test_finds_a_token_that_cannot_be_had(make_app: MakeApp, diagnose: Diagnose)
     assert of_topic(found) == ["pulsar-token"]
 
 
+def test_finds_a_token_that_goes_over_an_open_line(make_app: MakeApp, diagnose: Diagnose) -> None:
+    found = diagnose(make_app("ws://pulsar.invalid:8080", token="s3cr3t"))
+    assert "pulsar.invalid" in found["pulsar-secrecy"].found
+    assert "wss://" in found["pulsar-secrecy"].mend
+
+
 def test_finds_what_is_wrong_with_tls(
     make_app: MakeApp, diagnose: Diagnose, tmp_path: Path, topic: str
 ) -> None:

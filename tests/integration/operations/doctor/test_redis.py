@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from tests.integration.conftest import MakeApp
 from tests.integration.operations.doctor.conftest import Diagnose
+from tests.integration.rig import wait_for
 from tests.servers.fixtures import ServerAddress, require
 from tests.servers.process import ServerProcess, free_ports
 from tests.servers.redis import RedisServer, missing_reason
@@ -74,6 +76,36 @@ def test_finds_that_redis_is_nearly_full(
             client.config_set("maxmemory", int(used / 0.9))
         found = diagnose(make_app("ws://127.0.0.1:1", redis_url=running.url))
     assert "of its maxmemory" in found["redis-memory"].found
+
+
+def test_finds_that_redis_cannot_write_to_its_disk(
+    tmp_path: Path, make_app: MakeApp, diagnose: Diagnose
+) -> None:
+    # Not even root can put a file in the place of a folder that holds something.
+    (tmp_path / "dump" / "full").mkdir(parents=True)
+    with (
+        server(tmp_path, dbfilename="dump") as running,
+        redis.Redis.from_url(running.url) as client,
+    ):
+        untyped: Any = client
+        untyped.bgsave()
+        wait_for(lambda: untyped.info("persistence")["rdb_last_bgsave_status"] == "err")
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=running.url))
+    assert "rdb_last_bgsave_status is err" in found["redis-disk"].found
+    assert "free space" in found["redis-disk"].mend
+
+
+def test_finds_that_replicas_may_lag(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) -> None:
+    with server(tmp_path / "master") as master:
+        directives = {"replicaof": f"127.0.0.1 {master.port}"}
+        with (
+            server(tmp_path / "replica", **directives),
+            redis.Redis.from_url(master.url) as client,
+        ):
+            untyped: Any = client
+            wait_for(lambda: untyped.info("replication")["connected_slaves"] == 1)
+            found = diagnose(make_app("ws://127.0.0.1:1", redis_url=master.url))
+    assert "1 replicas" in found["redis-replication"].found
 
 
 def test_finds_a_replica(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) -> None:

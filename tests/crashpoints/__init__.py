@@ -1,0 +1,1 @@
+"""Crash points: before and after each step of a message's way, on real processes."""

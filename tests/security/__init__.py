@@ -1,0 +1,1 @@
+"""The rows of SECURITY.md that no other folder's tests show."""

@@ -1,0 +1,76 @@
+"""Which tasks one producer publishes together, and what it is spared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import Celery, Task, group, signals
+
+from celery_stargate.effects.together import Together, may_publish_together
+from tests.unit.helpers import make_app
+
+
+class Own(Task):  # type: ignore[type-arg]
+    """A task that publishes in a way of its own."""
+
+    abstract = True
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Publish."""
+
+
+def test_which_tasks_it_takes() -> None:
+    """Those that Celery publishes: a canvas, and a task with its own way, take more producers."""
+    app = make_app()
+
+    def work() -> None:
+        """Do nothing."""
+
+    for name, base in (("shop.own", Own), ("shop.plain", Task)):
+        given: dict[str, Any] = {"name": name, "base": base, "shared": False}
+        app.task(**given)(work)
+    found = Together(app, None)
+    assert found.takes(app.signature("shop.plain"))
+    assert found.takes(app.signature("shop.elsewhere"))
+    assert not found.takes(app.signature("shop.own"))
+    assert not found.takes(group([app.signature("a"), app.signature("b")]))
+
+
+def declares(app: Celery, *signatures: Any) -> list[bool]:
+    """Return for each task whether it declares its queue."""
+    found = Together(app, "producer")
+    options = [found.options_for(each) for each in signatures]
+    assert {each["producer"] for each in options} == {"producer"}
+    return ["declare" not in each for each in options]
+
+
+def test_a_queue_is_declared_once() -> None:
+    """Each by the first task for it; a task may have a queue of its own."""
+    app = make_app()
+    one, other = app.signature("a", queue="q"), app.signature("a", queue="r")
+    own = app.signature("b", queue="q", declare=["mine"])
+    assert declares(app, one, one, other, app.signature("b"), one, own) == [
+        *(True, False, True, True, False, True)
+    ]
+
+
+def test_where_each_declares() -> None:
+    """A router may look at the arguments, and a receiver may add to what is declared."""
+    one = make_app().signature("a", queue="q")
+    assert declares(make_app(task_routes={"a": "q"}), one, one) == [True, True]
+
+    def receive(**_: Any) -> None:
+        """Hear of what is published."""
+
+    signals.before_task_publish.connect(receive)
+    try:
+        assert declares(make_app(), one, one) == [True, True]
+    finally:
+        signals.before_task_publish.disconnect(receive)
+
+
+@pytest.mark.parametrize(("limit", "count", "may"), [(10, 2, True), (10, 1, False), (1, 2, False)])
+def test_how_many(limit: int, count: int, may: bool) -> None:
+    """One gains nothing; and with a pool of one, a second producer would never come."""
+    assert may_publish_together(make_app(broker_pool_limit=limit), count) is may
