@@ -17,6 +17,9 @@ _WORDS = (
     "MASTERDOWN",
     "LOADING",
     "NOREPLICAS",
+    # It cannot write to its disk, or a script runs for too long. (Not BUSYGROUP, nor BUSYKEY.)
+    "MISCONF",
+    "BUSY Redis",
     # redis-py's own, behind Sentinel
     "The previous master is now a slave",
     "No master found for",
@@ -50,7 +53,8 @@ class Epoch:
 def passing(error: BaseException) -> bool:
     """Whether a server cannot serve now, and a new connection may lead to one that can.
 
-    Such are a demoted master, a replica without its master, and a server that loads its file.
+    Such are a demoted master, a replica without its master, a server that loads its file, and one
+    whose disk is full.
     """
     if isinstance(error, _CLASSES):
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome, Receipt, failure_status
 from celery_stargate.model.topic import Topic
@@ -24,7 +26,13 @@ class FalseOk(LinkBroken):
 
 
 def judge(
-    reply: Reply, entry: Entry, topic: Topic, sent_before: int, numbered: Numbered | None = None
+    reply: Reply,
+    entry: Entry,
+    topic: Topic,
+    sent_before: int,
+    numbered: Numbered | None = None,
+    *,
+    was_free: Callable[[int], bool] = lambda _: False,
 ) -> Outcome:
     """Return the outcome that a reply means for a message.
 
@@ -33,6 +41,7 @@ def judge(
         topic: where it was sent.
         sent_before: the number of the last message that an earlier connection may have sent.
         numbered: the lane's sequence ids, with effectively once delivery.
+        was_free: whether Pulsar knew no message of a number before this connection sent it.
 
     Raises:
         SendAgain: Pulsar refused it temporarily.
@@ -62,7 +71,7 @@ def judge(
         partition = numbered.partition
     if place.ledger < 0:
         if numbered is not None:
-            if entry.number > numbered.tried:
+            if entry.number > numbered.tried and not was_free(entry.number):
                 raise FalseOk(f"message {entry.number} was never sent before")
             return Receipt(
                 context=entry.context,

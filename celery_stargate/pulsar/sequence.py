@@ -53,6 +53,8 @@ class Alignment:
         #: The lowest number that must be sent again.
         self._again: int | None = None
         self._last_stored = 0
+        #: The lowest number that was stored on this connection.
+        self._first_stored: int | None = None
         self._last_unheard = 0
         self._over = False
         self._false_ok = False
@@ -65,6 +67,17 @@ class Alignment:
     def stored(self, number: int) -> None:
         """Note that Pulsar stored a message just now."""
         self._last_stored = max(self._last_stored, number)
+        if self._first_stored is None or number < self._first_stored:
+            self._first_stored = number
+
+    def was_free(self, number: int) -> bool:
+        """Return whether Pulsar knew no message of a number before this connection sent it.
+
+        That is so if it stored a lower number just now, because it stores none below the highest
+        that it knows. An ``ok`` that stored nothing is then for a copy that Pulsar's own client, in
+        the WebSocket service, has sent again: it does so when the topic moves to another broker.
+        """
+        return self._first_stored is not None and number > self._first_stored
 
     def refused(self, reason: str) -> None:
         """Note that Pulsar refused a message for good."""

@@ -286,7 +286,14 @@ class Session:
             )
             return
         try:
-            outcome = judge(reply, entry, self._topic, self._rules.sent_before, self._numbered)
+            outcome = judge(
+                reply,
+                entry,
+                self._topic,
+                self._rules.sent_before,
+                self._numbered,
+                was_free=self._alignment.was_free,
+            )
             if isinstance(outcome, Failure):
                 self._apply_policy(outcome)
         except SendAgain as error:

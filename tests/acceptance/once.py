@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from tests.acceptance.rig import Rig, Worker, eventually
 from tests.acceptance.tasks import BELIEVE
+from tests.faults.checker import accepted, check
 from tests.servers.pulsar import PulsarServer
 from tests.servers.redis import RedisServer
 
@@ -153,16 +154,17 @@ class Bench:
                 self._broker.start()
         statuses = Counter(result.get(timeout=WAIT)["status"] for result in results)
         assert set(statuses) <= {"stored", "deduplicated"}, statuses
-        found = [int(text) for text in rig.texts(topic)]
-        copies = Counter(found)
+        noted = [each for number in range(messages) for each in accepted(str(number), 0, number)]
+        noted += [{"event": "found", "id": text} for text in rig.texts(topic)]
+        sets = check(noted)
         return Run(
             seed,
             messages,
             kills.count("worker"),
             kills.count("broker"),
-            lost=messages - len(copies),
-            duplicates=len(found) - len(copies),
-            in_order=found == sorted(found),
+            lost=len(sets.lost),
+            duplicates=sets.duplicated,
+            in_order=not sets.out_of_order and not sets.unexpected,
             deduplicated=statuses["deduplicated"],
             seconds=time.monotonic() - began,
         )

@@ -52,7 +52,11 @@ def text(message: dict[str, Any]) -> str:
 
 
 class Worker:
-    """A worker: `python -m celery -A tests.acceptance.app worker`, in a session of its own."""
+    """A worker: `python -m celery -A tests.acceptance.app worker`, in a session of its own.
+
+    Args:
+        module: another one with an app of that kind.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Worker:
         conf: dict[str, Any] | None = None,
         count_signals: bool = False,
         env: dict[str, str] | None = None,
+        module: str = "tests.acceptance.app",
     ) -> None:
         name = uuid.uuid4().hex[:8]
         self.hostname = f"w-{name}@stargate"
@@ -82,7 +87,7 @@ class Worker:
         if count_signals:
             env[SIGNALS] = self.signals_key
         self.command = [
-            *(sys.executable, "-m", "celery", "-A", "tests.acceptance.app", "worker"),
+            *(sys.executable, "-m", "celery", "-A", module, "worker"),
             *("--pool", pool, "--concurrency", str(concurrency), "-n", self.hostname),
             *("--without-mingle", "--without-gossip", "--loglevel", "INFO"),
             *args,

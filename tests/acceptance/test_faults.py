@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import processes
+from tests.faults import processes, servers
 from tests.faults.registry import KINDS
 from tests.faults.trial import Plan, Trial
 from tests.servers.fixtures import PulsarAddress
 
 assert processes
+assert servers
 
 
-@pytest.mark.parametrize(("name", "seed"), [("worker-killed", 2), ("caller-killed", 1)])
+@pytest.mark.parametrize(("name", "seed"), [("worker-killed", 2), ("topic-unloaded", 1)])
 def test_a_run_keeps_its_promises(
     pulsar: PulsarAddress, tmp_path: Path, name: str, seed: int
 ) -> None:

@@ -7,6 +7,7 @@ returns. Meanwhile a second thread calls `stargate.produce`, which waits, now an
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -30,10 +31,12 @@ _PAUSE = 0.2
 
 def keys_of_lanes(lanes: int) -> list[str]:
     """Return a key for each lane."""
-    return [
-        next(str(each) for each in range(100_000) if spread(str(each), lanes) == lane)
-        for lane in range(lanes)
-    ]
+    keys: dict[int, str] = {}
+    numbers = itertools.count()
+    while len(keys) < lanes:
+        text = str(next(numbers))
+        keys.setdefault(spread(text, lanes), text)
+    return [keys[lane] for lane in range(lanes)]
 
 
 class Allowance:
@@ -105,7 +108,11 @@ class _Caller:
         self._app = make_app(json.loads(os.environ[CONF]))
         self._stargate = Stargate.of(self._app)
         self._produce: Any = self._app.tasks["celery_stargate.produce"]
-        self._record: Any = self._app.tasks["acceptance.record"]
+        record: Any = self._app.tasks["acceptance.record"]
+        # A worker of Celery's ends if it cannot store a result.
+        self._acked, self._failed = (
+            record.s(key).set(ignore_result=True) for key in (plan.acked, plan.failed)
+        )
         self._keys = keys_of_lanes(plan.lanes)
         self._over = threading.Event()
 
@@ -132,8 +139,8 @@ class _Caller:
         callback = bool(plan.callback_every) and number % plan.callback_every == 0
         if callback:
             options |= {
-                "on_ack": self._record.s(plan.acked),
-                "on_error": self._record.s(plan.failed),
+                "on_ack": self._acked,
+                "on_error": self._failed,
             }
         self._ledger.note(
             "attempt", id=task_id, lane=lane, number=number, timeout=plan.timeout, callback=callback

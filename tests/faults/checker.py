@@ -7,12 +7,13 @@ killed. *Found*: in the topic, read by a client of its own.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["GRACE", "Promise", "Sets", "check"]
+__all__ = ["GRACE", "Promise", "Sets", "accepted", "check"]
 
 #: How long after a deadline its outcome may come, in seconds.
 GRACE = 15.0
@@ -29,6 +30,8 @@ class Promise:
         duplicates: how many copies there may be; None for any number.
         forgotten: whether what was told as stored may be gone, because somebody deleted it.
         callbacks: whether each context that asks for one has its callback.
+        any_copies: whether there may be any number of copies, at least once.
+        may_fail: ids of messages that may be refused or unknown in any case.
     """
 
     failures: bool = False
@@ -36,6 +39,8 @@ class Promise:
     duplicates: int | None = None
     forgotten: bool = False
     callbacks: bool = True
+    any_copies: bool = False
+    may_fail: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -76,6 +81,8 @@ class Sets:
     late_waits: set[str] = field(default_factory=set)
     #: By fault: how many messages were in flight when it struck.
     strikes: list[int] = field(default_factory=list)
+    #: What a kind measured: name, figure, and its bound.
+    bounds: list[tuple[str, float, float]] = field(default_factory=list)
     #: How long after the last fault was over the last outcome came, in seconds.
     recovery: float = 0.0
 
@@ -88,8 +95,8 @@ class Sets:
                 made["waits"], made["longest_wait"] = len(value), round(max(value, default=0.0), 2)
             elif each.name == "found":
                 made["found"] = len(value)
-            elif each.name == "strikes":
-                made["strikes"] = list(value)
+            elif each.name in {"strikes", "bounds"}:
+                made[each.name] = list(value)
             elif isinstance(value, set | list):
                 made[each.name] = len(value)
             else:
@@ -117,14 +124,28 @@ class Sets:
         if promise.duplicates is not None and self.duplicated > promise.duplicates:
             yield f"P6 {self.duplicated} copies; at most {promise.duplicates} are allowed"
         if not promise.failures:
-            yield from _some("refused", self.refused)
-            yield from _some("unknown", self.unknown)
+            yield from _some("refused", self.refused - promise.may_fail)
+            yield from _some("unknown", self.unknown - promise.may_fail)
+        for name, figure, bound in self.bounds:
+            if figure > bound:
+                yield f"P7 {name}: {figure:g}; at most {bound:g}"
 
 
 def _some(what: str, ids: Iterable[str]) -> Iterator[str]:
     found = sorted(ids)
     if found:
         yield f"{what}: {len(found)}, as {', '.join(found[:3])}"
+
+
+def accepted(
+    id_: str, lane: int | None, number: int, *, callback: bool = False
+) -> list[dict[str, Any]]:
+    """Return the events of a call that returned, where only what came of it is looked at."""
+    call = {"lane": lane, "number": number, "timeout": math.inf, "callback": callback}
+    return [
+        {"event": "attempt", "id": id_, "at": 0.0, **call},
+        {"event": "accepted", "id": id_, "at": 0.0},
+    ]
 
 
 def check(events: Iterable[dict[str, Any]]) -> Sets:
@@ -139,6 +160,7 @@ def check(events: Iterable[dict[str, Any]]) -> Sets:
     sets.accepted = set(accepted)
     sets.found = Counter(each["id"] for each in by_name["found"])
     sets.strikes = [each["in_flight"] for each in by_name["strike"]]
+    sets.bounds = [(each["name"], each["figure"], each["bound"]) for each in by_name["bound"]]
     outcomes = {each["id"]: each for each in by_name["outcome"]}
     _waits(sets, by_name["wait"], outcomes)
     _outcomes(sets, calls, accepted, outcomes)

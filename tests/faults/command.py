@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.faults import processes as _processes
-from tests.faults import servers as _servers
+from tests.faults import bounds, limits, links, processes, servers, stores
+from tests.faults.environment import SECRET
 from tests.faults.registry import KINDS, Kind
 from tests.faults.report import read_results, write
 from tests.faults.trial import IDLE_SESSION, Plan, Result, Trial
@@ -20,8 +23,23 @@ from tests.servers.pulsar import PulsarServer
 __all__ = ["Brokers", "main", "run_all"]
 
 #: They fill the table.
-assert _processes
-assert _servers
+_TABLE = (processes, servers, stores, links, limits, bounds)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that came to no verdict."""
+
+    plan: Plan
+    why: str
+
+    @property
+    def good(self) -> bool:
+        """It is not."""
+        return False
+
+    def __str__(self) -> str:
+        return f"UNFINISHED {self.plan.kind.name} seed {self.plan.seed}: {self.why}"
 
 
 class Brokers:
@@ -31,6 +49,7 @@ class Brokers:
         self._folder = folder
         self._open = ExitStack()
         self._held: dict[str, PulsarServer] = {}
+        self._numbers = itertools.count()
 
     def __enter__(self) -> Self:
         return self
@@ -38,15 +57,23 @@ class Brokers:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    def forget(self) -> None:
+        """End the broker that runs: a run may have left it in any state."""
+        self._open.close()
+        self._held.clear()
+
     def get(self, name: str) -> PulsarServer:
         """The broker of that name (see `Setup.broker`); another that runs is ended."""
         if name not in self._held:
-            self._open.close()
-            self._held.clear()
+            self.forget()
             made = PulsarServer(
-                self._folder / f"pulsar-{name}",
+                self._folder / f"pulsar-{name}-{next(self._numbers)}",
                 deduplication=name != "no-deduplication",
-                extra={"webSocketSessionIdleTimeoutMillis": str(round(IDLE_SESSION * 1000))},
+                token_secret=SECRET if name == "tokens" else None,
+                extra={
+                    "webSocketSessionIdleTimeoutMillis": str(round(IDLE_SESSION * 1000)),
+                    "backlogQuotaCheckIntervalInSeconds": "1",
+                },
             )
             self._open.callback(made.kill)
             made.start()
@@ -54,12 +81,16 @@ class Brokers:
         return self._held[name]
 
 
-def run_all(plans: Sequence[Plan], folder: Path) -> Iterator[Result]:
+def run_all(plans: Sequence[Plan], folder: Path) -> Iterator[Result | Unfinished]:
     """Run plans, those of one broker together; each has a folder of its own below the given."""
     with Brokers(folder) as brokers:
         for plan in sorted(plans, key=lambda each: each.kind.setup.broker, reverse=True):
             place = folder / f"{plan.kind.name}-{plan.seed}"
-            yield Trial(brokers.get(plan.kind.setup.broker), place, plan).run()
+            try:
+                yield Trial(brokers.get(plan.kind.setup.broker), place, plan).run()
+            except Exception as error:  # noqa: BLE001  # the others run all the same
+                brokers.forget()
+                yield Unfinished(plan, f"{type(error).__name__}: {error}")
 
 
 def _chosen(names: Sequence[str], *, everything: bool) -> list[Kind]:
@@ -81,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=1, help="how many of each kind")
     parser.add_argument("--messages", type=int, default=5000, help="in each run")
     parser.add_argument("--in-flight", type=int, default=500, help="when a fault strikes")
+    parser.add_argument("--size", type=int, help="in place of the kind's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each run")
     parser.add_argument("--ledgers", type=Path, help="where raw ledgers are kept")
     parser.add_argument(
@@ -103,19 +135,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"skipped {kind.name}: {reason}", flush=True)
             continue
         plans += [
-            Plan(kind, seed, given.messages, given.in_flight)
+            Plan(kind, seed, given.messages, given.in_flight, given.size)
             for seed in range(given.seed, given.seed + given.runs)
         ]
-    results = []
+    results: list[Result | Unfinished] = []
     with (folder / "results.jsonl").open("a") as file:
         for result in run_all(plans, folder.resolve()):
             results.append(result)
+            if isinstance(result, Unfinished):
+                print(result, file=sys.stderr if given.json else sys.stdout, flush=True)
+                continue
             line = json.dumps(result.to_dict())
             file.write(line + "\n")
             file.flush()
             print(line if given.json else result, flush=True)
     if given.report:
-        write(given.report, read_results(folder / "results.jsonl"), KINDS)
+        write(given.report, read_results(folder / "results.jsonl", KINDS), KINDS)
     if not given.json:
         bad = sum(not each.good for each in results)
         print(f"{len(results)} runs, {bad} not good; ledgers: {folder}")

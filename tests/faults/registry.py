@@ -27,11 +27,15 @@ class Setup:
         conf: more settings of the app.
         redis: more directives of the Redis that holds the lanes.
         appendonly: whether that Redis keeps an append-only file.
-        broker: which Pulsar: `plain`, or `no-deduplication`.
+        broker: which Pulsar: `plain`, `tokens`, or `no-deduplication`.
         env: more environment of the workers.
         pool: of the workers.
         while_called: strike while calls are being made.
         worker_args: more arguments of the workers.
+        lanes, workers: how many there are.
+        disk: the size of the disk under the lanes' Redis, such as `128m`; None: the machine's own.
+        clock: whether the workers' clock can jump.
+        at: when it strikes, as shares of its part of the calls: at random between these.
     """
 
     conf: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +46,11 @@ class Setup:
     pool: str = "solo"
     while_called: bool = False
     worker_args: tuple[str, ...] = ()
+    lanes: int = 4
+    workers: int = 2
+    disk: str | None = None
+    clock: bool = False
+    at: tuple[float, float] = (0.5, 0.95)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Kind:
         promise: what must hold afterwards.
         lasts: for how many seconds it lasts.
         strikes: how often it strikes in one run.
+        size: how much of it there is, where its sentence speaks of SIZE.
         deliveries: which `stargate_delivery` it runs with; the run's seed chooses.
         setup: what it needs.
         control: the sets of which at least one must not be empty, because a protection is off.
@@ -67,6 +77,7 @@ class Kind:
     promise: Promise = field(default_factory=Promise)
     lasts: float = 1.0
     strikes: int = 3
+    size: int = 0
     deliveries: tuple[str, ...] = BOTH
     setup: Setup = field(default_factory=Setup)
     control: tuple[str, ...] = ()

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.readme import replace_block
+from tests.faults.checker import check
+from tests.faults.ledger import read_ledger
 from tests.faults.registry import ONCE, Kind
+from tests.faults.trial import Plan, Result, promise_of
 
 __all__ = ["read_results", "report", "write"]
 
@@ -23,13 +26,27 @@ _HEAD = (
 )
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """Return the results that were kept, the last one of each kind and seed."""
+def read_results(path: Path, kinds: Mapping[str, Kind]) -> list[dict[str, Any]]:
+    """Return the results that were kept, the last one of each kind and seed.
+
+    Where the ledger is still there it is checked again, by what is promised now.
+    """
     kept = {}
     for line in path.read_text("utf-8").splitlines():
         each = json.loads(line)
-        kept[each["kind"], each["seed"]] = each
+        if each["kind"] in kinds:
+            kept[each["kind"], each["seed"]] = _checked(each, kinds[each["kind"]])
     return list(kept.values())
+
+
+def _checked(each: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    ledger = Path(each["ledger"])
+    if not ledger.is_dir():
+        return each
+    plan = Plan(kind, each["seed"], each["messages"])
+    sets = check(read_ledger(ledger))
+    broken = tuple(sets.broken(promise_of(plan, sets)))
+    return Result(plan, sets, broken, ledger, each["seconds"]).to_dict()
 
 
 def report(results: Iterable[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> str:
@@ -56,6 +73,7 @@ def report(results: Iterable[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> s
             lines += [f"**{title}.**", "", _HEAD, "|---|" + "---:|" * (_HEAD.count("|") - 2)]
             lines += [_row(name, delivery, rows[name, delivery]) for name, delivery in chosen]
             lines.append("")
+    lines += _bounds(runs)
     lines += ["What each does:", "", "| Fault | What happens |", "|---|---|"]
     used = [kind for name, kind in kinds.items() if any(name == of for of, _ in rows)]
     lines += [f"| {kind.name} | {kind.does} |" for kind in used]
@@ -67,18 +85,38 @@ def report(results: Iterable[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> s
 def _summary(runs: list[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> list[str]:
     real = [each for each in runs if not kinds[each["kind"]].control]
     bad = [f"{each['kind']} (seed {each['seed']})" for each in real if not each["good"]]
-    strikes = sum(len(each["strikes"]) for each in real)
+    strikes, lost = sum(len(each["strikes"]) for each in real), _lost(real, kinds)
     return [
         f"{len(real)} runs, {sum(each['accepted'] for each in real):,} messages, {strikes} faults: "
-        f"lost {_lost(real)}, both outcomes {_sum(real, 'both_outcomes')}, without an outcome "
+        f"lost {lost}, both outcomes {_sum(real, 'both_outcomes')}, without an outcome "
         f"{_sum(real, 'open')}, callbacks under another id {_sum(real, 'callbacks_other_id')}, "
         f"runs in which a promise did not hold {len(bad)}"
         + (f": {', '.join(bad)}." if bad else "."),
     ]
 
 
-def _lost(runs: list[Mapping[str, Any]]) -> int:
-    return sum(each["lost"] for each in runs if each["kind"] != "topic-deleted")
+def _bounds(runs: list[Mapping[str, Any]]) -> list[str]:
+    """What kinds measured: the worst figure of each, beside its bound."""
+    worst: dict[tuple[str, str], tuple[float, float]] = {}
+    for each in runs:
+        for name, figure, bound in each.get("bounds", ()):
+            key = each["kind"], name
+            worst[key] = max(worst.get(key, (figure, bound)), (figure, bound))
+    if not worst:
+        return []
+    head = [
+        "**Figures with a bound.**",
+        "",
+        "| Fault | Figure | Worst | Bound |",
+        "|---|---|---:|---:|",
+    ]
+    rows = [f"| {kind} | {name} | {f:g} | {b:g} |" for (kind, name), (f, b) in worst.items()]
+    return [*head, *rows, ""]
+
+
+def _lost(runs: list[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> int:
+    """How many are lost, those left out that somebody deleted."""
+    return sum(each["lost"] for each in runs if not kinds[each["kind"]].promise.forgotten)
 
 
 def _sum(runs: Iterable[Mapping[str, Any]], name: str) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,25 +21,27 @@ import redis
 from redis.exceptions import RedisError
 
 from celery_stargate.lanes.lane import Lane
-from tests.acceptance.rig import Rig, Worker, eventually, text
+from tests.acceptance.rig import Rig, Worker, eventually
 from tests.acceptance.tasks import CONF, LOG_URL
 from tests.faults.caller import Allowance, CallerPlan
 from tests.faults.checker import GRACE, Promise, Sets, check
+from tests.faults.environment import CLOCK_JUMPS, Clock
 from tests.faults.ledger import Ledger, read_ledger
 from tests.faults.proxy import ToxicProxy
 from tests.faults.registry import ONCE, Kind
+from tests.integration.rig import Reader
 from tests.servers.fixtures import PulsarAddress
 from tests.servers.process import ServerProcess
 from tests.servers.pulsar import PulsarServer
 from tests.servers.redis import RedisServer
 
-__all__ = ["IDLE_SESSION", "LEASE", "Plan", "Result", "Trial"]
+__all__ = ["IDLE_SESSION", "LEASE", "Plan", "Result", "Trial", "promise_of"]
 
 #: The lease in these runs, in seconds.
 LEASE = 3.0
 #: After so many seconds without a ping the broker of these runs drops a session.
 IDLE_SESSION = 6.0
-LANES, CALLERS, WORKERS = 4, 2, 2
+CALLERS = 2
 #: The deadline of each message, and of those whose caller waits, in seconds.
 TIMEOUT, WAIT_TIMEOUT = 150.0, 8.0
 _CALLBACK_EVERY = 10
@@ -49,6 +52,8 @@ _LATENCY = 0.02
 #: The bound on the wait for a mark, in seconds.
 _PATIENCE = 120.0
 _ROOT = Path(__file__).parents[2]
+#: More than an id has.
+_ID = 200
 #: What a line about a run says, where it is not 0.
 _TOLD = (
     *("lost", "unexpected", "duplicated", "recovered", "out_of_order", "refused", "unknown"),
@@ -66,12 +71,14 @@ class Plan:
         seed: of what is random.
         messages: how many calls are made.
         in_flight: how many messages are to be in flight when it strikes.
+        size: in place of the kind's own.
     """
 
     kind: Kind
     seed: int = 1
     messages: int = 5000
     in_flight: int = 500
+    size: int | None = None
 
     @property
     def delivery(self) -> str:
@@ -125,6 +132,18 @@ class Result:
             f"{told or 'nothing else'}; {self.seconds:.0f} s"
         )
         return "\n".join([line, *(f"    {each}" for each in self.broken)])
+
+
+def promise_of(plan: Plan, sets: Sets) -> Promise:
+    """Return the promise of a plan's kind, with the bound on copies if it has none of its own."""
+    promise = plan.kind.promise
+    if promise.duplicates is not None:
+        return promise
+    if plan.delivery == ONCE:
+        return replace(promise, duplicates=0)
+    if promise.any_copies:
+        return promise
+    return replace(promise, duplicates=sum(sets.strikes))
 
 
 class Caller:
@@ -194,6 +213,8 @@ class Trial:
     def __init__(self, pulsar: PulsarServer | PulsarAddress, folder: Path, plan: Plan) -> None:
         self.pulsar, self.plan = pulsar, plan
         self.kind, self.setup = plan.kind, plan.kind.setup
+        self.size = plan.kind.size if plan.size is None else plan.size
+        self.lanes = self.setup.lanes
         self.draw = random.Random(f"{plan.kind.name} {plan.seed}")
         self.workers: list[Worker] = []
         self.callers: list[Caller] = []
@@ -223,12 +244,14 @@ class Trial:
             self._await_callers()
             self._note_outcomes()
             self._note_callbacks()
+            # A topic that takes no producer keeps the service busy while they try.
+            self._kill_all()
             self._note_topic()
         sets = check(read_ledger(self.ledger_folder))
         result = Result(
             self.plan,
             sets,
-            tuple(sets.broken(self._promise(sets))),
+            tuple(sets.broken(promise_of(self.plan, sets))),
             self.ledger_folder,
             time.monotonic() - began,
             self.logs,
@@ -239,15 +262,6 @@ class Trial:
             return replace(result, logs=None)
         return result
 
-    def _promise(self, sets: Sets) -> Promise:
-        """The kind's promise, with the bound on copies where it has none of its own."""
-        promise = self.kind.promise
-        if promise.duplicates is not None:
-            return promise
-        if self.plan.delivery == ONCE:
-            return replace(promise, duplicates=0)
-        return replace(promise, duplicates=sum(sets.strikes))
-
     # -- servers and processes ------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -257,6 +271,8 @@ class Trial:
         self.redis = RedisServer(
             self._data / "redis", appendonly=self.setup.appendonly, config=config
         )
+        if self.setup.disk is not None:
+            self._mount(self.redis.data_dir, self.setup.disk)
         self._open.callback(self.redis.kill)
         self.redis.start()
         port = urlsplit(self.pulsar.http_url).port
@@ -269,10 +285,11 @@ class Trial:
             "stargate_redis_url": self.store_url,
             "result_backend": self.store_url,
             "stargate_lease": LEASE,
-            "stargate_lanes": LANES,
+            "stargate_lanes": self.lanes,
             "stargate_delivery": self.plan.delivery,
             "stargate_ping_interval": IDLE_SESSION / 3,
-            "stargate_ping_timeout": IDLE_SESSION / 3,
+            # A broker that has just started is slow.
+            "stargate_ping_timeout": 10.0,
             "result_expires": 3600,
             # Celery itself loses tasks that a killed worker had taken.
             "task_routes": {"acceptance.record": {"queue": "callbacks"}},
@@ -286,13 +303,15 @@ class Trial:
         # What nobody has subscribed to, a restarted broker forgets.
         self.rig.admin.create_subscription(self.topic, "keep")
         self._acked, self._failed = self.rig.key(), self.rig.key()
+        self.clock = Clock(self._data / "clock")
         args = ("--without-stargate", "-Q", "callbacks")
         recorder = self.rig.worker(pool="solo", args=args)
         self._open.callback(recorder.kill)
         self._open.callback(self._kill_all)
-        with ThreadPoolExecutor(WORKERS + 1) as starting:
+        count = self.setup.workers
+        with ThreadPoolExecutor(count + 1) as starting:
             started = starting.submit(recorder.start)
-            self.workers = list(starting.map(lambda _: self.new_worker(), range(WORKERS)))
+            self.workers = list(starting.map(lambda _: self.new_worker(), range(count)))
             started.result()
         self._make_callers()
 
@@ -303,8 +322,8 @@ class Trial:
                 name=f"c{number}",
                 ledger=str(self.ledger_folder),
                 topic=self.topic,
-                lanes=LANES,
-                mine=tuple(range(number, LANES, CALLERS)),
+                lanes=self.lanes,
+                mine=tuple(range(number, self.lanes, CALLERS)),
                 first=0,
                 last=each,
                 callback_every=_CALLBACK_EVERY,
@@ -330,8 +349,14 @@ class Trial:
 
     def new_worker(self) -> Worker:
         """A worker that owns lanes, which is ready."""
+        env = dict(self.setup.env)
+        if self.setup.clock:
+            env[CLOCK_JUMPS] = str(self._data / "clock")
         made = self.rig.worker(
-            pool=self.setup.pool, env=dict(self.setup.env), args=self.setup.worker_args
+            pool=self.setup.pool,
+            env=env,
+            args=self.setup.worker_args,
+            module="tests.faults.app",
         )
         return made.start()
 
@@ -343,19 +368,34 @@ class Trial:
     def owner(self) -> Worker:
         """A worker that owns a lane in which messages are in flight; else any."""
         pids = {worker.pid: worker for worker in self.workers if worker.alive}
-        for lane in self.draw.sample(range(LANES), LANES):
-            held: Any = self.store.get(self._key(lane, "lease"))
-            owner = held.decode() if held else ""
+        in_flight = [sent for _, sent in self.each_lane()]
+        owners = self._owners()
+        for lane in self.draw.sample(range(self.lanes), self.lanes):
             for pid, worker in pids.items():
-                if f"-{pid}-" in owner and self._lane(lane)[1]:
+                if f"-{pid}-" in owners[lane] and in_flight[lane]:
                     return worker
         return self.draw.choice(self.workers)
+
+    def owned_by(self, pid: int) -> set[int]:
+        """The lanes whose lease a process holds."""
+        return {lane for lane, owner in enumerate(self._owners()) if f"-{pid}-" in owner}
+
+    def _owners(self) -> list[str]:
+        held: Any = self.store.mget([self._key(lane, "lease") for lane in range(self.lanes)])
+        return [each.decode() if each else "" for each in held]
 
     @property
     def own_pulsar(self) -> PulsarServer:
         """The broker, where a fault may disturb it."""
         assert isinstance(self.pulsar, PulsarServer), "this broker is not the run's own"
         return self.pulsar
+
+    def _mount(self, folder: Path, size: str) -> None:
+        """Put a disk of its own under a folder."""
+        folder.mkdir(parents=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        subprocess.run(command, check=True, timeout=10)
+        self._open.callback(subprocess.run, ["umount", str(folder)], check=False, timeout=10)
 
     def children(self, worker: Worker) -> list[int]:
         """The process ids of the children of its pool."""
@@ -367,18 +407,38 @@ class Trial:
     def _key(self, lane: int, part: str) -> str:
         return Lane(self.topic, lane).key(self.rig.name, part)
 
-    def _lane(self, lane: int) -> tuple[int, int]:
-        """How many messages a lane holds, and how many of them may have been sent."""
+    def each_lane(self) -> list[tuple[int, int]]:
+        """How many messages each lane holds, and how many of them may have been sent."""
         with self.store.pipeline(transaction=True) as pipeline:
-            pipeline.hmget(self._key(lane, "meta"), "sent", "last")
-            pipeline.xlen(self._key(lane, "log"))
-            (sent, last), backlog = pipeline.execute()
-        return int(backlog), max(0, int(sent or 0) - int(last or 0) + int(backlog))
+            for lane in range(self.lanes):
+                pipeline.hmget(self._key(lane, "meta"), "sent", "last")
+                pipeline.xlen(self._key(lane, "log"))
+            found = pipeline.execute()
+        return [
+            (int(backlog), max(0, int(sent or 0) - int(last or 0) + int(backlog)))
+            for (sent, last), backlog in zip(found[::2], found[1::2], strict=True)
+        ]
 
     def waiting(self) -> tuple[int, int]:
         """How many messages the lanes hold, and how many of them may have been sent."""
-        lanes = [self._lane(lane) for lane in range(LANES)]
+        lanes = self.each_lane()
         return sum(each[0] for each in lanes), sum(each[1] for each in lanes)
+
+    def keys(self) -> int:
+        """How many keys of the package the lanes' Redis has."""
+        return sum(1 for _ in self.store.scan_iter(match=f"{self.rig.name}*", count=1000))
+
+    def calls(self) -> int:
+        """How many calls have returned."""
+        return self._tail.accepted()
+
+    def note(self, event: str, **what: Any) -> None:
+        """Write into the runner's file of the ledger."""
+        self._ledger.note(event, **what)
+
+    def bound(self, name: str, figure: float, bound: float) -> None:
+        """Note a figure that a promise bounds."""
+        self._ledger.note("bound", name=name, figure=round(figure, 3), bound=bound)
 
     def _calling(self) -> bool:
         return any(caller.process.alive for caller in self.callers)
@@ -389,26 +449,28 @@ class Trial:
         """By how many calls each fault strikes: spread over the run, and a little at random."""
         strikes, messages = self.kind.strikes, self.plan.messages
         step = messages / max(strikes, 1)
-        return [round((number + self.draw.uniform(0.5, 0.95)) * step) for number in range(strikes)]
+        return [
+            round((number + self.draw.uniform(*self.setup.at)) * step) for number in range(strikes)
+        ]
 
     def _strike_all(self) -> None:
         for caller in self.callers:
             caller.start()
         # With connections that are open; their handshakes must not be kept back.
-        self._allow(10 * LANES)
+        self.allow(10 * self.lanes if self.lanes < 100 else 2 * self.lanes)
         self._until(lambda: not self.waiting()[0], "the lanes")
         self.link.latency = _LATENCY
         wanted = min(self.plan.in_flight, self.plan.messages // (3 * max(self.kind.strikes, 1)))
         for mark in self._marks():
             # What is called by now meets no fault, or the last one.
-            self._allow(mark - 2 * wanted)
+            self.allow(mark - 2 * wanted)
             self._strike(mark, wanted)
-        self._allow(self.plan.messages, wait=False)
+        self.allow(self.plan.messages, wait=False)
 
     def _strike(self, mark: int, wanted: int) -> None:
         """Strike when so many messages are in flight: their receipts are kept back until then."""
         self.link.hold(answers_only=True)
-        self._allow(mark, wait=not self.setup.while_called)
+        self.allow(mark, wait=not self.setup.while_called)
 
         def in_flight() -> bool:
             return self.waiting()[1] >= wanted or not self._calling()
@@ -418,11 +480,11 @@ class Trial:
         with self.kind.strike(self, self.draw):
             self.link.release()
             # Calls are made meanwhile.
-            self._allow(mark + wanted // 2, wait=False)
+            self.allow(mark + wanted // 2, wait=False)
             time.sleep(self.kind.lasts)
         self._ledger.note("healed")
 
-    def _allow(self, count: int, *, wait: bool = True) -> None:
+    def allow(self, count: int, *, wait: bool = True) -> None:
         """Let the callers make so many calls together, and wait until they returned."""
         self._allowance.count = max(-(-count // CALLERS), self._allowance.count)
         if wait:
@@ -499,8 +561,15 @@ class Trial:
         return found
 
     def _note_topic(self) -> None:
-        for message in self.rig.read(self.topic, timeout=120):
-            self._ledger.note("found", id=text(message).strip())
+        count, token = self.rig.stored(self.topic), self._token()
+        with Reader(self.pulsar.url, self.topic, token=token) as reader:
+            for message in reader.take(count):
+                self._ledger.note("found", id=message["payload"].decode().strip()[:_ID])
+
+    def _token(self) -> str | None:
+        if isinstance(self.pulsar, PulsarServer):
+            return self.pulsar.token("admin")
+        return None
 
 
 def _parts(items: list[str], size: int) -> Iterator[list[str]]:

@@ -25,6 +25,7 @@ from celery_stargate.pulsar import deduplication as deduplication_module
 from celery_stargate.pulsar.sequence import producer_query
 from celery_stargate.testing import LocalPulsar
 from tests.contract.wire import Broker, frame, ids
+from tests.faults.proxy import ToxicProxy
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import Proxy, read_back, wait_for
 from tests.servers.fixtures import PulsarAddress
@@ -33,6 +34,8 @@ ONCE = "effectively_once"
 
 #: What a text frame begins with (RFC 6455, section 5.2).
 TEXT_FRAME = b"\x81"
+#: The id that the WebSocket service gives a copy that the broker dropped: ledger and entry -1.
+NOT_STORED = "CP///////////wEQ////////////ATAA"
 
 
 @pytest.fixture
@@ -222,6 +225,41 @@ class TestOnce:
             assert statuses(results) == {"stored"}
         assert generation(app, topic) != name
         assert held(pulsar, topic, 52) == ["first", "from the lost time", *texts(50)]
+
+    def test_what_pulsar_itself_sends_again(
+        self, make_app: MakeApp, topic: str, pulsar: PulsarAddress
+    ) -> None:
+        """When a topic is unloaded, Pulsar's client in the WebSocket service sends again what has
+        no receipt, and the broker drops the copies: `ok`, and nothing stored by that send. We sent
+        each message once, and it stands there once. (In a fault run these were 305 copies.)
+        """
+        port = urlsplit(pulsar.url).port
+        assert port is not None
+        changed = 0
+
+        def change(frames: list[bytes]) -> list[bytes]:
+            nonlocal changed
+            receipts = [json.loads(each[2:]) for each in frames if each[:1] == TEXT_FRAME]
+            # One is stored on this connection for all to see.
+            again = [each for each in receipts if int(each["context"].rpartition("-")[2]) > 0]
+            changed += len(again)
+            for each in again:
+                each["messageId"] = NOT_STORED
+            texts = [json.dumps(each).encode() for each in receipts]
+            return [bytes((0x81, len(each))) + each for each in texts]
+
+        with ToxicProxy(port) as link:
+            link.frames = change
+            app = make_app(f"ws://127.0.0.1:{link.port}", delivery=ONCE)
+            task = app.tasks["celery_stargate.produce"]
+            results = [
+                task.apply_async((each,), task_id=f"m-{number}")
+                for number, each in enumerate(texts(100))
+            ]
+            with Acknowledger(app):
+                assert statuses(results) == {"stored", "deduplicated"}
+        assert changed == 99
+        assert held(pulsar, topic, 100) == texts(100)
 
     def test_lists(self, app: Celery, topic: str, pulsar: PulsarAddress) -> None:
         """A list's messages have numbers of their own, one after another."""

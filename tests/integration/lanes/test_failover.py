@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def test_without_a_new_master_the_call_ends_with_the_reason(
     [
         ({"min-replicas-to-write": "1"}, "NOREPLICAS"),
         ({"replica-serve-stale-data": "no"}, "MASTERDOWN"),
+        ({"save": "3600 1000000"}, "MISCONF"),
     ],
 )
 def test_a_server_that_cannot_serve_now_is_unavailable(
@@ -165,9 +167,19 @@ def test_a_server_that_cannot_serve_now_is_unavailable(
         if word == "MASTERDOWN":
             with redis.Redis(port=server.port) as client:
                 client.replicaof("127.0.0.1", "1")
+        elif word == "MISCONF":
+            _fail_to_save(server)
         lanes = Outbox(Connections(server.url), prefix)
         with elapsed() as seconds, pytest.raises(StoreUnavailable, match=word), bounded(0.5):
             put(lanes, lane, "x")
         assert seconds() < 4
         with pytest.raises(UNAVAILABLE), bounded(0.5):
             Connections(server.url).sync().set(f"{prefix}:a", 1)
+
+
+def _fail_to_save(server: RedisServer) -> None:
+    """Take away the folder of a Redis, as a full disk would, and let it find out."""
+    shutil.rmtree(server.data_dir)
+    with redis.Redis(port=server.port, decode_responses=True) as client:
+        client.bgsave()
+        wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")

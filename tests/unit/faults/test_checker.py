@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checker import Promise, Sets, check
+from tests.faults.checker import Promise, Sets, accepted, check
 from tests.faults.ledger import Ledger, read_ledger
 
 Events = list[dict[str, Any]]
@@ -24,8 +24,8 @@ def attempted(number: int, *, lane: int | None = 0, callback: bool = False) -> E
     return [event("attempt", number, **more)]
 
 
-def event(name: str, which_message: int, **more: Any) -> dict[str, Any]:
-    return {"event": name, "id": f"m{which_message}", "at": 100.0, **more}
+def event(event: str, which_message: int, **more: Any) -> dict[str, Any]:
+    return {"event": event, "id": f"m{which_message}", "at": 100.0, **more}
 
 
 def told(number: int, status: str = "stored", at: float = 101.0) -> Events:
@@ -102,6 +102,18 @@ def test_copies_are_allowed_up_to_a_number() -> None:
     assert names(sets, Promise(duplicates=1)) == ["P6 2 copies; at most 1 are allowed"]
 
 
+def test_what_a_kind_measured() -> None:
+    """Each figure that is above its bound breaks a promise."""
+    figures = [("memory", 3.0, 20.0), ("threads", 2.0, 0.0)]
+    sets = check([event("bound", 0, name=n, figure=f, bound=b) for n, f, b in figures])
+    assert sets.broken(Promise()) == ["P7 threads: 2; at most 0"]
+
+
+def test_a_message_that_may_fail() -> None:
+    sets = check(called(0) + told(0, "unknown") + called(1) + told(1, "unknown"))
+    assert sets.broken(Promise(may_fail=frozenset(("m0",)))) == ["unknown: 1, as m1"]
+
+
 def test_lanes_and_copies_do_not_disturb_the_order() -> None:
     events = called(0, lane=0) + called(1, lane=1) + called(2, lane=0)
     events += told(0) + told(1) + told(2)
@@ -111,6 +123,13 @@ def test_lanes_and_copies_do_not_disturb_the_order() -> None:
 def test_a_message_without_a_lane_has_no_order() -> None:
     events = called(0, lane=None) + called(1, lane=None) + told(0) + told(1)
     assert check(events + found(1, 0)).out_of_order == []
+
+
+def test_calls_of_which_only_their_message_counts() -> None:
+    """Trials that look at results by themselves use the same sets."""
+    noted = [each for number in range(3) for each in accepted(f"m{number}", 0, number)]
+    sets = check([*noted, *found(0, 2, 2)])
+    assert (sets.lost, sets.duplicated, sets.out_of_order) == ({"m1"}, 1, [])
 
 
 def test_waits() -> None:

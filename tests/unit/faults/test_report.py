@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.checker import check
+from tests.faults.ledger import Ledger
 from tests.faults.registry import ONCE, Kind
 from tests.faults.report import read_results, report, write
 from tests.faults.trial import Plan, Result
@@ -55,6 +56,13 @@ def test_a_control_is_good_where_it_finds_its_fault() -> None:
     assert "| control, once | 1 | 0 | 0 | 0 | 0 | 2 |" in text
 
 
+def test_figures_with_a_bound() -> None:
+    """The worst of all runs stands beside the bound."""
+    measured = [{"event": "bound", "name": "threads", "bound": 2, "figure": n} for n in (1, 0)]
+    text = report([result("broken", 1, measured), result("broken", 3, STRUCK)], KINDS)
+    assert "| broken | threads | 1 | 2 |" in text
+
+
 def test_a_run_in_which_a_promise_broke_is_named() -> None:
     text = report([result("broken", 3, [], "P1 lost: 1, as m0")], KINDS)
     assert "a promise did not hold 1: broken (seed 3)." in text
@@ -66,9 +74,25 @@ def test_the_page(tmp_path: Path) -> None:
     lines = [result("broken", 1, STRUCK, "P1"), result("broken", 1, STRUCK), {"kind": "gone"}]
     lines[2] |= {"seed": 1}
     kept.write_text("".join(json.dumps(each) + "\n" for each in lines))
-    write(page, read_results(kept), KINDS)
+    write(page, read_results(kept, KINDS), KINDS)
     text = page.read_text()
     assert text.startswith("before\n<!-- faults:begin -->\n1 runs")
     assert text.endswith("<!-- faults:end -->\nafter\n")
     # The last run of a kind and seed counts.
     assert "did not hold 0." in text
+
+
+def test_a_ledger_that_is_there_is_checked_again(tmp_path: Path) -> None:
+    """What is promised may have changed since."""
+    kept = tmp_path / "results.jsonl"
+    old = result("broken", 2, [], "P6") | {"ledger": str(tmp_path / "ledger")}
+    kept.write_text(json.dumps(old) + "\n")
+    with Ledger(_made(tmp_path / "ledger"), "runner") as ledger:
+        ledger.note("found", id="m")
+    (again,) = read_results(kept, KINDS)
+    assert again["broken"] == ["P1 not attempted, and in the topic: 1, as m"]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -121,6 +121,14 @@ class TestAlignment:
         alignment.unheard(7)
         assert not alignment.verdict().regenerate
 
+    def test_a_number_was_free_if_a_lower_one_was_stored(self) -> None:
+        """Pulsar stores nothing below the highest number that it knows."""
+        alignment = Alignment()
+        assert not alignment.was_free(4)
+        alignment.stored(6)
+        alignment.stored(5)
+        assert [number for number in range(4, 9) if alignment.was_free(number)] == [6, 7, 8]
+
     def test_a_false_ok(self) -> None:
         """The name's numbers were used in another time."""
         alignment = Alignment()

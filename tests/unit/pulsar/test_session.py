@@ -582,9 +582,18 @@ class TestNumbered:
 
     def test_a_false_ok_leaves_its_message_open(self) -> None:
         """It goes again, in another generation."""
-        rig, ended = self.run(ok("c1"), ok("c2", NOWHERE), ok("c3", NOWHERE), ok("c4", NOWHERE))
-        assert list(rig.outcomes) == ["c1"]
+        rig, ended = self.run(*(ok(f"c{number}", NOWHERE) for number in range(1, 5)))
+        assert not rig.outcomes
         assert ended.regenerate
+
+    def test_what_pulsar_itself_sends_again(self) -> None:
+        """Its client in the WebSocket service does so when the topic is unloaded. The numbers were
+        free, because a lower one was stored on this connection; so the messages are there."""
+        bad = error("c4", 7, "bad")
+        rig, ended = self.run(ok("c1"), ok("c2", NOWHERE), ok("c3", NOWHERE), bad)
+        found = {context: rig.outcomes[context].status for context in ("c1", "c2", "c3")}
+        assert found == {"c1": "stored", "c2": "deduplicated", "c3": "deduplicated"}
+        assert not ended.regenerate
 
     def test_after_an_error_nothing_more_is_sent(self) -> None:
         """What is in flight is waited for; then the connection is made anew."""
