@@ -39,7 +39,7 @@ class Control:
         off: returns a context manager in which it is off.
         promise: which promise is broken then, as the checker's texts begin.
         focus: the faults that it protects from.
-        seeds: how many seeds to try, from 0.
+        seeds: how many seeds to try at most, from 0.
     """
 
     off: Callable[[], AbstractContextManager[Any]]
@@ -98,11 +98,13 @@ async def _read_without_mark(store: Any, *args: Any, mark: bool, **options: Any)
     return await _read(store, *args, mark=False, **options)
 
 
-def _believe(reply: Any, entry: Any, topic: Any, sent_before: int, numbered: Any = None) -> Any:
+def _believe(
+    reply: Any, entry: Any, topic: Any, sent_before: int, numbered: Any = None, **others: Any
+) -> Any:
     """Take every ok for true."""
     if numbered is not None:
         numbered = replace(numbered, tried=2**62)
-    return _judge(reply, entry, topic, sent_before, numbered)
+    return _judge(reply, entry, topic, sent_before, numbered, **others)
 
 
 async def _nothing(*args: Any, **options: Any) -> Any:
@@ -238,7 +240,7 @@ CONTROLS: Mapping[str, Control] = {
         partial(replaced, Window, "add", _add_at_once),
         "P",
         Focus(effectively_once=False, reuses=True, rates={"receipt late": 0.4}),
-        seeds=400,
+        seeds=1200,
     ),
     "copies that come late": Control(
         _late_copies_on,

@@ -168,12 +168,12 @@ class TestFaults:
         complete = LeasedLane.complete
         refused = 0
 
-        async def refuse(self: LeasedLane, ignored: Any, results: Any, token: str) -> Any:
+        async def refuse(self: LeasedLane, ignored: Any, results: Any, *others: Any) -> Any:
             nonlocal refused
             if results:
                 refused += 1
                 raise redis.exceptions.ResponseError("NOPERM")
-            return await complete(self, ignored, results, token)
+            return await complete(self, ignored, results, *others)
 
         monkeypatch.setattr(LeasedLane, "complete", refuse)
         with Acknowledger(app):
