@@ -73,3 +73,15 @@ def test_a_damaged_frame(stored: bytes) -> None:
     assert text_frame(stored) == fields_in(stored) == stored
     assert frame_size(stored) == len(stored)
     assert relabelled(stored, "c") is None
+
+
+def test_a_long_label_makes_text_of_a_stored_payload() -> None:
+    """The scripts look for a label in the last bytes of a frame that is text."""
+    stored = encode_frame(Message("x" * 2000), "short", 1_048_576)
+    assert not stored.startswith(b"{")
+    label = "l" * 241
+    again = relabelled(stored, label)
+    assert again is not None
+    assert again.startswith(b"{")
+    assert label_in(again) == label
+    assert base64.b64decode(json.loads(again)["payload"]) == b"x" * 2000
