@@ -64,14 +64,21 @@ def test_killed_worker_with_thousands_in_flight(rig: Rig, callbacks: Worker) -> 
     acked, failed = rig.key(), rig.key()
     results: dict[str, list[Any]] = {topic: [] for topic in topics}
     wanted = set()
-    for n in range(count):
-        for topic in topics:
-            options = {"on_ack": rig.record(acked)} if n % 20 == 0 else {}
-            result = rig.produce.delay(str(n), topic=topic, on_error=rig.record(failed), **options)
-            results[topic].append(result)
-            if options:
-                wanted.add(result.id)
     with rig.worker() as first, rig.worker() as second:
+        # Both begin with the whole of it.
+        for worker in (first, second):
+            worker.pause()
+        for n in range(count):
+            for topic in topics:
+                options = {"on_ack": rig.record(acked)} if n % 20 == 0 else {}
+                result = rig.produce.delay(
+                    str(n), topic=topic, on_error=rig.record(failed), **options
+                )
+                results[topic].append(result)
+                if options:
+                    wanted.add(result.id)
+        for worker in (first, second):
+            worker.resume()
 
         def victim() -> Worker | None:
             """The worker that has begun with a lane and has most of it still before it."""
@@ -144,7 +151,7 @@ def test_idle_lanes_are_free_right_after_a_warm_shutdown(make_rig: MakeRig) -> N
 def test_frozen_owner_is_fenced(rig: Rig, callbacks: Worker) -> None:
     """An owner frozen for longer than its lease loses the lane; when it goes on it settles nothing
     more, each context has had one outcome, and it is a good worker again."""
-    topic, acked, failed = rig.topic(), rig.key(), rig.key()
+    topic, acked, failed, count = rig.topic(), rig.key(), rig.key(), 1500
 
     def publish(start: int, end: int) -> list[Any]:
         return [
@@ -154,19 +161,22 @@ def test_frozen_owner_is_fenced(rig: Rig, callbacks: Worker) -> None:
             for n in range(start, end)
         ]
 
-    results = publish(0, 300)
     with rig.worker() as frozen:
-        assert eventually(lambda: 0 < rig.pending(topic) < 290, every=0.002)
+        # It begins with the whole of it.
+        frozen.pause()
+        results = publish(0, count)
+        frozen.resume()
+        assert eventually(lambda: 0 < rig.pending(topic) < count - 10, every=0.002)
         frozen.pause()
         in_flight = rig.pending(topic)
-        results += publish(300, 400)
+        results += publish(count, count + 100)
         with rig.worker() as other:
             assert eventually(lambda: has_lane(rig, other, topic))
             for result in results:
                 assert result.get(timeout=WAIT)["status"] == "stored"
             frozen.resume()
             assert eventually(lambda: "another owner has it now" in frozen.log())
-            results += publish(400, 450)
+            results += publish(count + 100, count + 150)
             for result in results:
                 assert result.get(timeout=WAIT)["status"] == "stored"
             contexts = {each.id for each in results}
@@ -175,7 +185,7 @@ def test_frozen_owner_is_fenced(rig: Rig, callbacks: Worker) -> None:
         assert rig.produce.delay("last", topic=topic).get(timeout=WAIT)["status"] == "stored"
         assert has_lane(rig, frozen, topic)
     assert in_flight > 0
-    assert firsts(rig.texts(topic)) == [*map(str, range(450)), "last"]
+    assert firsts(rig.texts(topic)) == [*map(str, range(count + 150)), "last"]
     assert acknowledged(rig, acked) == contexts
     assert rig.log.llen(failed) == 0
 

@@ -149,18 +149,21 @@ def test_redis_restarted_in_the_middle(
         RedisServer(tmp_path, appendonly=True, config=config) as server,
         Rig(pulsar.url, pulsar.admin, server.url, logs) as rig,
     ):
-        topic = rig.topic()
-        results: list[Any] = [rig.produce.delay(str(n), topic=topic) for n in range(1000)]
+        topic, count = rig.topic(), 6000
         with rig.worker() as worker:
-            assert eventually(lambda: 50 < rig.pending(topic) < 950, every=0.002)
+            # It begins with the whole of it.
+            worker.pause()
+            results: list[Any] = [rig.produce.delay(str(n), topic=topic) for n in range(count)]
+            worker.resume()
+            assert eventually(lambda: 2000 < rig.pending(topic) < count - 50, every=0.002)
             getattr(server, how)()
             server.start()
             left = rig.pending(topic)
-            results += [rig.produce.delay(str(n), topic=topic) for n in range(1000, 1100)]
+            results += [rig.produce.delay(str(n), topic=topic) for n in range(count, count + 100)]
             for result in results:
                 assert result.get(timeout=BACK)["status"] == "stored"
             assert left > 0, "all was done before Redis went"
-            assert list(dict.fromkeys(rig.texts(topic))) == [str(n) for n in range(1100)]
+            assert list(dict.fromkeys(rig.texts(topic))) == [str(n) for n in range(count + 100)]
             assert eventually(lambda: rig.pending(topic) == 0)
             assert worker.alive
             assert rig.produce.delay("last", via="broker").get(timeout=BACK)["status"] == "stored"
