@@ -129,11 +129,14 @@ class Inbox:
         """
         end = time.monotonic() + seconds
         try:
-            while not ticket.future.done():
+            while True:
+                # Before the look: what arrives after it sets the waker again.
+                ticket.waker.clear()
+                if ticket.future.done():
+                    return True
                 left = min(end - time.monotonic(), _LOOK)
                 if left <= 0:
                     return False
-                ticket.waker.clear()
                 mine = _Reader()
                 reader = self._turn.setdefault(None, mine)
                 if reader is mine:
@@ -145,7 +148,6 @@ class Inbox:
                     ticket.waker.wait(left)
         finally:
             self._pass_on()
-        return True
 
     def deliver(self, address: str, call: CallOutcomes) -> None:
         """Release the caller that waits with a ticket, if there is one."""

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes.connections import Connections, store_errors
@@ -155,6 +154,7 @@ class _Pipe:
 
         Raises:
             RedisError, OSError: as redis-py raises them.
+            ValueError: the answer of Redis cannot be read.
         """
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[PutReply] = loop.create_future()
@@ -179,7 +179,7 @@ class _Pipe:
             while batch := self._next():
                 try:
                     await self._put(batch)
-                except (RedisError, OSError) as error:
+                except Exception as error:  # noqa: BLE001  # those who wait are told
                     for each in batch:
                         _answer(each, error)
         finally:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from redis._parsers import Encoder
 from redis.connection import HiredisRespSerializer, PythonRespSerializer
-from redis.exceptions import DataError
 from redis.utils import HIREDIS_AVAILABLE
 
 __all__ = ["COMMAND_PACKER", "CommandPacker"]
@@ -23,7 +23,9 @@ class CommandPacker:
 
     def __init__(self) -> None:
         self._small: Any = HiredisRespSerializer()
-        self._large: Any = PythonRespSerializer(6000, _encode)
+        encoder: Any = Encoder
+        encode = encoder("utf-8", "strict", decode_responses=False).encode
+        self._large: Any = PythonRespSerializer(6000, encode)
 
     def pack(self, *arguments: Any) -> list[bytes]:
         """Return a command as bytes.
@@ -36,14 +38,6 @@ class CommandPacker:
             return list(self._small.pack(*arguments))
         # In one piece: a write for each argument would cost more than the copy.
         return [b"".join(self._large.pack(*arguments))]
-
-
-def _encode(argument: Any) -> bytes:
-    if isinstance(argument, bytes):
-        return argument
-    if isinstance(argument, str | int | float):
-        return str(argument).encode()
-    raise DataError(f"an argument of a command must be bytes, text or a number, not {argument!r}")
 
 
 #: For all connections; None, which is redis-py's own, where hiredis is not installed.

@@ -38,6 +38,7 @@ __all__ = [
     "closing",
     "details",
     "named",
+    "now",
     "pack",
     "page",
     "rows_of",

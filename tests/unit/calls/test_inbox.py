@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
-from celery_stargate.calls.inbox import Inbox
+from celery_stargate.calls.inbox import Inbox, _Reader
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
@@ -270,3 +270,24 @@ def test_many_waiters_at_once(line: Line, inbox: Inbox) -> None:
     for thread in threads:
         thread.join(20)
     assert results == {f"c{number}": receipt(f"c{number}") for number in range(50)}
+
+
+def test_an_outcome_that_comes_just_before_the_thread_waits(line: Line, inbox: Inbox) -> None:
+    """Is found at once: the thread does not wait for a second."""
+
+    class Waker(threading.Event):
+        """The outcome comes while the thread gets ready to wait."""
+
+        def clear(self) -> None:
+            inbox.deliver(ticket.address, CallOutcomes("c", False, (receipt("c"),)))
+            super().clear()
+
+        def wait(self, timeout: float | None = None) -> bool:
+            raise AssertionError(f"it waits {timeout} s for what is there")
+
+    ticket = inbox.begin()
+    ticket.waker = Waker()
+    # A thread of another call reads.
+    inbox._turn[None] = _Reader(thread=0)  # noqa: SLF001
+    assert inbox.wait(ticket, 5.0)
+    assert ticket.future.result(0) == receipt("c")
