@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -13,11 +15,16 @@ from celery_stargate import produce_task
 from tests.servers.redis import RedisServer
 
 from .app import Config
-from .bounded import tell
+from .bounded import bounded, tell
+from .machine import describe_machine
 from .payload import PAYLOAD
+from .readme import replace_block
 from .site import Site
 
-__all__ = ["Drained", "measure"]
+__all__ = ["Drained", "command", "measure"]
+
+_PAGE = Path(__file__).parents[1] / "docs" / "redis.md"
+_TIME = 1200
 
 
 class Drained:
@@ -97,6 +104,40 @@ class Drained:
     def _cpu(self) -> tuple[list[float], float]:
         servers = [_seconds(server.process.pid or 0) for server in self._servers]
         return servers, sum(_seconds(worker.pid) for worker in self._workers)
+
+
+def command(
+    name: str,
+    about: str | None,
+    start: Callable[[Site, ExitStack], Sequence[Drained]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a command that measures some of them side by side, and prints or writes the table.
+
+    Arguments:
+        name: of the module, and of the block in docs/redis.md.
+        about: its help.
+        start: starts the servers, which the stack ends, and the workers.
+        arguments: of the command line.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=4000, help="messages of a drain (4000)")
+    parser.add_argument("--write", action="store_true", help="write the table to docs/redis.md")
+    options = parser.parse_args(arguments)
+    machine = ", ".join(describe_machine().values())
+    with ExitStack() as running, bounded(_TIME):
+        tell("starting servers and workers")
+        drained = start(running.enter_context(Site()), running)
+        table = measure(drained, options.rounds, options.count)
+    told = (
+        f"{table}\n\nMeasured {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks.{name}`, "
+        f"{options.rounds} rounds of {options.count:,} messages: {machine}."
+    )
+    print(told)
+    if options.write:
+        _PAGE.write_text(replace_block(_PAGE.read_text("utf-8"), told, name), "utf-8")
+    return 0
 
 
 def measure(all_of_them: Sequence[Drained], rounds: int, count: int) -> str:

@@ -7,7 +7,6 @@ rounds, side by side; the results are on another Redis, the same for all.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,37 +14,26 @@ from dataclasses import replace
 
 from tests.servers.redis import RedisServer
 
-from .bounded import bounded, end_on_sigterm, tell
-from .drained import Drained, measure
+from .bounded import end_on_sigterm
+from .drained import Drained, command
 from .site import Site
 
-_TIME = 900
 #: By name: ``appendonly``, and ``appendfsync``.
-LEVELS = {"no file": (False, "no"), "everysec": (True, "everysec"), "always": (True, "always")}
+_LEVELS = {"no file": (False, "no"), "everysec": (True, "everysec"), "always": (True, "always")}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.persistence", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=4000, help="messages of a drain (4000)")
-    options = parser.parse_args(arguments)
-    with ExitStack() as running, bounded(_TIME):
-        tell("starting servers and workers")
-        site = running.enter_context(Site())
-        drained = []
-        for name, (appendonly, fsync) in LEVELS.items():
-            server = running.enter_context(
-                RedisServer(
-                    site.folder / fsync, appendonly=appendonly, config={"appendfsync": fsync}
-                )
-            )
-            config = replace(site.config, lanes_url=server.url)
-            drained.append(Drained(site, name, [server], config, workers=1))
-        print(measure(drained, options.rounds, options.count))
-    return 0
+def start(site: Site, running: ExitStack) -> Sequence[Drained]:
+    """Start a Redis for each level, and its worker."""
+    drained = []
+    for name, (appendonly, fsync) in _LEVELS.items():
+        server = running.enter_context(
+            RedisServer(site.folder / fsync, appendonly=appendonly, config={"appendfsync": fsync})
+        )
+        config = replace(site.config, lanes_url=server.url)
+        drained.append(Drained(site, name, [server], config, workers=1))
+    return drained
 
 
 if __name__ == "__main__":
     end_on_sigterm()
-    sys.exit(main())
+    sys.exit(command("persistence", __doc__, start))
