@@ -27,6 +27,10 @@ __all__ = ["TOPOLOGIES", "Topology", "flush_scripts", "single_server", "started"
 #: The forms of Redis on which the lanes must behave the same.
 TOPOLOGIES = ("single", "sentinel", "cluster")
 
+#: After how many seconds without an answer a server is held for down. No test that runs on every
+#: form kills one, and on a busy machine one that is only slow must not be replaced.
+_DOWN_AFTER = 60.0
+
 #: As many as the default of ``stargate_redis_buckets``.
 _BUCKETS = 16
 
@@ -85,11 +89,12 @@ def started(name: str, folder: Path, single: Callable[[], str]) -> Iterator[Topo
         yield Topology(name, single())
     elif name == "sentinel":
         require(sentinel_module.missing_reason())
-        with SentinelServers(folder) as sentinels:
+        with SentinelServers(folder, down_after=_DOWN_AFTER) as sentinels:
             yield Topology(name, sentinels.url, {"master_name": MASTER_NAME})
     else:
         require(cluster_module.missing_reason())
         if tuple(map(int, redis.__version__.split(".")[:2])) < OLDEST_FOR_CLUSTER:
             pytest.skip(f"redis-py {redis.__version__} is too old for a Cluster")
-        with ClusterServers(folder) as nodes:
+        slow = {"cluster-node-timeout": str(round(_DOWN_AFTER * 1000))}
+        with ClusterServers(folder, config=slow) as nodes:
             yield Topology(name, nodes.url)

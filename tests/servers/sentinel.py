@@ -22,6 +22,9 @@ MASTER_NAME = "lanes"
 
 #: How long replicas and sentinels have to find one another, and a failover to end, in seconds.
 _TIMEOUT = 60.0
+#: After how many seconds without an answer a server is down while all of them start. On a busy
+#: machine a master can be slow to answer, and a failover now would leave no known master.
+_DOWN_AFTER_AT_START = 300
 
 
 def missing_reason() -> str | None:
@@ -38,7 +41,8 @@ class SentinelServers:
         data_dir: where they write.
         replicas: how many replicas follow the master.
         sentinels: how many sentinels watch it; the quorum is more than half.
-        down_after: seconds without an answer after which a sentinel holds the master for down.
+        down_after: seconds without an answer after which a sentinel holds the master for down, once
+            all have started.
         config: more directives for the data servers, by name.
         password: what the data servers ask for; none by default.
         sentinel_password: what the sentinels ask for; none by default.
@@ -112,6 +116,12 @@ class SentinelServers:
         for number, port in enumerate(self.sentinel_ports):
             self._start_sentinel(number, port)
         self._wait("replicas and sentinels to find one another", self._complete)
+        for port in self.sentinel_ports:
+            with self._sentinel_client(port) as client:
+                client.execute_command(
+                    *("SENTINEL", "SET", MASTER_NAME),
+                    *("down-after-milliseconds", self._down_after_ms),
+                )
 
     def failover(self) -> RedisServer:
         """Wait until the sentinels have another master than now; return it.
@@ -174,7 +184,7 @@ class SentinelServers:
             "bind 127.0.0.1",
             f"dir {folder}",
             f"sentinel monitor {MASTER_NAME} 127.0.0.1 {self.servers[0].port} {quorum}",
-            f"sentinel down-after-milliseconds {MASTER_NAME} {self._down_after_ms}",
+            f"sentinel down-after-milliseconds {MASTER_NAME} {_DOWN_AFTER_AT_START * 1000}",
             f"sentinel failover-timeout {MASTER_NAME} 10000",
             f"sentinel parallel-syncs {MASTER_NAME} 2",
         ]
