@@ -377,8 +377,8 @@ def test_a_process_that_has_ended_is_removed(
 ) -> None:
     """By the next caller that looks, so that nobody waits for it to send."""
     worker, caller = both
-    for name in ("dead", "alive"):
-        worker(lambda each, name=name: each.heartbeat(name, 60.0))
+    worker(lambda each: each.heartbeat("dead", 60.0))
+    worker(lambda each: each.heartbeat("alive", 60.0))
     assert caller.remove_ended() is False
     monkeypatch.setattr(registry, "has_ended", lambda name: name == "dead")
     assert caller.remove_ended() is True

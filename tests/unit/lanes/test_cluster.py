@@ -291,3 +291,22 @@ def test_a_run_that_redis_refuses_in_an_event_loop() -> None:
     """Has its own error; it says nothing about the next run."""
     refused = ResponseError("WRONGTYPE")
     assert run_each(_Node({"a1": refused}), ("a", "a1"), ("a", "a2")) == [refused, "a2"]
+
+
+def test_what_passes_is_tried_again_in_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that moves; an answer that is final is raised at once."""
+    answers: list[Any] = [TryAgainError("moving"), LostConnection("away"), b"1"]
+    client = AsyncClusterClient(lambda: None)  # type: ignore[arg-type, return-value]
+
+    async def run(*_: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(client, "_run", run)
+    assert asyncio.run(client.execute_command("GET", "key")) == b"1"
+    answers += [ResponseError("WRONGTYPE"), b"never"]
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        asyncio.run(client.execute_command("GET", "key"))
+    assert answers == [b"never"]
