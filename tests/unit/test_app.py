@@ -510,4 +510,4 @@ def test_the_first_app_is_celerys_default(monkeypatch: pytest.MonkeyPatch) -> No
     first, second = make_app(), make_app()
     for app in (first, second):
         Stargate(app)
-        assert _state.default_app is first
+        assert vars(_state)["default_app"] is first
