@@ -49,7 +49,7 @@ _CALLBACK_EVERY = 10
 _WAIT_EVERY = 0.5
 #: How late what Pulsar gets and says is, in seconds.
 _LATENCY = 0.02
-#: The bound on the wait for a mark, in seconds: this, and a second for so many of the run's messages.
+#: The bound on the wait for a mark, in seconds: this, and one for so many of the run's messages.
 _PATIENCE, _SLOWEST = 120.0, 200
 #: More than an id has.
 _ID = 200
@@ -362,7 +362,10 @@ class Trial:
         self.allow(mark, wait=not self.setup.while_called)
 
         def in_flight() -> bool:
-            return self.waiting()[1] >= wanted or not self._calling()
+            held, sent = self.waiting()
+            # All that is called by now, if that is less.
+            settled = sent == held and self._returned() >= mark - CALLERS
+            return sent >= wanted or settled or not self._calling()
 
         eventually(in_flight, 10.0, every=0.01)
         self._ledger.note("strike", kind=self.kind.name, in_flight=self.waiting()[1])
