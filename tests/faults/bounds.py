@@ -78,11 +78,12 @@ def _away(trial: Trial, draw: random.Random) -> Iterator[None]:
     trial.link.refuse()
     calls, began, grown, past = trial.calls(), time.monotonic(), 0.0, 0.0
     while past < trial.size:
-        # At an even rate.
         past = time.monotonic() - began
+        # At an even rate.
         trial.allow(calls + round((messages - calls) * min(1.0, past / trial.size)), wait=False)
         grown = max(grown, *(_resident(each) - sizes[each.pid] for each in trial.workers))
         time.sleep(0.2)
+    calls_a_second = (trial.calls() - calls) / past
     # What is called after that is in the measurement of neither.
     trial.allow(messages)
     held = trial.waiting()[0]
@@ -91,9 +92,10 @@ def _away(trial: Trial, draw: random.Random) -> Iterator[None]:
     eventually(lambda: trial.waiting()[0] < held, 60.0, every=0.02)
     held = trial.waiting()[0]
     rate_after = max(held, 1) / max(_drain(trial), 0.01)
-    trial.bound("growth of a worker's memory, MB", grown, 20.0)
+    away = f"{trial.size} s, {calls_a_second:.0f} calls/s"
+    trial.bound(f"growth of a worker's memory, MB ({away})", grown, 20.0)
     if messages >= _RATE_NEEDS:
-        trial.bound("rate before, as a share of the rate after", rate / rate_after, 2.0)
+        trial.bound(f"rate before, in rates after ({away})", rate / rate_after, 2.0)
     yield
 
 
@@ -128,7 +130,7 @@ def _reconnects(trial: Trial, draw: random.Random) -> Iterator[None]:
         trial.bound("more descriptors", _descriptors(worker) - descriptors, LANE_SOCKETS)
         trial.bound("more threads", _threads(worker) - threads, 0)
     trial.bound("more keys", trial.keys() - keys, 2)
-    trial.bound("fewer cuts than", trial.size - (trial.link.connections), 0)
+    trial.bound(f"fewer cuts than {trial.size}", trial.size - (trial.link.connections), 0)
     yield
 
 
