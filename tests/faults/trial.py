@@ -51,6 +51,8 @@ _WAIT_EVERY = 0.5
 _LATENCY = 0.02
 #: The bound on the wait for a mark, in seconds: this, and one for so many of the run's messages.
 _PATIENCE, _SLOWEST = 120.0, 200
+#: For how long what is in flight does not grow any more, in seconds.
+_STILL = 1.0
 #: More than an id has.
 _ID = 200
 
@@ -361,11 +363,16 @@ class Trial:
         self.link.hold(answers_only=True)
         self.allow(mark, wait=not self.setup.while_called)
 
+        grown = 0, time.monotonic()
+
         def in_flight() -> bool:
-            held, sent = self.waiting()
-            # All that is called by now, if that is less.
-            settled = sent == held and self._returned() >= mark - CALLERS
-            return sent >= wanted or settled or not self._calling()
+            nonlocal grown
+            sent = self.waiting()[1]
+            if sent > grown[0]:
+                grown = sent, time.monotonic()
+            # A lane that moved a moment ago cannot connect while answers are kept back.
+            still = time.monotonic() > grown[1] + _STILL
+            return sent >= wanted or still or not self._calling()
 
         eventually(in_flight, 10.0, every=0.01)
         self._ledger.note("strike", kind=self.kind.name, in_flight=self.waiting()[1])
