@@ -9,7 +9,6 @@ import ssl
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -101,18 +100,9 @@ def _certificates(trial: Trial, draw: random.Random) -> Iterator[None]:
     trial.link.cut()
     yield
     with tempfile.TemporaryDirectory() as made:
-        _copy(make_tls(Path(made), require_client=True), tls)
+        make_tls(Path(made), require_client=True).copy_to(tls)
     _await_served(trial, tls)
     trial.link.cut()
-
-
-def _copy(new: TLSFiles, old: TLSFiles) -> None:
-    """Put new files in the place of the old ones, one after the other."""
-    for each in fields(TLSFiles):
-        path = getattr(new, each.name)
-        if isinstance(path, Path):
-            shutil.copy(path, getattr(old, each.name))
-    shutil.copy(new.ca.with_suffix(".key"), old.ca.with_suffix(".key"))
 
 
 def _await_served(trial: Trial, tls: TLSFiles) -> None:

@@ -10,7 +10,7 @@ import shutil
 import ssl
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 
@@ -49,6 +49,14 @@ class TLSFiles:
     client_certificate: Path
     client_key: Path
     require_client: bool = False
+
+    def copy_to(self, others: TLSFiles) -> None:
+        """Put these in the place of others, one after the other."""
+        shutil.copy(self.ca.with_suffix(".key"), others.ca.with_suffix(".key"))
+        for each in fields(self):
+            path = getattr(self, each.name)
+            if isinstance(path, Path):
+                shutil.copy(path, getattr(others, each.name))
 
     def server_context(self) -> ssl.SSLContext:
         """A context for a server in Python."""
