@@ -44,7 +44,9 @@ IDLE_SESSION = 6.0
 CALLERS = 2
 #: The deadline of each message, and of those whose caller waits, in seconds.
 TIMEOUT, WAIT_TIMEOUT = 150.0, 8.0
-_CALLBACK_EVERY = 10
+#: Each message of such a number has callbacks; in a long run, where they would take longer than all
+#: else, fewer.
+_CALLBACK_EVERY, _SELDOM, _LONG = 10, 30, 10_000
 #: Seconds between calls that wait, of each caller.
 _WAIT_EVERY = 0.5
 #: How late what Pulsar gets and says is, in seconds.
@@ -202,7 +204,7 @@ class Trial:
                 mine=tuple(range(number, self.lanes, CALLERS)),
                 first=0,
                 last=each,
-                callback_every=_CALLBACK_EVERY,
+                callback_every=_CALLBACK_EVERY if self.plan.messages < _LONG else _SELDOM,
                 acked=self._acked,
                 failed=self._failed,
                 timeout=self.timeout,
@@ -374,7 +376,7 @@ class Trial:
             still = time.monotonic() > grown[1] + _STILL
             return sent >= wanted or still or not self._calling()
 
-        eventually(in_flight, 10.0, every=0.01)
+        eventually(in_flight, 10.0, every=0.03)
         self._ledger.note("strike", kind=self.kind.name, in_flight=self.waiting()[1])
         with self.kind.strike(self, self.draw):
             self.link.release()
@@ -398,7 +400,7 @@ class Trial:
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         bound = _PATIENCE + self.plan.messages / _SLOWEST
-        assert eventually(condition, bound, every=0.01), f"{what} stand still"
+        assert eventually(condition, bound, every=0.03), f"{what} stand still"
 
     def _mend(self) -> None:
         for proxy in (self.link, self.store_link):
