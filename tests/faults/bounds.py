@@ -117,6 +117,9 @@ def _reconnects(trial: Trial, draw: random.Random) -> Iterator[None]:
     calls = trial.calls()
     for number in range(trial.size):
         made = trial.link.connections
+        if number:
+            # The first one is noted as each kind's strike is.
+            trial.note("strike", kind=trial.kind.name, in_flight=trial.waiting()[1])
         trial.link.cut()
         trial.allow(calls + 4 * number, wait=False)
         assert eventually(lambda made=made: trial.link.connections > made, 60.0, every=0.005)  # type: ignore[misc]
