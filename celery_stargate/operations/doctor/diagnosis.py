@@ -137,10 +137,20 @@ class Diagnosis:
                 "each call must name one; doctor cannot check them",
                 "set stargate_topic or stargate_topics",
             )
-        for topic, options in topics.items():
-            yield from examine(
-                TOPIC_CHECKS, gather_topic(endpoint, admin, topic, options, role=role)
-            )
+        for place, (topic, options) in enumerate(topics.items(), 1):
+            facts = gather_topic(endpoint, admin, topic, options, role=role)
+            yield from examine(TOPIC_CHECKS, facts)
+            left = len(topics) - place
+            if facts.broken and not facts.admin and left:
+                # Each would be waited for as long as the first one.
+                yield Finding(
+                    "topics",
+                    Level.WARNING,
+                    f"{left} more topics were not asked: what is at {endpoint.url} does not answer",
+                    "nothing is known of them",
+                    "mend the first topic's error, and run doctor again",
+                )
+                return
 
 
 def _topics_of(settings: Settings) -> Mapping[Topic, ProducerOptions]:
