@@ -741,3 +741,25 @@ def test_callers_of_two_processes_do_not_share_answers(
         put(two, lane, "a", exclusive=True)
     owner = make_owner()
     assert contexts_of(owner) == ["a"]
+
+
+def test_room_in_several_lanes_is_reserved_in_all_or_in_none(lanes: Outbox, lane: Lane) -> None:
+    """A call that finds one of them full takes no room from others in the meantime."""
+    other = Lane(f"{lane.topic}-other")
+    put(lanes, other, "there", 2)
+    with pytest.raises(LaneFull) as caught:
+        lanes.reserve({lane: 3, other: 2}, 3)
+    assert (caught.value.lane, caught.value.backlog, caught.value.limit) == (other.name, 2, 3)
+    room = lanes.reserve({lane: 3, other: 1}, 3)
+    with pytest.raises(LaneFull):
+        put(lanes, lane, "too much", max_backlog=3)
+    for place in range(3):
+        put(lanes, lane, f"c{place}", max_backlog=room)
+    assert lanes.backlog(lane) == 3
+
+
+def test_to_put_nothing(lanes: Outbox) -> None:
+    """Is no error, and records nothing."""
+    lanes.put_many([], timeout=60.0)
+    lanes.put_many([], timeout=60.0, max_backlog=1)
+    assert lanes.registry.survey() == (0, [])
