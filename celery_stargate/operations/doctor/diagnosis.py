@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.configured import find_target
-from celery_stargate.lanes.connections import Connections, servers_of
+from celery_stargate.lanes.connections import Connections, explain, servers_of
 from celery_stargate.lanes.target import Target
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
@@ -98,7 +98,7 @@ class Diagnosis:
             yield Finding(
                 "redis-connection",
                 Level.ERROR,
-                f"the lanes' Redis does not answer: {problem}",
+                f"the lanes: {explain(problem)}",
                 "no message can be recorded: delay() raises StoreUnavailable",
                 "start Redis, or set stargate_redis_url to where it is",
             )
