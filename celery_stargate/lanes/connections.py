@@ -262,7 +262,7 @@ def store_errors() -> Iterator[None]:
     """Raise :class:`StoreUnavailable` for what redis-py raises in the block."""
     try:
         yield
-    except (*UNAVAILABLE, RedisError) as error:
+    except (RedisError, OSError) as error:
         raise StoreUnavailable(explain(error)) from error
 
 
