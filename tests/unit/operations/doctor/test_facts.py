@@ -15,6 +15,7 @@ from celery_stargate.model.topic import Topic
 from celery_stargate.operations.doctor import diagnosis, service, topics
 from celery_stargate.operations.doctor.diagnosis import Diagnosis
 from celery_stargate.operations.doctor.finding import Level
+from celery_stargate.operations.doctor.topics import TopicFacts
 from celery_stargate.pulsar.admin import AdminAnswer
 from tests.unit.helpers import make_app
 
@@ -67,8 +68,9 @@ def test_settings_without_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     """Are no mistake: each call names one. With some, each is examined."""
     looked: list[str] = []
 
-    def gather(endpoint: Any, admin: Any, topic: Topic, options: Any, **_: Any) -> Any:
+    def gather(endpoint: Any, admin: Any, topic: Topic, options: Any, **_: Any) -> TopicFacts:
         looked.append(topic.name)
+        return TopicFacts(topic=topic, options=options)
 
     monkeypatch.setattr(diagnosis, "AdminApi", lambda endpoint: None)
     monkeypatch.setattr(diagnosis, "gather_topic", gather)
@@ -108,3 +110,25 @@ def test_when_a_certificate_expires(certificate: Any) -> None:
 def test_a_time_in_words(seconds: float, words: str) -> None:
     """In the unit that says enough."""
     assert service._days(seconds) == words  # noqa: SLF001
+
+
+@pytest.mark.parametrize(("admin", "asked_for"), [(False, ["a"]), (True, ["a", "b", "c"])])
+def test_what_does_not_answer_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch, admin: bool, asked_for: list[str]
+) -> None:
+    """The topics behind it are told as not asked, unless the admin API answers."""
+    looked: list[str] = []
+
+    def gather(endpoint: Any, api: Any, topic: Topic, options: Any, **_: Any) -> Any:
+        looked.append(topic.name)
+        return SimpleNamespace(broken=True, admin=admin)
+
+    monkeypatch.setattr(diagnosis, "AdminApi", lambda endpoint: None)
+    monkeypatch.setattr(diagnosis, "gather_topic", gather)
+    monkeypatch.setattr(diagnosis, "examine", lambda checks, facts: ())
+    settings = Settings.read({"stargate_topics": {each: each for each in "abc"}})
+    facts: Any = SimpleNamespace(token=None)
+    endpoint: Any = SimpleNamespace(url="ws://pulsar.invalid:8080")
+    found = list(Diagnosis(make_app())._topics(settings, endpoint, facts))  # noqa: SLF001
+    assert looked == asked_for
+    assert [each.level for each in found] == ([] if admin else [Level.WARNING])
