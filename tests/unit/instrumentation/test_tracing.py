@@ -14,12 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from celery_stargate.instrumentation import tracing as module
-from celery_stargate.instrumentation.tracing import (
-    CONTEXT_HEADER,
-    MESSAGE_ID_HEADER,
-    TOPIC_HEADER,
-    StargateInstrumentor,
-)
+from celery_stargate.instrumentation.semantic import CONTEXT_HEADER, MESSAGE_ID_HEADER, TOPIC_HEADER
+from celery_stargate.instrumentation.tracing import StargateInstrumentor
 from celery_stargate.support import tracing
 from tests.unit.helpers import TOPIC
 
