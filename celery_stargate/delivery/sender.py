@@ -208,6 +208,7 @@ class Sender:
             policy=self._rules.policy_of,
             limit=lambda: self._suspicion.limit(source.after, self._in_flight.window),
             on_send=lane.telling.sent,
+            on_late=self._settler.stored_late,
         )
         return Session(
             producer,

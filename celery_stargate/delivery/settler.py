@@ -37,8 +37,8 @@ class _Settlement:
 
     #: Contexts that have all their outcomes, and wait for their effects.
     settled: Sequence[Settled] = ()
-    #: How many outcomes came too late and changed nothing.
-    late: int = 0
+    #: What came too late and changed nothing.
+    late: Sequence[tuple[Entry, Outcome]] = ()
     #: Whether another owner has the lane.
     fenced: bool = False
 
@@ -59,6 +59,8 @@ class Settler:
         self._outcomes: list[tuple[Entry, Outcome]] = []
         #: The numbers of their messages.
         self._numbers: set[int] = set()
+        #: Label and number of messages that are stored, and had their outcomes before.
+        self._stored_late: list[tuple[str, int]] = []
         self._given = asyncio.Event()
         #: Whether Redis refused to store results in the step that settles.
         self._results_later = False
@@ -77,6 +79,11 @@ class Settler:
             self._lane.telling.answered(entry.number)
         self._given.set()
 
+    def stored_late(self, label: str, number: int) -> None:
+        """Note that a message is stored, which had its outcome otherwise before."""
+        self._stored_late.append((label, number))
+        self._given.set()
+
     async def until_at_most(self, count: int) -> None:
         """Wait until Redis knows all outcomes but so many."""
         await self._lane.changes.until(lambda: len(self._numbers) <= count)
@@ -91,18 +98,13 @@ class Settler:
         while True:
             await self._given.wait()
             self._given.clear()
-            while self._outcomes:
-                if len(self._outcomes) < _BATCH and len(self._in_flight) >= _COALESCE_ABOVE:
-                    await asyncio.sleep(_COALESCE_DELAY)
-                batch = self._outcomes[:_BATCH]
-                answer = await self._settle(batch)
-                del self._outcomes[: len(batch)]
-                self._numbers.difference_update([entry.number for entry, _ in batch])
-                self._count_late(answer.late)
-                self._tell(batch, fenced=answer.fenced)
-                self._effects.add(answer.settled)
-                self._lane.changes.notify()
-                if answer.fenced:
+            fenced = False
+            while self._outcomes or self._stored_late:
+                if self._outcomes:
+                    fenced = await self._settle_some()
+                if self._stored_late:
+                    await self._confirm()
+                if fenced:
                     raise Fenced
 
     async def hand_in(self) -> None:
@@ -120,6 +122,20 @@ class Settler:
                 lane=self._lane.name,
             )
 
+    async def _settle_some(self) -> bool:
+        """Settle the next outcomes; return whether another owner has the lane."""
+        if len(self._outcomes) < _BATCH and len(self._in_flight) >= _COALESCE_ABOVE:
+            await asyncio.sleep(_COALESCE_DELAY)
+        batch = self._outcomes[:_BATCH]
+        answer = await self._settle(batch)
+        del self._outcomes[: len(batch)]
+        self._numbers.difference_update([entry.number for entry, _ in batch])
+        self._count_late(answer.late)
+        self._tell(batch, fenced=answer.fenced)
+        self._effects.add(answer.settled)
+        self._lane.changes.notify()
+        return answer.fenced
+
     def _tell(self, outcomes: Sequence[tuple[Entry, Outcome]], *, fenced: bool) -> None:
         """Tell observers what Redis knows; failures of one without the lease it ignores."""
         if fenced:
@@ -127,10 +143,23 @@ class Settler:
         if outcomes:
             self._lane.telling.settled(outcomes)
 
-    def _count_late(self, late: int) -> None:
+    def _count_late(self, late: Sequence[tuple[Entry, Outcome]]) -> None:
         if late:
-            self._lane.counters.unmatched += late
-            logger.info("%d outcomes came too late and changed nothing", late, lane=self._lane.name)
+            self._lane.counters.unmatched += len(late)
+            logger.info(
+                "%d outcomes came too late and changed nothing", len(late), lane=self._lane.name
+            )
+            self._stored_late += [
+                (entry.label, entry.number)
+                for entry, outcome in late
+                if isinstance(outcome, Receipt)
+            ]
+
+    async def _confirm(self) -> None:
+        """Forget the dead letters of messages that are stored after all."""
+        some = self._stored_late[:_BATCH]
+        await self._lane.retry.until_available(self._lane.store.confirm, some)
+        del self._stored_late[: len(some)]
 
     async def _settle(self, batch: Sequence[tuple[Entry, Outcome]]) -> _Settlement:
         """Settle some outcomes; store results in the same step where that is possible."""
@@ -175,15 +204,19 @@ class Settler:
             else:
                 results.append((entry, way))
         settled: Sequence[Settled] = ()
-        late, fenced = 0, False
+        late: list[tuple[Entry, Outcome]] = []
+        fenced = False
         store, retry = self._lane.store, self._lane.retry
         if fire_and_forget or results or waited_for:
             token = uuid.uuid4().hex
             places, fenced = await retry.until_available(
                 store.complete, fire_and_forget, results, token, waited_for
             )
-            late = len(places)
             completed = [*fire_and_forget, *(entry for entry, _ in results)]
+            if places:
+                given_by = {entry.number: outcome for entry, outcome in batch}
+                told = [*completed, *(entry for entry, _ in waited_for)]
+                late += [(told[place], given_by[told[place].number]) for place in sorted(places)]
             if records and self._lane.shared.services.effects.tells:
                 receipts = {entry.number: outcome for entry, outcome in batch}
                 self._effects.tell(
@@ -194,5 +227,6 @@ class Settler:
         if given:
             token = uuid.uuid4().hex
             settled, more, lost = await retry.until_available(store.settle, given, token)
-            late, fenced = late + more, fenced or lost
+            late += [given[place] for place in sorted(more)]
+            fenced = fenced or lost
         return _Settlement(settled, late, fenced)

@@ -17,11 +17,12 @@ from celery_stargate.effects.database import own_connections
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage, finish_jobs
 from celery_stargate.effects.results.at_once import AtOnce
+from celery_stargate.effects.results.chords import ChordPart
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.successes import Successes
 from celery_stargate.effects.together import Together, may_publish_together, together
-from celery_stargate.effects.tracer import OutcomeTracer
+from celery_stargate.effects.tracer import OutcomeTracer, acting_as
 from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
@@ -321,6 +322,7 @@ class Effects:
         if may_publish_together(self._app, len(jobs)) and not self._attempts.is_open(stage):
             batched: list[Job] = []
             stored: list[Job] = []
+            parts: dict[Job, ChordPart] = {}
             batch = self._here.batch
 
             def trace(job: Job) -> None:
@@ -329,6 +331,8 @@ class Effects:
                     batched.append(job)
                 if len(batch) > kept:
                     stored.append(job)
+                if (part := batch.take_part()) is not None:
+                    parts[job] = part
 
             try:
                 with together(self._app) as producer:
@@ -342,8 +346,21 @@ class Effects:
             else:
                 # Celery stores a result when what goes on from it is published.
                 self._flush(stage, stored)
+                self._count(stage, parts)
                 left = []
         self._attempts.each(stage, left, self._trace)
+
+    def _count(self, stage: Stage, parts: Mapping[Job, ChordPart]) -> None:
+        """Count tasks of chords' headers, where their results are stored."""
+
+        def count(job: Job) -> None:
+            with acting_as(self._app), following(job.settled.call, job.trace):
+                parts[job].count(self._app.backend)
+
+        ready = [job for job in parts if stage not in job.remaining]
+        for job in ready:
+            job.remaining.insert(0, stage)
+        self._attempts.each(stage, ready, count)
 
     def _flush(self, stage: Stage, stored: Sequence[Job]) -> None:
         """Store the rows of the batch.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +17,7 @@ from kombu.utils.encoding import safe_repr
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.tracer import CALL
 from celery_stargate.lanes.record import Settled
+from celery_stargate.model.follow_up import is_plain_id
 from celery_stargate.support.log import logger_of
 
 if TYPE_CHECKING:
@@ -84,17 +87,45 @@ class Successes:
 
 
 def text_of(result: Any, size: int) -> str:
-    """Return what Celery's ``saferepr`` returns; for a receipt that is not cut off, much faster.
+    """Return what Celery's ``saferepr`` returns; for a receipt much faster.
 
     Arguments:
         result: a receipt as a dict, a list of such, or anything else.
         size: about how many characters at most.
     """
-    if type(result) is dict and all(map(_is_plain, result.values())):
-        text = repr(result)
-        if len(text) < size and "\\" not in text and '"' not in text:
-            return text
+    if type(result) is dict:
+        match [*islice(result.items(), 3)]:
+            case [("context", str(context)), ("topic", str(topic)), _] if is_plain_id(context):
+                rest = _behind_context(len(context), topic, size)
+                if rest is not None:
+                    return f"{{'context': '{context}'{rest}"
+        if all(map(_is_plain, result.values())):
+            text = repr(result)
+            if len(text) < size and "\\" not in text and '"' not in text:
+                return text
     return str(saferepr(result, size))
+
+
+@lru_cache(1024)
+def _behind_context(length: int, topic: str, size: int) -> str | None:
+    """Return what the text of a receipt shows behind the context, if it is cut off at the topic.
+
+    Arguments:
+        length: of the context.
+        topic: of the receipt.
+        size: as in :func:`text_of`.
+
+    Returns:
+        None if it shows more of the receipt, or less of the context.
+    """
+    context = "c" * length
+    # What comes third makes no difference.
+    text, same = (
+        str(saferepr({"context": context, "topic": topic, name: None}, size))
+        for name in ("status", "another")
+    )
+    begin = f"{{'context': '{context}'"
+    return text.removeprefix(begin) if text == same and text.startswith(begin) else None
 
 
 def _is_plain(value: Any) -> bool:

@@ -319,7 +319,9 @@ def _without(fields: dict[str, Any], together: Together) -> dict[str, Any]:
     # Celery makes a group of several links.
     if len(links) > 1 or not all(together.takes(each) for each in (*links, *steps[-1:])):
         return fields
-    return {name: value for name, value in fields.items() if name not in ("callbacks", "chain")}
+    # Whoever has a producer counts what is kept for chords, too.
+    published = ("callbacks", "chain", "chord")
+    return {name: value for name, value in fields.items() if name not in published}
 
 
 def _publish_by(together: Together, fields: dict[str, Any]) -> None:

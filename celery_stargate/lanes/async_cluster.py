@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Self
 
 from redis._parsers import AsyncCommandsParser
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.commands.core import AsyncCoreCommands
+from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, SlotNotCoveredError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes.cluster import (
     SilentNodes,
@@ -132,8 +134,12 @@ class AsyncClusterScript:
             return await run("EVAL", self.script, len(keys), *keys, *args)
 
     async def run_each(self, runs: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
-        """Run it several times, beside one another; return the reply, or the error, of each."""
-        return await _beside([partial(self, keys, arguments) for keys, arguments in runs])
+        """Run it several times; return the reply, or the error, of each.
+
+        What one lane is given stays in order; lanes are beside one another.
+        """
+        calls = [(keys[0], partial(self, keys, arguments)) for keys, arguments in runs]
+        return await _in_order(calls)
 
 
 class _AsyncClusterPipeline(_Commands):  # type: ignore[misc]
@@ -157,23 +163,17 @@ class _AsyncClusterPipeline(_Commands):  # type: ignore[misc]
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run the commands; return the reply of each, or raise the first error."""
         commands, self._commands = self._commands, []
-        keys: dict[Any, list[int]] = {}
-        for place, (arguments, _) in enumerate(commands):
-            keys.setdefault(goes_by(arguments), []).append(place)
-        replies: list[Any] = [None] * len(commands)
-
-        async def run(places: Sequence[int]) -> None:
-            for place in places:
-                arguments, options = commands[place]
-                try:
-                    replies[place] = await self._client.execute_command(*arguments, **options)
-                except (RedisError, OSError) as error:
-                    replies[place] = error
-
-        for failed in await _beside([partial(run, places) for places in keys.values()]):
-            if failed is not None:
+        run = self._client.execute_command
+        replies = await _in_order(
+            [
+                (goes_by(arguments), partial(run, *arguments, **options))
+                for arguments, options in commands
+            ]
+        )
+        for reply in replies:
+            if isinstance(reply, Exception) and not isinstance(reply, RedisError | OSError):
                 # No server's answer, but a mistake.
-                raise failed
+                raise reply
         if raise_on_error:
             for reply in replies:
                 if isinstance(reply, Exception):
@@ -181,12 +181,29 @@ class _AsyncClusterPipeline(_Commands):  # type: ignore[misc]
         return replies
 
 
-async def _beside(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run calls beside one another, a bounded number at the same time."""
+async def _in_order(calls: Sequence[tuple[Hashable, Callable[[], Any]]]) -> list[Any]:
+    """Run calls; return the reply, or the error, of each.
+
+    Those of one key come one after another: where its node does not answer one of them, the rest
+    have the same error. Others are beside one another, a bounded number at the same time.
+    """
+    keys: dict[Hashable, list[int]] = {}
+    for place, (key, _) in enumerate(calls):
+        keys.setdefault(key, []).append(place)
+    replies: list[Any] = [None] * len(calls)
     room = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(call: Callable[[], Any]) -> Any:
-        async with room:
-            return await call()
+    async def run(places: Sequence[int]) -> None:
+        for done, place in enumerate(places):
+            try:
+                async with room:
+                    replies[place] = await calls[place][1]()
+            except (LostConnection, NoAnswer, OSError) as error:
+                for each in places[done:]:
+                    replies[each] = error
+                return
+            except Exception as error:  # noqa: BLE001  # it is returned
+                replies[place] = error
 
-    return await asyncio.gather(*map(one, calls), return_exceptions=True)
+    await asyncio.gather(*map(run, keys.values()))
+    return replies

@@ -371,6 +371,16 @@ class LeasedLane:
             arguments += (*each.identity, cause)
         await self._run_dead("give_up", *arguments)
 
+    async def confirm(self, stored: Iterable[tuple[str, int]]) -> None:
+        """Forget the dead letters of messages whose receipt came after their outcome.
+
+        Arguments:
+            stored: label and number of each.
+        """
+        arguments = [part for each in stored for part in each]
+        if self._dead.bounds:
+            await self._run_dead("confirm", *arguments)
+
     async def _run_dead(self, name: str, *arguments: Argument) -> Any:
         """Run a script that gets the keys of dead letters, where they are kept."""
         return await self._scripts.run(name, self._dead.keys, [*arguments, *self._dead.bounds])

@@ -56,7 +56,7 @@ DEAD_PARTS = ("dead", "dead_letters", "dead_bodies", "dead_counts")
 _WITH_DEAD_LETTERS = frozenset(
     {
         *("settle", "expire", "revoke", "give_up", "retire"),
-        *("replay", "redo", "discard", "restore"),
+        *("replay", "redo", "discard", "restore", "confirm"),
     }
 )
 

@@ -150,8 +150,8 @@ class SettleReply(NamedTuple):
 
     #: The contexts that are settled now, and whose effects are due.
     settled: list[Settled]
-    #: How many outcomes changed nothing.
-    late: int
+    #: The places, from 0, of the outcomes that changed nothing.
+    late: frozenset[int]
     #: Whether the lease is lost, so that only receipts counted.
     fenced: bool
 
@@ -176,16 +176,16 @@ def read_settle(reply: Sequence[Any], lane: Lane) -> SettleReply:
     fenced, *answers = reply
     topic = lane.topic if lane.has_messages else None
     settled: list[Settled] = []
-    late = 0
-    for answer in answers:
+    late: set[int] = set()
+    for place, answer in enumerate(answers):
         if answer[0] == b"due":
             try:
                 settled.append(decode_settled(answer[1], answer[2], topic))
             except ValueError as error:
                 report_undecodable(lane, error)
         elif answer[0] in (b"late", b"ignored"):
-            late += 1
-    return SettleReply(settled, late, bool(fenced))
+            late.add(place)
+    return SettleReply(settled, frozenset(late), bool(fenced))
 
 
 class CompleteReply(NamedTuple):

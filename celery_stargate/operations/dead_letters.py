@@ -151,12 +151,16 @@ class DeadLetters:
                     if not late and where.error in (None, each.error, each.code):
                         yield each
 
-    def named(self, names: Iterable[str]) -> list[Letter]:
-        """Return the dead letters of some ids, as people write them."""
+    def named(self, names: Iterable[str], topic: str | None = None) -> list[Letter]:
+        """Return the dead letters of some ids, as people write them.
+
+        Arguments:
+            topic: only those of this topic, by its full name.
+        """
         meant = [each for name in dict.fromkeys(names) for each in ids_meant(name)]
         return [
             letter
-            for lane in self._lanes(None)
+            for lane in self._lanes(topic)
             for part in batches(meant, STEP)
             for letter in self._read(lane, [each.encode() for each in part])
         ]

@@ -14,7 +14,7 @@ from celery_stargate.pulsar.sentences import plain
 from celery_stargate.pulsar.sequence import Numbered
 from celery_stargate.pulsar.verdicts import Verdict, classify_reply
 
-__all__ = ["FalseOk", "SendAgain", "judge"]
+__all__ = ["FalseOk", "SendAgain", "is_stored", "judge"]
 
 
 class SendAgain(LinkBroken):
@@ -23,6 +23,14 @@ class SendAgain(LinkBroken):
 
 class FalseOk(LinkBroken):
     """Pulsar answered ``ok`` to a message that it cannot have stored."""
+
+
+def is_stored(reply: Reply) -> bool:
+    """Whether a reply alone tells that its message is stored."""
+    try:
+        return reply.result == "ok" and MessageId.decode(reply.message_id or "").ledger >= 0
+    except ValueError:
+        return False
 
 
 def judge(

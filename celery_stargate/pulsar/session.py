@@ -12,7 +12,7 @@ from celery_stargate.model.entry import Entry
 from celery_stargate.model.frame import text_frame
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.topic import Topic
-from celery_stargate.pulsar.judge import FalseOk, SendAgain, judge
+from celery_stargate.pulsar.judge import FalseOk, SendAgain, is_stored, judge
 from celery_stargate.pulsar.link import Blame, LinkBroken
 from celery_stargate.pulsar.producer import Producer
 from celery_stargate.pulsar.replies import Reply, decode_reply
@@ -92,6 +92,8 @@ class SessionRules:
     policy: Callable[[Failure], Policy] = lambda _: Policy.DEAD
     #: Called with messages before they are written; None if nobody asks.
     on_send: Callable[[Sequence[Entry]], None] | None = None
+    #: Called with label and number of a message that is stored, and had its outcome before.
+    on_late: Callable[[str, int], None] = lambda _label, _number: None
 
 
 class Session:
@@ -279,11 +281,7 @@ class Session:
             raise self._unreadable(reason, Blame.UNREADABLE)
         entry = self._window.remove(reply.context)
         if entry is None:
-            # Its outcome came otherwise, as by its deadline; or nothing was sent under this label.
-            self.counters.unmatched += 1
-            logger.debug(
-                "a reply for a context that is not in flight", context=plain(reply.context)
-            )
+            self._take_late(reply, reply.context)
             return
         try:
             outcome = judge(
@@ -309,6 +307,14 @@ class Session:
             self._settle(entry, outcome)
             if self._numbered is not None and _undeclared(outcome, self._numbered):
                 raise DeduplicationUnavailable.partitioned(self._topic)
+
+    def _take_late(self, reply: Reply, label: str) -> None:
+        """Take a reply to a message that has its outcome otherwise, or to none."""
+        self.counters.unmatched += 1
+        logger.debug("a reply for a context that is not in flight", context=plain(label))
+        number = self._window.heard(label)
+        if number is not None and is_stored(reply):
+            self._rules.on_late(label, number)
 
     def _apply_policy(self, failure: Failure) -> None:
         """Raise :class:`SendAgain` if a refused message is not to fail."""

@@ -90,9 +90,11 @@ class Window:
         entry = self._entries.pop(label, None)
         if entry is not None:
             self._bytes -= len(entry.frame)
-        elif self._unheard:
-            self._unheard.pop(label, None)
         return entry
+
+    def heard(self, label: str) -> int | None:
+        """Return the number of a message that was forgotten, whose receipt came now; else None."""
+        return self._unheard.pop(label, None)
 
     def forget(self, label: str, number: int) -> bool:
         """Stop waiting for the receipt of a message that has its outcome otherwise.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class FakeLanes:
     #: Published callbacks: signature, outcome, task id.
     called: list[tuple[Any, dict[str, Any], str]] = field(default_factory=list)
     puts: int = 0
+    #: Contexts whose dead letters were deleted, by topic.
+    forgotten: list[Mapping[str, list[str]]] = field(default_factory=list)
 
     def record(
         self,
@@ -64,6 +66,12 @@ class FakeLanes:
                 self.sent.append(entry)
             recorded.lanes.setdefault(entry.lane, []).append(entry.context)
         return recorded
+
+    def forget(self, stargate: Stargate, contexts: Mapping[str, list[str]]) -> int:
+        if self.away:
+            raise StoreUnavailable("Redis is away")
+        self.forgotten.append(contexts)
+        return 1
 
     def find_contexts(
         self, stargate: Stargate, places: Sequence[tuple[str, str]], *, remember: float

@@ -146,6 +146,18 @@ class DeadLetters:
         self.keep(letter, head, record + b"\n" + outcomes.partition(b"\n")[2])
         self.count(b"recorded")
 
+    def confirm(self, *given: bytes) -> int:
+        """Take away the letters of messages that are stored after all."""
+        taken = 0
+        for label, number in zip(given[::2], given[1::2], strict=True):
+            for letter in dict.fromkeys((label, _SUFFIX.sub(b"", label))):
+                found = self.find(letter) if self.on else None
+                if found is not None and found.kind == b"m" and found.number == int(number):
+                    self.count(b"confirmed")
+                    self.forget(letter)
+                    taken += 1
+        return taken
+
     def history(self, letter: bytes, body: bytes) -> tuple[int, int]:
         """Return how often a message failed before, and when first."""
         found = _REPLAYED.search(body)

@@ -31,7 +31,7 @@ _VERSION = re.compile(rb"(\d+) ")
 #: With the keys of dead letters these have them last, and their bounds as the last argument.
 _WITH_DEAD_LETTERS = (
     *("settle", "expire", "revoke", "give_up", "retire"),
-    *("replay", "redo", "discard", "restore"),
+    *("replay", "redo", "discard", "restore", "confirm"),
 )
 
 
@@ -783,6 +783,9 @@ class _Lane:
 
     def restore(self, *given: bytes) -> int:
         return self._dead.restore(*given)
+
+    def confirm(self, *given: bytes) -> int:
+        return self._dead.confirm(*given)
 
     def generation(self, lease: bytes, ended: bytes, begun: bytes) -> list[Any]:
         if not self._holds(lease):

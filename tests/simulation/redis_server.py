@@ -34,7 +34,7 @@ _SOCKET_TIMEOUT = 5.0
 _LANE = (
     *("put", "put_many", "lease", "release", "retire", "tick", "read", "generation"),
     *("set_aside", "reserve"),
-    *("settle", "complete", "expire", "revoke", "due", "finish", "give_up"),
+    *("settle", "complete", "expire", "revoke", "due", "finish", "give_up", "confirm"),
 )
 _REGISTRY = ("announce", "heartbeat", "retire")
 #: Script → whether it is a lane's, and its name.

@@ -13,7 +13,7 @@ from django.utils import timezone
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.contexts import callback_task_id, parse_context
 from celery_stargate.contrib.django.rows import outbox_model, outbox_rows
-from celery_stargate.contrib.django.states import OPEN, State, sources
+from celery_stargate.contrib.django.states import FAILED, OPEN, State, sources
 from celery_stargate.support.log import logger_of
 
 __all__ = ["CLOSE_TASK", "check_outcome", "close_row", "close_rows", "close_signature"]
@@ -76,7 +76,7 @@ def close_rows(using: str, outcomes: Sequence[Mapping[str, Any]]) -> int:
     its row closed with that as its reason: it would hold up all others.
 
     Returns:
-        How many rows were open and are closed now.
+        How many rows were open, or had failed and are stored after all, and are closed now.
 
     Raises:
         ValueError: an outcome is not one of an outbox row.
@@ -86,14 +86,14 @@ def close_rows(using: str, outcomes: Sequence[Mapping[str, Any]]) -> int:
     rows = outbox_rows(using)
     waiting = {
         (row["uuid"], row["attempt"]): row
-        for row in rows.filter(uuid__in={row_id for row_id, _ in places}, state__in=OPEN).values(
-            "pk", "uuid", "attempt", "on_ack", "on_error"
-        )
+        for row in rows.filter(
+            uuid__in={row_id for row_id, _ in places}, state__in=(*OPEN, *FAILED)
+        ).values("pk", "uuid", "attempt", "state", "on_ack", "on_error")
     }
     known: list[_Known] = []
     for place, outcome in zip(places, outcomes, strict=True):
         row = waiting.pop(place, None)
-        if row is None:
+        if row is None or row["state"] not in sources(_STATES[outcome["status"]]):
             logger.info("outbox row is closed or gone already", context=outcome["context"])
             continue
         known.append(_known(row, outcome, _call_back(row, outcome)))

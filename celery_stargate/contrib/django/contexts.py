@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
-__all__ = ["callback_task_id", "context_of", "parse_context"]
+__all__ = ["by_topic", "callback_task_id", "context_of", "parse_context"]
 
 
 def context_of(row_id: uuid.UUID, attempt: int) -> str:
     """Return the context of one attempt to publish a row: its UUID, then ``UUID.2``, ``UUID.3``."""
     return str(row_id) if attempt == 1 else f"{row_id}.{attempt}"
+
+
+def by_topic(attempts: Iterable[tuple[str, uuid.UUID, int]]) -> dict[str, list[str]]:
+    """Return the contexts of attempts by their topics.
+
+    Arguments:
+        attempts: topic, UUID of the row and number of each.
+    """
+    found: dict[str, list[str]] = {}
+    for topic, row_id, attempt in attempts:
+        found.setdefault(topic, []).append(context_of(row_id, attempt))
+    return found
 
 
 def parse_context(context: str) -> tuple[uuid.UUID, int]:

@@ -37,6 +37,7 @@ __all__ = [
     "act",
     "closing",
     "details",
+    "forget",
     "named",
     "now",
     "pack",
@@ -154,6 +155,27 @@ def act(
         dead_letters = dead_letters_of(stargate.runtime, by)
         do = dead_letters.replay if verb == "replay" else dead_letters.discard
         yield from do(letters)
+
+
+def forget(stargate: Stargate, contexts: Mapping[str, Iterable[str]]) -> int:
+    """Delete the dead letters of rows that are sent again, or given up, in the outbox.
+
+    Arguments:
+        contexts: of their attempts, by the full name of their topic.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        StoreUnavailable: Redis did not answer; what is left can be deleted again.
+    """
+    gone = 0
+    with bounded(_PATIENCE), store_errors():
+        dead_letters = dead_letters_of(stargate.runtime, "the outbox")
+        for topic, some in contexts.items():
+            changes = dead_letters.discard(dead_letters.named(some, topic))
+            gone += sum(each.result is DeadResult.DONE for each in changes)
+    return gone
 
 
 def rows_of(letters: Iterable[Letter]) -> Mapping[str, OutboxRow]:

@@ -11,13 +11,19 @@ from django.db.models import Count, F, Min
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from celery_stargate.contrib.django import dead_letters, lanes
 from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.contrib.django.contexts import by_topic
 from celery_stargate.contrib.django.rows import outbox_rows
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import CLOSED, FAILED, OPEN, State
 from celery_stargate.contrib.django.wake import notify
+from celery_stargate.errors import StargateError
+from celery_stargate.support.log import logger_of
 
 __all__ = ["clean_up", "clean_up_inbox", "discard", "outbox_stats", "replay", "requeue"]
+
+logger = logger_of(__name__)
 
 #: Rows of one DELETE, each a transaction of its own.
 _DELETE_SIZE = 1000
@@ -44,12 +50,23 @@ def replay(rows: Any) -> int:
 def discard(rows: Any) -> int:
     """Give up failed rows: they hold back no key any more, and clean-up deletes them.
 
+    Their dead letters are deleted as well, as far as Redis is there; else they stay until they
+    are too old.
+
     Returns:
         How many; rows in other states stay as they are.
     """
-    return int(
-        rows.filter(state__in=FAILED).update(state=State.DISCARDED, closed_at=timezone.now())
-    )
+    failed = rows.filter(state__in=FAILED)
+    given_up = by_topic(failed.order_by().values_list("topic", "uuid", "attempt"))
+    count = int(failed.update(state=State.DISCARDED, closed_at=timezone.now()))
+    if count:
+        try:
+            stargate = lanes.current_stargate()
+            if not lanes.is_eager(stargate):
+                dead_letters.forget(stargate, given_up)
+        except StargateError as error:
+            logger.warning("dead letters of %d discarded outbox rows stay: %s", count, error)
+    return count
 
 
 def _again(rows: Any, states: Iterable[State]) -> int:

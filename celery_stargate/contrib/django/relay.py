@@ -19,8 +19,9 @@ from django.db.utils import Error as DatabaseError
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from celery_stargate.contrib.django import lanes
+from celery_stargate.contrib.django import dead_letters, lanes
 from celery_stargate.contrib.django.closing import close_row, close_signature
+from celery_stargate.contrib.django.contexts import by_topic
 from celery_stargate.contrib.django.leases import Leases
 from celery_stargate.contrib.django.pending import PendingRow, read_pending
 from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows, relax
@@ -192,6 +193,10 @@ class Relay:
                 they are put again, under the same context.
         """
         entries, aside = self._prepare(rows)
+        # A row that is sent again is no dead letter any more: nobody is to replay it beside this.
+        again = [(row.topic, row.uuid, row.attempt - 1) for row in rows if row.attempt > 1]
+        if again and not lanes.is_eager(self._stargate):
+            dead_letters.forget(self._stargate, by_topic(again))
         if not self.leases.valid:
             # Paused, or the database was slow: another relay may own the shards.
             return 0

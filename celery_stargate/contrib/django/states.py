@@ -40,9 +40,10 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.RECORDED: frozenset({State.PENDING, State.STORED, State.REFUSED, State.UNKNOWN}),
     # Back to pending: an operator replays it under a new attempt.
     State.STORED: frozenset({State.PENDING}),
-    # Back to pending: an operator requeues it under a new attempt.
-    State.REFUSED: frozenset({State.PENDING, State.DISCARDED}),
-    State.UNKNOWN: frozenset({State.PENDING, State.DISCARDED}),
+    # Back to pending: an operator requeues it under a new attempt. Stored: an operator replayed its
+    # dead letter, which reports under the same context.
+    State.REFUSED: frozenset({State.PENDING, State.STORED, State.DISCARDED}),
+    State.UNKNOWN: frozenset({State.PENDING, State.STORED, State.DISCARDED}),
     State.DISCARDED: frozenset({State.PENDING}),
 }
 

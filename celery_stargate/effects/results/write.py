@@ -10,6 +10,7 @@ from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
+from celery_stargate.effects.results.chords import ChordPart
 from celery_stargate.model.follow_up import ResultRow
 
 __all__ = ["ResultBatch", "has_receivers", "may_batch"]
@@ -34,6 +35,11 @@ class _Keeping:
         seconds = state.expires if expires is None else expires
         state.kept.append(ResultRow(bytes_to_str(key), value, int(seconds or 0)))
 
+    def on_chord_part_return(self, request: Any, *given: Any, **options: Any) -> None:
+        # The last task of a chord's header reads the results of the others.
+        state: Any = self
+        state.parts.append(ChordPart(request, *given, **options))
+
 
 class ResultBatch:
     """Result rows of one thread, and a backend that adds what it is to store to them.
@@ -45,9 +51,10 @@ class ResultBatch:
     def __init__(self, backend: Any) -> None:
         base = type(backend)
         self._rows: list[ResultRow] = []
+        self._parts: list[ChordPart] = []
         #: For a task's tracer: Celery's backend, but what it stores is kept here.
         self.backend: Any = object.__new__(type(f"Batched{base.__name__}", (_Keeping, base), {}))
-        self.backend.__dict__.update(backend.__dict__, kept=self._rows)
+        self.backend.__dict__.update(backend.__dict__, kept=self._rows, parts=self._parts)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,6 +66,10 @@ class ResultBatch:
     def take_last(self) -> ResultRow:
         """Take the row that was kept last out of the batch."""
         return self._rows.pop()
+
+    def take_part(self) -> ChordPart | None:
+        """Take the task that is to be counted for its chord, where the last one traced is such."""
+        return self._parts.pop() if self._parts else None
 
     def flush(self) -> dict[int, ResponseError]:
         """Store and publish the rows, in one round trip.
@@ -79,8 +90,9 @@ class ResultBatch:
         return refused
 
     def drop(self) -> None:
-        """Forget the rows."""
+        """Forget what is kept."""
         self._rows.clear()
+        self._parts.clear()
 
     def _write(self) -> dict[int, ResponseError]:
         with self.backend.client.pipeline(transaction=False) as pipeline:

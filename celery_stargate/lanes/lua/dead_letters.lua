@@ -14,7 +14,8 @@
 --                    "<record>\n<JSON list of outcomes>" of kind e
 --   15 dead_counts   hash: bytes = of all bodies; "<cause>" = how many there are; and how many there
 --                    were: recorded, restored, evicted (above the bounds), outdated (past their age),
---                    retried (by Celery), replaced (the message failed again), replayed, discarded
+--                    retried (by Celery), replaced (the message failed again), replayed, discarded,
+--                    confirmed (their receipt came late)
 -- ARGV: with these keys the last argument is "<max count> <max bytes> <max age, ms>".
 local DEAD, LETTERS, BODIES, COUNTS = KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local GIVEN = DEAD and #ARGV - 1 or #ARGV

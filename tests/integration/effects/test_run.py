@@ -145,6 +145,31 @@ def two_in_a_chord(app: Celery, task: ProduceTask) -> None:
     chord(header, ship("body", task_id="body")(app)).apply_async()
 
 
+def ignored_in_a_chord(app: Celery, task: ProduceTask) -> None:
+    """Call the task in a chord whose header's results are not stored."""
+    ignored: dict[str, Any] = {"ignore_result": True}
+    header = [task.s(name).set(task_id=name, **ignored) for name in ("a", "b")]
+    chord(header, ship("body", task_id="body")(app)).apply_async()
+
+
+def linked_in_a_chord(app: Celery, task: ProduceTask) -> None:
+    """Call the task in a chord, with a link on each of its header."""
+    header = [
+        task.s(name).set(task_id=name, link=ship(task_id=f"{name}-linked")(app))
+        for name in ("a", "b")
+    ]
+    chord(header, ship("body", task_id="body")(app)).apply_async()
+
+
+def chord_in_a_chord(app: Celery, task: ProduceTask) -> None:
+    """Call the task in a chord whose body is a group, in another one's header."""
+    inner = chord(
+        [task.s("a").set(task_id="a"), task.s("b").set(task_id="b")],
+        ship("inner", task_id="inner")(app),
+    )
+    chord([task.s("c").set(task_id="c"), inner], ship("body", task_id="body")(app)).apply_async()
+
+
 def first_of_a_chain(app: Celery, task: ProduceTask) -> None:
     """Call the task, and two more after it."""
     chain(
@@ -274,7 +299,12 @@ CASES = {
     "several ways on": Case(two_ways_on, plain=0, onward=2),
     "several ways on, watched": Case(two_ways_on, watched=True, plain=0),
     "a group": Case(two_in_a_group, plain=2),
-    "a chord": Case(two_in_a_chord, plain=0),
+    "a chord": Case(two_in_a_chord, plain=0, onward=2),
+    "a chord, watched": Case(two_in_a_chord, watched=True, plain=0),
+    "a chord with values": Case(two_in_a_chord, valued, plain=0, onward=2),
+    "a chord of ignored results": Case(ignored_in_a_chord, plain=0, onward=2),
+    "a chord with links": Case(linked_in_a_chord, plain=0, onward=2),
+    "a chord in a chord": Case(chord_in_a_chord, plain=0, onward=3),
     "a chord that fails": Case(two_in_a_chord, refused, plain=0),
     "on_ack": Case(call(on_ack=ship()), plain=2, together=2),
     "on_ack, watched": Case(call(on_ack=ship()), watched=True, plain=0, together=2),

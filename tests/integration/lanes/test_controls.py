@@ -83,7 +83,7 @@ def errors_are_fenced(world: World) -> None:
     """One who was frozen refuses nothing: another may have stored it."""
     world.put("a")
     old, _ = world.taken_over()
-    assert old.settle([("a", -1, failure("a"))], "t") == ([], 1, True)
+    assert old.settle([("a", -1, failure("a"))], "t") == ([], frozenset({0}), True)
 
 
 def effects_are_fenced(world: World) -> None:

@@ -111,7 +111,7 @@ def test_a_lane_drains(
         ],
         "token",
     )
-    assert ([each.record.context for each in settled], late) == (["a", "b", "list"], 0)
+    assert ([each.record.context for each in settled], late) == (["a", "b", "list"], frozenset())
     assert lanes.settle(lane, receipt("c"))[0] == "due"
     owner.finish("a", "b", "c", "list")
     assert client.hlen(lane.key(PREFIX, "contexts")) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,10 +10,12 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from celery_stargate.lanes import leased
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.leased import Fenced
+from celery_stargate.lanes.leased import Fenced, LeasedLane, StoreRolledBack
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
+from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.frame import encode_frame
 from celery_stargate.model.message import Message
@@ -58,6 +61,29 @@ class TestLease:
         make_owner("dead", lease=2.0)
         assert not heir.do(heir.store.acquire())
         assert wait_for(lambda: heir.do(heir.store.acquire()), 5.0)
+
+    def test_that_of_a_process_that_has_ended_is_taken_at_once(
+        self, make_owner: MakeOwner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Unless another process is faster: then the lane is that one's."""
+        heir = make_owner("heir", acquire=False)
+        make_owner("dead", lease=60.0)
+        assert not heir.do(heir.store.acquire())
+        monkeypatch.setattr(leased, "has_ended", lambda name: name == "dead")
+        assert heir.do(heir.store.acquire())
+        heir.do(heir.store.release())
+        make_owner("dead", lease=60.0)
+        faster, run = make_owner("faster", acquire=False), heir.store._run  # noqa: SLF001
+
+        async def run_slowly(name: str, *arguments: Any) -> Any:
+            reply = await run(name, *arguments)
+            if name == "release":
+                await asyncio.to_thread(lambda: faster.do(faster.store.acquire()))
+            return reply
+
+        monkeypatch.setattr(heir.store, "_run", run_slowly)
+        assert not heir.do(heir.store.acquire())
+        assert faster.do(faster.store.tick())
 
     def test_release_by_one_who_lost_it_changes_nothing(self, make_owner: MakeOwner) -> None:
         """The new owner keeps it."""
@@ -105,7 +131,7 @@ class TestFencing:
         put(lanes, lane, "a")
         old, new = _taken_over(make_owner)
         settled, late, fenced = old.settle([("a", -1, failure("a"))], "t")
-        assert (settled, late, fenced) == ([], 1, True)
+        assert (settled, late, fenced) == ([], frozenset({0}), True)
         assert labels(new) == ["a"]
 
     def test_its_receipts_do(self, make_owner: MakeOwner, lanes: Outbox, lane: Lane) -> None:
@@ -197,7 +223,7 @@ class TestSettle:
             ("a", False),
             ("c", True),
         ]
-        assert (late, fenced) == (0, False)
+        assert (late, fenced) == (frozenset(), False)
         assert labels(owner) == ["b"]
 
     @pytest.mark.parametrize("second", [receipt("a", 2), failure("a")])
@@ -207,7 +233,7 @@ class TestSettle:
         """Never two."""
         put(lanes, lane, "a")
         owner.settle([("a", -1, receipt("a", 1))], "first")
-        assert owner.settle([("a", -1, second)], "second") == ([], 1, False)
+        assert owner.settle([("a", -1, second)], "second") == ([], frozenset({0}), False)
         (due,) = owner.do(owner.store.due(0))
         assert due.result["entry_id"] == 1
 
@@ -223,7 +249,7 @@ class TestSettle:
         assert {each.record.context for each in first} == {"a", "b"}
         assert {each.record.context for each in again} == {"a", "b"}
         other, late, _ = owner.settle(parts, "u")
-        assert (other, late) == ([], 3)
+        assert (other, late) == ([], frozenset({0, 1, 2}))
 
     def test_a_failure_of_one_place_waits_for_the_others(
         self, owner: Owner, lanes: Outbox, lane: Lane
@@ -449,7 +475,7 @@ class TestLostAnswers:
         proxy.lose_answer_to(lambda data: b"EVAL" in data)
         settled, late, _ = through.settle([("a", -1, receipt("a"))], "t")
         assert proxy.lost == 1
-        assert ([each.record.context for each in settled], late) == (["a"], 0)
+        assert ([each.record.context for each in settled], late) == (["a"], frozenset())
 
 
 class TestNumbers:
@@ -610,3 +636,60 @@ class TestUnreadable:
         make_owner("next")
         with pytest.raises(Fenced):
             owner.do(owner.store.set_aside([(1, "orphan")]))
+
+
+def test_records_by_their_messages(
+    owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+) -> None:
+    """What is gone, is another call's by now, or cannot be read is left out."""
+    for context in ("here", "gone", "another", "bad"):
+        put(lanes, lane, context)
+    entries = owner.do(owner.store.read(0, 10, 1 << 20, mark=True))
+    key = lane.key(prefix, "contexts")
+    client.hdel(key, "gone")
+    finish(lanes, lane, "another")
+    client.hset(key, "another", "2 9 1\n{}")
+    client.hset(key, "bad", b"2 4 1\nno JSON")
+    found = owner.do(owner.store.records(entries))
+    assert {number: record.context for number, record in found.items()} == {1: "here"}
+
+
+def test_contexts_whose_effects_are_given_up(
+    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, owner: Owner
+) -> None:
+    """Are forgotten; with a cause a dead letter is left, and without one none."""
+    store = LeasedLane(owner.store._redis, prefix, lane, "owner", 10.0, DeadLetterRules())  # noqa: SLF001
+    for context in ("kept", "again"):
+        put(lanes, lane, context)
+    kept, again = (lanes.settle(lane, receipt(each)).settled for each in ("kept", "again"))
+    assert kept is not None
+    assert again is not None
+    owner.do(store.give_up([(kept, "BackendError result"), (again, "")]))
+    assert client.hlen(lane.key(prefix, "contexts")) == 0
+    assert client.zrange(lane.key(prefix, "dead"), 0, -1) == [b"kept"]
+    owner.do(store.give_up([]))
+
+
+def test_a_redis_that_came_back_with_an_older_state(
+    owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+) -> None:
+    """Is noticed by its numbers, and by the generation."""
+    put(lanes, lane, "a", 3)
+    owner.do(owner.store.read(0, 10, 1 << 20, mark=True))
+    assert owner.do(owner.store.progress()).sent == 3
+    meta = lane.key(prefix, "meta")
+    client.hset(meta, "sent", 2)
+    with pytest.raises(StoreRolledBack):
+        owner.do(owner.store.progress())
+    client.hset(meta, "sent", 3)
+    assert owner.do(owner.store.progress()).sent == 3
+    assert owner.do(owner.store.begin_generation(owner.do(owner.store.progress()).generation))
+    client.hset(meta, "generation", "older")
+    with pytest.raises(StoreRolledBack):
+        owner.do(owner.store.progress())
+
+
+def test_an_error_in_place_of_a_tick(owner: Owner) -> None:
+    """Is raised: the leases of many lanes are renewed by one pipeline, which returns it."""
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        owner.store.read_tick(redis.exceptions.ResponseError("WRONGTYPE"))

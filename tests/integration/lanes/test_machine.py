@@ -196,6 +196,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         },
     ),
     "discard": (1, {"chosen": st.integers(0, 5), "fresh": st.booleans(), "bounds": DEAD}),
+    "confirm": (1, {"chosen": st.integers(0, 5), "replayed": st.booleans(), "bounds": DEAD}),
     "due": (
         2,
         {
@@ -232,7 +233,7 @@ def _steps(names: Iterable[str]) -> st.SearchStrategy[tuple[str, dict[str, Any]]
 
 _RECORD = re.compile(rb"\d+ (-?\d+) (\d+) \d+\n")
 #: What becomes of dead letters.
-_WENT = (b"evicted", b"outdated", b"retried", b"replaced", b"replayed", b"discarded")
+_WENT = (b"evicted", b"outdated", b"retried", b"replaced", b"replayed", b"discarded", b"confirmed")
 _EVENTS = {event.value: event for event in Event}
 
 
@@ -665,6 +666,15 @@ class LaneMachine(RuleBasedStateMachine):
             if bounds:
                 last = head.last if fresh else head.last + 1
                 assert self.call("discard", letter, last, dead=bounds) == [fresh]
+
+    def confirm(self, chosen: int, replayed: bool, bounds: str) -> None:
+        """Of a message that is stored after all, or was and has failed again since."""
+        for letter, head in self.letters([chosen]):
+            label = b"%s.replay-1" % letter if replayed else letter
+            stored = head.kind == b"m"
+            if bounds:
+                assert self.call("confirm", label, head.number - 1, dead=bounds) == 0
+                assert self.call("confirm", label, head.number, dead=bounds) == stored
 
     def letters(self, chosen: list[int]) -> list[tuple[bytes, Letter]]:
         """Some of the dead letters."""

@@ -234,7 +234,7 @@ def test_a_finished_context_leaves_no_key_behind(
     parts: list[tuple[str, int, Outcome]] = [("a", -1, receipt("a")), ("c", -1, failure("c"))]
     parts += [("b", place, receipt("b")) for place in range(3)]
     settled, late, fenced = owner.settle(parts, "t")
-    assert (len(settled), late, fenced) == (3, 0, False)
+    assert (len(settled), late, fenced) == (3, frozenset(), False)
     owner.finish("a", "b", "c")
     left = {
         key.decode().rpartition(":")[2]
@@ -408,7 +408,7 @@ def test_a_list_of_ten_thousand_is_recorded_settled_and_expired(
     put(lanes, lane, "a", count)
     parts = [("a", place, receipt("a", place)) for place in range(count)]
     (found,), late, _ = owner.settle(parts, "t")
-    assert late == 0
+    assert not late
     assert [each["entry_id"] for each in found.result] == list(range(count))
     assert lanes.backlog(lane) == 0
     finish(lanes, lane, "a", "late")
@@ -662,7 +662,7 @@ def _fill_and_drain(
     parts = [(each.context, each.place, receipt(each.context)) for each in entries]
     settled, late, fenced = owner.settle(parts, "t")
     assert [each.record.context for each in settled] == ["first", "list"]
-    assert (late, fenced) == (0, False)
+    assert (late, fenced) == (frozenset(), False)
     assert owner.do(owner.store.tick()).due == 2
     owner.finish("first", "list")
     client.config_set("maxmemory", 0)
@@ -741,3 +741,25 @@ def test_callers_of_two_processes_do_not_share_answers(
         put(two, lane, "a", exclusive=True)
     owner = make_owner()
     assert contexts_of(owner) == ["a"]
+
+
+def test_room_in_several_lanes_is_reserved_in_all_or_in_none(lanes: Outbox, lane: Lane) -> None:
+    """A call that finds one of them full takes no room from others in the meantime."""
+    other = Lane(f"{lane.topic}-other")
+    put(lanes, other, "there", 2)
+    with pytest.raises(LaneFull) as caught:
+        lanes.reserve({lane: 3, other: 2}, 3)
+    assert (caught.value.lane, caught.value.backlog, caught.value.limit) == (other.name, 2, 3)
+    room = lanes.reserve({lane: 3, other: 1}, 3)
+    with pytest.raises(LaneFull):
+        put(lanes, lane, "too much", max_backlog=3)
+    for place in range(3):
+        put(lanes, lane, f"c{place}", max_backlog=room)
+    assert lanes.backlog(lane) == 3
+
+
+def test_to_put_nothing(lanes: Outbox) -> None:
+    """Is no error, and records nothing."""
+    lanes.put_many([], timeout=60.0)
+    lanes.put_many([], timeout=60.0, max_backlog=1)
+    assert lanes.registry.survey() == (0, [])

@@ -12,6 +12,7 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from celery_stargate.lanes import registry
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.registry import CallerRegistry, Registry, RegistryKeys
@@ -40,8 +41,8 @@ class RegistryMachine(RuleBasedStateMachine):
     def __init__(self, url: str, prefix: str) -> None:
         super().__init__()
         self.client = redis.Redis.from_url(url)
-        registry = RegistryKeys(f"{prefix}-{next(self._examples)}")
-        self.lanes, self.workers, self.events = map(registry.key, ("lanes", "workers", "events"))
+        keys = RegistryKeys(f"{prefix}-{next(self._examples)}")
+        self.lanes, self.workers, self.events = map(keys.key, ("lanes", "workers", "events"))
         self.now = 0
         self.model = RedisModel(lambda: self.now)
 
@@ -356,3 +357,44 @@ def test_one_run_of_many_may_fail(redis_server: ServerAddress, prefix: str) -> N
     assert replies[::2] == [[0], [0]]
     assert isinstance(replies[1], redis.ResponseError)
     connections.close()
+
+
+def test_what_processes_tell_one_another(
+    both: tuple[Runner, CallerRegistry], redis_server: ServerAddress, prefix: str
+) -> None:
+    """Is kept until it is said to be gone."""
+    _, caller = both
+    now, told = caller.tell_peers("one", lambda now: b"%d" % now, 60, lambda *_: False)
+    assert told == {"one": b"%d" % now}
+    _, told = caller.tell_peers("two", lambda now: b"2", 60, lambda told, _: told != b"2")
+    assert told == {"one": b"%d" % now, "two": b"2"}
+    _, told = caller.tell_peers("three", lambda now: b"3", 60, lambda *_: False)
+    assert told == {"two": b"2", "three": b"3"}
+
+
+def test_a_process_that_has_ended_is_removed(
+    both: tuple[Runner, CallerRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next caller that looks, so that nobody waits for it to send."""
+    worker, caller = both
+    worker(lambda each: each.heartbeat("dead", 60.0))
+    worker(lambda each: each.heartbeat("alive", 60.0))
+    assert caller.remove_ended() is False
+    monkeypatch.setattr(registry, "has_ended", lambda name: name == "dead")
+    assert caller.remove_ended() is True
+    assert caller.survey() == (1, [])
+    assert caller.remove_ended() is False
+
+
+def test_what_redis_refuses_otherwise(
+    both: tuple[Runner, CallerRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is told, and heals nothing."""
+
+    def refuse(self: Scripts, name: str, *given: Any) -> Any:
+        assert name != "registry/heal"
+        raise redis.exceptions.ResponseError("NOPERM")
+
+    monkeypatch.setattr(Scripts, "run", refuse)
+    with pytest.raises(redis.exceptions.ResponseError, match="NOPERM"):
+        both[1].announce(ORDERS)

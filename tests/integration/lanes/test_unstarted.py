@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import redis
+from typing import Any
 
+import pytest
+import redis
+from redis.exceptions import ResponseError
+
+from celery_stargate import StoreUnavailable
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.registry import RegistryKeys
+from celery_stargate.lanes.scripts import Scripts
 from celery_stargate.lanes.unstarted import Overdue, UnstartedCallbacks
 from tests.servers.fixtures import ServerAddress
 
@@ -56,3 +62,30 @@ def test_keys_of_a_wrong_type_begin_anew(redis_server: ServerAddress, prefix: st
             client.set(key, "x")
             kept.keep({"a": b"body"}, 0.0)
             assert kept.overdue(60.0, 600.0).again == {"a": b"body"}
+
+
+def test_what_redis_refuses_otherwise(
+    redis_server: ServerAddress, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is told, and nothing is deleted; a key that another process healed first is no error."""
+    kept = callbacks(redis_server, prefix)
+    kept.keep({"a": b"body"}, 0.0)
+    run = Scripts.run
+    asked: list[str] = []
+
+    def refuse(self: Scripts, name: str, *given: Any) -> Any:
+        asked.append(name)
+        if name == "registry/heal":
+            return 0
+        if asked.count(name) == 1:
+            raise ResponseError(error)
+        return run(self, name, *given)
+
+    monkeypatch.setattr(Scripts, "run", refuse)
+    error = "NOPERM"
+    with pytest.raises(StoreUnavailable, match="NOPERM"):
+        kept.overdue(60.0, 600.0)
+    asked.clear()
+    error = "WRONGTYPE"
+    assert kept.overdue(60.0, 600.0).again == {"a": b"body"}
+    assert "registry/heal" in asked

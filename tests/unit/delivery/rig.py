@@ -21,6 +21,7 @@ from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LaneTick, Progress, Unreadable
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.wire import SettleReply
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
 from celery_stargate.model.options import ProducerOptions
@@ -70,8 +71,11 @@ class FakeStore:
         self.finished: list[tuple[str, int]] = []
         #: Contexts that were given up, each with the cause of its dead letter.
         self.given_up: list[tuple[str, str]] = []
+        #: Label and number of messages that are stored after all.
+        self.confirmed: list[tuple[str, int]] = []
         #: What a settle answers beside the settled contexts.
-        self.late, self.fenced = 0, False
+        self.late: frozenset[int] = frozenset()
+        self.fenced = False
         #: The places that a completion answers as late.
         self.late_places: frozenset[int] = frozenset()
         #: Raised by the next calls of the method of that name.
@@ -105,9 +109,7 @@ class FakeStore:
         self.log = [each for each in self.log if each.number not in gone]
         return len(unreadable)
 
-    async def settle(
-        self, outcomes: Sequence[tuple[Entry, Outcome]], token: str
-    ) -> tuple[list[Settled], int, bool]:
+    async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         self._raise("settle")
         self.settled += outcomes
         if self.forgets:
@@ -116,7 +118,11 @@ class FakeStore:
         found = [
             Settled(Record(each.context), (outcome,), each.first) for each, outcome in outcomes
         ]
-        return found, self.late, self.fenced
+        return SettleReply(found, self.late, self.fenced)
+
+    async def confirm(self, stored: Sequence[tuple[str, int]]) -> None:
+        self._raise("confirm")
+        self.confirmed += stored
 
     async def complete(
         self,

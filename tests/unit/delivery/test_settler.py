@@ -27,7 +27,7 @@ async def settle(rig: PartsRig, *numbers: int) -> None:
         rig.settler.give(entry(number), receipt(number))
     running = asyncio.ensure_future(rig.settler.run())
     try:
-        await until(lambda: running.done() or not len(rig.settler))
+        await until(lambda: running.done() or not (len(rig.settler) or rig.settler._stored_late))  # noqa: SLF001
         if running.done():
             await running
     finally:
@@ -179,14 +179,35 @@ def test_without_the_lease() -> None:
 
     async def main() -> PartsRig:
         rig = PartsRig()
-        rig.store.fenced, rig.store.late = True, 3
+        rig.store.fenced, rig.store.late = True, frozenset({0})
         with pytest.raises(Fenced):
             await settle(rig, 1)
         return rig
 
     rig = asyncio.run(main())
     assert len(rig.queue) == 1
-    assert rig.lane.counters.unmatched == 3
+    assert rig.lane.counters.unmatched == 1
+    assert rig.store.confirmed == [("c1", 1)]
+
+
+def test_what_is_stored_after_all_is_no_dead_letter() -> None:
+    """A receipt that came late, by whichever way; a failure that did, is one still."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        rig.effects.ways = {"c1": Remaining.NOTHING, "c2": ROW}
+        rig.settler.give(structs.replace(entry(3), inbox="i/7"), receipt(3))
+        rig.settler.give(entry(4), Failure(context="c4"))
+        rig.store.late_places = frozenset({1, 2})
+        rig.store.late = frozenset({0, 1})
+        rig.store.errors["confirm"] = [RedisConnectionError("gone")]
+        rig.settler.stored_late("c9", 9)
+        await settle(rig, 1, 2, 5)
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.lane.counters.unmatched == 4
+    assert rig.store.confirmed == [("c9", 9), ("c2", 2), ("c3", 3), ("c5", 5)]
 
 
 def test_failures_that_redis_ignores_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,21 @@ def test_the_text_of_a_result_is_saferepr_s(result: dict[str, Any], size: int) -
     assert text_of(result, size) == saferepr(result, size)
 
 
+@settings(max_examples=300)
+@given(
+    st.one_of(st.uuids().map(str), _TEXTS, st.text("ab-_:.'", min_size=1, max_size=60)),
+    _TEXTS,
+    st.dictionaries(st.sampled_from(["status", "entry_id"]), st.none() | _TEXTS),
+    st.integers(0, 200),
+)
+def test_the_text_of_a_receipt_that_is_cut_off(
+    context: str, topic: str, others: dict[str, Any], size: int
+) -> None:
+    """At its topic, behind it, or before."""
+    result = {"context": context, "topic": topic, **others}
+    assert text_of(result, size) == saferepr(result, size)
+
+
 @pytest.mark.parametrize("size", [64, 256])
 def test_of_what_is_no_receipt(size: int) -> None:
     """A list, a value in a receipt, and anything else."""

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes import sync_cluster
-from celery_stargate.lanes.async_cluster import AsyncClusterClient
+from celery_stargate.lanes.async_cluster import AsyncClusterClient, AsyncClusterScript
 from celery_stargate.lanes.cluster import (
     NotACluster,
     SilentNodes,
@@ -242,3 +242,71 @@ def test_a_node_that_redis_py_does_not_know_yet() -> None:
 def test_the_hash_of_a_script() -> None:
     """As Redis computes it."""
     assert sha_of("return 1") == "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
+
+
+class _Node:
+    """Stands where the Cluster's client for event loops does: the last call is answered first."""
+
+    def __init__(self, errors: dict[str, Exception] | None = None) -> None:
+        self.errors = errors or {}
+        self.ran: list[Any] = []
+        self._under_way = 0
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Answer with the last argument."""
+        self._under_way += 1
+        for _ in range(10 - self._under_way):
+            await asyncio.sleep(0)
+        self.ran.append(arguments[-1])
+        if arguments[-1] in self.errors:
+            raise self.errors[arguments[-1]]
+        return arguments[-1]
+
+
+def run_each(node: Any, *runs: tuple[str, str]) -> list[Any]:
+    """Run a script for some lanes in an event loop."""
+    script = AsyncClusterScript(node, "text")
+    return asyncio.run(script.run_each([([lane], [each]) for lane, each in runs]))
+
+
+def test_what_one_lane_is_given_stays_in_order_in_an_event_loop() -> None:
+    """Calls that put at the same time keep their order; another lane does not wait for them."""
+    node = _Node()
+    runs = [("a", "a1"), ("a", "a2"), ("b", "b1"), ("a", "a3")]
+    assert run_each(node, *runs) == ["a1", "a2", "b1", "a3"]
+    assert [each for each in node.ran if each != "b1"] == ["a1", "a2", "a3"]
+    assert node.ran[0] == "b1"
+
+
+def test_a_lane_whose_node_does_not_answer_in_an_event_loop() -> None:
+    """What follows there has the same error, and does not overtake; the other lane goes on."""
+    lost = LostConnection("away")
+    node = _Node({"a1": lost})
+    runs = [("a", "a1"), ("a", "a2"), ("b", "b1")]
+    assert run_each(node, *runs) == [lost, lost, "b1"]
+    assert "a2" not in node.ran
+
+
+def test_a_run_that_redis_refuses_in_an_event_loop() -> None:
+    """Has its own error; it says nothing about the next run."""
+    refused = ResponseError("WRONGTYPE")
+    assert run_each(_Node({"a1": refused}), ("a", "a1"), ("a", "a2")) == [refused, "a2"]
+
+
+def test_what_passes_is_tried_again_in_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that moves; an answer that is final is raised at once."""
+    answers: list[Any] = [TryAgainError("moving"), LostConnection("away"), b"1"]
+    client = AsyncClusterClient(lambda: None)  # type: ignore[arg-type, return-value]
+
+    async def run(*_: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(client, "_run", run)
+    assert asyncio.run(client.execute_command("GET", "key")) == b"1"
+    answers += [ResponseError("WRONGTYPE"), b"never"]
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        asyncio.run(client.execute_command("GET", "key"))
+    assert answers == [b"never"]

@@ -8,6 +8,7 @@ import pytest
 import redis.asyncio
 
 from celery_stargate.errors import StoreUnavailable
+from celery_stargate.lanes import async_client
 from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
 
 
@@ -77,3 +78,13 @@ def test_clients() -> None:
     clients = [connections.asyncio(), connections.asyncio(), connections.blocking()]
     assert len({id(each.connection_pool) for each in clients}) == 3
     connections.close()
+
+
+def test_without_hiredis_commands_are_packed_by_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no requirement."""
+
+    class Connection(redis.asyncio.Connection):
+        pass
+
+    monkeypatch.setattr(async_client, "COMMAND_PACKER", None)
+    assert async_client.packing(Connection) is Connection

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import TimeoutError as NoAnswer
 
+from celery_stargate.lanes import loop_outbox
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.loop_outbox import _Pipe
+from celery_stargate.lanes.loop_outbox import _Pipe, _within
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.scripts import Callers
+from celery_stargate.lanes.wire import PutWord
+
+LANE = Lane("persistent://public/default/t")
 
 
 class Scripts:
@@ -29,13 +35,12 @@ class Scripts:
 @pytest.mark.parametrize("fresh", [False, True])
 def test_an_answer_that_cannot_be_read(fresh: bool) -> None:
     """Is an error of the calls, and cancels none; the next call is sent as before."""
-    lane = Lane("persistent://public/default/t")
 
     async def main() -> list[Any]:
         scripts: Any = Scripts()
         pipe = _Pipe(scripts, Callers(), "prefix", 2)
         asked = [
-            AskedPut(lane, Record(each), [(each, b"{}")], timeout=5.0, fresh=fresh)
+            AskedPut(LANE, Record(each), [(each, b"{}")], timeout=5.0, fresh=fresh)
             for each in ("a", "b")
         ]
         found = await asyncio.gather(*map(pipe.put, asked), return_exceptions=True)
@@ -43,3 +48,134 @@ def test_an_answer_that_cannot_be_read(fresh: bool) -> None:
 
     found = asyncio.run(asyncio.wait_for(main(), 10))
     assert [isinstance(each, ValueError) for each in found] == [True] * 3, found
+
+
+class Unsteady:
+    """Stands where the scripts of a loop do: it fails so often, then it answers.
+
+    Arguments:
+        errors: what the first runs raise.
+    """
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.asked: list[Any] = []
+        self.thrice = asyncio.Event()
+
+    async def run(self, name: str, keys: Any, arguments: Any) -> Any:
+        """Fail, or answer that the context is new and has number 1."""
+        self.asked.append(arguments)
+        if len(self.asked) == 3:
+            self.thrice.set()
+        if self.errors:
+            raise self.errors.pop(0)
+        return [b"new", 1]
+
+
+def sending_tasks() -> list[asyncio.Task[Any]]:
+    """The tasks of this loop that send."""
+    return [each for each in asyncio.all_tasks() if "_Pipe._send" in repr(each.get_coro())]
+
+
+def put_through(scripts: Unsteady, retries: int | None) -> Any:
+    """Put one context; what the caller gets, or the error."""
+
+    async def main() -> Any:
+        pipe = _Pipe(cast("Any", scripts), Callers(), "prefix", retries)
+        asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
+        (found,) = await asyncio.gather(pipe.put(asked), return_exceptions=True)
+        return found
+
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+@pytest.fixture
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the waits before each try be short."""
+    monkeypatch.setattr(loop_outbox, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(loop_outbox, "_LONGEST_WAIT", 0.001)
+
+
+@pytest.mark.usefixtures("_no_waits")
+def test_a_connection_that_breaks() -> None:
+    """Is tried again with the same token, so that what was recorded is not recorded twice."""
+    scripts = Unsteady(LostConnection("reset"), ConnectionResetError())
+    assert put_through(scripts, 2) == (PutWord.NEW, 1)
+    first, *repeats = scripts.asked
+    assert repeats == [first, first]
+
+
+@pytest.mark.usefixtures("_no_waits")
+def test_a_connection_that_breaks_again_and_again() -> None:
+    """Is an error in the end where there is one server."""
+    broken = LostConnection("reset")
+    assert put_through(Unsteady(broken, broken, broken), 2) is broken
+
+
+@pytest.mark.usefixtures("_no_waits")
+@pytest.mark.parametrize(
+    ("error", "retries"), [(NoAnswer("late"), 2), (LostConnection("no master"), None)]
+)
+def test_what_may_end_is_waited_for(error: Exception, retries: int | None) -> None:
+    """An answer that comes late, and a master that sentinels have yet to choose."""
+    assert put_through(Unsteady(*[error] * 20), retries) == (PutWord.NEW, 1)
+
+
+@pytest.mark.usefixtures("_no_waits")
+def test_nobody_waits_for_it_any_more() -> None:
+    """Then it is not tried again; the next call is."""
+
+    async def main() -> tuple[int, Any]:
+        scripts = Unsteady(*[LostConnection("no master")] * 1_000_000)
+        pipe = _Pipe(cast("Any", scripts), Callers(), "prefix", None)
+        asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
+        call = asyncio.ensure_future(pipe.put(asked))
+        await scripts.thrice.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        if running := sending_tasks():
+            await asyncio.wait(running)
+        tries = len(scripts.asked)
+        scripts.errors = []
+        reply = await pipe.put(asked)
+        return len(scripts.asked) - tries, reply
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == (1, (PutWord.NEW, 1))
+
+
+def test_a_loop_that_ends() -> None:
+    """It cancels the round trip, and with it those who wait, so that none waits for ever."""
+
+    class Away:
+        async def run(self, *given: Any) -> Any:
+            await asyncio.Event().wait()
+
+    async def main() -> list[Any]:
+        scripts: Any = Away()
+        pipe = _Pipe(scripts, Callers(), "prefix", 2)
+        asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
+        calls = [asyncio.ensure_future(pipe.put(asked))]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        calls.append(asyncio.ensure_future(pipe.put(asked)))
+        await asyncio.sleep(0)
+        (sending,) = sending_tasks()
+        sending.cancel()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = asyncio.run(asyncio.wait_for(main(), 10))
+    assert [type(each) for each in found] == [asyncio.CancelledError] * 2
+
+
+@pytest.mark.parametrize(("seconds", "theirs"), [(5.0, True), (0.0, False)])
+def test_whose_time_was_over(seconds: float, theirs: bool) -> None:
+    """A caller's own timeout passes as it is; only the bound of the call is no answer of Redis."""
+
+    async def main() -> None:
+        async with _within(seconds):
+            if theirs:
+                raise TimeoutError
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError if theirs else NoAnswer):
+        asyncio.run(asyncio.wait_for(main(), 10))

@@ -16,6 +16,7 @@ from celery_stargate.lanes.wire import (
     LaneTick,
     PutReply,
     PutWord,
+    SettleReply,
     SettleWord,
     StoreRolledBack,
     check_lease,
@@ -94,13 +95,14 @@ def test_settle_answers() -> None:
 
 
 def test_a_settle_reply(caplog: pytest.LogCaptureFixture) -> None:
-    """Settled contexts and the late outcomes are counted; what cannot be read is logged."""
+    """Settled contexts and the places of late outcomes; what cannot be read is logged."""
     other = [b"due", b"3 7 1 0\n{}", b"[0]"]
     answers: list[Any] = [due("a", failure("a")), [b"late"], [b"part"], [b"ignored"], other]
     found = read_settle([1, *answers], LANE)
-    assert found == ([Settled(Record("a"), (failure("a"),), first=7)], 2, True)
+    settled = [Settled(Record("a"), (failure("a"),), first=7)]
+    assert found == SettleReply(settled, frozenset({1, 3}), fenced=True)
     assert "unknown version" in caplog.text
-    assert read_settle([0], LANE) == ([], 0, False)
+    assert read_settle([0], LANE) == SettleReply([], frozenset(), fenced=False)
 
 
 def test_a_complete_reply() -> None:

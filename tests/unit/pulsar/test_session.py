@@ -299,6 +299,34 @@ def test_a_context_that_is_used_again_waits_for_its_earlier_receipt() -> None:
     assert rig.session.counters == Counters(sent=3, receipts=2, unmatched=1)
 
 
+@pytest.mark.parametrize(
+    ("reply", "late"),
+    [
+        (ok("c1"), [("c1", 1)]),
+        (ok("c1", NOWHERE), []),
+        (ok("c1", "?"), []),
+        (error("c1", 7), []),
+    ],
+    ids=["stored", "nowhere", "unreadable", "refused"],
+)
+def test_what_is_stored_after_its_outcome_is_told(
+    reply: bytes, late: list[tuple[str, int]]
+) -> None:
+    """Its deadline passed, so it is a dead letter; a second receipt is told to nobody."""
+
+    async def main() -> list[tuple[str, int]]:
+        told: list[tuple[str, int]] = []
+        rig = Rig([entry(1), entry(2)], on_late=lambda *given: told.append(given))
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(2)
+        rig.session.forget([("c1", 1)])
+        rig.peer.say(reply, ok("c1"), ok("c2"))
+        await running
+        return told
+
+    assert asyncio.run(main()) == late
+
+
 def test_second_late_and_foreign_receipts_are_counted() -> None:
     """And harm nothing; neither do the control bytes in them."""
 

@@ -109,7 +109,7 @@ def test_the_oldest() -> None:
     assert window.oldest == 2
     window.add(entry(3))
     assert window.oldest == 2
-    window.remove("m2")
+    window.heard("m2")
     assert window.oldest == 3
 
 
@@ -126,6 +126,7 @@ def test_another_message_with_the_label_waits() -> None:
         window.add(second)
     assert not window.add(entry(1))
     assert window.remove("m1") is None
+    assert (window.heard("m1"), window.heard("m1")) == (1, None)
     assert window.add(second)
     assert not window.forget("m1", 1)
     assert list(window) == [second]

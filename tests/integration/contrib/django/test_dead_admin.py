@@ -17,6 +17,9 @@ from django.test import Client
 
 from celery_stargate import Failure, Message, StoreUnavailable
 from celery_stargate.contrib.django import dead_letters, lanes
+from celery_stargate.contrib.django.closing import close_row
+from celery_stargate.contrib.django.operations import discard, requeue
+from celery_stargate.contrib.django.relay import run_burst
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.frame import encode_frame
@@ -234,6 +237,27 @@ def test_what_has_an_outbox_row_is_requeued_there(rig: OutboxRig) -> None:
     assert ids(rig) == {handle.context}
     act(client, page(client), "discard", confirmed="yes")
     assert ids(rig) == set()
+
+
+def test_a_row_that_is_requeued_is_no_dead_letter(rig: OutboxRig) -> None:
+    """Once the relay has sent it again; those of other rows stay, and so do those of no row."""
+    handle, other = rig.write("x", "y")
+    for each in (handle, other):
+        failure = Failure(
+            context=each.context, topic=rig.topic, status="unknown", code="deadline", reason="-"
+        )
+        lane = Lane(rig.topic)
+        settled = rig.stargate.lanes.settle(lane, failure, anyone=True).settled
+        assert settled is not None
+        rig.stargate.lanes.finish(lane, [settled])
+        close_row(rig.using, failure.to_dict())
+    bury(rig, "a")
+    assert requeue(rig.rows.filter(uuid=handle.uuid)) == 1
+    assert len(ids(rig)) == 3
+    assert run_burst(rig.using) == 1
+    assert ids(rig) == {"a", other.context}
+    assert discard(rig.rows) == 1
+    assert ids(rig) == {"a"}
 
 
 def test_permissions(rig: OutboxRig) -> None:

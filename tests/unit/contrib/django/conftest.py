@@ -24,12 +24,13 @@ def using() -> Iterator[str]:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeLanes:
     """Lanes in memory, in the place of those in Redis."""
-    from celery_stargate.contrib.django import handover, lanes
+    from celery_stargate.contrib.django import dead_letters, handover, lanes
 
     fake, stargate = FakeLanes(), make_stargate()
     monkeypatch.setattr(lanes, "current_stargate", lambda: stargate)
     monkeypatch.setattr(lanes, "record", fake.record)
     monkeypatch.setattr(lanes, "find_contexts", fake.find_contexts)
     monkeypatch.setattr(lanes, "trigger", fake.trigger)
+    monkeypatch.setattr(dead_letters, "forget", fake.forget)
     monkeypatch.setattr(handover, "_breaker", handover._Breaker())
     return fake

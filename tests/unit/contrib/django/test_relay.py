@@ -383,8 +383,38 @@ def test_a_requeued_row_goes_under_a_new_context(fake: FakeLanes) -> None:
     assert not close_row("default", fake.receipt(handle.context))
     run_burst("default")
     assert fake.sent[-1].context == f"{handle.uuid}.2"
+    # Whoever replayed its dead letter now would send it beside the row.
+    assert fake.forgotten == [{TOPIC: [handle.context]}]
     assert close_row("default", fake.receipt(f"{handle.uuid}.2"))
     assert requeue(OutboxMessage.objects.all()) == 0
+
+
+def test_a_discarded_row_is_no_dead_letter(
+    fake: FakeLanes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As far as Redis is there: the row is discarded all the same."""
+    with transaction.atomic():
+        first, second = outbox.produce_many(["one", "two"])
+    for each in (first, second):
+        close_row("default", fake.failure(each.context))
+    assert discard(OutboxMessage.objects.filter(uuid=first.uuid)) == 1
+    assert fake.forgotten == [{TOPIC: [first.context]}]
+    fake.away = True
+    assert discard(OutboxMessage.objects.all()) == 1
+    assert "dead letters of 1 discarded outbox rows stay: Redis is away" in caplog.text
+
+
+@pytest.mark.parametrize("status", ["refused", "unknown"])
+def test_a_replayed_dead_letter_closes_the_row_that_failed(fake: FakeLanes, status: str) -> None:
+    """It reports under the context of the attempt; one that fails again changes nothing."""
+    with transaction.atomic():
+        handle = outbox.produce("one", on_ack=signature("shop.paid"))
+    assert close_row("default", fake.failure(handle.context, status))
+    assert not close_row("default", fake.failure(handle.context, "refused"))
+    assert close_row("default", fake.receipt(handle.context))
+    assert handle.state() is State.STORED
+    assert [outcome["status"] for _, outcome, _ in fake.called] == ["stored"]
+    assert not close_row("default", fake.receipt(handle.context))
 
 
 def test_a_stopped_relay_ends_after_its_batch(fake: FakeLanes) -> None:

@@ -1,0 +1,163 @@
+"""``lanes/loop_outbox.py``: what the calls of one event loop put, in a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+import redis
+
+from celery_stargate import ContextInUse, LaneFull, StoreUnavailable
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.loop_outbox import LoopOutbox
+from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.puts import AskedPut
+from celery_stargate.lanes.record import Record
+from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.bound import bounded
+from tests.integration.lanes.rig import Owner, inbox_key, receipt
+from tests.topology import Topology
+
+
+def asked(lane: Lane, context: str, size: int = 0, **given: Any) -> AskedPut:
+    """One put of one message."""
+    frame = b'{"payload":"%s","context":"%s"}' % (b"." * size, context.encode())
+    return AskedPut(lane, Record(context), [("", frame)], timeout=60.0, **given)
+
+
+async def at_once(outbox: LoopOutbox, puts: list[AskedPut], **given: Any) -> list[Any]:
+    """Put all at the same time; the results, or the errors."""
+    calls: list[Coroutine[Any, Any, int]] = [outbox.put(each, **given) for each in puts]
+    return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+
+
+def run(lanes: Outbox, use: Any) -> Any:
+    """Use the lanes from an event loop."""
+
+    async def main() -> Any:
+        outbox = lanes.in_loop()
+        try:
+            return await use(outbox)
+        finally:
+            await outbox.aclose()
+
+    return asyncio.run(main())
+
+
+def contexts_of(owner: Owner) -> list[str]:
+    """The contexts in the lane's log, in order."""
+    entries = owner.do(owner.store.read(0, 1000, 1 << 30, mark=False))
+    return [each.context for each in entries]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_is_put_at_the_same_time(lanes: Outbox, lane: Lane, owner: Owner, fresh: bool) -> None:
+    """Has its numbers in the order of the calls, and the lane is announced once."""
+    names = [f"c{place}" for place in range(130)]
+    puts = [asked(lane, each, fresh=fresh) for each in names]
+    assert run(lanes, lambda outbox: at_once(outbox, puts)) == list(range(1, 131))
+    assert contexts_of(owner) == names
+    assert lanes.registry.survey() == (0, [lane])
+
+
+def test_large_messages_go_apart(lanes: Outbox, lane: Lane, owner: Owner) -> None:
+    """One round trip has a bounded size; the order is kept all the same."""
+    names = [f"c{place}" for place in range(4)]
+    puts = [asked(lane, each, 600_000, fresh=True) for each in names]
+    assert run(lanes, lambda outbox: at_once(outbox, puts)) == [1, 2, 3, 4]
+    assert contexts_of(owner) == names
+
+
+def test_a_lane_that_has_room_for_some(lanes: Outbox, lane: Lane, owner: Owner) -> None:
+    """Takes the first of them; each of the others is told so, and none is recorded in part."""
+    puts = [asked(lane, each, fresh=True, max_backlog=2) for each in "abc"]
+    one, two, full = run(lanes, lambda outbox: at_once(outbox, puts))
+    assert (one, two) == (1, 2)
+    assert isinstance(full, LaneFull)
+    assert (full.backlog, full.limit) == (2, 2)
+    assert contexts_of(owner) == ["a", "b"]
+
+
+def test_puts_of_different_kinds(lanes: Outbox, lane: Lane, owner: Owner) -> None:
+    """A new context, a known one and one in another lane, at the same time: each has its answer."""
+    other = Lane(f"{lane.topic}-other")
+
+    async def use(outbox: LoopOutbox) -> list[Any]:
+        await outbox.put(asked(lane, "known"))
+        puts = [
+            asked(lane, "new", fresh=True),
+            asked(lane, "known", exclusive=True),
+            asked(other, "elsewhere", fresh=True),
+            asked(lane, "newer", fresh=True),
+        ]
+        return await at_once(outbox, puts)
+
+    new, known, elsewhere, newer = run(lanes, use)
+    assert (new, elsewhere, newer) == (2, 1, 3)
+    assert isinstance(known, ContextInUse)
+    assert contexts_of(owner) == ["known", "new", "newer"]
+
+
+def test_a_lane_that_redis_lost_is_announced_again(
+    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, topology: Topology
+) -> None:
+    """With the options for a worker that does not know the topic: else nobody would send."""
+
+    async def use(outbox: LoopOutbox) -> None:
+        for context in ("a", "b"):
+            await outbox.put(asked(lane, context), {"max_in_flight": 7})
+            topology.forget(prefix.partition("{")[0])
+        await outbox.put(asked(lane, "c"), {"max_in_flight": 7})
+
+    run(lanes, use)
+    assert lanes.registry.survey() == (0, [lane])
+    assert client.hget(lane.key(prefix, "meta"), "options") == b'{"max_in_flight": 7}'
+
+
+def test_a_call_that_was_given_up_is_not_recorded(lanes: Outbox, lane: Lane, owner: Owner) -> None:
+    """If it had not begun yet; what was put after it is."""
+
+    async def use(outbox: LoopOutbox) -> Any:
+        await outbox.put(asked(lane, "first"))
+        calls = [asyncio.ensure_future(outbox.put(asked(lane, each))) for each in "abc"]
+        for _ in range(2):  # they wait for their round trip, which has not begun
+            await asyncio.sleep(0)
+        calls[1].cancel()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    one, cancelled, three = run(lanes, use)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert contexts_of(owner)[:2] == ["first", "a"]
+    assert contexts_of(owner)[-1] == "c"
+    assert one < three
+
+
+def test_no_time_is_left(lanes: Outbox, lane: Lane, owner: Owner) -> None:
+    """It is told as of a Redis that does not answer, and not as the caller's own timeout."""
+
+    async def use(outbox: LoopOutbox) -> None:
+        await outbox.put(asked(lane, "before"))
+        with bounded(0.0), pytest.raises(StoreUnavailable, match="no answer in time"):
+            await outbox.put(asked(lane, "late"))
+        await outbox.put(asked(lane, "after"))
+
+    run(lanes, use)
+    assert [each for each in contexts_of(owner) if each != "late"] == ["before", "after"]
+
+
+def test_an_inbox_that_is_no_stream_begins_anew(
+    lanes: Outbox, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it does for a thread; what comes after that is read."""
+    call = CallOutcomes("c", False, (receipt("c"),))
+
+    async def use(outbox: LoopOutbox) -> list[Any]:
+        client.set(inbox_key(lanes, "box"), "x")
+        assert await outbox.subscribe("box", [], 0.05) == []
+        lanes.inboxes.notify("box/1", call)
+        return await outbox.subscribe("box", [], 5.0)
+
+    assert [each.address for each in run(lanes, use)] == ["box/1"]
+    assert "begins anew" in caplog.text
