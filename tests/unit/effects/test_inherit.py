@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def _chain(app: Celery) -> Any:
     return chain(app.signature("ship"), _group(app), app=app)
 
 
-CANVASES = {
+CANVASES: dict[str, Callable[[Celery], Any]] = {
     "group": _group,
     "chain": _chain,
     "chord": lambda app: chord([app.signature("ship")], app.signature("bill"), app=app),
@@ -105,7 +106,6 @@ def test_the_lineage_of_a_canvas(published: Any, canvas: str) -> None:
     The callback is frozen when the call is recorded, as each is.
     """
     app = make_app()
-    app.set_current()
     packed = freeze_callback("on_ack", CANVASES[canvas](app), app)
     assert packed is not None
     message = published(app, json.loads(packed), root_id="the-root")
