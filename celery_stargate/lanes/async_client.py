@@ -16,6 +16,7 @@ from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSL
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
+from celery_stargate.lanes.async_tls import ReadsFilesAgain
 from celery_stargate.lanes.packing import COMMAND_PACKER
 from celery_stargate.lanes.passing import Epoch, passing, unavailable
 from celery_stargate.lanes.sentinels import MasterWatch
@@ -66,7 +67,7 @@ class AsyncSentinelConnection(_SameEpoch, SentinelManagedConnection):
     """Over TCP."""
 
 
-class AsyncSentinelSSLConnection(_SameEpoch, SentinelManagedSSLConnection):
+class AsyncSentinelSSLConnection(_SameEpoch, ReadsFilesAgain, SentinelManagedSSLConnection):
     """Over TLS."""
 
 

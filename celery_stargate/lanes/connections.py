@@ -21,6 +21,7 @@ from celery_stargate.lanes.async_client import (
     packing,
 )
 from celery_stargate.lanes.async_cluster import AsyncClusterClient
+from celery_stargate.lanes.async_tls import AsyncSSLConnection, renew_cluster
 from celery_stargate.lanes.passing import Epoch
 from celery_stargate.lanes.sentinels import MasterWatch, async_sentinel, sync_sentinel
 from celery_stargate.lanes.sync_client import (
@@ -64,7 +65,7 @@ _SYNC: Final = {
 }
 _ASYNC: Final = {
     "tcp": redis.asyncio.Connection,
-    "tls": redis.asyncio.SSLConnection,
+    "tls": AsyncSSLConnection,
     "unix": redis.asyncio.UnixDomainSocketConnection,
 }
 
@@ -193,16 +194,18 @@ class _Process:
         return ClusterClient(self._target.nodes, pool)
 
     def _async_cluster(self) -> redis.asyncio.RedisCluster:
-        return redis.asyncio.RedisCluster(
+        tls = self._target.transport == "tls"
+        made = redis.asyncio.RedisCluster(
             startup_nodes=[ClusterNode(*each) for each in self._target.nodes],
             require_full_coverage=False,
             # It would close all connections after some slots have moved, those in use, too.
             reinitialize_steps=0,
             retry=one_retry(),
-            ssl=self._target.transport == "tls",
+            ssl=tls,
             # Only so does redis-py notice that a node hangs, and look for the one in its place.
             **{"socket_timeout": _NODE_ANSWERS, **self._parameters()},
         )
+        return renew_cluster(made) if tls else made
 
     def _make_client(self, max_connections: int) -> redis.Redis:
         tls = self._target.transport == "tls"

@@ -12,6 +12,7 @@ import redis.asyncio.sentinel
 from redis.exceptions import RedisError
 from redis.sentinel import Sentinel
 
+from celery_stargate.lanes.async_tls import renew_sentinels
 from celery_stargate.lanes.passing import Epoch
 from celery_stargate.lanes.sync_client import no_retry
 from celery_stargate.lanes.target import Target
@@ -48,11 +49,12 @@ def sync_sentinel(target: Target) -> Sentinel:
 
 def async_sentinel(target: Target, retry: object) -> redis.asyncio.sentinel.Sentinel:
     """Return redis-py's client of the sentinels, for one event loop."""
-    return redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+    made = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
         list(target.sentinels),
         min_other_sentinels=target.min_other_sentinels,
         sentinel_kwargs=_parameters(target, retry),
     )
+    return renew_sentinels(made)
 
 
 class MasterWatch:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +29,7 @@ from tests.alone import forget, own_names
 from tests.servers.admin import PulsarAdmin, topic_path
 from tests.servers.process import ServerProcess
 
-__all__ = ["WAIT", "Rig", "Worker", "eventually", "text"]
+__all__ = ["HERE", "WAIT", "Installation", "Rig", "Worker", "eventually", "text"]
 
 #: The bound on a wait for what should take a moment, in seconds.
 WAIT = 30.0
@@ -36,6 +37,23 @@ WAIT = 30.0
 LEASE = 2.0
 
 _ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where a process takes the package from.
+
+    Args:
+        python: the interpreter.
+        folder: where the process runs; it has the `tests` that it imports.
+    """
+
+    python: str
+    folder: Path
+
+
+#: The package that is tested.
+HERE = Installation(sys.executable, _ROOT)
 
 
 def eventually(condition: Callable[[], Any], timeout: float = WAIT, every: float = 0.02) -> Any:
@@ -56,6 +74,7 @@ class Worker:
 
     Args:
         module: another one with an app of that kind.
+        installation: where it takes the package from.
     """
 
     def __init__(
@@ -69,7 +88,9 @@ class Worker:
         count_signals: bool = False,
         env: dict[str, str] | None = None,
         module: str = "tests.acceptance.app",
+        installation: Installation = HERE,
     ) -> None:
+        self.installation = installation
         name = uuid.uuid4().hex[:8]
         self.hostname = f"w-{name}@stargate"
         self._rig = rig
@@ -78,7 +99,7 @@ class Worker:
         env = {
             **os.environ,
             **(env or {}),
-            "PYTHONPATH": str(_ROOT),
+            "PYTHONPATH": str(installation.folder),
             "PYTHONUNBUFFERED": "1",
             CONF: json.dumps({**rig.conf, **(conf or {})}),
             LOG_URL: rig.redis_url,
@@ -87,7 +108,7 @@ class Worker:
         if count_signals:
             env[SIGNALS] = self.signals_key
         self.command = [
-            *(sys.executable, "-m", "celery", "-A", module, "worker"),
+            *(installation.python, "-m", "celery", "-A", module, "worker"),
             *("--pool", pool, "--concurrency", str(concurrency), "-n", self.hostname),
             *("--without-mingle", "--without-gossip", "--loglevel", "INFO"),
             *args,
@@ -95,7 +116,11 @@ class Worker:
         self.env = env
         self.log_path = rig.folder / f"worker-{name}.log"
         self._process = ServerProcess(
-            f"worker {name}", self.command, log_path=self.log_path, env=env, cwd=_ROOT
+            f"worker {name}",
+            self.command,
+            log_path=self.log_path,
+            env=env,
+            cwd=installation.folder,
         )
 
     def __enter__(self) -> Self:

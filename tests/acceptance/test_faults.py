@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults import processes, servers
+from tests.faults.plan import Plan
 from tests.faults.registry import KINDS
-from tests.faults.trial import Plan, Trial
+from tests.faults.trial import Trial
 from tests.servers.fixtures import PulsarAddress
 
 assert processes

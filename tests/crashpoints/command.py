@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.crashpoints.report import read_results, write
 from tests.crashpoints.steps import ACTIONS, STEPS, points
 from tests.crashpoints.trial import DELIVERIES, Theatre
 
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pulsar", choices=("local", "real"), default="local")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each run")
     parser.add_argument("--folder", type=Path, help="where ledgers and logs are kept")
+    parser.add_argument(
+        "--report", type=Path, metavar="PAGE", help="write all results of --folder into a page"
+    )
     given = parser.parse_args(arguments)
     if given.list:
         for step in STEPS:
@@ -48,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = given.folder or Path("build") / "crashpoints" / time.strftime("%Y%m%d-%H%M%S")
     ends = None if given.seconds is None else time.monotonic() + given.seconds
     runs = bad = 0
-    with Theatre(folder.resolve(), real=given.pulsar == "real") as theatre:
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "results.jsonl"
+    with Theatre(folder.resolve() / given.pulsar, real=given.pulsar == "real") as theatre:
         for seed in range(given.seed, given.seed + given.runs):
             draw = random.Random(seed)
             if ends is not None:
@@ -60,7 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     point, draw.choice(DELIVERIES), nth=draw.randint(1, 3), messages=given.messages
                 )
                 runs, bad = runs + 1, bad + (not result.good)
-                print(json.dumps(result.to_dict()) if given.json else result, flush=True)
+                line = json.dumps({"pulsar": given.pulsar, "seed": seed, **result.to_dict()})
+                with results.open("a") as file:
+                    file.write(line + "\n")
+                print(line if given.json else result, flush=True)
+    if given.report and results.exists():
+        write(given.report, read_results(results))
     if not given.json:
         print(f"{runs} runs, {bad} not good; ledgers: {folder}")
     return int(bad > 0)

@@ -24,6 +24,8 @@ from tests.faults.trial import LEASE, TIMEOUT, Trial
 #: The id of the message that breaks each connection.
 POISON = "poison"
 _MAX_BACKLOG = 50
+#: How long a drain may take in any case, in seconds; and at what rate it must go on behind that.
+_PATIENCE, _SLOWEST = 120.0, 500
 #: Fewer messages drain in so short a time that the wait before a new connection decides.
 _RATE_NEEDS = 20_000
 
@@ -44,10 +46,11 @@ def _threads(worker: Worker) -> int:
     return len(list(Path(f"/proc/{worker.pid}/task").iterdir()))
 
 
-def _drain(trial: Trial, bound: float = 120.0) -> float:
+def _drain(trial: Trial) -> float:
     """Wait until the lanes hold nothing; return how long it took."""
     began = time.monotonic()
-    assert eventually(lambda: not trial.waiting()[0], bound, every=0.02), "the lanes stand still"
+    bound = _PATIENCE + trial.waiting()[0] / _SLOWEST
+    assert eventually(lambda: not trial.waiting()[0], bound, every=0.05), "the lanes stand still"
     return time.monotonic() - began
 
 
@@ -57,7 +60,8 @@ def _drain(trial: Trial, bound: float = 120.0) -> float:
     strikes=1,
     size=15,
     lasts=0.0,
-    setup=Setup(at=(0.1, 0.2)),
+    repeats=False,
+    setup=Setup(at=(0.1, 0.2), outlasts=True),
 )
 def _away(trial: Trial, draw: random.Random) -> Iterator[None]:
     trial.link.release()
@@ -72,20 +76,26 @@ def _away(trial: Trial, draw: random.Random) -> Iterator[None]:
     rate = held / max(_drain(trial), 0.01)
     sizes = {worker.pid: _resident(worker) for worker in trial.workers}
     trial.link.refuse()
-    trial.allow(messages, wait=False)
-    began, grown = time.monotonic(), 0.0
-    while time.monotonic() < began + trial.size:
+    calls, began, grown, past = trial.calls(), time.monotonic(), 0.0, 0.0
+    while past < trial.size:
+        past = time.monotonic() - began
+        # At an even rate.
+        trial.allow(calls + round((messages - calls) * min(1.0, past / trial.size)), wait=False)
         grown = max(grown, *(_resident(each) - sizes[each.pid] for each in trial.workers))
         time.sleep(0.2)
+    calls_a_second = (trial.calls() - calls) / past
+    # What is called after that is in the measurement of neither.
+    trial.allow(messages)
     held = trial.waiting()[0]
     trial.link.accept()
     # Reconnecting takes its time; the rate counts from the first receipt.
     eventually(lambda: trial.waiting()[0] < held, 60.0, every=0.02)
     held = trial.waiting()[0]
     rate_after = max(held, 1) / max(_drain(trial), 0.01)
-    trial.bound("growth of a worker's memory, MB", grown, 20.0)
+    away = f"{trial.size} s, {calls_a_second:.0f} calls/s"
+    trial.bound(f"growth of a worker's memory, MB ({away})", grown, 20.0)
     if messages >= _RATE_NEEDS:
-        trial.bound("rate before, as a share of the rate after", rate / rate_after, 2.0)
+        trial.bound(f"rate before, in rates after ({away})", rate / rate_after, 2.0)
     yield
 
 
@@ -96,6 +106,7 @@ def _away(trial: Trial, draw: random.Random) -> Iterator[None]:
     size=60,
     lasts=0.0,
     promise=Promise(any_copies=True),
+    repeats=False,
     setup=Setup(at=(0.1, 0.2)),
 )
 def _reconnects(trial: Trial, draw: random.Random) -> Iterator[None]:
@@ -106,6 +117,9 @@ def _reconnects(trial: Trial, draw: random.Random) -> Iterator[None]:
     calls = trial.calls()
     for number in range(trial.size):
         made = trial.link.connections
+        if number:
+            # The first one is noted as each kind's strike is.
+            trial.note("strike", kind=trial.kind.name, in_flight=trial.waiting()[1])
         trial.link.cut()
         trial.allow(calls + 4 * number, wait=False)
         assert eventually(lambda made=made: trial.link.connections > made, 60.0, every=0.005)  # type: ignore[misc]
@@ -119,7 +133,7 @@ def _reconnects(trial: Trial, draw: random.Random) -> Iterator[None]:
         trial.bound("more descriptors", _descriptors(worker) - descriptors, LANE_SOCKETS)
         trial.bound("more threads", _threads(worker) - threads, 0)
     trial.bound("more keys", trial.keys() - keys, 2)
-    trial.bound("fewer cuts than", trial.size - (trial.link.connections), 0)
+    trial.bound(f"fewer cuts than {trial.size}", trial.size - (trial.link.connections), 0)
     yield
 
 
@@ -131,6 +145,7 @@ LANE_SOCKETS = 8
     "poison",
     "one message breaks each connection (its frame is too large for Pulsar); others go on",
     strikes=1,
+    repeats=False,
     lasts=0.0,
     promise=Promise(any_copies=True, may_fail=frozenset((POISON,))),
     setup=Setup(conf={"stargate_max_frame_size": 8 << 20}),
@@ -168,6 +183,7 @@ def _poison(trial: Trial, draw: random.Random) -> Iterator[None]:
     # Calls wait for room, so they are not waited for.
     setup=Setup(conf={"stargate_max_backlog": _MAX_BACKLOG}, while_called=True),
     strikes=1,
+    repeats=False,
 )
 def _max_backlog(trial: Trial, draw: random.Random) -> Iterator[None]:
     trial.link.release()
@@ -187,6 +203,7 @@ def _max_backlog(trial: Trial, draw: random.Random) -> Iterator[None]:
     "thousand-lanes",
     "1,000 lanes on three workers, one of which is killed with -9: its lanes have new owners soon",
     strikes=1,
+    repeats=False,
     lasts=0.0,
     setup=Setup(lanes=1000, workers=3),
 )

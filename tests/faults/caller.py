@@ -73,7 +73,7 @@ class CallerPlan:
         timeout: the deadline, in seconds.
         wait_every, wait_timeout: seconds between calls that wait, 0 for none; and their deadline.
         incarnation: how many callers of that name there were before.
-        size: bytes of each payload, at least those of the id.
+        sizes: bytes of the payloads, in turn; at least those of the id.
     """
 
     name: str
@@ -90,11 +90,11 @@ class CallerPlan:
     wait_every: float
     wait_timeout: float
     incarnation: int = 0
-    size: int = 0
+    sizes: tuple[int, ...] = (0,)
 
-    def command(self) -> list[str]:
-        """The command line of the process."""
-        return [sys.executable, "-m", "tests.faults.caller", json.dumps(asdict(self))]
+    def command(self, python: str) -> list[str]:
+        """The command line of the process, for an interpreter."""
+        return [python, "-m", "tests.faults.caller", json.dumps(asdict(self))]
 
     @property
     def who(self) -> str:
@@ -145,7 +145,8 @@ class _Caller:
         self._ledger.note(
             "attempt", id=task_id, lane=lane, number=number, timeout=plan.timeout, callback=callback
         )
-        message = self._keys[lane], task_id.ljust(plan.size)
+        size = plan.sizes[number // len(plan.mine) % len(plan.sizes)]
+        message = self._keys[lane], task_id.ljust(size)
         while True:
             try:
                 self._produce.apply_async((message,), options, task_id=task_id)
@@ -184,7 +185,7 @@ class _Caller:
 def main() -> None:
     """Run to the end of the plan."""
     given = json.loads(sys.argv[1])
-    plan = CallerPlan(**{**given, "mine": tuple(given["mine"])})
+    plan = CallerPlan(**given)
     with Ledger(Path(plan.ledger), plan.who) as ledger:
         _Caller(plan, ledger).run()
 

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.faults import bounds, limits, links, processes, servers, stores
+from tests.faults import bounds, limits, links, processes, releases, servers, stores
 from tests.faults.environment import SECRET
+from tests.faults.plan import Plan, Result
 from tests.faults.registry import KINDS, Kind
 from tests.faults.report import read_results, write
-from tests.faults.trial import IDLE_SESSION, Plan, Result, Trial
+from tests.faults.trial import IDLE_SESSION, Trial
+from tests.servers.credentials import make_tls
 from tests.servers.pulsar import PulsarServer
 
 __all__ = ["Brokers", "main", "run_all"]
 
 #: They fill the table.
-_TABLE = (processes, servers, stores, links, limits, bounds)
+_TABLE = (processes, releases, servers, stores, links, limits, bounds)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,14 @@ class Brokers:
         """The broker of that name (see `Setup.broker`); another that runs is ended."""
         if name not in self._held:
             self.forget()
+            folder = self._folder / f"pulsar-{name}-{next(self._numbers)}"
             made = PulsarServer(
-                self._folder / f"pulsar-{name}-{next(self._numbers)}",
+                folder,
                 deduplication=name != "no-deduplication",
                 token_secret=SECRET if name == "tokens" else None,
+                tls=make_tls(folder / "tls", require_client=True) if name == "tls" else None,
                 extra={
+                    "tlsCertRefreshCheckDurationSec": "1",
                     "webSocketSessionIdleTimeoutMillis": str(round(IDLE_SESSION * 1000)),
                     "backlogQuotaCheckIntervalInSeconds": "1",
                 },
@@ -113,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=5000, help="in each run")
     parser.add_argument("--in-flight", type=int, default=500, help="when a fault strikes")
     parser.add_argument("--size", type=int, help="in place of the kind's own")
+    parser.add_argument(
+        "--strikes", type=int, help="in each run; by default they grow with its messages"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object for each run")
     parser.add_argument("--ledgers", type=Path, help="where raw ledgers are kept")
     parser.add_argument(
@@ -135,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"skipped {kind.name}: {reason}", flush=True)
             continue
         plans += [
-            Plan(kind, seed, given.messages, given.in_flight, given.size)
+            Plan(kind, seed, given.messages, given.in_flight, given.size, given.strikes)
             for seed in range(given.seed, given.seed + given.runs)
         ]
     results: list[Result | Unfinished] = []

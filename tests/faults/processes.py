@@ -18,6 +18,7 @@ from tests.faults.trial import LEASE, Trial
     "nothing happens: what the runs themselves do to the figures",
     promise=Promise(duplicates=0),
     strikes=0,
+    repeats=False,
 )
 def _none(trial: Trial, draw: random.Random) -> Iterator[None]:
     yield

@@ -27,7 +27,7 @@ class Setup:
         conf: more settings of the app.
         redis: more directives of the Redis that holds the lanes.
         appendonly: whether that Redis keeps an append-only file.
-        broker: which Pulsar: `plain`, `tokens`, or `no-deduplication`.
+        broker: which Pulsar: `plain`, `tokens`, `tls`, or `no-deduplication`.
         env: more environment of the workers.
         pool: of the workers.
         while_called: strike while calls are being made.
@@ -36,6 +36,9 @@ class Setup:
         disk: the size of the disk under the lanes' Redis, such as `128m`; None: the machine's own.
         clock: whether the workers' clock can jump.
         at: when it strikes, as shares of its part of the calls: at random between these.
+        sizes: bytes of the payloads, in turn; at least those of the id.
+        old_workers, old_callers: how many of them begin with the last release of the package.
+        outlasts: messages may wait for SIZE seconds, so that their deadline is later by that.
     """
 
     conf: Mapping[str, Any] = field(default_factory=dict)
@@ -51,6 +54,10 @@ class Setup:
     disk: str | None = None
     clock: bool = False
     at: tuple[float, float] = (0.5, 0.95)
+    sizes: tuple[int, ...] = (0,)
+    old_workers: int = 0
+    old_callers: int = 0
+    outlasts: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class Kind:
         strike: begins the fault when entered, and mends what it broke when left.
         promise: what must hold afterwards.
         lasts: for how many seconds it lasts.
-        strikes: how often it strikes in one run.
+        strikes: how often it strikes in one run of 5,000 messages.
+        repeats: whether it may strike more often than that.
         size: how much of it there is, where its sentence speaks of SIZE.
         deliveries: which `stargate_delivery` it runs with; the run's seed chooses.
         setup: what it needs.
@@ -77,6 +85,7 @@ class Kind:
     promise: Promise = field(default_factory=Promise)
     lasts: float = 1.0
     strikes: int = 3
+    repeats: bool = True
     size: int = 0
     deliveries: tuple[str, ...] = BOTH
     setup: Setup = field(default_factory=Setup)

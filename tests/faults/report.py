@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.readme import replace_block
 from tests.faults.checker import check
 from tests.faults.ledger import read_ledger
+from tests.faults.plan import Plan, Result, promise_of
 from tests.faults.registry import ONCE, Kind
-from tests.faults.trial import Plan, Result, promise_of
 
 __all__ = ["read_results", "report", "write"]
 

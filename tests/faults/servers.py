@@ -65,6 +65,7 @@ def _unloaded(trial: Trial, draw: random.Random) -> Iterator[None]:
     "topic-terminated",
     "the topic is ended for good: what is not stored is told, at its deadline at the latest",
     strikes=1,
+    repeats=False,
     promise=Promise(failures=True),
 )
 def _terminated(trial: Trial, draw: random.Random) -> Iterator[None]:
@@ -77,6 +78,7 @@ def _terminated(trial: Trial, draw: random.Random) -> Iterator[None]:
     "topic-deleted",
     "the topic is deleted with all it holds, and made again: what was stored before is gone",
     strikes=1,
+    repeats=False,
     promise=Promise(forgotten=True, failures=True, order=False),
 )
 def _deleted(trial: Trial, draw: random.Random) -> Iterator[None]:

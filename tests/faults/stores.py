@@ -41,6 +41,7 @@ def _killed_everysec(trial: Trial, draw: random.Random) -> Iterator[None]:
     "the same without an append-only file, while Pulsar is away: Redis comes back empty",
     setup=Setup(appendonly=False, at=(0.3, 0.5)),
     strikes=1,
+    repeats=False,
     control=("lost",),
 )
 def _control_no_file(trial: Trial, draw: random.Random) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -11,31 +10,32 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import redis
 from redis.exceptions import RedisError
 
 from celery_stargate.lanes.lane import Lane
-from tests.acceptance.rig import Rig, Worker, eventually
+from tests.acceptance.rig import HERE, Installation, Rig, Worker, eventually
 from tests.acceptance.tasks import CONF, LOG_URL
 from tests.faults.caller import Allowance, CallerPlan
-from tests.faults.checker import GRACE, Promise, Sets, check
+from tests.faults.calling import Caller, Tail
+from tests.faults.checker import GRACE, check
 from tests.faults.environment import CLOCK_JUMPS, Clock
 from tests.faults.ledger import Ledger, read_ledger
+from tests.faults.plan import Plan, Result, promise_of
 from tests.faults.proxy import ToxicProxy
-from tests.faults.registry import ONCE, Kind
+from tests.faults.release import last_release
 from tests.integration.rig import Reader
 from tests.servers.fixtures import PulsarAddress
-from tests.servers.process import ServerProcess
 from tests.servers.pulsar import PulsarServer
 from tests.servers.redis import RedisServer
 
-__all__ = ["IDLE_SESSION", "LEASE", "Plan", "Result", "Trial", "promise_of"]
+__all__ = ["CALLERS", "IDLE_SESSION", "LEASE", "TIMEOUT", "Trial"]
 
 #: The lease in these runs, in seconds.
 LEASE = 3.0
@@ -44,160 +44,19 @@ IDLE_SESSION = 6.0
 CALLERS = 2
 #: The deadline of each message, and of those whose caller waits, in seconds.
 TIMEOUT, WAIT_TIMEOUT = 150.0, 8.0
-_CALLBACK_EVERY = 10
+#: Each message of such a number has callbacks; in a long run, where they would take longer than all
+#: else, fewer.
+_CALLBACK_EVERY, _SELDOM, _LONG = 10, 30, 10_000
 #: Seconds between calls that wait, of each caller.
 _WAIT_EVERY = 0.5
 #: How late what Pulsar gets and says is, in seconds.
 _LATENCY = 0.02
-#: The bound on the wait for a mark, in seconds.
-_PATIENCE = 120.0
-_ROOT = Path(__file__).parents[2]
+#: The bound on the wait for a mark, in seconds: this, and one for so many of the run's messages.
+_PATIENCE, _SLOWEST = 120.0, 200
+#: For how long what is in flight does not grow any more, in seconds.
+_STILL = 1.0
 #: More than an id has.
 _ID = 200
-#: What a line about a run says, where it is not 0.
-_TOLD = (
-    *("lost", "unexpected", "duplicated", "recovered", "out_of_order", "refused", "unknown"),
-    *("refused_found", "open", "late", "late_waits", "both_outcomes", "callbacks_missing"),
-    *("callbacks_other_id", "callbacks_repeated", "deduplicated"),
-)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is to be.
-
-    Args:
-        kind: what strikes.
-        seed: of what is random.
-        messages: how many calls are made.
-        in_flight: how many messages are to be in flight when it strikes.
-        size: in place of the kind's own.
-    """
-
-    kind: Kind
-    seed: int = 1
-    messages: int = 5000
-    in_flight: int = 500
-    size: int | None = None
-
-    @property
-    def delivery(self) -> str:
-        """With which `stargate_delivery`."""
-        return self.kind.delivery(self.seed)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to."""
-
-    plan: Plan
-    sets: Sets
-    broken: tuple[str, ...]
-    ledger: Path
-    seconds: float
-    #: Where processes and servers wrote, if the run was not good.
-    logs: Path | None = None
-
-    @property
-    def good(self) -> bool:
-        """Whether every promise held; of a control, whether its fault was found."""
-        wanted = self.plan.kind.control
-        if not wanted:
-            return not self.broken
-        return any(self.sets.counts()[name] for name in wanted)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON types."""
-        return {
-            "kind": self.plan.kind.name,
-            "seed": self.plan.seed,
-            "delivery": self.plan.delivery,
-            "messages": self.plan.messages,
-            "good": self.good,
-            "broken": list(self.broken),
-            "seconds": round(self.seconds, 1),
-            "ledger": str(self.ledger),
-            "logs": None if self.logs is None else str(self.logs),
-            **self.sets.counts(),
-        }
-
-    def __str__(self) -> str:
-        counts = self.sets.counts()
-        told = ", ".join(f"{name} {counts[name]}" for name in _TOLD if counts[name])
-        how = "ok" if self.good else "BROKEN"
-        line = (
-            f"{how} {self.plan.kind.name} seed {self.plan.seed} ({self.plan.delivery}): "
-            f"{counts['accepted']} accepted, {counts['found']} found, in flight "
-            f"{counts['strikes']}, longest wait {counts['longest_wait']} s of {counts['waits']}; "
-            f"{told or 'nothing else'}; {self.seconds:.0f} s"
-        )
-        return "\n".join([line, *(f"    {each}" for each in self.broken)])
-
-
-def promise_of(plan: Plan, sets: Sets) -> Promise:
-    """Return the promise of a plan's kind, with the bound on copies if it has none of its own."""
-    promise = plan.kind.promise
-    if promise.duplicates is not None:
-        return promise
-    if plan.delivery == ONCE:
-        return replace(promise, duplicates=0)
-    if promise.any_copies:
-        return promise
-    return replace(promise, duplicates=sum(sets.strikes))
-
-
-class Caller:
-    """A calling process that can be killed, and followed by one that goes on."""
-
-    def __init__(self, plan: CallerPlan, env: dict[str, str], logs: Path) -> None:
-        self.plan, self._env, self._logs = plan, env, logs
-        self.process = self._process()
-
-    def _process(self) -> ServerProcess:
-        log = self._logs / f"{self.plan.who}.log"
-        command = self.plan.command()
-        return ServerProcess(self.plan.who, command, log_path=log, env=self._env, cwd=_ROOT)
-
-    def start(self) -> None:
-        """Start it, and do not wait."""
-        self.process.start(lambda: True, timeout=10)
-
-    def kill_and_follow(self) -> bool:
-        """Kill it with -9, and start one that goes on behind the call that was made; False: it
-        had ended."""
-        if not self.process.alive:
-            return False
-        self.process.kill()
-        path = Path(self.plan.ledger) / f"{self.plan.who}.jsonl"
-        events = [json.loads(line) for line in path.read_bytes().rpartition(b"\n")[0].splitlines()]
-        made = [
-            each["number"]
-            for each in events
-            if each["event"] == "attempt" and each["lane"] is not None
-        ]
-        first = made[-1] + 1 if made else self.plan.first
-        self.plan = replace(self.plan, first=first, incarnation=self.plan.incarnation + 1)
-        self.process = self._process()
-        self.start()
-        return True
-
-
-class _Tail:
-    """Counts the calls that returned, by what the ledger has."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[Path, int] = {}
-        self._count = 0
-
-    def accepted(self) -> int:
-        for path in self._folder.glob("caller-*.jsonl"):
-            with path.open("rb") as file:
-                file.seek(self._read.get(path, 0))
-                whole, end, _ = file.read().rpartition(b"\n")
-            self._read[path] = self._read.get(path, 0) + len(whole) + len(end)
-            self._count += whole.count(b'"event":"accepted"')
-        return self._count
 
 
 class Trial:
@@ -215,6 +74,10 @@ class Trial:
         self.kind, self.setup = plan.kind, plan.kind.setup
         self.size = plan.kind.size if plan.size is None else plan.size
         self.lanes = self.setup.lanes
+        #: The deadline of each message, in seconds.
+        self.timeout = TIMEOUT + (self.size if self.setup.outlasts else 0)
+        #: How often it has struck.
+        self.struck = 0
         self.draw = random.Random(f"{plan.kind.name} {plan.seed}")
         self.workers: list[Worker] = []
         self.callers: list[Caller] = []
@@ -224,7 +87,7 @@ class Trial:
         self.logs.mkdir()
         self._data = folder / "data"
         self._open = ExitStack()
-        self._tail = _Tail(self.ledger_folder)
+        self._tail = Tail(self.ledger_folder)
         self._ledger = self._open.enter_context(Ledger(self.ledger_folder, "runner"))
         self._allowance = Allowance(self.ledger_folder)
 
@@ -275,13 +138,13 @@ class Trial:
             self._mount(self.redis.data_dir, self.setup.disk)
         self._open.callback(self.redis.kill)
         self.redis.start()
-        port = urlsplit(self.pulsar.http_url).port
-        assert port is not None
-        self.link = enter(ToxicProxy(port))
+        url, connection = self._connection()
+        self.link = enter(ToxicProxy(url.port or 0))
         self.store_link = enter(ToxicProxy(self.redis.port))
         self.store_url = f"redis://127.0.0.1:{self.store_link.port}/0"
         conf = {
-            "stargate_url": f"ws://127.0.0.1:{self.link.port}",
+            "stargate_url": f"{url.scheme}://127.0.0.1:{self.link.port}",
+            **connection,
             "stargate_redis_url": self.store_url,
             "result_backend": self.store_url,
             "stargate_lease": LEASE,
@@ -311,9 +174,24 @@ class Trial:
         count = self.setup.workers
         with ThreadPoolExecutor(count + 1) as starting:
             started = starting.submit(recorder.start)
-            self.workers = list(starting.map(lambda _: self.new_worker(), range(count)))
+            self.workers = list(starting.map(self.new_worker, self._installations(count)))
             started.result()
         self._make_callers()
+
+    def _connection(self) -> tuple[SplitResult, dict[str, Any]]:
+        """Where the broker is, and the settings that a connection needs beside that."""
+        if not isinstance(self.pulsar, PulsarServer) or self.pulsar.tls is None:
+            return urlsplit(self.pulsar.url), {}
+        tls = self.pulsar.tls
+        return urlsplit(self.pulsar.url), {
+            "stargate_tls_ca": str(tls.ca),
+            "stargate_tls_certificate": str(tls.client_certificate),
+            "stargate_tls_key": str(tls.client_key),
+        }
+
+    def _installations(self, count: int) -> list[Installation]:
+        old = self.setup.old_workers
+        return [last_release().installation if n < old else HERE for n in range(count)]
 
     def _make_callers(self) -> None:
         each = self.plan.messages // CALLERS
@@ -326,20 +204,18 @@ class Trial:
                 mine=tuple(range(number, self.lanes, CALLERS)),
                 first=0,
                 last=each,
-                callback_every=_CALLBACK_EVERY,
+                callback_every=_CALLBACK_EVERY if self.plan.messages < _LONG else _SELDOM,
                 acked=self._acked,
                 failed=self._failed,
-                timeout=TIMEOUT,
+                timeout=self.timeout,
                 wait_every=_WAIT_EVERY,
                 wait_timeout=WAIT_TIMEOUT,
+                sizes=self.setup.sizes,
             )
-            env = {
-                **os.environ,
-                "PYTHONPATH": str(_ROOT),
-                CONF: json.dumps(self.rig.conf),
-                LOG_URL: self.outside.url,
-            }
-            self.callers.append(Caller(plan, env, self.logs))
+            env = {CONF: json.dumps(self.rig.conf), LOG_URL: self.outside.url}
+            old = number < self.setup.old_callers
+            installation = last_release().installation if old else HERE
+            self.callers.append(Caller(plan, env, self.logs, installation))
 
     def _kill_all(self) -> None:
         for caller in self.callers:
@@ -347,7 +223,7 @@ class Trial:
         for worker in self.workers:
             worker.kill()
 
-    def new_worker(self) -> Worker:
+    def new_worker(self, installation: Installation = HERE) -> Worker:
         """A worker that owns lanes, which is ready."""
         env = dict(self.setup.env)
         if self.setup.clock:
@@ -357,13 +233,20 @@ class Trial:
             env=env,
             args=self.setup.worker_args,
             module="tests.faults.app",
+            installation=installation,
         )
         return made.start()
 
-    def replace_worker(self, old: Worker) -> None:
-        """Kill what is left of a worker, and put a new one in its place."""
+    def replace_worker(self, old: Worker, installation: Installation | None = None) -> None:
+        """Kill what is left of a worker, and put a new one in its place.
+
+        Args:
+            old: the worker.
+            installation: where the new one takes the package from; as the old one by default.
+        """
         old.kill()
-        self.workers[self.workers.index(old)] = self.new_worker()
+        made = self.new_worker(installation or old.installation)
+        self.workers[self.workers.index(old)] = made
 
     def owner(self) -> Worker:
         """A worker that owns a lane in which messages are in flight; else any."""
@@ -424,6 +307,14 @@ class Trial:
         lanes = self.each_lane()
         return sum(each[0] for each in lanes), sum(each[1] for each in lanes)
 
+    def newer_records(self) -> int:
+        """How many records there are that the last release cannot read."""
+        count = 0
+        for lane in range(self.lanes):
+            records: Any = self.store.hvals(self._key(lane, "contexts"))
+            count += sum(not each.startswith(b"1 ") for each in records)
+        return count
+
     def keys(self) -> int:
         """How many keys of the package the lanes' Redis has."""
         return sum(1 for _ in self.store.scan_iter(match=f"{self.rig.name}*", count=1000))
@@ -447,7 +338,7 @@ class Trial:
 
     def _marks(self) -> list[int]:
         """By how many calls each fault strikes: spread over the run, and a little at random."""
-        strikes, messages = self.kind.strikes, self.plan.messages
+        strikes, messages = self.plan.strike_count, self.plan.messages
         step = messages / max(strikes, 1)
         return [
             round((number + self.draw.uniform(*self.setup.at)) * step) for number in range(strikes)
@@ -460,7 +351,9 @@ class Trial:
         self.allow(10 * self.lanes if self.lanes < 100 else 2 * self.lanes)
         self._until(lambda: not self.waiting()[0], "the lanes")
         self.link.latency = _LATENCY
-        wanted = min(self.plan.in_flight, self.plan.messages // (3 * max(self.kind.strikes, 1)))
+        wanted = min(
+            self.plan.in_flight, self.plan.messages // (3 * max(self.plan.strike_count, 1))
+        )
         for mark in self._marks():
             # What is called by now meets no fault, or the last one.
             self.allow(mark - 2 * wanted)
@@ -472,16 +365,25 @@ class Trial:
         self.link.hold(answers_only=True)
         self.allow(mark, wait=not self.setup.while_called)
 
-        def in_flight() -> bool:
-            return self.waiting()[1] >= wanted or not self._calling()
+        grown = 0, time.monotonic()
 
-        eventually(in_flight, 10.0, every=0.01)
+        def in_flight() -> bool:
+            nonlocal grown
+            sent = self.waiting()[1]
+            if sent > grown[0]:
+                grown = sent, time.monotonic()
+            # A lane that moved a moment ago cannot connect while answers are kept back.
+            still = time.monotonic() > grown[1] + _STILL
+            return sent >= wanted or still or not self._calling()
+
+        eventually(in_flight, 10.0, every=0.03)
         self._ledger.note("strike", kind=self.kind.name, in_flight=self.waiting()[1])
         with self.kind.strike(self, self.draw):
             self.link.release()
             # Calls are made meanwhile.
             self.allow(mark + wanted // 2, wait=False)
             time.sleep(self.kind.lasts)
+        self.struck += 1
         self._ledger.note("healed")
 
     def allow(self, count: int, *, wait: bool = True) -> None:
@@ -497,7 +399,8 @@ class Trial:
         return self._tail.accepted() + sum(each.plan.incarnation for each in self.callers)
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
-        assert eventually(condition, _PATIENCE, every=0.01), f"{what} stand still"
+        bound = _PATIENCE + self.plan.messages / _SLOWEST
+        assert eventually(condition, bound, every=0.03), f"{what} stand still"
 
     def _mend(self) -> None:
         for proxy in (self.link, self.store_link):
@@ -520,7 +423,7 @@ class Trial:
         backend: Any = self.rig.app.backend
         events = read_ledger(self.ledger_folder)
         last = {each["id"]: each["at"] for each in events if each["event"] == "accepted"}
-        left, end = list(last), max(last.values(), default=0.0) + TIMEOUT + GRACE
+        left, end = list(last), max(last.values(), default=0.0) + self.timeout + GRACE
         while left:
             missing = []
             for part in _parts(left, 500):
@@ -562,7 +465,9 @@ class Trial:
 
     def _note_topic(self) -> None:
         count, token = self.rig.stored(self.topic), self._token()
-        with Reader(self.pulsar.url, self.topic, token=token) as reader:
+        # Without TLS, whose certificates a fault may have changed.
+        url = f"ws://{urlsplit(self.pulsar.http_url).netloc}"
+        with Reader(url, self.topic, token=token) as reader:
             for message in reader.take(count):
                 self._ledger.note("found", id=message["payload"].decode().strip()[:_ID])
 

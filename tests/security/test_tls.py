@@ -24,7 +24,7 @@ from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.pulsar.link import LinkBroken
 from celery_stargate.pulsar.producer import Producer
 from tests.security.conftest import listening
-from tests.servers.credentials import TLSFiles
+from tests.servers.credentials import TLSFiles, sign_server
 
 TOKEN = "c4n4ry.t0k3n"
 TOPIC = Topic.parse("orders")
@@ -96,25 +96,7 @@ def _signed(
     until: str = "20991231000000Z",
 ) -> ssl.SSLContext:
     """Return a context with a certificate of the authority."""
-    (folder / "index").write_text("")
-    (folder / "serial").write_text("1000")
-    (folder / "ca.cnf").write_text(
-        "[ca]\ndefault_ca=own\n[own]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n"
-        "default_md=sha256\npolicy=any\nx509_extensions=ext\n[any]\ncommonName=supplied\n"
-        f"[ext]\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n{names}\n"
-    )
-    _openssl(
-        folder,
-        *("req", *EC, "-nodes", "-keyout", "s.key", "-out", "s.csr"),
-        *("-subj", subject),
-    )
-    _openssl(
-        folder,
-        *("ca", "-batch", "-config", "ca.cnf", "-in", "s.csr", "-out", "s.pem", "-notext"),
-        *("-cert", str(tls.ca), "-keyfile", str(tls.ca.with_suffix(".key"))),
-        *("-startdate", "190101000000Z", "-enddate", until),
-    )
-    return _context(folder / "s.pem", folder / "s.key")
+    return _context(*sign_server(folder, tls.ca, names, subject=subject, until=until))
 
 
 Make = Callable[[Path, TLSFiles], ssl.SSLContext]

@@ -10,7 +10,7 @@ import shutil
 import ssl
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 
@@ -50,6 +50,14 @@ class TLSFiles:
     client_key: Path
     require_client: bool = False
 
+    def copy_to(self, others: TLSFiles) -> None:
+        """Put these in the place of others, one after the other."""
+        shutil.copy(self.ca.with_suffix(".key"), others.ca.with_suffix(".key"))
+        for each in fields(self):
+            path = getattr(self, each.name)
+            if isinstance(path, Path):
+                shutil.copy(path, getattr(others, each.name))
+
     def server_context(self) -> ssl.SSLContext:
         """A context for a server in Python."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca))
@@ -72,6 +80,51 @@ def tls_missing_reason() -> str | None:
     if shutil.which("openssl") is None:
         return "openssl not found on PATH; install with: apt-get install openssl"
     return None
+
+
+def sign_server(
+    folder: Path,
+    authority: Path,
+    names: str,
+    *,
+    subject: str = "/CN=server",
+    until: str = "20991231000000Z",
+    key: tuple[str, ...] = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+) -> tuple[Path, Path]:
+    """Make a server's certificate that an authority signs.
+
+    Args:
+        folder: gets it.
+        authority: the authority's certificate; its key is beside it.
+        names: a line of an extension, as `subjectAltName=DNS:localhost,IP:127.0.0.1`.
+        subject: of the certificate.
+        until: the end of its time, as `20200201000000Z`; it begins in 2019.
+        key: the arguments of `openssl req` for a new key. Those of EC keys are made fastest.
+
+    Returns:
+        Its file, and that of its key.
+
+    Raises:
+        subprocess.CalledProcessError: `openssl` failed; its words are in `stderr`.
+    """
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    (folder / "index").write_text("")
+    (folder / "serial").write_text("1000")
+    (folder / "ca.cnf").write_text(
+        "[ca]\ndefault_ca=own\n[own]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n"
+        "default_md=sha256\npolicy=any\nx509_extensions=ext\n[any]\ncommonName=supplied\n"
+        f"[ext]\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n{names}\n"
+    )
+    openssl("req", *key, "-nodes", "-keyout", "s.key", "-out", "s.csr", "-subj", subject)
+    openssl(
+        *("ca", "-batch", "-config", "ca.cnf", "-in", "s.csr", "-out", "s.pem", "-notext"),
+        *("-cert", str(authority), "-keyfile", str(authority.with_suffix(".key"))),
+        *("-startdate", "190101000000Z", "-enddate", until),
+    )
+    return folder / "s.pem", folder / "s.key"
 
 
 def make_tls(folder: Path, *, require_client: bool = False) -> TLSFiles:

@@ -165,7 +165,7 @@ class PulsarServer(Server):
         self.log_path = data_dir / "pulsar.log"
         self._deduplication = deduplication
         self._token_secret = token_secret
-        self._tls = tls
+        self.tls = tls
         self._extra = dict(extra or {})
         self._flags = () if optimized else _QUICK_START
         self.port, self.http_port, self.tls_port, self._bookie_port = free_ports(4)
@@ -174,7 +174,7 @@ class PulsarServer(Server):
     @property
     def url(self) -> str:
         """The base of its WebSocket URLs: `wss` with TLS."""
-        if self._tls is not None:
+        if self.tls is not None:
             return f"wss://127.0.0.1:{self.tls_port}"
         return f"ws://127.0.0.1:{self.http_port}"
 
@@ -277,12 +277,12 @@ class PulsarServer(Server):
                 ),
                 "brokerClientAuthenticationParameters": f"token:{self.token(ADMIN_ROLE)}",
             }
-        if self._tls is not None:
+        if self.tls is not None:
             settings |= {
                 "webServicePortTls": str(self.tls_port),
-                "tlsCertificateFilePath": str(self._tls.server_certificate),
-                "tlsKeyFilePath": str(self._tls.server_key),
-                "tlsTrustCertsFilePath": str(self._tls.ca),
-                "tlsRequireTrustedClientCertOnConnect": str(self._tls.require_client).lower(),
+                "tlsCertificateFilePath": str(self.tls.server_certificate),
+                "tlsKeyFilePath": str(self.tls.server_key),
+                "tlsTrustCertsFilePath": str(self.tls.ca),
+                "tlsRequireTrustedClientCertOnConnect": str(self.tls.require_client).lower(),
             }
         return settings | self._extra

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from celery import Celery, chain, chord, group
+from celery import Celery, _state, chain, chord, group
 
 from celery_stargate import (
     ConfigurationError,
@@ -502,3 +502,12 @@ def test_closing_from_a_coroutine() -> None:
         asyncio.run(live())
     assert closed == ["stargate-close"] * 2
     asyncio.run(Stargate().aclose())
+
+
+def test_the_first_app_is_celerys_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `produce_task` would belong to no app in the threads of a web server."""
+    monkeypatch.setattr(_state, "default_app", None)
+    first, second = make_app(), make_app()
+    for app in (first, second):
+        Stargate(app)
+        assert vars(_state)["default_app"] is first

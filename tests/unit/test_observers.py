@@ -187,3 +187,15 @@ print([name for name in own if "celery_stargate." + name in sys.modules])
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.usefixtures("nobody")
+def test_dead_letters_without_an_observer() -> None:
+    """Nothing is made for them."""
+
+    class Rules(DeadLetterRules):
+        def cause_of(self, failure: Failure) -> str:
+            raise AssertionError("nobody wants to know")
+
+    dead = Failure(context="c", topic=TOPIC, reason="no", code="http-404")
+    observers.dead_lettered(LANE, [dead], Rules())

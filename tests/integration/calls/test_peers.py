@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import msgspec
 import pytest
 import redis
 from celery import Celery
 
+from celery_stargate.calls import peers as peers_module
 from celery_stargate.calls.peers import Peers, PeersThread, caller_of, peer_of
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.registry import CallerRegistry, RegistryKeys
@@ -72,12 +76,24 @@ def test_a_worker_that_is_gone_is_forgotten(
     connections.close()
 
 
-def test_redis_that_is_away_stops_nothing(refusing_port: int) -> None:
-    """It is looked again later."""
+def test_redis_that_is_away_stops_nothing(
+    refusing_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked again later, in the thread of a worker and by a caller."""
+    monkeypatch.setattr(peers_module, "_EVERY", 0.001)
     registry = CallerRegistry(Connections(f"redis://127.0.0.1:{refusing_port}/0"), "p")
     peers = Peers(registry, "p", "w", peer_of(app("a")))
     thread = PeersThread(peers)
+    looks, look, looked = itertools.count(1), peers.look, threading.Event()
+
+    def count() -> None:
+        if next(looks) == 3:
+            looked.set()
+        look()
+
+    monkeypatch.setattr(peers, "look", count)
     thread.start()
+    assert looked.wait(20)
     thread.stop()
     peers.look_now_and_then()
 
@@ -127,4 +143,24 @@ def test_a_process_that_writes_newer_records(
         each.look()
     [warned] = warnings(caplog)
     assert "worker a ('shop') writes records of version 2, and this process of version 3" in warned
+    connections.close()
+
+
+def test_processes_that_know_other_partitions(
+    redis_server: ServerAddress, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their lanes are not the same either; a topic that only one of them has is no matter."""
+    connections = Connections(redis_server.url)
+    registry = CallerRegistry(connections, prefix)
+
+    def peer(name: str, partitions: int, own: str) -> Peers:
+        orders = {"topic": "orders", "delivery": "effectively_once", "partitions": partitions}
+        conf = {"stargate_topics": {"orders": orders, own: own}, "stargate_prefix": prefix}
+        settings = Settings.read(conf)
+        return Peers(registry, prefix, name, peer_of(app("shop"), settings))
+
+    for each in (peer("a@h", 4, "bills"), peer("b@h", 8, "stock")):
+        each.look()
+    [warned] = [text for text in warnings(caplog) if "partitions are" in text]
+    assert "its partitions are 4, and 8 here" in warned
     connections.close()

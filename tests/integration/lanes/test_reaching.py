@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.target import Target
 from celery_stargate.support.bound import bounded
+from tests.contract.wire import wait_until
 from tests.integration.lanes.rig import put
 from tests.servers import redis as redis_module
 from tests.servers.credentials import TLSFiles, make_tls, tls_missing_reason
@@ -50,13 +52,37 @@ class Reachable:
         self.path = path
         self.tls = tls
 
+    def reload(self) -> None:
+        """Let it read its certificates again, and end all connections over TLS."""
+        with redis.Redis(port=self.port) as client:
+            files = self.tls.server_certificate, self.tls.server_key, self.tls.ca
+            names = "tls-cert-file", "tls-key-file", "tls-ca-cert-file"
+            pairs = [str(each) for pair in zip(names, files, strict=True) for each in pair]
+            client.execute_command("CONFIG", "SET", *pairs)
+            client.execute_command("CLIENT", "KILL", "USER", USER)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reachable]:
     """It has a user besides the default one, and demands a client's certificate for TLS."""
+    with _reachable(tmp_path_factory.mktemp("reached"), {}) as server:
+        yield server
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Reachable]:
+    """Such a server that is the only node of a Cluster."""
+    with _reachable(tmp_path / "node", {"cluster-enabled": "yes", "tls-cluster": "yes"}) as node:
+        with redis.Redis(port=node.port) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_until(lambda: "ok" in str(client.execute_command("CLUSTER INFO")), "slots")
+        yield node
+
+
+@contextmanager
+def _reachable(folder: Path, more: dict[str, str]) -> Iterator[Reachable]:
     require(redis_module.missing_reason())
     require(tls_missing_reason())
-    folder = tmp_path_factory.mktemp("reached")
     tls = make_tls(folder)
     [port] = free_ports(1)
     path = folder / "r.sock"
@@ -68,7 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reachable]:
         "tls-auth-clients": "yes",
         "unixsocket": str(path),
     }
-    with RedisServer(folder / "redis", config=config) as server:
+    with RedisServer(folder / "redis", config={**config, **more}) as server:
         with redis.Redis(port=server.port) as client:
             rules = ["on", f">{PASSWORD}", "~*", "&*", "+@all"]
             client.execute_command("ACL", "SETUSER", USER, *rules)
@@ -125,6 +151,38 @@ def test_tls(server: Reachable, prefix: str, lane: Lane, place: str) -> None:
     else:
         target = find_target(celery(), url.replace("rediss", "redis"), tls)
     assert works(target, prefix, lane) == USER
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "redisclusters"])
+def test_renewed_certificates(request: pytest.FixtureRequest, tmp_path: Path, scheme: str) -> None:
+    """Clients that lose their connections read the files again: no process must restart."""
+    server = request.getfixturevalue("server" if scheme == "rediss" else "node")
+    tls = server.tls
+    target = find_target(
+        celery(),
+        f"{scheme}://{USER}:{_QUOTED}@localhost:{server.tls_port}/0",
+        {
+            "ssl_ca_certs": str(tls.ca),
+            "ssl_certfile": str(tls.client_certificate),
+            "ssl_keyfile": str(tls.client_key),
+        },
+    )
+    connections = Connections(target)
+
+    async def ask() -> None:
+        client = connections.asyncio()
+        try:
+            assert await client.acl_whoami() == connections.sync().acl_whoami() == USER
+            # Of another authority: what was good before is not any more.
+            make_tls(tmp_path / "new").copy_to(tls)
+            server.reload()
+            assert await client.acl_whoami() == connections.sync().acl_whoami() == USER
+        finally:
+            await client.aclose()
+
+    with bounded(10.0):
+        asyncio.run(ask())
+    connections.close()
 
 
 def test_a_certificate_with_another_name_is_refused(

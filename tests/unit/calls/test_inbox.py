@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -291,3 +292,53 @@ def test_an_outcome_that_comes_just_before_the_thread_waits(line: Line, inbox: I
     inbox._turn[None] = _Reader(thread=0)  # noqa: SLF001
     assert inbox.wait(ticket, 5.0)
     assert ticket.future.result(0) == receipt("c")
+
+
+def test_the_one_who_waits_reads_for_a_future_and_then_the_thread_does(
+    line: Line, inbox: Inbox
+) -> None:
+    """The turn is passed on at once: the thread does not wait for its next look."""
+    waits = threading.Event()
+
+    class Waker(threading.Event):
+        """The thread's; it waits for much longer than it does."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.set()
+            return super().wait(20)
+
+    vars(inbox)["_waker"] = Waker()
+    plain = line.subscribe
+    futures: list[Any] = []
+
+    def subscribe(name: str, handled: Sequence[str], timeout: float) -> Any:
+        if not futures:
+            futures.append(inbox.expect())
+            assert waits.wait(10)
+            line.said.put((mine.address, wire(receipt("mine"))))
+        return plain(name, handled, timeout)
+
+    vars(line)["subscribe"] = subscribe
+    mine = inbox.begin()
+    assert inbox.wait(mine, 10)
+    [ticket] = futures
+    line.said.put((ticket.address, wire(receipt("future"))))
+    assert ticket.future.result(10) == receipt("future")
+
+
+def test_a_deadline_that_can_never_be_enforced_is_logged_once(
+    line: Line, inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried with each look."""
+    tried = threading.Semaphore(0)
+
+    def fail() -> None:
+        tried.release()
+        raise ZeroDivisionError
+
+    now = itertools.count(1000)
+    broken = inbox.expect(Waiting(0.0, Patience(), fail, monotonic=lambda: float(next(now))))
+    for _ in range(3):
+        assert tried.acquire(timeout=10)
+    inbox.forget(broken)
+    assert len([each for each in caplog.records if "could not be enforced" in each.message]) == 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from kombu import Exchange, Queue
 
+from celery_stargate import ProduceError
+from celery_stargate.effects.tracer import CALL
 from tests.unit.helpers import make_stargate
 
 
@@ -33,6 +36,26 @@ def test_an_rpc_backend_has_its_channel() -> None:
     request = json.loads(lanes.puts[0].record.request or "")
     assert request["reply_to"] == task.app.thread_oid
     assert request["correlation_id"] == result.id
+
+
+def test_one_producer_of_the_broker_for_all_that_a_call_needs() -> None:
+    """A channel for the backend's queue, and an event; it is given back afterwards."""
+    _, _, task = make_stargate(
+        result_backend="rpc://", task_send_sent_event=True, broker_pool_limit=1
+    )
+    for _ in range(3):
+        task.delay("a")
+
+
+def test_a_task_that_is_retried_has_its_arguments() -> None:
+    """A retry is a new message by Celery's broker, whoever holds the lane."""
+    stargate, lanes, _ = make_stargate()
+    retried: dict[str, Any] = {"autoretry_for": (ProduceError,), "max_retries": 3}
+    task = stargate.task("shop.orders", **retried)
+    task.apply_async(("a",), {"on_error": stargate.app.signature("shop.sorry")})
+    args, kwargs = json.loads(lanes.puts[0].record.request or "")[CALL]
+    assert args == ["a"]
+    assert kwargs["on_error"]["task"] == "shop.sorry"
 
 
 def test_a_priority_is_kept() -> None:

@@ -147,3 +147,34 @@ def test_the_first_outcome_stays() -> None:
         inbox.forget(ticket)
 
     run(test)
+
+
+def test_what_goes_on_failing_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks that fail, and entries that cannot be read; the outcome comes all the same."""
+    monkeypatch.setattr("celery_stargate.calls.loop_inbox._PAUSE", 0.001)
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        waits = asyncio.ensure_future(outcome_of(inbox))
+        for _ in range(3):
+            line.said.put_nowait(KeyError("whatever"))
+            line.said.put_nowait((f"{inbox.name}/1", b"0garbage"))
+        line.say(f"{inbox.name}/1", receipt("c"))
+        assert await waits == (True, receipt("c"))
+
+    run(test)
+    assert len(caplog.records) == 2
+
+
+def test_one_that_gives_up_leaves_the_reader_alone() -> None:
+    """It woke nobody: another call reads, and goes on."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        reader = asyncio.ensure_future(outcome_of(inbox))
+        await asyncio.sleep(0)
+        assert await outcome_of(inbox, 0.0) == (False, None)
+        line.say(f"{inbox.name}/1", receipt("c"))
+        assert await reader == (True, receipt("c"))
+
+    run(test)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +20,7 @@ from celery_stargate.model.hashing import SCHEMES, partition_of
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
+from celery_stargate.support import tracing
 from tests.unit.helpers import make_app
 
 TOPIC = Topic.parse("orders")
@@ -168,3 +171,81 @@ def test_a_record_of_a_call() -> None:
     assert (record.context, record.is_list, record.task) == ("c", True, "t")
     assert record.on_ack is options.callbacks.on_ack
     assert record.on_error is None
+
+
+class Traced:
+    """A trace that notes how it ended."""
+
+    def __init__(self) -> None:
+        self.carrier = {"traceparent": "00-1-1-01"}
+        self.within = False
+        self.ends: list[BaseException | None] = []
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Note it."""
+        self.within = True
+        yield
+        self.within = False
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Note it."""
+        self.ends.append(error)
+
+
+class Traces:
+    """Makes such traces, and notes of what."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[Any, ...]] = []
+
+    def begin(self, *given: Any) -> Traced:
+        """Note it."""
+        self.begun.append(given)
+        return Traced()
+
+    def follow(self, *given: Any) -> Any:
+        """Follow nothing."""
+        raise AssertionError("nothing follows here")
+
+
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    """What traces in this process, for one test."""
+    made = Traces()
+    tracing.use(made)
+    yield made
+    tracing.use(None)
+
+
+def test_a_call_has_a_trace_where_something_traces(traces: Traces) -> None:
+    """From before it is checked; it ends when the call is recorded, or with why it is not."""
+    preparation = Preparation(TOPIC, PLAIN)
+    headers = {"traceparent": "00-2-2-01"}
+    trace: Any = preparation.begin_trace("c", "ws://h", headers)
+    assert traces.begun == [(str(TOPIC), "c", "ws://h", headers)]
+    call = preparation.call("x", "c", trace)
+    assert call.carrier == trace.carrier
+    with call.traced():
+        assert trace.within
+    assert trace.ends == [None]
+    error = OSError("not recorded")
+    with pytest.raises(OSError, match="not recorded"), call.traced():
+        raise error
+    call.end_trace(error)
+    assert trace.ends == [None, error, error]
+
+
+def test_a_call_that_is_refused_ends_its_trace(traces: Traces) -> None:
+    """With the error; else it would never be exported."""
+    settings = Settings.read({"stargate_url": "ws://h:1", "stargate_topic": "orders"})
+    begun: list[Traced] = []
+
+    def begin(*given: Any) -> Traced:
+        begun.append(Traced())
+        return begun[-1]
+
+    vars(traces)["begin"] = begin
+    with pytest.raises(InvalidMessage) as caught:
+        prepare(settings, object(), "c")
+    assert [each.ends for each in begun] == [[caught.value]]

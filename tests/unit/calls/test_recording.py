@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
-from celery_stargate import LaneFull
+from celery_stargate import LaneFull, observers
 from celery_stargate.calls.prepare import prepare
+from celery_stargate.effects.signatures import NO_CALLBACKS
+from celery_stargate.observers import MessageRecorded, Observer
 from tests.unit.helpers import make_stargate
 
 
@@ -49,3 +55,85 @@ def test_only_what_differs_is_told() -> None:
     stargate.produce("a", on_ack=on_ack)
     stargate.produce("a", topic="fast", on_ack=on_ack)
     assert [put.options["options"] for put in lanes.puts] == [{}, {"max_in_flight": 7}]
+
+
+class Noted(Observer):
+    """Notes what is told to be recorded."""
+
+    def __init__(self) -> None:
+        self.contexts: list[str] = []
+
+    def recorded(self, calls: Sequence[MessageRecorded]) -> None:
+        """Note it."""
+        self.contexts += [each.context for each in calls]
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> Noted:
+    """The only observer, for one test."""
+    found = Noted()
+    monkeypatch.setattr(observers, "_observers", (found,))
+    return found
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "observed"])
+def told(request: pytest.FixtureRequest, noted: Noted, monkeypatch: pytest.MonkeyPatch) -> Noted:
+    """The same; or it is no observer, and there is none."""
+    if not request.param:
+        monkeypatch.setattr(observers, "_observers", ())
+    return noted
+
+
+def test_a_repeat_is_told_to_nobody(noted: Noted) -> None:
+    """The call has its outcome: nothing was recorded, and of a list no message is sent again."""
+    stargate, lanes, _ = make_stargate(stargate_lanes=16)
+    recorder = stargate.runtime.recorder
+    messages = [("a", "0"), ("b", "1"), ("a", "2")]
+    calls = [
+        prepare(stargate.settings, "x", "one"),
+        prepare(stargate.settings, messages, "many"),
+    ]
+    for call in calls:
+        recorder.put(call, call.record(NO_CALLBACKS), timeout=5.0)
+    assert noted.contexts == ["one", "many"]
+    puts: list[str] = []
+
+    def known(lane: Any, record: Any, *_: Any, **options: Any) -> int:
+        puts.append(record.context)
+        return 0
+
+    vars(lanes)["put"] = known
+    for call in calls:
+        recorder.put(call, call.record(NO_CALLBACKS), timeout=5.0)
+    assert noted.contexts == ["one", "many"]
+    assert puts == ["one", "many"]
+
+
+def test_calls_of_an_event_loop(told: Noted) -> None:
+    """One message goes through the loop's outbox; a list over lanes is recorded as elsewhere."""
+    stargate, lanes, _ = make_stargate(stargate_lanes=16)
+    recorder = stargate.runtime.recorder
+    one = prepare(stargate.settings, "x", "one")
+    many = prepare(stargate.settings, [("a", "0"), ("b", "1")], "many")
+
+    async def main() -> None:
+        outbox: Any = lanes.in_loop()
+        for call in (one, many):
+            await recorder.aput(outbox, call, call.record(NO_CALLBACKS), timeout=5.0)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert [each.record.context for each in lanes.puts] == ["one", "many", "many\t0", "many\t1"]
+    assert all(each.options["exclusive"] for each in lanes.puts[:2])
+    assert told.contexts == (["one", "many"] if observers.anybody() else [])
+
+
+def test_many_calls_at_once(told: Noted) -> None:
+    """Are told together, if there is somebody to tell."""
+    stargate, lanes, _ = make_stargate()
+    given: list[Any] = []
+    vars(lanes)["put_many"] = lambda puts, **options: given.extend(puts)
+    calls = [prepare(stargate.settings, "x", each) for each in ("a", "b")]
+    records = [each.record(NO_CALLBACKS) for each in calls]
+    stargate.runtime.recorder.put_many(calls, records, 5.0)
+    assert [record.context for _, record, _ in given] == ["a", "b"]
+    assert told.contexts == (["a", "b"] if observers.anybody() else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -220,3 +221,34 @@ def test_connections_are_closed_whoever_made_them() -> None:
     connections.close = lambda: closed.append(True)
     runtime.close()
     assert closed == [True]
+
+
+def test_an_owner_that_was_killed_counts_no_more(threads: list[Noted]) -> None:
+    """It is removed, and the owners are counted again: this process takes the lanes."""
+    runtime, lanes, surveys = runtime_of(workers=0)
+    left = [1, 0]
+
+    def survey() -> tuple[int, list[Lane]]:
+        surveys.append(left[0])
+        return left.pop(0), []
+
+    vars(lanes).update(survey=survey, remove_ended=lambda: True)
+    runtime.require_owner()
+    assert surveys == [1, 0]
+    assert len(threads) == 1
+    runtime.close()
+
+
+def test_a_worker_that_is_missed_for_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is looked for each second, and the log says so once, until one has come."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    runtime, _, surveys = runtime_of(workers=0)
+    runtime.app.conf.stargate_own_lanes = "worker"
+    for _ in range(3):
+        runtime.require_owner()
+        now[0] += 2.0
+    assert surveys == [0, 0, 0]
+    assert len(caplog.records) == 1

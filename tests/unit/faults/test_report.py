@@ -11,9 +11,9 @@ from typing import Any
 
 from tests.faults.checker import check
 from tests.faults.ledger import Ledger
+from tests.faults.plan import Plan, Result
 from tests.faults.registry import ONCE, Kind
 from tests.faults.report import read_results, report, write
-from tests.faults.trial import Plan, Result
 
 
 @contextmanager
