@@ -187,7 +187,8 @@ def _without_faults(world: World, copies: dict[str, Counter[str]]) -> Iterator[s
 def _dead_letters(world: World, copies: Mapping[str, Counter[str]]) -> Iterator[str]:
     """Each message that has no receipt is a dead letter; there are too few for the bounds.
 
-    One that is unknown may have a receipt by now: then it is in the topic.
+    One that is unknown may have a receipt by now: then it is in the topic. Of the calls of one
+    context only the last that failed has one.
     """
     dead = {
         name.decode()
@@ -195,8 +196,15 @@ def _dead_letters(world: World, copies: Mapping[str, Counter[str]]) -> Iterator[
         if key.endswith(":dead")
         for name in value
     }
+    last_failed = {
+        (each.lane, each.context): each
+        for each in world.ledger.contexts.values()
+        if each.told and isinstance(each.told[0].outcomes[0], Failure)
+    }
     for context in world.ledger.contexts.values():
         if context.forgotten or not context.told or not context.labels:
+            continue
+        if last_failed.get((context.lane, context.context), context) is not context:
             continue
         outcomes = context.told[0].outcomes
         for label, outcome in zip(context.labels, outcomes, strict=False):
