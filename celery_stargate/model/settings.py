@@ -17,6 +17,7 @@ from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules
 from celery_stargate.model.fields import MEMORY, PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.redis_options import check_redis, is_cluster
+from celery_stargate.model.redis_url import check_redis_url
 from celery_stargate.model.token_transport import require_safe_transport
 from celery_stargate.model.topic import Topic
 
@@ -262,6 +263,8 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
     if "url" in own and "token" in own and not own.get("allow_token_without_tls"):
         require_safe_transport(own["url"])
     check_redis(own.get("redis_url"), own.get("redis_options", {}), PREFIX)
+    if own.get("redis_url") is not None:
+        check_redis_url(f"{PREFIX}redis_url", own["redis_url"])
     own.setdefault("prefix", _default_prefix(conf))
     if "{" in own["prefix"] or "}" in own["prefix"]:
         raise ConfigurationError(

@@ -75,7 +75,7 @@ class Caller:
     async def _call(self, name: str) -> None:
         drawn = self._random.random
         timeout = 3600.0
-        if drawn() < self._plan.hurry:
+        if drawn() < 0.3:
             timeout = self._random.choice((0.3, 2.0, 10.0))
         if drawn() < 0.1:
             # The one who is to acknowledge may die, and then the deadline has to come.

@@ -57,8 +57,6 @@ class Focus:
     #: Whether Redis goes back to an older state, and the workers live on.
     restored: bool = False
     owners_survive: bool = False
-    #: Whether most calls have a deadline that a late receipt misses.
-    hurried: bool = False
     #: Whether callers use contexts again.
     reuses: bool = False
 
@@ -98,8 +96,6 @@ class Plan:
     owners_survive: bool = False
     #: Whether callers use contexts again whose calls have ended.
     reuses: bool = False
-    #: How likely a call has a short deadline.
-    hurry: float = 0.3
 
     @classmethod
     def draw(cls, seed: int, focus: Focus | None = None) -> Plan:
@@ -171,8 +167,6 @@ class Plan:
         )
         self.owners_survive = focus.owners_survive
         self.reuses = focus.reuses
-        if focus.hurried:
-            self.hurry = 0.9
         if self.effectively_once and any(name in self.rates for name in _SINGLE):
             self._wait_when_leaving()
         if focus.restored:
