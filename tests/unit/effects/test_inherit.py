@@ -137,3 +137,12 @@ def test_a_group(published: Any) -> None:
     ).headers
     assert (headers["root_id"], headers["parent_id"]) == ("the-root", "c0")
     assert headers["stamps"] == {"order": ["17"]}
+
+
+def test_a_task_without_a_priority(published: Any) -> None:
+    """Gives its callback none, whatever the setting says."""
+    app = make_app(task_inherit_parent_priority=True)
+    given: list[dict[str, Any]] = [{}, {"delivery_info": {}}, {"delivery_info": None}]
+    for fields in given:
+        message = published(app, app.signature("ship"), **fields)
+        assert message.properties.get("priority") in {0, None}

@@ -202,3 +202,38 @@ def test_one_that_is_started_again_goes_on() -> None:
     held.threads[1].join(10)
     assert not any(each.is_alive() for each in held.threads)
     assert held.threads[0] not in held.threads[1:]
+
+
+def test_what_goes_on_failing_is_logged_seldom(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Each look tries it again, and the others too."""
+    rig.store.bodies |= {"junk": b"\xff", "more junk": b"{"}
+    with caplog.at_level("WARNING", logger.name):
+        for _ in range(3):
+            assert rig.until_started.publish_again() == 2
+    assert len([each for each in caplog.records if "not published again yet" in each.message]) == 1
+
+
+def test_looks_go_on_while_there_is_more(caplog: pytest.LogCaptureFixture) -> None:
+    """At once while something was found, and later after an error, which is logged once."""
+    answers: list[Any] = [2, 1, 0, StoreUnavailable("away"), StoreUnavailable("away"), 0]
+    done = threading.Event()
+
+    class Looks:
+        after = 0.4
+
+        def publish_again(self) -> int:
+            answer = answers.pop(0) if answers else 0
+            if not answers:
+                done.set()
+            if isinstance(answer, Exception):
+                raise answer
+            return int(answer)
+
+    until_started: Any = Looks()
+    republisher = Republisher(until_started)
+    with caplog.at_level("WARNING", logger.name):
+        republisher.start()
+        republisher.start()
+        assert done.wait(20)
+        republisher.stop()
+    assert len([each for each in caplog.records if "looked for later" in each.message]) == 1
