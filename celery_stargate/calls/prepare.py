@@ -280,6 +280,8 @@ def prepare(
     topic: str | None = None,
     options: Mapping[str, Any] | None = None,
     headers: Mapping[str, object] | None = None,
+    *,
+    traced: bool = True,
 ) -> Call:
     """Check one call whole, and return what it records.
 
@@ -290,6 +292,7 @@ def prepare(
         topic: its full name or its name in the settings; None: the default topic.
         options: producer options that replace those of the topic.
         headers: of the call's task, where it came by Celery's broker.
+        traced: whether its trace begins, if something traces; whoever gets the call ends it.
 
     Raises:
         InvalidMessage: the message, the context or the topic.
@@ -300,6 +303,6 @@ def prepare(
     if options:
         found = found.changed(options, f"the options for {parsed}")
     preparation = Preparation(parsed, found)
-    trace = preparation.begin_trace(context, url, headers)
+    trace = preparation.begin_trace(context, url, headers) if traced else None
     with ends_if_raised(trace):
         return preparation.call(message, context, trace)

@@ -10,7 +10,13 @@ from celery_stargate.calls import eager
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
 from celery_stargate.calls.loop_calls import LoopCalls
-from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
+from celery_stargate.calls.prepare import (
+    Call,
+    CallOptions,
+    ends_if_raised,
+    new_incarnation,
+    prepare,
+)
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
@@ -43,7 +49,8 @@ def check(
         InvalidMessage, ConfigurationError: the call, or the settings.
     """
     call = prepare(runtime.settings, message, context or str(uuid.uuid4()), topic)
-    return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
+    with ends_if_raised(call.trace):
+        return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
 
 
 def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:

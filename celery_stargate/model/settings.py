@@ -242,6 +242,8 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
         value = conf[key]
         if value is not None:
             given[name] = read_value(name, value, PREFIX + name)
+    if not namespace:
+        _require_heard(conf, given)
     own: dict[str, Any] = {
         name: value for name, value in given.items() if name not in _OPTION_NAMES
     }
@@ -269,6 +271,18 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
             f"{PREFIX}prefix must not contain a brace: Redis Cluster gives braces a meaning"
         )
     return {"options": options, **own}
+
+
+def _require_heard(conf: Mapping[str, Any], given: Collection[str]) -> None:
+    """Raise if a setting has Celery's usual namespace, and the configuration is read without it."""
+    lead = f"celery_{PREFIX}"
+    for key in conf:
+        name = str(key).lower().removeprefix(lead)
+        if str(key).lower() == lead + name and name in TABLE and name not in given:
+            raise ConfigurationError(
+                f"{key} is not read, because the configuration has no namespace: name it "
+                f"{PREFIX}{name}, or read the configuration with namespace='CELERY'"
+            )
 
 
 def _require_listed(topic: str, listed: Collection[str], namespace: str | None) -> None:

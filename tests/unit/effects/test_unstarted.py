@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ class Store:
 
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
+        self.afters: list[float] = []
         self.given_up: list[str] = []
         self.error: Exception | None = None
         #: Task ids that were published before they were kept.
@@ -33,7 +35,7 @@ class Store:
 
     def keep(self, bodies: Mapping[str, bytes], after: float) -> None:
         """Keep them."""
-        assert after == 9.0
+        self.afters.append(after)
         if self.error is not None:
             raise self.error
         self.bodies |= bodies
@@ -105,6 +107,21 @@ def test_an_id_of_the_callers_own(rig: Rig) -> None:
     rig.effects.run([rig.settled("c", rig.app.signature("paid", task_id="mine"))])
     assert list(rig.store.bodies) == ["mine"]
     assert rig.headers() == [("mine", "mine")]
+
+
+def test_one_that_waits_is_not_lost(rig: Rig) -> None:
+    """Its time to start begins when its countdown or its ETA is over."""
+    ends = datetime.now(UTC) + timedelta(seconds=3600)
+    options: list[dict[str, Any]] = [
+        *({"countdown": 60}, {"eta": ends}, {"eta": ends.isoformat()}, {"countdown": 60}),
+        *({}, {"eta": ends - timedelta(seconds=7200)}, {"eta": "never"}),
+    ]
+    signatures = [rig.app.signature("paid", **each) for each in options]
+    rig.effects.run([rig.settled(f"c{at}", each) for at, each in enumerate(signatures)])
+    assert len(rig.store.bodies) == len(options)
+    waits, at_eta, at_once = rig.store.afters[:3]
+    assert (waits, at_once) == (69.0, 9.0)
+    assert 3600 < at_eta <= 3609 + 1
 
 
 def test_a_group_is_not_kept(rig: Rig) -> None:
