@@ -61,7 +61,7 @@ def _drain(trial: Trial) -> float:
     size=15,
     lasts=0.0,
     repeats=False,
-    setup=Setup(at=(0.1, 0.2), outlasts=True),
+    setup=Setup(at=(0.02, 0.04), outlasts=True),
 )
 def _away(trial: Trial, draw: random.Random) -> Iterator[None]:
     trial.link.release()
@@ -70,7 +70,7 @@ def _away(trial: Trial, draw: random.Random) -> Iterator[None]:
     messages = trial.plan.messages
     before = trial.calls()
     trial.link.hold()
-    trial.allow(before + messages // 5)
+    trial.allow(before + min(messages // 5, _RATE_NEEDS // 4))
     held = trial.waiting()[0]
     trial.link.release()
     rate = held / max(_drain(trial), 0.01)
