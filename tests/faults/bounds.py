@@ -128,10 +128,14 @@ def _reconnects(trial: Trial, draw: random.Random) -> Iterator[None]:
         trial.allow(calls + 4 * number, wait=False)
         assert eventually(lambda made=made: trial.link.connections > made, 60.0, every=0.005)  # type: ignore[misc]
     _drain(trial)
-    # Sockets that were cut are closed a moment later.
-    eventually(
-        lambda: [_descriptors(each) for each in trial.workers] <= [n for n, _ in before], 5.0
-    )
+
+    def as_before() -> bool:
+        now = [(_descriptors(each), _threads(each)) for each in trial.workers]
+        counts = zip(now, before, strict=True)
+        return trial.keys() <= keys and all(a <= c and b <= d for (a, b), (c, d) in counts)
+
+    # Sockets that were cut are closed, and callbacks of what was drained published, a moment later.
+    eventually(as_before, 15.0, every=0.2)
     for worker, (descriptors, threads) in zip(trial.workers, before, strict=True):
         # One connection to Redis may be open for a moment.
         trial.bound("more descriptors", _descriptors(worker) - descriptors, LANE_SOCKETS)
