@@ -3,8 +3,10 @@
 Each message costs each stage so much of one core (a shard of Redis and a worker are one thread
 each), and one lane of one partition carries so much. The stage with the least sets the pace. Keys
 are hashed to partitions, so the busiest one gets more than its share; how much more is found by
-hashing many. What the model leaves out: the network between machines, Pulsar's disks, and that on
-the measuring machine all stages shared its cores, so that one lane alone carries more elsewhere.
+hashing many. Lanes are dealt out to buckets, so a shard, too, may get more: `python -m
+benchmarks.shards` measures that. What the model leaves out: the network between machines, Pulsar's
+disks, and that on the measuring machine all stages shared its cores, so that one lane alone carries
+more elsewhere.
 """
 
 from __future__ import annotations
@@ -18,15 +20,23 @@ from random import Random
 from typing import Self
 from zlib import crc32
 
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.model.buckets import in_buckets
+
 from .figures import Report
 from .growth_figures import Growth
 from .profile_figures import Profile
 
-__all__ = ["Model", "render_model", "skew"]
+__all__ = ["Model", "render_model", "shard_skew", "skew"]
 
 #: Shards of Redis, workers, partitions with one lane each.
 _SIZES = ((1, 1, 1), (1, 2, 4), (2, 4, 8), (4, 16, 32), (8, 32, 64))
 _AIM = 1_000_000
+#: The default of ``stargate_redis_buckets``.
+_BUCKETS = 16
+_TOPIC = "persistent://public/default/orders"
 #: How many keys are hashed, all used equally often.
 _KEYS = 100_000
 
@@ -61,7 +71,7 @@ class Model:
     def carries(self, shards: int, workers: int, partitions: int) -> tuple[float, str]:
         """Return what so many carry, and what breaks first."""
         stages = {
-            "Redis": shards * self.shard,
+            "Redis": shards * self.shard / shard_skew(shards, partitions),
             "workers": workers * self.worker,
             "partitions": partitions * self.partition / skew(partitions),
         }
@@ -73,13 +83,31 @@ class Model:
         partitions = ceil(rate / self.partition)
         while partitions * self.partition / skew(partitions) < rate:
             partitions += max(1, partitions // 50)
-        return ceil(rate / self.shard), ceil(rate / self.worker), partitions
+        shards = ceil(rate / self.shard)
+        # As many lanes on each shard: else the busiest carries more than its share.
+        partitions = ceil(partitions / shards) * shards
+        return shards, ceil(rate / self.worker), partitions
 
 
 def skew(partitions: int) -> float:
     """Return the busiest partition's load as a multiple of the average, by hashing many keys."""
     counts = Counter(each % partitions for each in _hashes())
     return max(counts.values()) * partitions / _KEYS
+
+
+@cache
+def shard_skew(shards: int, lanes: int) -> float:
+    """Return the busiest shard's load as a multiple of the average, by the buckets of its lanes.
+
+    Arguments:
+        shards: each with as many slots.
+        lanes: of one topic, used equally often, in the default number of buckets; in one for each
+            lane where there are more shards.
+    """
+    keyspace = in_buckets("stargate", _BUCKETS if shards <= _BUCKETS else max(shards, lanes))
+    keys = (Lane(_TOPIC, index).key(keyspace, "log").encode() for index in range(lanes))
+    counts = Counter(key_slot(key) * shards // REDIS_CLUSTER_HASH_SLOTS for key in keys)
+    return max(counts.values()) * shards / lanes
 
 
 @cache
@@ -94,7 +122,10 @@ def render_model(model: Model, sizes: Sequence[tuple[int, int, int]] = _SIZES) -
         f"One shard of Redis carries {model.shard:,.0f} messages a second, one worker "
         f"{model.worker:,.0f}, one lane on one partition {model.partition:,.0f} (unbatched, as "
         "measured by the bare loop). Keys spread unevenly, even if all are used equally often: the "
-        f"busiest of 64 partitions gets {skew(64):.2f} times the average ({_KEYS:,} keys hashed)."
+        f"busiest of 64 partitions gets {skew(64):.2f} times the average ({_KEYS:,} keys hashed). "
+        f"So do lanes: with 24 of them in {_BUCKETS} buckets, the busiest of 2 shards gets "
+        f"{shard_skew(2, 24):.2f} times the average and that of 3 {shard_skew(3, 24):.2f}; a "
+        "Cluster showed 1.1, and 1.2 to 1.5 (`python -m benchmarks.shards`)."
     )
     lines = [
         words,

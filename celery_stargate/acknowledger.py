@@ -32,7 +32,9 @@ class Acknowledger:
         app: a Celery app that has a :class:`~celery_stargate.Stargate`.
         hostname: the worker's name, for results and events.
         revoked: tells whether a context was revoked.
-        on_done: called in the effects' thread with each context whose effects were done.
+        on_done: called in the effects' thread with each context whose effects were done. A context
+            without effects, or with a waiting ``produce`` and nothing else, is left out: it ends in
+            the step that settles it. :data:`~celery_stargate.signals.message_settled` tells of all.
         done_matters: whether ``on_done`` has anything to do now; by default it always has.
 
     Raises:

@@ -19,7 +19,7 @@ from celery_stargate.calls.eager import is_eager
 from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
 from celery_stargate.calls.ownership import NOBODY
-from celery_stargate.calls.prepare import Call, CallOptions, prepare
+from celery_stargate.calls.prepare import Call, CallOptions, ends_if_raised, prepare
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.single import produce_in_process
 from celery_stargate.calls.waiting import Patience, Waiting
@@ -288,11 +288,14 @@ class ProduceTask(OutcomeTask):
         given: Arguments,
         context: str,
         headers: Mapping[str, object] | None = None,
+        *,
+        traced: bool = True,
     ) -> tuple[Call, CallOptions]:
         """Check a call's arguments, and return what it records and what it asks for.
 
         Arguments:
             headers: of the call's task, where it came by Celery's broker.
+            traced: whether the trace of the call begins, if something traces.
 
         Raises:
             InvalidMessage, ConfigurationError: as the class says.
@@ -301,9 +304,12 @@ class ProduceTask(OutcomeTask):
         topic, options = (
             (self.topic, self.producer_options) if given.topic is None else (given.topic, None)
         )
-        call = prepare(runtime.settings, given.message, context, topic, options, headers)
-        asked = CallOptions.read(runtime.app, given.on_ack, given.on_error, given.delivery_timeout)
-        return call, asked
+        call = prepare(
+            runtime.settings, given.message, context, topic, options, headers, traced=traced
+        )
+        callbacks = given.on_ack, given.on_error
+        with ends_if_raised(call.trace):
+            return call, CallOptions.read(runtime.app, *callbacks, given.delivery_timeout)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> ProduceResult[Any]:
         """Return the result of a call by its id."""
@@ -382,7 +388,9 @@ class _OnCommit:
         """
         task: Any = self
         task_id = task_id or uuid()
-        task.checked(Runtime.of(task.app), Arguments.read(args, kwargs), task_id)
+        # Its trace begins with the call itself: the transaction may still roll back.
+        given = Arguments.read(args, kwargs)
+        task.checked(Runtime.of(task.app), given, task_id, traced=False)
         above: Any = super()
         above.apply_async_on_commit(args, kwargs, task_id=task_id, **options)
         result: ProduceResult[Any] = task.AsyncResult(task_id)

@@ -21,6 +21,7 @@ from .delay import CeleryDelay, LaneDelay, LaneDelayLists, ProduceMany
 from .lane import LaneChain, LaneLists, LaneOnAck, LaneResults, LaneSilent
 from .one_at_a_time import (
     AproduceWaits,
+    BareOwnerRoundTrip,
     LaneGet,
     LaneGetHalfLoad,
     NoopGet,
@@ -127,6 +128,7 @@ RIVALS: Sequence[type[Rival]] = (
     ProduceWaits,
     AproduceWaits,
     WebSocketRoundTrip,
+    BareOwnerRoundTrip,
     *TOGETHER,
     BareSendAsync,
     BareWebSocket,

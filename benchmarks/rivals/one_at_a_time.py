@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from benchmarks.app import CALLBACKS_QUEUE, CONFIG_VARIABLE
 from benchmarks.figures import Laps
@@ -19,10 +20,11 @@ from celery_stargate import Stargate, produce_task
 
 from .bulk import Settling
 from .lane import lane_worker
-from .raw import connect, frame, require_receipt
+from .raw import connect, frame, log_keys, require_receipt
 
 __all__ = [
     "AproduceWaits",
+    "BareOwnerRoundTrip",
     "LaneGet",
     "LaneGetHalfLoad",
     "NoopGet",
@@ -32,6 +34,8 @@ __all__ = [
 
 _TIMEOUT = 30.0
 _WARM_UP = 20
+#: How long a read of the bare inbox blocks, in ms; below redis-py's own timeout.
+_BLOCK_MS = 3000
 
 
 class NoopGet(Rival):
@@ -197,3 +201,36 @@ class WebSocketRoundTrip(Rival):
                 if number >= 0:
                     laps.append(time.perf_counter() - began)
         return Laps.of(laps)
+
+
+class BareOwnerRoundTrip(Rival):
+    """What a durable message needs at least: a log in Redis, and a process that owns it."""
+
+    group = "one"
+    name = "bare-owner-round-trip"
+    title = "a bare log in Redis, sent by a bare process that owns it (no Celery, no deadline)"
+    count = 600
+
+    def run(self, count: int) -> Laps:
+        config, redis = self.site.config, self.site.redis
+        log, meta, inbox = log_keys(config)
+        redis.delete(log, meta, inbox)
+        last: Any = "0-0"
+
+        def call() -> None:
+            nonlocal last
+            redis.xadd(log, {"frame": frame("bare")})
+            found: Any = redis.xread({inbox: last}, count=1, block=_BLOCK_MS)
+            [(_, [(last, fields)])] = found
+            require_receipt(fields[b"outcome"])
+
+        command = [sys.executable, "-m", "benchmarks.bare_owner"]
+        environ = {**os.environ, CONFIG_VARIABLE: config.to_json()}
+        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()  # it has begun
+                return time_each(call, count)
+            finally:
+                process.terminate()
+                process.wait(10)

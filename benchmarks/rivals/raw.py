@@ -12,7 +12,7 @@ from benchmarks.app import Config
 from benchmarks.payload import PAYLOAD
 from benchmarks.site import BenchmarkError
 
-__all__ = ["connect", "frame", "require_receipt"]
+__all__ = ["connect", "frame", "log_keys", "require_receipt"]
 
 
 def connect(config: Config, name: str) -> Any:
@@ -30,6 +30,12 @@ def frame(context: str, body: str = PAYLOAD) -> bytes:
     """Return the frame of one message."""
     payload = base64.b64encode(body.encode()).decode()
     return json.dumps({"payload": payload, "context": context}).encode()
+
+
+def log_keys(config: Config) -> tuple[str, str, str]:
+    """Return the keys of a bare log, of what is noted beside it, and of its caller's inbox."""
+    log, meta, inbox = (f"{config.prefix}bare:{name}" for name in ("log", "meta", "inbox"))
+    return log, meta, inbox
 
 
 def require_receipt(reply: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def lanes(self) -> list[Lane]:
         """The lanes of its messages, each once; the first holds the context."""
+        if len(self.parts) == 1:
+            return [self.parts[0].lane]
         return list(dict.fromkeys(part.lane for part in self.parts))
 
     def record(
@@ -97,19 +99,13 @@ class Call(msgspec.Struct, frozen=True):
         """The context of its trace; None where nothing traces."""
         return None if self.trace is None else self.trace.carrier
 
-    @contextmanager
-    def traced(self) -> Iterator[None]:
+    def traced(self) -> AbstractContextManager[None]:
         """Do within its trace what is done with it, and end the trace."""
-        if self.trace is None:
-            yield
-            return
-        try:
-            with self.trace.active():
-                yield
-        except BaseException as error:
-            self.trace.end(error)
-            raise
-        self.trace.end()
+        return nullcontext() if self.trace is None else _within(self.trace)
+
+    def ends_trace(self) -> AbstractContextManager[None]:
+        """End its trace with the block that records it."""
+        return nullcontext() if self.trace is None else _ending(self.trace)
 
     def end_trace(self, error: BaseException | None = None) -> None:
         """Note in its trace that it is recorded, or why it is not."""
@@ -250,15 +246,31 @@ class Preparation:
         return Part(lane, label, frame)
 
 
-@contextmanager
-def ends_if_raised(trace: Trace | None) -> Iterator[None]:
+def ends_if_raised(trace: Trace | None) -> AbstractContextManager[None]:
     """End the trace of a call that is not recorded, because something raises here."""
+    return nullcontext() if trace is None else _ending_if_raised(trace)
+
+
+@contextmanager
+def _ending_if_raised(trace: Trace) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if trace is not None:
-            trace.end(error)
+        trace.end(error)
         raise
+
+
+@contextmanager
+def _ending(trace: Trace) -> Iterator[None]:
+    with _ending_if_raised(trace):
+        yield
+    trace.end()
+
+
+@contextmanager
+def _within(trace: Trace) -> Iterator[None]:
+    with _ending(trace), trace.active():
+        yield
 
 
 def prepare(
@@ -268,6 +280,8 @@ def prepare(
     topic: str | None = None,
     options: Mapping[str, Any] | None = None,
     headers: Mapping[str, object] | None = None,
+    *,
+    traced: bool = True,
 ) -> Call:
     """Check one call whole, and return what it records.
 
@@ -278,6 +292,7 @@ def prepare(
         topic: its full name or its name in the settings; None: the default topic.
         options: producer options that replace those of the topic.
         headers: of the call's task, where it came by Celery's broker.
+        traced: whether its trace begins, if something traces; whoever gets the call ends it.
 
     Raises:
         InvalidMessage: the message, the context or the topic.
@@ -288,6 +303,6 @@ def prepare(
     if options:
         found = found.changed(options, f"the options for {parsed}")
     preparation = Preparation(parsed, found)
-    trace = preparation.begin_trace(context, url, headers)
+    trace = preparation.begin_trace(context, url, headers) if traced else None
     with ends_if_raised(trace):
         return preparation.call(message, context, trace)

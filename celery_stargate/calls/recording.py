@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery_stargate import observers
@@ -59,7 +58,7 @@ class Recorder:
             ContextInUse: the context is pending, and ``exclusive`` was asked for.
             StoreUnavailable: Redis did not answer in bounded time.
         """
-        with _traced(call), call_bound():
+        with call.ends_trace(), call_bound():
             recorded = self._put(call, record, timeout, tombstone, exclusive)
         if recorded and observers.anybody():
             _tell([call], [record])
@@ -95,7 +94,7 @@ class Recorder:
             return
         given = self._single(call, record, timeout, 0.0, True)
         options = given.pop("options")
-        with _traced(call):
+        with call.ends_trace():
             first = await outbox.put(AskedPut(**given, fresh=fresh), options)
         if first and observers.anybody():
             _tell([call], [record])
@@ -176,7 +175,7 @@ class Recorder:
         ]
         first = calls[0]
         # The calls of one list share one trace.
-        with _traced(first):
+        with first.ends_trace():
             self._outbox.put_many(
                 puts,
                 timeout=timeout,
@@ -190,17 +189,6 @@ class Recorder:
     def _differing(self, call: Call) -> dict[str, Any]:
         """Return the options that a worker which does not know the topic must be told."""
         return {} if call.options is self._usual else call.options.differing(self._usual)
-
-
-@contextmanager
-def _traced(call: Call) -> Iterator[None]:
-    """End a call's trace with the block that records it."""
-    try:
-        yield
-    except BaseException as error:
-        call.end_trace(error)
-        raise
-    call.end_trace()
 
 
 def _once_window(call: Call) -> float:

@@ -9,7 +9,14 @@ from typing import Any
 from celery_stargate.calls import eager
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
-from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation, prepare
+from celery_stargate.calls.loop_calls import LoopCalls
+from celery_stargate.calls.prepare import (
+    Call,
+    CallOptions,
+    ends_if_raised,
+    new_incarnation,
+    prepare,
+)
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
@@ -42,7 +49,8 @@ def check(
         InvalidMessage, ConfigurationError: the call, or the settings.
     """
     call = prepare(runtime.settings, message, context or str(uuid.uuid4()), topic)
-    return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
+    with ends_if_raised(call.trace):
+        return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
 
 
 def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
@@ -76,18 +84,19 @@ async def aproduce(
     """
     if eager.is_eager(runtime):
         return await eager.aproduce(runtime, call, options)
+    here = await runtime.loops.here()
     if options.callbacks:
         seconds = options.seconds(call.options.delivery_timeout)
-        await _arecord(runtime, call, call.record(options.callbacks), seconds, fresh)
+        record = call.record(options.callbacks)
+        await _arecord(runtime, here, call, record, seconds, fresh)
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
     end = time.monotonic() + seconds
-    here = await runtime.loops.here()
     inbox = here.inbox_for(call.lanes[0])
     ticket = inbox.expect()
     try:
         record = call.record(NO_CALLBACKS, inbox=ticket.address)
-        await _arecord(runtime, call, record, seconds, fresh)
+        await _arecord(runtime, here, call, record, seconds, fresh)
         await runtime.waiting(end - time.monotonic(), call.lanes).until_async(
             lambda pause: inbox.wait(ticket, pause),
             lambda: here.settle_overdue(call.lanes),
@@ -133,18 +142,18 @@ def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
 
 
 async def _arecord(
-    runtime: Runtime, call: Call, record: Record, seconds: float, fresh: bool
+    runtime: Runtime, here: LoopCalls, call: Call, record: Record, seconds: float, fresh: bool
 ) -> None:
     """Record a call from an event loop.
 
     Arguments:
+        here: what the calls of the loop share.
         seconds: until its deadline.
     """
     bound = max(seconds, _LEAST_BOUND)
     if not record.inbox:
         # The caller does not wait for the outcome.
         bound = min(bound, USUAL)
-    here = await runtime.loops.here()
     with call.traced(), bounded(bound):
         await here.require_owner(bound)
         await runtime.recorder.aput(here.outbox, call, record, timeout=seconds, fresh=fresh)

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from celery_stargate.app import Stargate
 from celery_stargate.cli.output import Output
 from celery_stargate.errors import ConfigurationError, InvalidMessage, StargateError
+from celery_stargate.lanes.connections import explain
 from celery_stargate.operations.actions import Actions
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.dead_letters import DeadLetters
@@ -38,7 +39,7 @@ class StargateCommand(click.Command):
         except StargateError as error:
             raise click.ClickException(str(error)) from None
         except RedisError as error:
-            raise click.ClickException(f"Redis does not answer: {error}") from None
+            raise click.ClickException(explain(error)) from None
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 # The reader has seen enough; click ends quietly.

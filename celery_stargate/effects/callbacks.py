@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from celery.canvas import maybe_signature
 from kombu.exceptions import OperationalError
@@ -14,6 +15,7 @@ from celery_stargate.effects.inherit import inherited
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.together import may_publish_together, together
 from celery_stargate.effects.tracer import acting_as
+from celery_stargate.model.durations import until
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.log import logger_of
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STARTED_HEADER",
+    "PlainTask",
     "callback_id",
     "following",
-    "plain_id",
+    "plain_task",
     "trigger",
     "trigger_together",
 ]
@@ -160,13 +163,29 @@ def _signature(app: Celery, packed: str) -> Any:
     return maybe_signature(unpack(packed), app=app)
 
 
-def plain_id(call: CallOutcomes, packed: str) -> str | None:
-    """Return the task id of a callback that is one task; None for a group, chain or chord."""
+class PlainTask(NamedTuple):
+    """A callback that is one task."""
+
+    task_id: str
+    #: Full seconds until its task may begin: its ``countdown`` or its ``eta``.
+    delay: int
+
+
+def plain_task(app: Celery, call: CallOutcomes, packed: str) -> PlainTask | None:
+    """Return the task id and the delay of a callback; None for a group, chain or chord."""
     signature: Any = unpack(packed)
     if signature.get("subtask_type") is not None:
         return None
-    given = signature["options"].get("task_id")
-    return str(given) if given is not None else _own_id(call)
+    options = signature["options"]
+    given = options.get("task_id")
+    task_id = str(given) if given is not None else _own_id(call)
+    when = options.get("countdown") or options.get("eta")
+    try:
+        delay = 0 if when is None else max(0, ceil(until(when, app)))
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        # Celery tells what is wrong with it when it is published.
+        delay = 0
+    return PlainTask(task_id, delay)
 
 
 def _own_id(call: CallOutcomes) -> str:

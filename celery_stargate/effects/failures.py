@@ -108,7 +108,7 @@ def kind_of(error: BaseException, backend: Any = None) -> Kind:
         or _is_answer_of_redis(error)
         or _is_error_of_client(error)
         or (isinstance(error, OSError) and error.errno is not None and error.filename is None)
-        or (backend is not None and bool(backend.exception_safe_to_retry(error)))
+        or _is_error_of_backend(error, backend)
     )
     return Kind.PASSING if passing else Kind.PERMANENT
 
@@ -131,6 +131,17 @@ def blamed(error: BaseException, *, publishing: bool) -> Dependency | None:
 
 def _is_answer_of_redis(error: BaseException) -> bool:
     return isinstance(error, redis_errors.ResponseError) and str(error).startswith(_PASSING_ANSWERS)
+
+
+def _is_error_of_backend(error: BaseException, backend: Any) -> bool:
+    """Whether a backend counts an error among those of its own client that pass.
+
+    Its word counts for classes of that client only. Celery's Redis backend names Python's
+    ``KeyError`` and ``OSError``, too, and so a missing queue, an unknown task or a missing file.
+    """
+    if backend is None or isinstance(error, (LookupError, OSError)):
+        return False
+    return bool(backend.exception_safe_to_retry(error))
 
 
 def _is_error_of_client(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
 
-from celery_stargate.effects.signatures import unpack
+from celery_stargate.effects.signatures import heads, unpack
 from celery_stargate.effects.tracer import CALL
 from celery_stargate.model.follow_up import RECORDED_AT
 
@@ -35,6 +35,10 @@ class Inherited:
         stamps = {header: value for header, value in self.stamps.items() if header not in own}
         if stamps:
             callback.stamp(None, append_stamps=False, **stamps)
+        if "parent_id" in self.options and callback.get("subtask_type") is not None:
+            # Celery gives it to the tasks of a group only.
+            for head in heads(callback):
+                head["options"].setdefault("parent_id", self.options["parent_id"])
         options = {name: value for name, value in self.options.items() if name not in given}
         if "headers" in self.options and given.get("headers"):
             options["headers"] = {**self.options["headers"], **given["headers"]}

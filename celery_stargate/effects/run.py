@@ -16,13 +16,12 @@ from celery_stargate.effects.callbacks import callback_id, following, trigger, t
 from celery_stargate.effects.database import own_connections
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage, finish_jobs
+from celery_stargate.effects.of_thread import OfThread
 from celery_stargate.effects.results.at_once import AtOnce
 from celery_stargate.effects.results.chords import ChordPart
-from celery_stargate.effects.results.rows import ResultRows
-from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.successes import Successes
 from celery_stargate.effects.together import Together, may_publish_together, together
-from celery_stargate.effects.tracer import OutcomeTracer, acting_as
+from celery_stargate.effects.tracer import acting_as
 from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
@@ -181,8 +180,7 @@ class Effects:
         Arguments:
             finished: with the record of each.
         """
-        if self._successes.logged:
-            self._successes.log(finished)
+        self._successes.log(finished)
         if self._on_done is not None:
             for each in finished:
                 try:
@@ -219,11 +217,11 @@ class Effects:
                 )
 
     @property
-    def _here(self) -> _ThreadState:
+    def _here(self) -> OfThread:
         """What this thread needs, made with the thread's own backend."""
         if not hasattr(self._local, "state"):
-            self._local.state = _ThreadState(self._app, self._hostname)
-        state: _ThreadState = self._local.state
+            self._local.state = OfThread(self._app, self._hostname)
+        state: OfThread = self._local.state
         return state
 
     def _tell_done(self, jobs: Iterable[Job]) -> None:
@@ -313,8 +311,7 @@ class Effects:
 
         self._attempts.each(stage, jobs, store)
         self._flush(stage, batched)
-        if self._successes.logged:
-            self._successes.log(job.settled for job in untraced if stage not in job.remaining)
+        self._successes.log(job.settled for job in untraced if stage not in job.remaining)
 
     def _go_on_from(self, jobs: Sequence[Job]) -> None:
         """Store results, and publish what goes on from them: together where that is possible."""
@@ -323,11 +320,17 @@ class Effects:
             batched: list[Job] = []
             stored: list[Job] = []
             parts: dict[Job, ChordPart] = {}
+            untraced: list[Job] = []
             batch = self._here.batch
+            self._here.rows.begin()
 
             def trace(job: Job) -> None:
                 kept = len(batch)
-                if self._trace(job, producer):
+                if self._store_one(job, counted=True):
+                    parts[job] = self._here.tracer.chord_part(job.settled)
+                    untraced.append(job)
+                    batched.append(job)
+                elif self._trace(job, producer):
                     batched.append(job)
                 if len(batch) > kept:
                     stored.append(job)
@@ -347,6 +350,8 @@ class Effects:
                 # Celery stores a result when what goes on from it is published.
                 self._flush(stage, stored)
                 self._count(stage, parts)
+                done = [each for each in untraced if stage not in each.remaining]
+                self._successes.log(each.settled for each in done)
                 left = []
         self._attempts.each(stage, left, self._trace)
 
@@ -385,13 +390,17 @@ class Effects:
         job.remaining.insert(0, stage)
         self._attempts.failed(stage, job, error)
 
-    def _store_one(self, job: Job) -> bool:
-        """Add the row of a result to the batch; return False if the tracer is to store it."""
+    def _store_one(self, job: Job, *, counted: bool = False) -> bool:
+        """Add the row of a result to the batch; return False if the tracer is to store it.
+
+        Arguments:
+            counted: whether the job is counted for its chord after that.
+        """
         settled = job.settled
         if job.error is not None or settled.failed:
             return False
         try:
-            decision = self._here.rows.decide(settled.record, settled.result)
+            decision = self._here.rows.decide(settled.record, settled.result, counted=counted)
         except Exception:
             # What Celery means for such a result is what its tracer stores.
             logger.debug("a result goes through the tracer", context=job.context)
@@ -438,13 +447,3 @@ class Effects:
         if self._lanes is None:
             raise RuntimeError("these effects have no lanes, so no process can be notified")
         return self._lanes
-
-
-class _ThreadState:
-    """What one thread needs to do effects; Celery's backends belong to a thread each."""
-
-    def __init__(self, app: Celery, hostname: str | None) -> None:
-        self.batch = ResultBatch(app.backend)
-        self.rows = ResultRows(app, self.batch)
-        self.at_once = AtOnce(self.rows)
-        self.tracer = OutcomeTracer(app, hostname, self.batch)

@@ -14,7 +14,7 @@ from celery_stargate.errors import InvalidMessage
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Callbacks", "freeze_callback", "pack", "unpack"]
+__all__ = ["Callbacks", "freeze_callback", "heads", "pack", "unpack"]
 
 
 def pack(what: str, value: Any) -> str:
@@ -67,6 +67,9 @@ class Callbacks:
 
 NO_CALLBACKS = Callbacks()
 
+#: The options of a signature that say from where a task comes.
+_LINEAGE = ("root_id", "parent_id")
+
 _BARE: dict[str, Any] = {
     "args": (),
     "kwargs": {},
@@ -102,7 +105,7 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
         signature: Any = maybe_signature(unpack(packed), app=app)
         if signature.get("subtask_type") is not None:
             signature.freeze()
-            return pack(option, signature)
+            return pack(option, _open_lineage(signature))
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # Raised by Celery's canvas or kombu's JSON for input that they did not write.
         raise InvalidMessage(
@@ -119,3 +122,46 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
         )
     # Its id is derived from the context when it is published.
     return packed
+
+
+def _open_lineage(signature: Any) -> Any:
+    """Take the roots and parents out of a frozen canvas that it does not know yet; return it.
+
+    A group that is frozen notes that it has none, and Celery would keep to that when the group is
+    published from a task.
+    """
+    options, given = signature["options"], signature["kwargs"]
+    for name in _LINEAGE:
+        if options.get(name) is None:
+            options.pop(name, None)
+    parts = [options.get("chord")]
+    if signature.get("subtask_type") is not None:
+        parts += [*_list(given.get("tasks")), *_list(given.get("header")), given.get("body")]
+    for part in parts:
+        if isinstance(part, Mapping):
+            _open_lineage(part)
+    return signature
+
+
+def _list(tasks: Any) -> list[Any]:
+    """Return the tasks of a chain or group, or the header of a chord, as a list."""
+    return [tasks] if isinstance(tasks, Mapping) else list(tasks or ())
+
+
+def heads(signature: Any) -> list[Any]:
+    """Return the tasks of a canvas that start first: those that its trigger is the parent of.
+
+    Arguments:
+        signature: a signature, group, chain or chord, as read back from its JSON.
+    """
+    given = signature["kwargs"]
+    match signature.get("subtask_type"):
+        case "chain":
+            first = given["tasks"][:1]
+        case "group":
+            first = given["tasks"]
+        case "chord":
+            first = _list(given["header"])
+        case _:
+            return [signature]
+    return [head for each in first for head in heads(each)]

@@ -55,7 +55,9 @@ class Successes:
         return trace.logger.isEnabledFor(logging.INFO)
 
     def log(self, settled: Iterable[Settled]) -> None:
-        """Log successes. An error is logged, and hits no other."""
+        """Log successes, if they are logged at all. An error is logged, and hits no other."""
+        if not self.logged:
+            return
         for each in settled:
             try:
                 self._log(each)

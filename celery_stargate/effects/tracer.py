@@ -20,10 +20,12 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import Retry
 
 from celery_stargate.effects.failures import Interrupted, Kind, kind_of
+from celery_stargate.effects.results.chords import ChordPart
 from celery_stargate.effects.results.write import ResultBatch, may_batch
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.together import Together
 from celery_stargate.errors import ProduceError
+from celery_stargate.lanes.record import Settled
 from celery_stargate.model.durations import until
 from celery_stargate.model.follow_up import PRODUCE, RECORDED_AT
 from celery_stargate.model.outcome import Failure, error_of
@@ -210,19 +212,9 @@ class OutcomeTracer:
             Whatever the backend or the broker raises while it is away, and what a hook raises where
             Celery does not catch it.
         """
-        given = unpack(request) if request is not None else {}
-        args, kwargs = given.pop(CALL, ((), {}))
-        given.pop(RECORDED_AT, None)
-        fields = {
-            "delivery_info": {"priority": None, "redelivered": False},
-            **given,
-            # Celery would take our own fields for headers of the user, and give them to a retry.
-            "headers": Context(given).headers or {},
-            "is_eager": False,
-            "hostname": self._hostname,
-            OUTCOME: outcome,
-        }
-        task_id = given.get("id") or context
+        fields, args, kwargs = self._fields(request)
+        fields[OUTCOME] = outcome
+        task_id = fields.get("id") or context
         if isinstance(outcome, Failure):
             outcome = self._expired_or(outcome, fields.get("expires"))
         if isinstance(outcome, Failure) and outcome.code in (REVOKED, EXPIRED):
@@ -241,13 +233,36 @@ class OutcomeTracer:
         tracer = self._tracer(task, way)
         try:
             with acting_as(self._app):
-                info = tracer(task_id, tuple(args), kwargs, fields).info
+                info = tracer(task_id, args, kwargs, fields).info
         except Interrupted as stop:
             raise stop.error from None
         if info is None:
             return Traced(states.SUCCESS, batched=way is _Way.BATCHED)
         told = isinstance(outcome, Failure) and isinstance(info.retval, ProduceError)
         return Traced(info.state, None if told else info.retval)
+
+    def chord_part(self, settled: Settled) -> ChordPart:
+        """Return what counts a task that succeeded, and that is not traced, for its chord."""
+        record = settled.record
+        fields, args, kwargs = self._fields(record.request)
+        fields = {"id": record.context, **fields}
+        request = Context(fields, args=args, kwargs=kwargs, called_directly=False)
+        return ChordPart(self._task(str(record.task)), request, states.SUCCESS, settled.result)
+
+    def _fields(self, request: str | None) -> tuple[dict[str, Any], tuple[Any, ...], Any]:
+        """Return the fields of a task's request as Celery's tracer takes it, and its arguments."""
+        given = unpack(request) if request is not None else {}
+        args, kwargs = given.pop(CALL, ((), {}))
+        given.pop(RECORDED_AT, None)
+        fields = {
+            "delivery_info": {"priority": None, "redelivered": False},
+            **given,
+            # Celery would take our own fields for headers of the user, and give them to a retry.
+            "headers": Context(given).headers or {},
+            "is_eager": False,
+            "hostname": self._hostname,
+        }
+        return fields, tuple(args), kwargs
 
     def _revoke(self, name: str, context: str, request: Context, failure: Failure) -> None:
         """Store that a task was revoked, as ``celery.worker.request`` does."""

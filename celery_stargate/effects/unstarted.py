@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from celery_stargate.effects.callbacks import Triggering, plain_id, trigger
+from celery_stargate.effects.callbacks import Triggering, plain_task, trigger
 from celery_stargate.lanes.unstarted import UnstartedCallbacks
 from celery_stargate.lanes.wire import decode_call, encode_call
 from celery_stargate.model.outcomes import CallOutcomes
@@ -69,13 +69,16 @@ class UntilStarted:
         Raises:
             StoreUnavailable: Redis did not answer in bounded time.
         """
-        bodies: dict[str, bytes] = {}
+        bodies: dict[float, dict[str, bytes]] = {}
         for each in settled:
-            task_id = None if each.callback is None else plain_id(each.call, each.callback)
-            if task_id is not None:
-                bodies[task_id] = _encoder.encode(_pack(each))
-        if bodies:
-            self._kept.keep(bodies, self.after)
+            if each.callback is not None:
+                task = plain_task(self._app, each.call, each.callback)
+                if task is not None:
+                    # One with a countdown or an ETA has not been lost because it waits for it.
+                    kept = bodies.setdefault(self.after + task.delay, {})
+                    kept[task.task_id] = _encoder.encode(_pack(each))
+        for after, some in bodies.items():
+            self._kept.keep(some, after)
 
     def publish_again(self) -> int:
         """Publish what is overdue again; return how many callbacks were tried.

@@ -121,6 +121,13 @@ def _target_of_broker(app: Celery) -> Target | None:
             f"kombu cannot read the Redis of broker_url: {type(error).__name__}"
         ) from None
     found = target_of_parameters(parameters)
+    if str(broker).startswith("rediss://") and found.transport == "tcp":
+        # Kombu leaves TLS out without a word; a password would go over the network as it is.
+        raise ConfigurationError(
+            "broker_url is rediss://, and kombu would connect without TLS, because broker_use_ssl "
+            f"is {type(app.conf.broker_use_ssl).__name__}; set it to a mapping such as "
+            '{"ssl_cert_reqs": ssl.CERT_REQUIRED}, or set stargate_redis_url'
+        )
     if not issubclass(kind, kombu_redis.SentinelChannel):
         return found
     # As kombu's channel finds them.

@@ -10,7 +10,15 @@ import redis
 import redis.asyncio
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import ClusterCrossSlotError, MovedError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    MovedError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+)
 
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.async_client import (
@@ -42,6 +50,7 @@ from celery_stargate.support.per_process import PerProcess
 __all__ = [
     "UNAVAILABLE",
     "Connections",
+    "explain",
     "servers_of",
     "store_errors",
     "stream_entries",
@@ -253,15 +262,36 @@ def store_errors() -> Iterator[None]:
     """Raise :class:`StoreUnavailable` for what redis-py raises in the block."""
     try:
         yield
-    except (MovedError, ClusterCrossSlotError) as error:
-        raise StoreUnavailable(
-            "the URL of the lanes' Redis names a single server, and that is a node of a Redis "
-            f"Cluster ({error}); use rediscluster:// in stargate_redis_url"
-        ) from error
-    except UNAVAILABLE as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}") from error
-    except RedisError as error:
-        raise StoreUnavailable(f"Redis refused the call: {error}") from error
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """Return what an error of redis-py means for the lanes, and what to do where that is known."""
+    match error:
+        case MovedError() | ClusterCrossSlotError():
+            return (
+                "the URL of the lanes' Redis names a single server, and that is a node of a Redis "
+                f"Cluster ({error}); use rediscluster:// in stargate_redis_url"
+            )
+        case AuthenticationError() | AuthorizationError():
+            return (
+                f"Redis refuses the user or the password: {error}; check those in the URL of the "
+                "lanes' Redis, or in stargate_redis_options"
+            )
+        case NoPermissionError():
+            return (
+                f"Redis does not allow its user a command: {error}; give it what docs/redis.md "
+                "lists"
+            )
+        case ReadOnlyError():
+            return (
+                f"Redis is a replica, or was made one: {error}; name the master, or the sentinels, "
+                "in stargate_redis_url"
+            )
+        case _:
+            unavailable = isinstance(error, UNAVAILABLE)
+            return f"Redis {'does not answer' if unavailable else 'refused the call'}: {error}"
 
 
 def servers_of(client: Any) -> dict[str, Any]:

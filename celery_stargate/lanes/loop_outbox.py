@@ -74,11 +74,10 @@ class LoopOutbox:
         """
         lane = asked.lane
         with store_errors():
-            async with _within(time_left()):
-                await self._announce(lane, options)
-                reply = await self._pipe(lane).put(asked)
-                if asked.begins_lane(reply):
-                    await self._announce(lane, options, again=True)
+            await self._announce(lane, options)
+            reply = await self._pipe(lane).put(asked, time_left())
+            if asked.begins_lane(reply):
+                await self._announce(lane, options, again=True)
         return asked.number(reply)
 
     async def subscribe(
@@ -108,7 +107,8 @@ class LoopOutbox:
             with bounded(left):
                 self._registry.announce(lane, options, again=again)
 
-        await self._announcing.run(lane, announce)
+        async with _within(left):
+            await self._announcing.run(lane, announce)
 
     def _pipe(self, lane: Lane) -> _Pipe:
         bucket = lane.bucket(self._prefix)
@@ -149,20 +149,28 @@ class _Pipe:
         self._waiting: deque[_Put] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def put(self, asked: AskedPut) -> PutReply:
+    async def put(self, asked: AskedPut, seconds: float) -> PutReply:
         """Put a context.
+
+        Arguments:
+            seconds: to wait for the answer at most.
 
         Raises:
             RedisError, OSError: as redis-py raises them.
             ValueError: the answer of Redis cannot be read.
         """
         loop = asyncio.get_running_loop()
-        reply: asyncio.Future[PutReply] = loop.create_future()
-        self._waiting.append(self._made(asked, asked.together, reply))
+        put = self._made(asked, asked.together, loop.create_future())
+        self._waiting.append(put)
         if self._task is None or self._task.done():
             # It begins when all calls that are ready now have come here.
             self._task = loop.create_task(self._send())
-        return await reply
+        # One for each call: a timer costs a third of what `asyncio.timeout` does.
+        timer = loop.call_later(seconds, _answer, put, NoAnswer("no answer in time"))
+        try:
+            return await put.reply
+        finally:
+            timer.cancel()
 
     def _made(
         self,

@@ -99,7 +99,9 @@ class Target:
         Raises:
             ConfigurationError: it is behind Sentinel, and nothing names the master.
         """
-        own = {key: value for key, value in options.items() if key not in SENTINEL_OPTIONS}
+        own = _certificates(
+            {key: value for key, value in options.items() if key not in SENTINEL_OPTIONS}
+        )
         transport = self.transport
         if own.pop("ssl", False) or (
             transport == "tcp" and any(key.startswith("ssl_") for key in own)
@@ -113,7 +115,7 @@ class Target:
             self.sentinels,
             options.get("master_name", self.master_name),
             options.get("min_other_sentinels", self.min_other_sentinels),
-            {**self.sentinel_parameters, **options.get("sentinel_kwargs", {})},
+            {**self.sentinel_parameters, **_certificates(options.get("sentinel_kwargs", {}))},
             self.nodes,
         )
         if made.sentinels and not made.master_name:
@@ -148,11 +150,7 @@ def parse_target(url: str) -> Target:
     query = dict(parse_qsl(urlsplit(url).query))
     if "virtual_host" in query:
         query["db"] = query.pop("virtual_host").strip("/") or "0"
-    query["ssl_cert_reqs"] = _CERT_REQS.get(
-        query.get("ssl_cert_reqs", ""), query.get("ssl_cert_reqs", "")
-    )
-    if not query["ssl_cert_reqs"]:
-        del query["ssl_cert_reqs"]
+    query = _certificates(query)
     provider = query.pop("credential_provider", None)
     found = dict(parse_url(f"{url.partition('?')[0]}?{urlencode(query)}"))  # type: ignore[no-untyped-call]
     if provider is not None:
@@ -235,6 +233,15 @@ def _cluster_target(url: str) -> Target:
         if name not in ("host", "port", "db")
     }
     return Target(found.transport, parameters, nodes=tuple(nodes))
+
+
+def _certificates(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with the requirement of certificates as redis-py writes it."""
+    found = dict(options)
+    given = found.get("ssl_cert_reqs")
+    if isinstance(given, str):
+        found["ssl_cert_reqs"] = _CERT_REQS.get(given.upper(), given.lower())
+    return found
 
 
 def _provider(given: Any) -> Any:

@@ -92,6 +92,11 @@ class Request(msgspec.Struct):
         return bool(self.callbacks or self.chain or self.chord)
 
     @property
+    def counts(self) -> bool:
+        """Whether nothing but a chord goes on from the result: the task is counted for it."""
+        return bool(self.chord) and not (self.callbacks or self.chain)
+
+    @property
     def follow_up(self) -> FollowUp:
         """What follows a receipt, if the call has no ``on_ack`` and nobody waits."""
         # Group and parent are stored with the result. If the request does not say whether the

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from celery_stargate.errors import ConfigurationError, nearest
 
 __all__ = [
+    "OPTION_NAMES",
     "SENTINEL_OPTIONS",
+    "check_option",
     "check_redis",
     "is_cluster",
     "read_redis_options",
@@ -53,6 +57,22 @@ _NAMES: Mapping[str, type | tuple[type, ...] | str] = {
     "ssl_min_version": object,
     "ssl_password": str,
 }
+#: Options of few values, as redis-py, Celery and Python's ``ssl`` write them.
+_VALUES: Mapping[str, tuple[str, ...]] = {
+    "protocol": ("2", "3"),
+    "ssl_cert_reqs": (
+        *("none", "optional", "required"),
+        *("cert_none", "cert_optional", "cert_required"),
+    ),
+}
+#: How much of a wrong value an error shows, and whose it does not.
+_SHOWN = 30
+_NOT_SHOWN = ("password", "ssl_password", "sentinel_kwargs", "credential_provider", "master_name")
+
+#: The options of a URL, and of the connections to sentinels.
+OPTION_NAMES = tuple(
+    name for name in _NAMES if name not in ("sentinel_kwargs", "min_other_sentinels")
+)
 
 
 def read_redis_url(name: str, value: Any) -> str:
@@ -65,16 +85,15 @@ def read_redis_url(name: str, value: Any) -> str:
         raise ConfigurationError(
             f"{name} must be text that is not empty, not {type(value).__name__}"
         )
-    try:
-        scheme = urlsplit(value.partition(";")[0].partition(",")[0]).scheme
-    except ValueError:
+    scheme, found, _ = value.partition("://")
+    if not found or not re.fullmatch(r"[A-Za-z+ -]{1,20}", scheme):
         scheme = "unreadable"
     known = (*_DIRECT, *_SENTINEL, *_CLUSTER)
     if scheme not in known:
         raise ConfigurationError(
             f"{name} must be redis://, rediss://, unix://, redis+socket://, sentinel://, "
             "rediscluster:// or redisclusters://, and its "
-            f"scheme is {scheme!r}{nearest(scheme, known)}"
+            f"scheme is {scheme!r}{nearest(scheme.lower(), known)}"
         )
     return value
 
@@ -90,19 +109,59 @@ def read_redis_options(name: str, value: Any) -> dict[str, Any]:
     for key, item in value.items():
         if key not in _NAMES:
             raise ConfigurationError(f"{name} has no option {key!r}{nearest(str(key), _NAMES)}")
-        expected = _NAMES[key]
-        if expected == _SECONDS:
-            right = isinstance(item, int | float) and not isinstance(item, bool) and item > 0
-            words = "seconds above 0"
-        elif expected is dict:
-            right, words = isinstance(item, Mapping), "a mapping"
-        else:
-            assert not isinstance(expected, str)
-            right = isinstance(item, expected) and not (expected is int and item is True)
-            words = getattr(expected, "__name__", "text")
-        if not right:
-            raise ConfigurationError(f"{name}[{key!r}] must be {words}, not {type(item).__name__}")
+        check_option(f"{name}[{key!r}]", key, item)
+    kwargs = value.get("sentinel_kwargs", {})
+    for key, item in kwargs.items():
+        where = f"{name}['sentinel_kwargs']"
+        if key not in OPTION_NAMES:
+            known = nearest(str(key), OPTION_NAMES)
+            raise ConfigurationError(f"{where} has no option {key!r}{known}")
+        check_option(f"{where}[{key!r}]", key, item)
     return dict(value)
+
+
+def check_option(name: str, key: str, item: Any, *, text: bool = False) -> None:
+    """Check the value of one option.
+
+    Arguments:
+        name: of it, for the error.
+        text: whether the value is the text in a URL.
+
+    Raises:
+        ConfigurationError: it has a wrong type, or is out of its bounds.
+    """
+    expected = _NAMES[key]
+    if expected == _SECONDS:
+        number = _number(item) if text else item
+        right = isinstance(number, int | float) and not isinstance(number, bool) and number > 0
+        words = "seconds above 0"
+    elif expected is dict:
+        right, words = isinstance(item, Mapping), "a mapping"
+    elif text:
+        right, words = expected is not int or item.strip("/").isdigit(), "a number"
+    else:
+        assert not isinstance(expected, str)
+        right = isinstance(item, expected) and not (expected is int and item is True)
+        words = getattr(expected, "__name__", "text")
+    if right and key in _VALUES:
+        known = _VALUES[key]
+        plain = item.name if isinstance(item, ssl.VerifyMode) else item
+        right, words = str(plain).lower() in known, f"one of {', '.join(known)}"
+    elif right and key in ("db", "min_other_sentinels"):
+        right, words = int(str(item).strip("/")) >= 0, "0 or more"
+    elif right and key == "client_name":
+        right, words = not re.search(r"[^!-~]", item), "text without blanks"
+    if not right:
+        shown = isinstance(item, str) and len(item) <= _SHOWN and key not in _NOT_SHOWN
+        found = repr(item) if shown else type(item).__name__
+        raise ConfigurationError(f"{name} must be {words}, not {found}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def check_redis(url: str | None, options: Mapping[str, Any], prefix: str) -> None:
@@ -118,7 +177,17 @@ def check_redis(url: str | None, options: Mapping[str, Any], prefix: str) -> Non
     if is_cluster(url):
         _check_cluster(url or "", options, prefix)
         return
-    if url is None or url.partition("://")[0] not in _SENTINEL or "master_name" in options:
+    if url is None:
+        return
+    if url.partition("://")[0] not in _SENTINEL:
+        found = [name for name in SENTINEL_OPTIONS if name in options]
+        if found:
+            raise ConfigurationError(
+                f"{prefix}redis_options has {', '.join(found)}, and {prefix}redis_url names a "
+                "server and no sentinels; use sentinel://"
+            )
+        return
+    if options.get("master_name"):
         return
     query = parse_qs(url.partition("?")[2])
     if not query.get("master_name") and not query.get("service_name"):

@@ -17,6 +17,7 @@ from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules
 from celery_stargate.model.fields import MEMORY, PREFIX, TABLE, Token, read_topic, read_value
 from celery_stargate.model.options import _OPTION_NAMES, ProducerOptions
 from celery_stargate.model.redis_options import check_redis, is_cluster
+from celery_stargate.model.redis_url import check_redis_url
 from celery_stargate.model.token_transport import require_safe_transport
 from celery_stargate.model.topic import Topic
 
@@ -241,6 +242,8 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
         value = conf[key]
         if value is not None:
             given[name] = read_value(name, value, PREFIX + name)
+    if not namespace:
+        _require_heard(conf, given)
     own: dict[str, Any] = {
         name: value for name, value in given.items() if name not in _OPTION_NAMES
     }
@@ -260,12 +263,26 @@ def _read(conf: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
     if "url" in own and "token" in own and not own.get("allow_token_without_tls"):
         require_safe_transport(own["url"])
     check_redis(own.get("redis_url"), own.get("redis_options", {}), PREFIX)
+    if own.get("redis_url") is not None:
+        check_redis_url(f"{PREFIX}redis_url", own["redis_url"])
     own.setdefault("prefix", _default_prefix(conf))
     if "{" in own["prefix"] or "}" in own["prefix"]:
         raise ConfigurationError(
             f"{PREFIX}prefix must not contain a brace: Redis Cluster gives braces a meaning"
         )
     return {"options": options, **own}
+
+
+def _require_heard(conf: Mapping[str, Any], given: Collection[str]) -> None:
+    """Raise if a setting has Celery's usual namespace, and the configuration is read without it."""
+    lead = f"celery_{PREFIX}"
+    for key in conf:
+        name = str(key).lower().removeprefix(lead)
+        if str(key).lower() == lead + name and name in TABLE and name not in given:
+            raise ConfigurationError(
+                f"{key} is not read, because the configuration has no namespace: name it "
+                f"{PREFIX}{name}, or read the configuration with namespace='CELERY'"
+            )
 
 
 def _require_listed(topic: str, listed: Collection[str], namespace: str | None) -> None:

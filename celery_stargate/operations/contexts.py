@@ -134,7 +134,7 @@ class ContextInspector:
             age_seconds=age,
             age_exact=exact,
             messages=found.count,
-            number=found.first,
+            number=max(0, found.first),
             task=record.task,
             on_ack=task_names(record.on_ack),
             on_error=task_names(record.on_error),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.support.daemon_call import wait_in_daemon
 from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["AdminAnswer", "AdminApi"]
@@ -35,7 +38,8 @@ class AdminAnswer(NamedTuple):
 class AdminApi:
     """The admin API under the service URL, where a broker has it.
 
-    No redirect is followed: the token would go where nobody meant it to.
+    No redirect is followed: the token would go where nobody meant it to. A server that did not end
+    an answer in time is asked nothing more.
 
     Arguments:
         endpoint: where Pulsar is.
@@ -50,6 +54,7 @@ class AdminApi:
         self._tls = endpoint.tls()
         # http.client has no name of its own for the certificate.
         self._usable = endpoint.tls_server_name is None
+        self._silent = False
 
     def get(self, path: str) -> AdminAnswer:
         """Ask one question.
@@ -57,10 +62,14 @@ class AdminApi:
         Arguments:
             path: below ``/admin/v2/``.
         """
-        if not self._usable:
+        if not self._usable or self._silent:
             return AdminAnswer(0, None)
         try:
-            return self._ask(path)
+            # http.client bounds each read, and not all of them: an answer may come byte by byte.
+            return wait_in_daemon(partial(self._ask, path), _TIMEOUT)
+        except TimeoutError:
+            self._silent = True
+            return AdminAnswer(0, None)
         except (OSError, HTTPException, *UNDECODABLE):
             return AdminAnswer(0, None)
 
@@ -74,8 +83,9 @@ class AdminApi:
         )
         try:
             connection.request("GET", f"{self._url.path}/admin/v2/{path}", headers=self._headers)
-            answer = connection.getresponse()
-            body = answer.read(_MAX_ANSWER)
+            # An answer without a length has the socket, which its end would leave open.
+            with closing(connection.getresponse()) as answer:
+                body = answer.read(_MAX_ANSWER)
         finally:
             connection.close()
         if answer.status != 200 or not body:

@@ -14,7 +14,7 @@ import asyncio
 import ssl
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -112,8 +112,9 @@ def _get(
     )
     try:
         connection.request("GET", f"{parts.path}/admin/v2/{path}", headers=headers)
-        answer = connection.getresponse()
-        body = answer.read(_MAX_ANSWER)
+        # An answer without a length has the socket, which its end would leave open.
+        with closing(connection.getresponse()) as answer:
+            body = answer.read(_MAX_ANSWER)
     finally:
         connection.close()
     if answer.status != 200:

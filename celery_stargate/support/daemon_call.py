@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-__all__ = ["await_in_daemon", "call_in_daemon"]
+__all__ = ["await_in_daemon", "call_in_daemon", "wait_in_daemon"]
 
 _Result = TypeVar("_Result")
 
@@ -69,6 +69,23 @@ async def await_in_daemon(call: Callable[[], _Result], name: str) -> _Result:
     run = copy_context().run
     threading.Thread(target=run, args=(_run, future, call), name=name, daemon=True).start()
     return await asyncio.wrap_future(future)
+
+
+def wait_in_daemon(call: Callable[[], _Result], seconds: float) -> _Result:
+    """Run a blocking call in a daemon thread of its own, and wait so long for it, without a loop.
+
+    Arguments:
+        call: to run; its thread goes on if it does not return in time.
+        seconds: to wait.
+
+    Raises:
+        TimeoutError: it did not return in time.
+        Whatever the call raises.
+    """
+    future: Future[_Result] = Future()
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=_run, args=(future, call), name="stargate-call", daemon=True).start()
+    return future.result(seconds)
 
 
 def _run(future: Future[_Result], call: Callable[[], _Result]) -> None:

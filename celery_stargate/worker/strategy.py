@@ -15,6 +15,7 @@ from kombu.exceptions import KombuError
 from kombu.serialization import loads, prepare_accept_content
 
 from celery_stargate.calls.arguments import Arguments
+from celery_stargate.calls.prepare import Call, CallOptions
 from celery_stargate.calls.revoking import Revoker
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.starts import note_start
@@ -140,24 +141,8 @@ class _LanePool:
                 kept = {**kwargs, **asked.callbacks.unpacked()}
                 again = {**request, **(embed or {}), CALL: (args, kept)}
                 packed = pack("the task's request", _plain(again))
-            if _may_be_older(request) and Revoker(runtime).is_revoked(task_id):
-                failure = revoked_failure(task_id, str(call.topic))
-                self._fail(name, packed, failure, asked.callbacks.on_error)
-                return
-            seconds = asked.seconds_of_task(call, request.get("expires"), self._app)
-            if seconds <= 0:
-                failure = expired_failure(task_id, str(call.topic))
-                self._fail(name, packed, failure, asked.callbacks.on_error)
-                return
-            runtime.recorder.put(
-                call,
-                call.record(asked.callbacks, task=name, request=packed),
-                timeout=seconds,
-                tombstone=self._visibility_timeout(),
-            )
-            runtime.owner_notice.look()
-            if request.get("stamped_headers"):
-                Revoker(runtime).check_stamps(context, call.lanes, request)
+            with call.traced():
+                self._put_call(call, asked, name, task_id, packed, request)
         except StoreUnavailable:
             raise
         except (StargateError, KombuError, TypeError, ValueError) as error:
@@ -168,6 +153,44 @@ class _LanePool:
                 )
             failure = Failure(context=task_id, reason=str(error), code=type(error).__name__)
             self._fail(name, packed, failure, self._on_error(kwargs))
+
+    def _put_call(
+        self,
+        call: Call,
+        asked: CallOptions,
+        name: str,
+        task_id: str,
+        packed: str,
+        request: Any,
+    ) -> None:
+        """Put a call into its lane, unless it was revoked, or has expired.
+
+        Arguments:
+            name, task_id: of its task.
+            packed, request: the task's request, as text and as it came.
+
+        Raises:
+            Whatever the lane's Redis, or the result backend, raises while it is away.
+        """
+        runtime = Runtime.of(self._app)
+        if _may_be_older(request) and Revoker(runtime).is_revoked(task_id):
+            failure = revoked_failure(task_id, str(call.topic))
+            self._fail(name, packed, failure, asked.callbacks.on_error)
+            return
+        seconds = asked.seconds_of_task(call, request.get("expires"), self._app)
+        if seconds <= 0:
+            failure = expired_failure(task_id, str(call.topic))
+            self._fail(name, packed, failure, asked.callbacks.on_error)
+            return
+        runtime.recorder.put(
+            call,
+            call.record(asked.callbacks, task=name, request=packed),
+            timeout=seconds,
+            tombstone=self._visibility_timeout(),
+        )
+        runtime.owner_notice.look()
+        if request.get("stamped_headers"):
+            Revoker(runtime).check_stamps(call.context, call.lanes, request)
 
     def _fail(self, name: str, packed: str, failure: Failure, on_error: str | None) -> None:
         effects = Effects(self._app, None, self._consumer.hostname)

@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from celery_stargate import StoreUnavailable
 from tests.acceptance.rig import Rig, Worker, eventually
 from tests.acceptance.tasks import BELIEVE
 from tests.faults.checker import accepted, check
@@ -131,7 +133,7 @@ class Bench:
         rig.admin.create_subscription(topic, "keep")
         for worker in self._workers:
             worker.pause()
-        results = [rig.produce.delay(str(number), topic=topic) for number in range(messages)]
+        results = [_record(rig, str(number), topic) for number in range(messages)]
         for worker in self._workers:
             worker.resume()
 
@@ -177,6 +179,23 @@ class Bench:
         victim = victim or self._workers[0]
         victim.kill()
         self._workers[self._workers.index(victim)] = self._new_worker()
+
+
+def _record(rig: Rig, text: str, topic: str) -> Any:
+    """Record a message, and return its result: again with its id if Redis does not answer in time.
+
+    On a machine that is busy with other work it may not.
+
+    Raises:
+        StoreUnavailable: Redis has not answered for a while.
+    """
+    context, bound = str(uuid.uuid4()), time.monotonic() + WAIT
+    while True:
+        try:
+            return rig.produce.apply_async((text,), {"topic": topic}, task_id=context)
+        except StoreUnavailable:
+            if time.monotonic() > bound:
+                raise
 
 
 def report(runs: list[Run], control: Run | None) -> str:

@@ -69,6 +69,8 @@ class ToxicProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._listener: socket.socket | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        #: How often all connections were cut, by which one notices it that has no writer yet.
+        self._cut_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._may_go: dict[str, asyncio.Event] = {}
 
@@ -142,8 +144,6 @@ class ToxicProxy:
         if listener is not None:
             self._loop.remove_reader(listener)
             listener.close()
-            # One that was accepted just before sees that the proxy refuses.
-            await asyncio.sleep(0)
         await self._cut()
 
     async def _let(self, *, go: bool, ways: tuple[str, ...]) -> None:
@@ -154,6 +154,7 @@ class ToxicProxy:
                 self._may_go[way].clear()
 
     async def _cut(self) -> None:
+        self._cut_count += 1
         for writer in list(self._open):
             writer.transport.abort()
 
@@ -170,15 +171,16 @@ class ToxicProxy:
         with suppress(OSError):
             sock, _ = self._listener.accept()
             sock.setblocking(False)
-            task = asyncio.get_running_loop().create_task(self._serve(sock))
+            task = asyncio.get_running_loop().create_task(self._serve(sock, self._cut_count))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, sock: socket.socket) -> None:
-        if self._listener is None:
-            sock.close()
-            return
+    async def _serve(self, sock: socket.socket, cut_count: int) -> None:
         client, to_client = await asyncio.open_connection(sock=sock)
+        if cut_count != self._cut_count:
+            # It was cut before it had a writer.
+            to_client.transport.abort()
+            return
         self.connections += 1
         self._open.add(to_client)
         to_server: asyncio.StreamWriter | None = None

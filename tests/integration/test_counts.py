@@ -359,6 +359,33 @@ def test_waiting_calls_are_told_together(
     assert counts.commands["xadd"] <= COUNT + scripts["complete"] + 10
 
 
+def test_calls_of_one_loop_go_and_are_told_together(
+    server: RedisServer,
+    make_app: MakeApp,
+    client: redis.Redis,
+    local: LocalPulsar,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A script records a hundred of them, and keeps their inbox once for all that it tells."""
+    app = make_app(local.url, lease=LONG_LEASE, **on(server))
+    stargate = Stargate.of(app)
+
+    async def calls(count: int) -> set[str | None]:
+        found = await asyncio.gather(*(stargate.aproduce(PAYLOAD) for _ in range(count)))
+        return {each.message_id for each in found}
+
+    with Acknowledger(app):
+        asyncio.run(calls(1))
+        with counted(client, monkeypatch) as counts:
+            assert len(asyncio.run(calls(200))) == 200
+    scripts = counts.scripts
+    assert scripts["put_many"] == 2
+    assert scripts["put"] == scripts["settle"] == scripts["finish"] == 0
+    # The messages, what each call is told, and the few that tell workers of a lane.
+    assert counts.commands["xadd"] <= 2 * 200 + 10
+    assert counts.commands["expire"] <= scripts["complete"] + 10
+
+
 def scripts_run(client: redis.Redis) -> int:
     """How many scripts Redis ran since the count began."""
     found: dict[str, Any] = client.info("commandstats").get("cmdstat_evalsha", {})

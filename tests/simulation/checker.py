@@ -187,7 +187,8 @@ def _without_faults(world: World, copies: dict[str, Counter[str]]) -> Iterator[s
 def _dead_letters(world: World, copies: Mapping[str, Counter[str]]) -> Iterator[str]:
     """Each message that has no receipt is a dead letter; there are too few for the bounds.
 
-    One that is unknown may have a receipt by now: then it is in the topic.
+    One that is unknown may have a receipt by now: then it is in the topic, and its letter is gone.
+    So is that of an earlier message with its id, in whose place it was.
     """
     dead = {
         name.decode()
@@ -195,19 +196,28 @@ def _dead_letters(world: World, copies: Mapping[str, Counter[str]]) -> Iterator[
         if key.endswith(":dead")
         for name in value
     }
+    confirmed = {
+        letter
+        for letter, label, outcome, topic in _failed(world)
+        if outcome.status == "unknown" and copies.get(topic, Counter())[label]
+    }
+    for letter, label, outcome, _ in _failed(world):
+        if letter not in dead and letter not in confirmed:
+            yield f"P3: {label!r} failed ({outcome}), and is no dead letter"
+
+
+def _failed(world: World) -> Iterator[tuple[str, str, Failure, str]]:
+    """Yield messages that failed: the id of the dead letter, label, outcome and topic of each."""
     for context in world.ledger.contexts.values():
         if context.forgotten or not context.told or not context.labels:
             continue
         outcomes = context.told[0].outcomes
         for label, outcome in zip(context.labels, outcomes, strict=False):
             # That of a callback which cannot be published is no failure of the message.
-            failed = isinstance(outcome, Failure) and outcome.code not in _NOT_OF_MESSAGE
-            # The lanes know it under the id that its caller may have used before.
-            stored = copies.get(context.topic or "", Counter())[label]
-            if failed and outcome.status == "unknown" and stored:
-                continue
-            if failed and label.replace(context.name, context.context, 1) not in dead:
-                yield f"P3: {label!r} failed ({outcome}), and is no dead letter"
+            if isinstance(outcome, Failure) and outcome.code not in _NOT_OF_MESSAGE:
+                # The lanes know it under the id that its caller may have used before.
+                letter = label.replace(context.name, context.context, 1)
+                yield letter, label, outcome, context.topic or ""
 
 
 def _left(world: World) -> Iterator[str]:

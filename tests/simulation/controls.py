@@ -239,8 +239,12 @@ CONTROLS: Mapping[str, Control] = {
     "waiting for the receipt of the label": Control(
         partial(replaced, Window, "add", _add_at_once),
         "P",
-        Focus(effectively_once=False, reuses=True, rates={"receipt late": 0.4}),
-        seeds=1200,
+        Focus(
+            effectively_once=False,
+            reuses=True,
+            rates={"receipt late": 0.3, "error receipt, permanent": 0.3},
+        ),
+        seeds=400,
     ),
     "copies that come late": Control(
         _late_copies_on,

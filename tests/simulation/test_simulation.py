@@ -11,6 +11,9 @@ from tests.simulation.controls import CONTROLS, replaced
 from tests.simulation.plan import Plan
 from tests.simulation.world import run
 
+# All are work of the processor: on a busy machine some take minutes.
+pytestmark = pytest.mark.timeout(1200)
+
 #: Of every commit; `make simulate` runs a million.
 _SEEDS = 2_000
 _JOBS = 2
@@ -24,7 +27,6 @@ def tally_of(seeds: range, *, jobs: int = 1, **options: object) -> Tally:
     return total
 
 
-@pytest.mark.timeout(1200)
 def test_every_seed_keeps_every_promise() -> None:
     """P1 to P6 hold, and all is settled once the faults are healed."""
     tally = tally_of(range(_SEEDS), jobs=_JOBS)

@@ -20,7 +20,7 @@ from benchmarks.growth_figures import (
     render_memory,
     render_window,
 )
-from benchmarks.model import Model, render_model, skew
+from benchmarks.model import Model, render_model, shard_skew, skew
 from benchmarks.pages import blocks
 from benchmarks.payload import PAYLOAD
 from benchmarks.profile_figures import Part, Profile, Thread, render_profile
@@ -366,6 +366,15 @@ def test_the_stage_with_the_least_breaks_first() -> None:
     assert rate >= 1_000_000
     assert model.carries(shards, workers, partitions - 10)[0] < 1_000_000
     assert "| 100 | 200 |" in render_model(model)
+
+
+def test_lanes_fall_unevenly_on_shards() -> None:
+    """24 lanes do not fit into 16 buckets; 64 do; a shard without a lane carries nothing."""
+    assert shard_skew(1, 24) == shard_skew(8, 64) == 1.0
+    assert 1.0 < shard_skew(3, 24) < 1.5
+    assert shard_skew(4, 1) == 4.0
+    one = Model(shard=10_000, worker=50_000, partition=80_000, bytes_each=500)
+    assert one.carries(4, 4, 1)[0] == 10_000
 
 
 def test_keys_fall_unevenly() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from celery import Task
 
 from celery_stargate import InvalidMessage, ProduceTask, Stargate, produce_task
 from celery_stargate.effects.tracer import acting_as
+from celery_stargate.support import tracing
 from tests.unit.helpers import NotedLanes, make_app
 
 
@@ -122,6 +125,25 @@ def test_on_commit(transaction: Transaction) -> None:
     assert [put.record.context for put in lanes.puts] == [result.id for result in results]
     assert results[2].id == "mine-celery_stargate.produce"
     assert lanes.puts[0].lane.topic == "persistent://public/default/other"
+
+
+def test_the_trace_begins_at_the_commit(
+    transaction: Transaction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A span of a call whose transaction rolls back would never end."""
+    begun: list[Mock] = []
+
+    def begin(*given: Any) -> Mock:
+        begun.append(Mock(carrier={}, active=nullcontext))
+        return begun[-1]
+
+    monkeypatch.setattr(tracing, "_current", Mock(begin=begin))
+    stargate, _ = make("celery.contrib.django.task:DjangoTask")
+    stargate.task("shop.orders").delay_on_commit("a")
+    assert begun == []
+    transaction.commit()
+    [trace] = begun
+    assert trace.end.called
 
 
 def test_bad_input_before_the_commit(transaction: Transaction) -> None:

@@ -1,16 +1,16 @@
 """Close rows in batches: the relay process consumes the queue of the closing tasks itself.
 
 A task in a worker closes one row in one transaction, so a disk that takes 10 ms for a commit allows
-100 rows a second for each process. From a queue of their own, many are closed by one commit.
+100 rows a second for each process. From a queue of their own, many are closed by one commit: one
+thread reads the queue while another commits, so a batch is what came during the commit before.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.utils import Error as DatabaseError
@@ -27,14 +27,21 @@ __all__ = ["Closer"]
 
 logger = logger_of(__name__)
 
+#: How many messages are read and not acknowledged at most.
 _BATCH = 500
-#: How long it waits for a message: the first of a batch, and each further one, in seconds.
-_FIRST, _NEXT = 0.5, 0.004
-#: How long a batch is gathered at most, in seconds: a steady stream has no pause. Under load
-#: batches are large all the same, for messages come while the one before is committed.
-_GATHER = 0.02
+#: How long it waits for a message, in seconds: where nothing is to be done, and during a commit.
+_IDLE, _BUSY = 0.5, 0.004
 #: How long it waits after a failure of the database or the broker, in seconds.
 _PAUSE = 1.0
+
+
+class _Batch(NamedTuple):
+    """Closing tasks to do together."""
+
+    messages: list[Any]
+    by_database: dict[str, list[Any]]
+    #: Of all messages, also of those that were dropped.
+    headers: list[Any]
 
 
 class Closer(threading.Thread):
@@ -58,27 +65,27 @@ class Closer(threading.Thread):
 
     def run(self) -> None:
         """Consume; connect again after a failure."""
-        try:
-            while not self._stop_event.is_set():
-                with self._app.connection_for_read() as connection:
-                    away = (*connection.connection_errors, *connection.channel_errors)
-                    try:
-                        self._consume(connection)
-                    except Exception as error:  # without this thread no row closes
-                        expected = (DatabaseError, OperationalError, KombuError, OSError, *away)
-                        logger.warning(
-                            "closing of outbox rows is tried again: %s",
-                            error,
-                            exc_info=not isinstance(error, expected),
-                        )
-                        for database in connections.all(initialized_only=True):
-                            database.close()
-                        self._stop_event.wait(_PAUSE)
-        finally:
-            connections.close_all()
+        with ThreadPoolExecutor(1, "stargate-outbox-commit") as committing:
+            try:
+                while not self._stop_event.is_set():
+                    with self._app.connection_for_read() as connection:
+                        away = (*connection.connection_errors, *connection.channel_errors)
+                        try:
+                            self._consume(connection, committing)
+                        except Exception as error:  # without this thread no row closes
+                            expected = (DatabaseError, OperationalError, KombuError, OSError, *away)
+                            logger.warning(
+                                "closing of outbox rows is tried again: %s",
+                                error,
+                                exc_info=not isinstance(error, expected),
+                            )
+                            self._stop_event.wait(_PAUSE)
+            finally:
+                committing.submit(connections.close_all)
 
-    def _consume(self, connection: Any) -> None:
+    def _consume(self, connection: Any, committing: ThreadPoolExecutor) -> None:
         taken: list[Any] = []
+        closing: Future[list[Any]] | None = None
         queue = self._app.amqp.queues[self._queue]
         with Consumer(
             connection.channel(),
@@ -87,23 +94,23 @@ class Closer(threading.Thread):
             accept=["json"],
             prefetch_count=_BATCH,
         ):
-            until = math.inf
             while not self._stop_event.is_set():
                 try:
-                    connection.drain_events(timeout=_NEXT if taken else _FIRST)
-                    until = min(until, time.monotonic() + _GATHER)
-                    if len(taken) < _BATCH and time.monotonic() < until:
-                        continue
+                    connection.drain_events(timeout=_BUSY if closing else _IDLE)
                 except TimeoutError:
                     connection.heartbeat_check()
-                if taken:
-                    self._close(taken)
+                if closing is not None and closing.done():
+                    _acknowledge(closing)
+                    closing = None
+                if closing is None and taken:
+                    closing = committing.submit(self._close, self._read(taken))
                     taken.clear()
-                until = math.inf
+            if closing is not None:
+                _acknowledge(closing)
 
-    def _close(self, taken: Sequence[Any]) -> None:
-        by_database: dict[str, list[Any]] = {}
-        good = []
+    def _read(self, taken: Sequence[Any]) -> _Batch:
+        """Return what messages say; what is no closing task is dropped."""
+        batch = _Batch([], {}, [message.headers for message in taken])
         for message in taken:
             try:
                 (outcome, *_), kwargs, _ = message.decode()
@@ -113,19 +120,37 @@ class Closer(threading.Thread):
                 using = kwargs["using"]
                 if using not in connections:
                     raise ValueError(f"there is no database {using!r}")
-                by_database.setdefault(using, []).append(outcome)
+                batch.by_database.setdefault(using, []).append(outcome)
             except Exception:
                 logger.exception("queue %s: not a closing task, dropped", self._queue)
                 message.reject()
             else:
-                good.append(message)
-        for using, outcomes in by_database.items():
-            close_rows(using, outcomes)
+                batch.messages.append(message)
+        return batch
+
+    def _close(self, batch: _Batch) -> list[Any]:
+        """Close the rows of a batch, in the thread that commits; return what is to acknowledge."""
+        try:
+            for using, outcomes in batch.by_database.items():
+                close_rows(using, outcomes)
+        except Exception:
+            for database in connections.all(initialized_only=True):
+                database.close()
+            raise
         # No worker runs these tasks, so nobody else tells that they have started.
         try:
-            lanes.note_started(self._stargate, [message.headers for message in taken])
+            lanes.note_started(self._stargate, batch.headers)
         except StoreUnavailable as error:
             # They are published again, and change nothing.
             logger.warning("cannot tell that closing tasks have started: %s", error)
-        for message in good:
-            message.ack()
+        return batch.messages
+
+
+def _acknowledge(closing: Future[list[Any]]) -> None:
+    """Acknowledge the messages of a batch whose commit is over.
+
+    Raises:
+        Exception: the commit failed; the messages come again.
+    """
+    for message in closing.result():
+        message.ack()

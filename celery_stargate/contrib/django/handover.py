@@ -75,6 +75,9 @@ class _Handover:
             not self.settings.send_on_commit or len(self.written) > _MOST or _breaker.open()
         ):
             return False
+        self._forget_rolled_back()
+        if not self.written:
+            return True
         free = self._in_turn()
         try:
             recorded = lanes.record(
@@ -96,6 +99,16 @@ class _Handover:
         }
         mark_recorded(outbox_rows(self.using), ids, timezone.now())
         return len(free) == len(self.written) and not recorded.full_topics
+
+    def _forget_rolled_back(self) -> None:
+        """Forget what is not in the table: it must not be sent.
+
+        Django drops the hooks of a savepoint that ``atomic`` rolled back, and not of one that
+        ``transaction.savepoint_rollback`` did.
+        """
+        rows = outbox_rows(self.using).filter(uuid__in=[row.uuid for row, _ in self.written])
+        there = set(rows.values_list("uuid", flat=True))
+        self.written = [each for each in self.written if each[0].uuid in there]
 
     def _in_turn(self) -> Sequence[Written]:
         """Return the rows whose key has no earlier row that waits: the relay keeps their order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, ParamSpec, TypeVar
@@ -24,6 +25,9 @@ R = TypeVar("R")
 
 _MAX_NAME, _MAX_ID = 100, 255
 
+#: Functions that do nothing yet when they return.
+_LATER = (*(inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction),)
+
 
 def idempotent(
     name: str, *, message_id: Callable[..., str] | None = None, using: str | None = None
@@ -31,7 +35,8 @@ def idempotent(
     """Do a task's effect once for each message, in the task's own transaction.
 
     The claim and the effect commit together: if the task fails, its next run does it all; if it
-    has committed, a repeat returns None and does nothing.
+    has committed, a repeat returns None and does nothing. An effect that raises leaves no claim,
+    although its transaction may go on.
 
     Arguments:
         name: of the effect; two effects of one message have two names.
@@ -42,7 +47,9 @@ def idempotent(
 
     Raises:
         TransactionManagementError: when called, no transaction is open in that database.
-        ValueError: when called, there is no id to claim, or it is too long.
+        ValueError: the name is too long; when called, there is no id to claim, or it is too long.
+        TypeError: the function is a coroutine's or a generator's, for which Django has no
+            transaction.
 
     Example:
         >>> @app.task
@@ -56,13 +63,32 @@ def idempotent(
     """
     if not 0 < len(name) <= _MAX_NAME:
         raise ValueError(f"the name of an effect has 1 to {_MAX_NAME} characters, not {len(name)}")
+    if "\n" in name:
+        raise ValueError(f"the name of an effect has no line break: {name!r}")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
+        if any(kind(function) for kind in _LATER):
+            raise TypeError(
+                f"idempotent({name!r}) takes a plain function: the effect of "
+                f"{function.__qualname__} would come after its claim, and outside its transaction"
+            )
+
         @functools.wraps(function)
         def once(*args: P.args, **kwargs: P.kwargs) -> R | None:
             found = _find_id(args) if message_id is None else message_id(*args, **kwargs)
-            if _claim(name, found, using):
-                return function(*args, **kwargs)
+            claim, alias = _make_claim(name, found, using)
+            claimed = False
+            try:
+                # If the effect fails there is no claim either, although the transaction goes on.
+                with transaction.atomic(using=alias):
+                    # A claim in a transaction that is still open is waited for: it commits, or is
+                    # rolled back.
+                    claim.save(using=alias, force_insert=True)
+                    claimed = True
+                    return function(*args, **kwargs)
+            except IntegrityError:
+                if claimed:
+                    raise
             logger.info("%s was done for %s already", name, found)
             return None
 
@@ -88,8 +114,8 @@ def _find_id(args: tuple[Any, ...]) -> str:
     )
 
 
-def _claim(name: str, message: str, using: str | None) -> bool:
-    """Claim an id in the open transaction; return whether nobody had."""
+def _make_claim(name: str, message: str, using: str | None) -> tuple[Any, str]:
+    """Return the unsaved claim of an id, and the database whose transaction is open."""
     if not message or len(message) > _MAX_ID:
         raise ValueError(f"an id to claim has 1 to {_MAX_ID} characters, not {len(message)}")
     model = apps.get_model(APP_LABEL, "InboxClaim")
@@ -100,10 +126,4 @@ def _claim(name: str, message: str, using: str | None) -> bool:
             "@transaction.atomic above it, so that the claim and the effect commit together"
         )
     digest = sha256(f"{name}\n{message}".encode()).hexdigest()
-    try:
-        # A claim in a transaction that is still open is waited for: it commits, or is rolled back.
-        with transaction.atomic(using=using):
-            model.objects.using(using).create(digest=digest, name=name, message=message)
-    except IntegrityError:
-        return False
-    return True
+    return model(digest=digest, name=name, message=message), using

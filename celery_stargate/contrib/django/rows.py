@@ -48,6 +48,10 @@ def new_row(entry: Entry, row_id: uuid.UUID, on_ack: str, on_error: str) -> Any:
             )
     if message.key is not None and "\x00" in message.key:
         raise InvalidMessage("the key holds a NUL character, which databases do not store")
+    attributes = _attributes(message.to_dict())
+    for name, value in (attributes or {}).items():
+        if _has_nul(value):
+            raise InvalidMessage(f"{name} holds a NUL character, which databases do not store")
     payload = message.payload
     return outbox_model()(
         uuid=row_id,
@@ -55,11 +59,19 @@ def new_row(entry: Entry, row_id: uuid.UUID, on_ack: str, on_error: str) -> Any:
         key=message.key,
         shard=shard_of(entry.topic, message.key, row_id),
         payload=payload.encode() if isinstance(payload, str) else payload,
-        attributes=_attributes(message.to_dict()),
+        attributes=attributes,
         delivery_timeout=entry.timeout,
         on_ack=on_ack,
         on_error=on_error,
     )
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_nul, (*value, *value.values())))
+    if isinstance(value, list):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\x00" in value
 
 
 def _attributes(fields: dict[str, Any]) -> dict[str, Any] | None:

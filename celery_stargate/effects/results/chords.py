@@ -15,13 +15,13 @@ class ChordPart:
     Celery counts a task when its result is stored: the last one reads the results of all.
 
     Arguments:
+        task: which it is.
         request: of the task.
         given, options: what its backend's ``on_chord_part_return`` gets beside the request.
     """
 
-    def __init__(self, request: Any, *given: Any, **options: Any) -> None:
-        #: The task that is traced now.
-        self._task: Any = _state.get_current_task()
+    def __init__(self, task: Any, request: Any, *given: Any, **options: Any) -> None:
+        self._task = task
         self._request = request
         self._given, self._options = given, options
 

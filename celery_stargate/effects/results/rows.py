@@ -56,19 +56,22 @@ class ResultRows:
         }
         self._fills = {}
 
-    def decide(self, record: Record, result: Any) -> Decision:
+    def decide(self, record: Record, result: Any, *, counted: bool = False) -> Decision:
         """Decide about the result of a settled context's task.
 
         Arguments:
             record: the context's record.
             result: the receipt, or the list of receipts, as the task returns it.
+            counted: whether the caller counts the task for its chord, if it has one.
 
         Raises:
             What the backend raises when it cannot encode the result.
         """
         task = None if record.task is None else self._eligibility.task(record.task)
         request = read_request(record.request)
-        if task is None or request is None or request.goes_on or request.retries:
+        if task is None or request is None or request.retries:
+            return Remaining.FULL
+        if request.goes_on and not (counted and request.counts):
             return Remaining.FULL
         ignored = request.ignore_result
         if ignored is None:

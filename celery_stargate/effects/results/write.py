@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from celery import signals
+from celery import _state, signals
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
@@ -38,7 +38,7 @@ class _Keeping:
     def on_chord_part_return(self, request: Any, *given: Any, **options: Any) -> None:
         # The last task of a chord's header reads the results of the others.
         state: Any = self
-        state.parts.append(ChordPart(request, *given, **options))
+        state.parts.append(ChordPart(_state.get_current_task(), request, *given, **options))
 
 
 class ResultBatch:

@@ -184,17 +184,6 @@ local function result_key(i)
   return KEYS[11 + i]
 end
 
--- Put outcomes into the inbox of a waiting process, and keep it for an hour.
-local function tell(key, address, outcomes)
-  local told = redis.pcall('XADD', key, '*', 'to', address, 'outcome', outcomes)
-  if type(told) == 'table' then
-    -- It is no stream: it begins anew.
-    redis.call('DEL', key)
-    redis.call('XADD', key, '*', 'to', address, 'outcome', outcomes)
-  end
-  redis.call('EXPIRE', key, 3600)
-end
-
 -- The first fields of a message in the log. The code may have a name after it.
 local function entry(code, frame)
   if #code == 1 then return { code, frame } end

@@ -53,6 +53,21 @@ for i, context in ipairs(contexts) do
     late[#late + 1] = i
   end
 end
+-- Put outcomes into the inbox of a waiting process, and keep it for an hour.
+local kept = {}
+local function tell(key, address, outcomes)
+  local told = redis.pcall('XADD', key, '*', 'to', address, 'outcome', outcomes)
+  if type(told) == 'table' then
+    -- It is no stream: it begins anew.
+    redis.call('DEL', key)
+    redis.call('XADD', key, '*', 'to', address, 'outcome', outcomes)
+  end
+  if not kept[key] then
+    kept[key] = true
+    redis.call('EXPIRE', key, 3600)
+  end
+end
+
 pass_when_full()
 -- One entry of an inbox holds all receipts that one call gets.
 local told, addresses = {}, {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
 from packaging.version import InvalidVersion, Version
 
 from celery_stargate.operations.doctor.finding import Check, Problem, error, note, warning
-from celery_stargate.support.daemon import DaemonThread
+from celery_stargate.support.daemon_call import wait_in_daemon
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -100,8 +99,8 @@ def _problem(question: Callable[[], None]) -> str | None:
     """Return why a question failed, without what may hold a secret; None if it did not."""
     try:
         # The end of the program does not wait for a driver that hangs.
-        DaemonThread("stargate-doctor").submit(question).result(_TIMEOUT)
-    except FutureTimeout:
+        wait_in_daemon(question, _TIMEOUT)
+    except TimeoutError:
         return f"no answer within {_TIMEOUT:g} s"
     except Exception as problem:  # noqa: BLE001  # each driver raises its own
         return type(problem).__name__

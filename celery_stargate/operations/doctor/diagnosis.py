@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.configured import find_target
-from celery_stargate.lanes.connections import Connections, servers_of
+from celery_stargate.lanes.connections import Connections, explain, servers_of
 from celery_stargate.lanes.target import Target
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
@@ -98,7 +98,7 @@ class Diagnosis:
             yield Finding(
                 "redis-connection",
                 Level.ERROR,
-                f"the lanes' Redis does not answer: {problem}",
+                f"the lanes: {explain(problem)}",
                 "no message can be recorded: delay() raises StoreUnavailable",
                 "start Redis, or set stargate_redis_url to where it is",
             )
@@ -137,10 +137,20 @@ class Diagnosis:
                 "each call must name one; doctor cannot check them",
                 "set stargate_topic or stargate_topics",
             )
-        for topic, options in topics.items():
-            yield from examine(
-                TOPIC_CHECKS, gather_topic(endpoint, admin, topic, options, role=role)
-            )
+        for place, (topic, options) in enumerate(topics.items(), 1):
+            facts = gather_topic(endpoint, admin, topic, options, role=role)
+            yield from examine(TOPIC_CHECKS, facts)
+            left = len(topics) - place
+            if facts.broken and not facts.admin and left:
+                # Each would be waited for as long as the first one.
+                yield Finding(
+                    "topics",
+                    Level.WARNING,
+                    f"{left} more topics were not asked: what is at {endpoint.url} does not answer",
+                    "nothing is known of them",
+                    "mend the first topic's error, and run doctor again",
+                )
+                return
 
 
 def _topics_of(settings: Settings) -> Mapping[Topic, ProducerOptions]:

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,12 +16,15 @@ from celery_stargate.model.token_transport import is_loopback
 from celery_stargate.operations.doctor.finding import Check, Problem, error, warning
 from celery_stargate.operations.doctor.token import TokenFacts, read_token
 from celery_stargate.pulsar.endpoint import Endpoint
+from celery_stargate.support.daemon_call import wait_in_daemon
 
 __all__ = ["SERVICE_CHECKS", "ServiceFacts", "gather_service"]
 
 _DAY = 86_400.0
 #: The bound on connecting, and on each read of the TLS handshake, in seconds.
 _CONNECT_TIMEOUT = 5.0
+#: The bound on all of that together.
+_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +74,22 @@ def gather_service(endpoint: Endpoint, *, clock: Callable[[], float] = time.time
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "wss" else 80)
     context = endpoint.tls()
+    reach = partial(_reach, host, port, context, endpoint.tls_server_name or host)
+    try:
+        # A name server and a handshake have no bound of their own as a whole.
+        facts |= wait_in_daemon(reach, _TIMEOUT)
+    except TimeoutError:
+        facts["connection_problem"] = f"no answer within {_TIMEOUT:g} s"
+    return ServiceFacts(**facts)
+
+
+def _reach(host: str, port: int, context: ssl.SSLContext | None, name: str) -> dict[str, Any]:
+    """Connect, and shake hands where TLS is used."""
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT) as connection:
-            if context is not None:
-                facts |= _greet(connection, context, endpoint.tls_server_name or host)
+            return {} if context is None else _greet(connection, context, name)
     except OSError as problem:
-        facts["connection_problem"] = problem.strerror or str(problem) or type(problem).__name__
-    return ServiceFacts(**facts)
+        return {"connection_problem": problem.strerror or str(problem) or type(problem).__name__}
 
 
 def _greet(connection: socket.socket, context: ssl.SSLContext, name: str) -> dict[str, Any]:

@@ -105,3 +105,22 @@ def test_pause_and_resume(run: Run, lane: Lane, topic: str) -> None:
     assert run("status", "--json", "--interval", "0").json["lanes_paused"] == 1
     assert run("resume", topic).out == f"resumed: {lane.name}\n"
     assert run("resume", topic).out == f"{topic} was not paused.\n"
+
+
+def test_drain_for_programs(run: Run, make_app: MakeApp, topic: str) -> None:
+    """One object at the end, whatever it waited for; nothing beside it."""
+    app = make_app("ws://127.0.0.1:1")
+    put(Stargate.of(app).lanes, Lane(topic), "a")
+    ran = run("drain", "--timeout", "0.05s", "--every", "0.01s", "--json", app=app)
+    assert ran.code == 1
+    assert (ran.json["done"], ran.json["contexts"]) == (False, 1)
+    assert ran.err == ""
+
+
+def test_pause_and_resume_for_programs(run: Run, make_app: MakeApp, topic: str) -> None:
+    """The lanes, as one object."""
+    app = make_app("ws://127.0.0.1:1")
+    put(Stargate.of(app).lanes, Lane(topic), "a")
+    name = Lane(topic).name
+    assert run("pause", topic, "--yes", "--json", app=app).json == {"paused": [name]}
+    assert run("resume", topic, "--json", app=app).json == {"resumed": [name]}

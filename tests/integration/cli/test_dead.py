@@ -115,6 +115,7 @@ def test_archive_and_restore(run: Run, tmp_path: Path) -> None:
     assert dry.json == {"restored": 0, "given": 4}
     assert run("dead", "restore", str(file), "--yes", "--json").json == {"restored": 4, "given": 4}
     assert len(run("dead", "list", "--json").lines) == 4
+    assert "0 of 4 dead letters are back" in run("dead", "restore", str(file), "--yes").out
     again = run("dead", "archive", "--all", "--to", str(file), "--yes")
     assert (again.code, "there already" in again.err) == (2, True)
     file.write_text("{}\n")
@@ -127,3 +128,35 @@ def test_discard(run: Run) -> None:
     """For good."""
     assert run("dead", "discard", "d", "--yes").code == 0
     assert run("dead", "show", "d").code == 1
+
+
+def test_filters_that_match_nothing(run: Run) -> None:
+    """Say which errors there are, if none of them was meant; and nothing else."""
+    ran = run("dead", "replay", "--error", "htp-404", "--all", "--yes")
+    assert "did you mean 'http-404'" in ran.err
+    quiet = run("dead", "replay", "--error", "http-404", "--older-than", "1h", "--all", "--yes")
+    assert "No dead letter has the error" not in quiet.err
+    assert run("dead", "discard", "--all", "--yes").code == 0
+    none = run("dead", "list", "--error", "http-404")
+    assert "No dead letter has the error" not in none.err
+
+
+def test_causes_have_no_age(run: Run) -> None:
+    """What is counted is all of a cause."""
+    ran = run("dead", "list", "--by-cause", "--older-than", "1h")
+    assert ran.code == 2
+    assert "leave --older-than out" in ran.err
+
+
+def test_restore_for_programs_and_after_a_question(run: Run, tmp_path: Path) -> None:
+    """It says how many are back; without an answer nothing is."""
+    archive = tmp_path / "dead.jsonl"
+    assert run("dead", "archive", "--all", "--yes", "--to", str(archive)).code == 0
+    assert run("dead", "restore", str(archive), stdin="n\n").code == 1
+    assert run("dead", "list", "--json").lines == []
+    tried = run("dead", "restore", str(archive), "--dry-run", "--json")
+    assert tried.json == {"restored": 0, "given": 4}
+    assert run("dead", "restore", str(archive), "--dry-run").out == ""
+    done = run("dead", "restore", str(archive), "--json", stdin="y\n")
+    assert '"restored":4' in done.out.replace(" ", "")
+    assert len(run("dead", "list", "--json").lines) == 4

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 
-from celery_stargate import Stargate
-from celery_stargate.lanes.lane import Lane
+from celery_stargate import Receipt, Stargate
+from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.record import Record
 from celery_stargate.operations.views import ContextView, LaneView, StatusView, WorkerView
 from tests.integration.cli.conftest import Run
 from tests.integration.conftest import MakeApp
@@ -139,3 +140,18 @@ def test_help_has_examples(run: Run, command: str) -> None:
     ran = run(command, "--help")
     assert ran.code == 0
     assert f"celery -A shop stargate {command}" in ran.out
+
+
+def test_show_tells_what_follows_and_what_became_of_a_list(
+    run: Run, lane: Lane, app: Celery
+) -> None:
+    """Its task, its callbacks, and the outcomes of the messages that have one."""
+    outbox = Stargate.of(app).lanes
+    record = Record("list", is_list=True, task="shop.orders", on_error="no signature")
+    outbox.put(lane, record, [("list\t0", b"{}"), ("list\t1", b"{}")], timeout=60.0)
+    outbox.settle(lane, Receipt(context="list", topic=lane.topic, ledger_id=1), place=0)
+    shown = run("show", "list").out
+    assert "shop.orders" in shown
+    assert "status=stored" in shown
+    outbox.put(CONTEXTS_LANE, Record("bare"), [], timeout=60.0)
+    assert "\nnumber" not in run("show", "bare").out

@@ -8,9 +8,15 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from celery_stargate import Stargate
+from celery_stargate.cli import top as top_module
 from celery_stargate.lanes.lane import Lane
 from tests.integration.cli.conftest import Run
 from tests.integration.conftest import MakeApp
@@ -75,3 +81,31 @@ def test_one_screen_where_there_is_no_terminal(run: Run, make_app: MakeApp, topi
     assert ran.code == 0
     assert "backlog 1 " in ran.out
     assert "\x1b" not in ran.out
+
+
+def test_draws_again_and_again_until_it_is_ended(
+    run: Run, make_app: MakeApp, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each screen shows what there is then."""
+    app = make_app("ws://127.0.0.1:1")
+    outbox = Stargate.of(app).lanes
+    put(outbox, Lane(topic), "a")
+    drawn: list[str] = []
+    terminal: Any = SimpleNamespace(
+        isatty=lambda: True, write=drawn.append, flush=lambda: None, fileno=lambda: 0
+    )
+    waits: list[float] = []
+
+    def pressed(keys: Any, seconds: float) -> bool:
+        waits.append(seconds)
+        put(outbox, Lane(topic), f"b{len(waits)}")
+        return len(waits) == 3
+
+    monkeypatch.setattr(top_module, "sys", SimpleNamespace(stdin=terminal, stdout=terminal))
+    monkeypatch.setattr(top_module, "_screen", lambda *_: nullcontext())
+    monkeypatch.setattr(top_module, "_pressed_q", pressed)
+    assert run("top", "--interval", "1s", app=app).code == 0
+    assert waits == [1.0, 1.0, 1.0]
+    assert len(drawn) == 3
+    for number, screen in enumerate(drawn, 1):
+        assert f"backlog {number} " in screen

@@ -169,6 +169,8 @@ def rig(make_app: MakeApp, redis_server: ServerAddress, prefix: str, topic: str)
             yield rig
 
 
+# Hypothesis looks whether a strategy used `random`; the lanes' threads beside it do.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.timeout(1800)  # with many examples; by default it takes some ten seconds
 def test_lanes_beside_anything_go_on(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """Each key of the layout holds anything, before its lane is owned and while it is."""

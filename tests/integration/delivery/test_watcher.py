@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.lanes.connections import Connections
@@ -177,3 +178,22 @@ def test_after_redis_was_away_it_goes_on(redis_server: ServerAddress, prefix: st
                         break
 
         asyncio.run(main())
+
+
+def test_a_log_that_is_no_stream(
+    play: Play, redis_server: ServerAddress, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wakes its own lane, which finds out by itself; the others go on waiting."""
+
+    async def work(rig: Rig) -> None:
+        bad, good = Lane("bad"), Lane("good")
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.set(bad.key(prefix, "log"), "x")
+        waiting = rig.wait(good)
+        assert await rig.wait(bad)
+        assert not waiting.done()
+        await rig.put(good, "a")
+        assert await waiting
+
+    play(work)
+    assert "waiting for messages failed" in caplog.text

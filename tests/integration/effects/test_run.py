@@ -299,12 +299,12 @@ CASES = {
     "several ways on": Case(two_ways_on, plain=0, onward=2),
     "several ways on, watched": Case(two_ways_on, watched=True, plain=0),
     "a group": Case(two_in_a_group, plain=2),
-    "a chord": Case(two_in_a_chord, plain=0, onward=2),
+    "a chord": Case(two_in_a_chord, plain=2),
     "a chord, watched": Case(two_in_a_chord, watched=True, plain=0),
-    "a chord with values": Case(two_in_a_chord, valued, plain=0, onward=2),
-    "a chord of ignored results": Case(ignored_in_a_chord, plain=0, onward=2),
+    "a chord with values": Case(two_in_a_chord, valued, plain=2),
+    "a chord of ignored results": Case(ignored_in_a_chord, plain=2),
     "a chord with links": Case(linked_in_a_chord, plain=0, onward=2),
-    "a chord in a chord": Case(chord_in_a_chord, plain=0, onward=3),
+    "a chord in a chord": Case(chord_in_a_chord, plain=3),
     "a chord that fails": Case(two_in_a_chord, refused, plain=0),
     "on_ack": Case(call(on_ack=ship()), plain=2, together=2),
     "on_ack, watched": Case(call(on_ack=ship()), watched=True, plain=0, together=2),
@@ -480,7 +480,7 @@ def watching(active: bool, level: int = logging.INFO) -> Iterator[list[Any]]:
 
 def general(patch: pytest.MonkeyPatch) -> None:
     """Leave only the general ways."""
-    patch.setattr(ResultRows, "decide", lambda *_: Remaining.FULL)
+    patch.setattr(ResultRows, "decide", lambda *_, **__: Remaining.FULL)
     patch.setattr(f"{TRACER}.may_batch", lambda *_: False)
     patch.setattr(f"{EFFECTS}.trigger_together", lambda *_, **__: set())
     patch.setattr(f"{EFFECTS}.may_publish_together", lambda *_: False)
@@ -582,8 +582,8 @@ def test_the_fast_ways_do_what_the_general_ones_do(
         ways = {"plain": 0, "together": 0, "onward": 0, "at once": 0}
         decide = ResultRows.decide
 
-        def count_plain(self: ResultRows, *given: Any) -> Decision:
-            found = decide(self, *given)
+        def count_plain(self: ResultRows, *given: Any, **options: Any) -> Decision:
+            found = decide(self, *given, **options)
             ways["plain"] += found is not Remaining.FULL
             return found
 

@@ -13,14 +13,17 @@ import pytest
 import redis
 from celery import Celery
 
-from celery_stargate import StoreUnavailable
+from celery_stargate import Acknowledger, ProduceError, Stargate, StoreUnavailable
 from celery_stargate.lanes.configured import find_target
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.target import Target
+from celery_stargate.operations.dead_views import DeadResult
 from celery_stargate.support.bound import bounded
+from celery_stargate.testing import LocalPulsar
 from tests.contract.wire import wait_until
+from tests.integration.conftest import MakeApp
 from tests.integration.lanes.rig import put
 from tests.servers import redis as redis_module
 from tests.servers.credentials import TLSFiles, make_tls, tls_missing_reason
@@ -183,6 +186,29 @@ def test_renewed_certificates(request: pytest.FixtureRequest, tmp_path: Path, sc
     with bounded(10.0):
         asyncio.run(ask())
     connections.close()
+
+
+def test_an_app_on_a_cluster_over_tls(make_app: MakeApp, node: Reachable) -> None:
+    """Callers, the owner of the lanes and the commands; the broker is elsewhere."""
+    tls = {
+        "ssl_ca_certs": str(node.tls.ca),
+        "ssl_certfile": str(node.tls.client_certificate),
+        "ssl_keyfile": str(node.tls.client_key),
+    }
+    url = f"redisclusters://{USER}:{_QUOTED}@localhost:{node.tls_port}"
+    with LocalPulsar() as local:
+        app = make_app(local.url, redis_url=url, redis_options=tls, lanes=4)
+        stargate = Stargate.of(app)
+        with Acknowledger(app):
+            task = app.tasks["celery_stargate.produce"]
+            assert task.delay("a").get(timeout=20)["status"] == "stored"
+            assert len(stargate.produce_many([(f"k{n}", "b") for n in range(20)], timeout=20)) == 20
+            local.faults.fail_sends("PulsarClientException$NotAllowedException: no", count=1)
+            with pytest.raises(ProduceError):
+                task.delay("c").get(timeout=20)
+        letters = stargate.dead_letters
+        changes = letters.discard(list(letters.letters()))
+        assert [each.result for each in changes] == [DeadResult.DONE]
 
 
 def test_a_certificate_with_another_name_is_refused(

@@ -226,3 +226,41 @@ def test_notes_who_did_what(
     assert noted.details["context"] == "a"
     assert noted.details["status"] == "refused"
     assert noted.at == pytest.approx(reader.now(), abs=5.0)
+
+
+def test_effects_that_cannot_be_done_now(
+    outbox: Outbox, lane: Lane, reader: LaneReader, prefix: str
+) -> None:
+    """The context is settled, its effects stay due, and the operator is told."""
+
+    class Interrupted:
+        def run(self, settled: Any) -> list[str]:
+            return []
+
+    effects: Any = Interrupted()
+    actions = Actions(reader, outbox, effects, prefix)
+    put_told(outbox, lane, "a")
+    change = actions.cancel("a", "wrong topic")
+    assert (change.result, change.status) == (Changed.FAILED, "refused")
+    assert actions.retry("a").result is Changed.FAILED
+    assert reader.redis.hexists(reader.key(lane, "contexts"), "a")
+
+
+def test_a_context_that_ends_meanwhile(
+    actions: Actions, outbox: Outbox, lane: Lane, reader: LaneReader, prefix: str
+) -> None:
+    """Between the look for its lane and the step: nothing is done, and nothing is noted."""
+    put_told(outbox, lane, "a")
+    contexts = vars(actions)["_contexts"]
+    lane_of = contexts.lane_of
+
+    def gone(context: str) -> Any:
+        found = lane_of(context)
+        reader.redis.hdel(reader.key(lane, "contexts"), context)
+        return found
+
+    vars(contexts)["lane_of"] = gone
+    assert actions.cancel("a", "wrong topic").result is Changed.MISSING
+    vars(contexts)["lane_of"] = lambda context: lane
+    assert actions.retry("a").result is Changed.MISSING
+    assert Audit(reader.redis, reader.registry).last(10) == []

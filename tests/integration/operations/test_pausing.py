@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from celery_stargate import Acknowledger, Stargate
@@ -111,3 +113,20 @@ def test_notes_who_paused(pauses: Pauses, lane: Lane, reader: LaneReader) -> Non
     noted = Audit(reader.redis, reader.registry).last(10)
     assert [each.what for each in noted] == ["resume", "pause"]
     assert noted[0].details == {"topic": lane.topic, "lanes": 1}
+
+
+def test_a_pause_that_ends_while_it_is_ended(
+    pauses: Pauses, outbox: Outbox, lane: Lane, topic: str, reader: LaneReader
+) -> None:
+    """The lane is somebody's already: nobody is told that it is free."""
+    put(outbox, lane, "a")
+    assert pauses.pause(topic, 1, 60.0) == [lane.name]
+    release, before = vars(pauses)["_release"], events(reader)
+
+    def late(**given: Any) -> Any:
+        reader.redis.delete(reader.key(lane, "lease"))
+        return release(**given)
+
+    vars(pauses)["_release"] = late
+    assert pauses.resume(topic, 1) == []
+    assert events(reader) == before

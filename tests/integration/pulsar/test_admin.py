@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from celery_stargate.pulsar import admin
 from celery_stargate.pulsar.admin import AdminAnswer, AdminApi
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.testing import LocalPulsar
@@ -54,11 +57,23 @@ class _Answers(BaseHTTPRequestHandler):
             self.send_header("Location", "http://127.0.0.1:1/elsewhere")
             self.end_headers()
             return
+        if self.path.endswith("/slow"):
+            self._answer_byte_by_byte()
+            return
         body = {"/admin/v2/garbage": b"no JSON", "/admin/v2/list": b"[1]"}.get(self.path, b"")
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _answer_byte_by_byte(self) -> None:
+        """Until the client is gone."""
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.02)
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
@@ -77,6 +92,16 @@ def odd() -> Iterator[AdminApi]:
 
 def test_follows_no_redirect(odd: AdminApi) -> None:
     assert odd.get("redirect") == AdminAnswer(307, None)
+
+
+def test_an_answer_that_comes_byte_by_byte(odd: AdminApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte in time, and no end: the question ends, and no other is asked."""
+    monkeypatch.setattr(admin, "_TIMEOUT", 0.3)
+    monkeypatch.setattr(admin, "_MAX_ANSWER", 60)
+    began = time.monotonic()
+    assert odd.get("slow") == AdminAnswer(0, None)
+    assert odd.get("list") == AdminAnswer(0, None)
+    assert time.monotonic() - began < 20
 
 
 def test_what_is_no_json_is_no_answer(odd: AdminApi) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, cast
 
 import pytest
 
 from celery_stargate.cli.output import Output
-from celery_stargate.cli.top import Frame, render
+from celery_stargate.cli.top import Frame, _pressed_q, render
 from celery_stargate.operations.inspect import totals
 from celery_stargate.operations.views import LaneView
 
@@ -95,3 +96,29 @@ def test_colours_what_needs_a_hand() -> None:
 
 def test_no_lane_is_a_screen_as_well(output: Output) -> None:
     assert len(render(frame(1.0), None, 80, 24, output)) == 4
+
+
+@pytest.mark.parametrize(
+    ("typed", "ends"), [(b"q", True), (b"xQ", True), (b"", True), (b"xyz", False)]
+)
+def test_the_key_that_ends_it(typed: bytes, ends: bool) -> None:
+    """Any other key changes nothing, until the next screen is due; a closed input ends it."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "r", buffering=1) as keys, os.fdopen(writes, "wb", buffering=0) as typing:
+        typing.write(typed)
+        if not typed:
+            typing.close()
+        assert _pressed_q(cast("Any", _Unbuffered(keys)), 20.0 if ends else 0.05) is ends
+
+
+class _Unbuffered:
+    """A terminal's keys, one at a time."""
+
+    def __init__(self, keys: Any) -> None:
+        self._keys = keys
+
+    def fileno(self) -> int:
+        return int(self._keys.fileno())
+
+    def read(self, count: int) -> str:
+        return os.read(self.fileno(), count).decode()

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from celery_stargate.delivery.shared import _REPLACE_AFTER
+from celery_stargate.delivery import effects_queue
+from celery_stargate.delivery.shared import _REPLACE_AFTER, StageThreads
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.lanes.record import Record, Settled
 from tests.unit.delivery.rig import PartsRig, receipt, settled, until
@@ -228,3 +229,91 @@ def test_effects_have_a_bound(caplog: pytest.LogCaptureFixture) -> None:
     assert (rig.store.finished, rig.store.given_up) == ([], [("c1", "TimeoutError effects")])
     assert "the context is given up after 86401 s: could not notify waiting callers" in caplog.text
     assert "context=c1" in caplog.text
+
+
+def test_effects_beside_the_queue_that_are_given_up() -> None:
+    """Their contexts are forgotten with the cause, and the others are finished."""
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+
+        def perform(stage: Stage, jobs: Any) -> list[Job]:
+            for job in jobs:
+                if job.context == "c2":
+                    job.give_up("BackendError", "result")
+                job.finish(stage)
+            return []
+
+        rig.effects.perform = perform  # type: ignore[method-assign]
+        await rig.queue.hand_in([settled(1), settled(2)])
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.store.finished == [("c1", 1)]
+    assert rig.store.given_up == [("c2", "BackendError result")]
+
+
+def test_a_stage_that_is_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one that hangs is left: what is under way would be done twice."""
+    monkeypatch.setattr(effects_queue, "_LOOK_EVERY", 0.001)
+
+    async def main() -> PartsRig:
+        rig = PartsRig()
+        looked, perform = threading.Semaphore(0), rig.effects.perform
+
+        def slow(stage: Stage, jobs: Any) -> list[Job]:
+            for _ in range(3):
+                assert looked.acquire(timeout=10)
+            return perform(stage, jobs)
+
+        def hangs_for(stage: Stage) -> float:
+            looked.release()
+            return 0.0
+
+        rig.effects.perform = slow  # type: ignore[method-assign]
+        rig.effects.hangs_for = hangs_for  # type: ignore[method-assign]
+        rig.queue.add([settled(1)])
+        await drain(rig)
+        return rig
+
+    assert asyncio.run(main()).store.finished == [("c1", 1)]
+
+
+def test_what_is_kept_of_interrupted_contexts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not kept is done whole again; one that another process finished is forgotten."""
+    monkeypatch.setattr(effects_queue, "_KEPT_COUNT", 2)
+
+    async def main() -> None:
+        rig = PartsRig()
+        rig.effects.failing = {"c1", "c2", "c3", "c4"}
+        kept = vars(rig.queue)["_interrupted"]
+        rig.queue.add([settled(number) for number in (1, 2, 3)])
+        await drain(rig)
+        assert list(kept) == [("c1", 1), ("c2", 2)]
+        rig.clock += rig.shared.settings.effects_timeout + 100_000.0
+        rig.queue.add([settled(4)])
+        await drain(rig)
+        assert ("c1", 1) not in kept
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_was_never_needed_is_replaced() -> None:
+    """A server may hang for another lane; there is nothing to end then."""
+    made: list[Stage] = []
+
+    class Thread:
+        def shutdown(self, *, wait: bool) -> None:
+            made.remove(Stage.RESULTS)
+
+    def make(stage: Stage) -> Any:
+        made.append(stage)
+        return Thread()
+
+    threads = StageThreads(make)
+    threads.replace(Stage.RESULTS)
+    assert made == []
+    threads.of(Stage.RESULTS)
+    threads.replace(Stage.RESULTS)
+    assert made == []
+    assert threads.patience(Stage.RESULTS) == 4 * _REPLACE_AFTER

@@ -97,3 +97,16 @@ def test_what_wakes_the_lane_and_cannot_be_read_does_not_make_it_spin(pauses: li
         assert len(pauses) == 19
 
     run(main)
+
+
+def test_what_is_behind_is_read_at_once() -> None:
+    """Where nothing of what was read can be sent, and all of it could be set aside."""
+
+    async def main() -> None:
+        rig = PartsRig(1, 2, 3, 4)
+        rig.store.reasons = {1: Unreadable.ORPHAN, 2: Unreadable.DAMAGED}
+        found = await rig.log.read(0, 2, 1 << 20, mark=True)
+        assert [each.number for each in found] == [3, 4]
+        assert [number for number, _ in rig.store.aside] == [1, 2]
+
+    run(main)

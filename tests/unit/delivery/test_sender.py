@@ -16,6 +16,7 @@ from celery_stargate.delivery.sender import Sender
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.leased import Progress, Unreadable
+from celery_stargate.model.dead_letters import DeadLetterRules, Policy
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.link import Blame, HandshakeRefused, LinkBroken
@@ -293,5 +294,58 @@ def test_a_lane_that_is_given_back_before_there_was_a_message() -> None:
         assert rig.made == []
         assert rig.state is State.DRAINING
         sending.cancel()
+
+    run(main)
+
+
+def test_a_refusal_that_the_policy_says_to_retry(waits: list[float]) -> None:
+    """Nothing is failed: the topic may be made meanwhile."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        rules = DeadLetterRules(policies={"http-404": Policy.RETRY})
+        vars(rig.sender)["_rules"] = rules
+        rig.errors = [PERMANENT, PERMANENT]
+        await send_until(rig, rig.sent.is_set)
+        assert len(rig.made) == 3
+        assert len(waits) == 2
+        assert rig.store.settled == []
+
+    run(main)
+
+
+def test_a_producer_that_cannot_be_made(waits: list[float]) -> None:
+    """It is tried again: a token or a certificate may come."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        make, errors = rig.make, [ConfigurationError("no certificate")]
+
+        def refuse(*given: Any) -> FakeProducer:
+            if errors:
+                raise errors.pop()
+            return make(*given)
+
+        vars(rig)["make"] = refuse
+        await send_until(rig, rig.sent.is_set)
+        assert len(waits) == 1
+        assert rig.store.settled == []
+
+    run(main)
+
+
+def test_a_newer_record_that_is_gone_when_its_time_is_over(waits: list[float]) -> None:
+    """Its deadline was applied meanwhile: the lane is kept, and what is behind it is sent."""
+
+    async def main() -> None:
+        rig = Rig(1, 2)
+        rig.store.reasons = {1: Unreadable.NEWER}
+        sending = asyncio.ensure_future(rig.sender.run())
+        await until(lambda: waits)
+        rig.store.log, rig.store.reasons = rig.store.log[1:], {}
+        await until(rig.sent.is_set)
+        assert not sending.done()
+        sending.cancel()
+        await asyncio.wait([sending])
 
     run(main)

@@ -9,8 +9,8 @@ from typing import Any
 from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.lanes.leased import Unreadable
-from celery_stargate.model.outcome import Failure
-from tests.unit.delivery.rig import PartsRig, entry, settled, until
+from celery_stargate.model.outcome import Failure, Receipt
+from tests.unit.delivery.rig import PartsRig, entry, receipt, settled, until
 
 
 class Rig(PartsRig):
@@ -218,5 +218,45 @@ def test_given_back_while_effects_are_slow() -> None:
         await until(lambda: not len(rig.queue))
         effects.cancel()
         await nothing_more(rig, waiting)
+
+    run(main)
+
+
+def test_a_batch_of_which_all_are_revoked() -> None:
+    """Each has its failure, once, and the next batch is read at once."""
+
+    async def main() -> None:
+        rig = Rig(1, 2, 3)
+        rig.revoked |= {"c1", "c2"}
+        rig.settler.give(entry(1), receipt(1))
+        waiting = asyncio.ensure_future(rig.next(2))
+        await until(lambda: 2 in rig.settler)
+        settling = asyncio.ensure_future(rig.settler.run())
+        assert await waiting == [3]
+        settling.cancel()
+        found = [(each.number, type(outcome)) for each, outcome in rig.store.settled]
+        assert found == [(1, Receipt), (2, Failure)]
+
+    run(main)
+
+
+def test_a_lane_that_is_given_back_while_the_effects_catch_up() -> None:
+    """Nothing more is read: the session waits for its receipts."""
+
+    async def main() -> None:
+        rig = Rig(1, 2, max_in_flight=1)
+        rig.queue.add([settled(number) for number in (5, 6, 7)])
+        waiting = asyncio.ensure_future(rig.source.next(10, 1 << 20))
+        await asyncio.sleep(0)
+        assert not rig.store.reads
+        rig.go_to(Event.DRAIN)
+        effects = asyncio.ensure_future(rig.queue.run())
+        await until(lambda: not len(rig.queue))
+        effects.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not rig.store.reads
+        assert not waiting.done()
+        waiting.cancel()
 
     run(main)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import ResponseError
 
+from celery_stargate import observers
 from celery_stargate.delivery.demand import Demand
+from celery_stargate.delivery.log_reader import NewerRecord
+from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.delivery.watcher import Watcher
@@ -20,6 +26,7 @@ from celery_stargate.lanes.registry import Registry, RegistryKeys
 from celery_stargate.lanes.scripts import LANE_PARTS
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
+from celery_stargate.observers import LaneTakenOver, Observer
 from celery_stargate.pulsar.link import LinkBroken
 from celery_stargate.support.log import package_logger as logger
 from tests.simulation.effects import EffectsThread
@@ -489,3 +496,91 @@ class TestCallers:
         rig.pass_time(60.0)
         assert rig.callers() == {b"caller"}
         assert demand.note()
+
+
+def test_a_lane_that_waits_for_a_newer_worker_is_given_back_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer worker takes it; after another error the lane is kept for a second."""
+    for error, kept in ((NewerRecord(1), False), (ValueError(), True)):
+        left: list[Exception] = [error]
+
+        async def fail_once(owner: Any, left: list[Exception] = left) -> None:
+            if left:
+                raise left.pop()
+            await rig.loop.create_future()
+
+        monkeypatch.setattr("celery_stargate.delivery.supervisor.LaneOwner.run", fail_once)
+        supervisor = rig.supervisor(type(error).__name__)
+        rig.until(lambda left=left: not left)  # type: ignore[misc]
+        rig.pass_time(0.3)
+        assert (rig.lease(CONTEXTS_LANE) is not None) is kept
+        supervisor.stop(0.0)
+        rig.pass_time(5.0)
+
+
+@pytest.mark.parametrize("observed", [True, False])
+def test_a_lane_that_is_taken_is_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, observed: bool
+) -> None:
+    """If there is somebody to tell."""
+    told: list[LaneTakenOver] = []
+
+    class Noted(Observer):
+        def taken_over(self, taken: LaneTakenOver) -> None:
+            told.append(taken)
+
+    monkeypatch.setattr(observers, "_observers", (Noted(),) if observed else ())
+    rig.announce(LANES[0])
+    rig.supervisor("one")
+    rig.until(lambda: len(rig.owned("one")) == 2)
+    rig.pass_time(0.1)
+    assert {(each.lane, each.owner, each.fencing_token) for each in told} == (
+        {(lane.name, "one", 1) for lane in (CONTEXTS_LANE, LANES[0])} if observed else set()
+    )
+
+
+def test_a_lane_that_is_handed_over_slowly(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is drained once, though the supervisor sees it beyond its share again and again."""
+    drained: Counter[str] = Counter()
+
+    async def slow(owner: LaneOwner, timeout: float) -> None:
+        drained[owner.name] += 1
+        await asyncio.sleep(5.0)
+        await drain(owner, timeout)
+
+    drain = LaneOwner.drain
+    monkeypatch.setattr(LaneOwner, "drain", slow)
+    rig.announce(*LANES)
+    rig.supervisor("one")
+    rig.until(lambda: len(rig.owned("one")) == 6)
+    rig.supervisor("two")
+    rig.until(lambda: len(rig.owned("two")) == 3)
+    # Once more where it has ended and is about to be released: that changes nothing.
+    assert len(drained) == 3
+    assert max(drained.values()) <= 2
+
+
+def test_lanes_of_a_shard_that_is_down_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are taken; where there is one server, the whole look is tried again."""
+    tried: list[int] = []
+
+    async def refuse(self: Supervisor, lane: Lane) -> None:
+        tried.append(lane.index)
+        if lane.index == 1:
+            raise LostConnection("down")
+
+    supervisor = rig.supervisor("one")
+    monkeypatch.setattr(Supervisor, "_try", refuse)
+    buckets = {0: 0, 1: 1, 2: 1, 3: 2, 4: 0}
+    registry = SimpleNamespace(
+        silent={2},
+        all_keys=[0, 1, 2],
+        keys_of=lambda lane: SimpleNamespace(bucket=buckets[lane.index]),
+    )
+    monkeypatch.setattr(supervisor, "_registry", registry)
+    asyncio.run(supervisor._take_free(LANES, 10))  # noqa: SLF001
+    assert tried == [0, 1, 4]
+    registry.all_keys, registry.silent = [0], set()
+    with pytest.raises(LostConnection):
+        asyncio.run(supervisor._take_free(LANES, 10))  # noqa: SLF001

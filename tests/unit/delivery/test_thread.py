@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -74,3 +76,86 @@ def test_one_that_outlived_its_stop_does_not_go_on(monkeypatch: pytest.MonkeyPat
     assert delivery.running
     delivery.stop(10.0)
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize(("lasted", "waits"), [(0.0, [1, 2, 3]), (60.0, [1, 1, 1])])
+def test_the_wait_before_the_next_start(
+    lasted: float, waits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows, and begins anew after an event loop that has worked for a minute."""
+    now = [0.0]
+    found: list[int] = []
+    over = threading.Event()
+
+    async def main(self: DeliveryThread, stop: threading.Event) -> None:
+        now[0] += lasted + 0.001
+        if len(found) == 3:
+            over.set()
+            stop.set()
+            return
+        raise RuntimeError("broken on purpose")
+
+    class Waits:
+        def __init__(self, *_: object) -> None:
+            self.number = 0
+
+        def reset(self) -> None:
+            self.number = 0
+
+        def next(self) -> float:
+            self.number += 1
+            found.append(self.number)
+            return 0.0
+
+    monkeypatch.setattr(DeliveryThread, "_main", main)
+    monkeypatch.setattr(thread_module, "Backoff", Waits)
+    monkeypatch.setattr(thread_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    delivery = made()
+    delivery.start()
+    assert over.wait(10)
+    delivery.stop(0.0)
+    assert found == waits
+
+
+def made() -> DeliveryThread:
+    """A thread that was not started."""
+    return DeliveryThread(Settings(), cast("Any", None), cast("Any", None))
+
+
+@pytest.fixture
+def _only_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the threads of other tests nothing is known."""
+    monkeypatch.setattr(thread_module, "_alive", weakref.WeakSet())
+
+
+@pytest.mark.usefixtures("_only_own")
+def test_a_forked_child_owns_nothing() -> None:
+    """What it has inherited is closed without a word to the parent's servers."""
+    closed: list[bool] = []
+    owning, idle = made(), made()
+    owning.supervisor = cast("Any", SimpleNamespace(close_inherited=lambda: closed.append(True)))
+    owning._thread = threading.current_thread()  # noqa: SLF001
+    assert owning.running
+    thread_module._after_fork_in_child()  # noqa: SLF001
+    assert closed == [True]
+    assert [each.running for each in (owning, idle)] == [False, False]
+    assert owning.supervisor is None
+    owning.stop(0.0)
+
+
+@pytest.mark.usefixtures("_only_own")
+def test_a_process_that_ends_gives_its_lanes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each thread that runs; one that was never started is left as it is."""
+    began = threading.Event()
+
+    async def main(self: DeliveryThread, stop: threading.Event) -> None:
+        began.set()
+        stop.wait(10)
+
+    monkeypatch.setattr(DeliveryThread, "_main", main)
+    running, idle = made(), made()
+    running.start()
+    assert began.wait(10)
+    thread_module._stop_all()  # noqa: SLF001
+    assert not running.running
+    assert idle.supervisor is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from celery_stargate.effects.breaker import Breaker
@@ -54,3 +56,26 @@ def test_it_is_logged_once_and_then_seldom(clock: Clock, caplog: pytest.LogCaptu
     breaker.succeeded()
     breaker.succeeded()
     assert caplog.text.count("the broker is back after 700 s") == 1
+
+
+def test_two_threads_that_find_it_back(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Say so once."""
+    breaker = Breaker("the broker", clock)
+    breaker.failed(OSError("away"))
+    lock: Any = breaker._lock  # noqa: SLF001
+    faster: list[bool] = []
+
+    class Lock:
+        def __enter__(self) -> None:
+            if not faster:
+                faster.append(True)
+                breaker.succeeded()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    vars(breaker)["_lock"] = Lock()
+    breaker.succeeded()
+    assert caplog.text.count("the broker is back") == 1
+    assert breaker.allows()

@@ -11,10 +11,14 @@ from celery import Celery, chain, signals
 from celery.exceptions import TaskRevokedError
 from kombu.exceptions import OperationalError
 from kombu.utils import json
+from redis.exceptions import ResponseError
 
 from celery_stargate import ProduceError, ProduceTimeout, Stargate, StoreUnavailable
+from celery_stargate.effects.jobs import Job, Stage
+from celery_stargate.effects.results.write import ResultBatch
 from celery_stargate.effects.run import Effects, callback_id
 from celery_stargate.effects.signatures import freeze_callback
+from celery_stargate.effects.tracer import OutcomeTracer
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
@@ -360,3 +364,101 @@ def test_a_result_that_cannot_be_made_is_left_to_the_general_way(
     ways = effects.at_once([(entry(FollowUp.RESULT), each) for each in outcomes], {})
     assert [type(each) for each in ways] == [Remaining, ResultRow]
     assert "a result will be stored by itself context=a" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(OperationalError("no broker"), True), (ValueError("no JSON"), False)]
+)
+def test_a_failure_without_a_lane_that_cannot_be_told(
+    app: Celery,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    raised: bool,
+) -> None:
+    """Is tried again by the one who called, if that can help; else it is logged."""
+
+    def trace(*given: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(OutcomeTracer, "trace", trace)
+    request = json.dumps({"id": "c"})
+    callback = freeze_callback("on_error", app.signature("shop.sorry"), app)
+    expired = failure("c", code="expired")
+    if raised:
+        with pytest.raises(OperationalError):
+            Effects(app, None).fail("celery_stargate.produce", request, expired, callback)
+        assert sent_by_broker(app) is None
+    else:
+        Effects(app, None).fail("celery_stargate.produce", request, expired, callback)
+        assert "cannot be told whole" in caplog.text
+        assert sent_by_broker(app)[0][0]["code"] == "expired"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_successes_that_the_settling_step_finished(app: Celery, told: bool) -> None:
+    """Are told to whoever wants to know, and one error hides no other; nobody need want it."""
+    heard: list[str] = []
+
+    def on_done(settled: Settled) -> None:
+        heard.append(settled.record.context)
+        if settled.record.context == "a":
+            raise ValueError("of the user")
+
+    effects = Effects(app, None, on_done=on_done if told else None)
+    effects.tell([one("a"), one("b")])
+    assert heard == (["a", "b"] if told else [])
+
+
+def test_nobody_waits_any_more(app: Celery) -> None:
+    """A context of which nothing is left to tell is done all the same."""
+    lanes: Any = NotedLanes()
+    settled = Settled(Record("c"), (receipt("c"),))
+    assert Effects(app, lanes).run([settled]) == ["c"]
+    assert lanes.told == []
+
+
+def test_callbacks_are_kept_before_they_are_tried_one_by_one(app: Celery) -> None:
+    """While the broker is away, one try at a time is made to reach it."""
+    now = [100.0]
+    effects = Effects(app, None, monotonic=lambda: now[0])
+    kept: list[str] = []
+
+    class Kept:
+        def keep(self, jobs: Any) -> None:
+            kept.extend(job.context for job in jobs)
+
+    until_started: Any = Kept()
+    effects.keep_until_started(until_started)
+    callback = freeze_callback("on_ack", app.signature("shop.paid"), app)
+    jobs = [Job(one(name, receipt(name), task=None, on_ack=callback)) for name in ("a", "b")]
+    attempts = vars(effects)["_attempts"]
+    attempts.failed(Stage.CALLBACKS, jobs[0], OperationalError("away"))
+    assert attempts.is_open(Stage.CALLBACKS)
+    effects.perform(Stage.CALLBACKS, jobs)
+    assert kept == []
+    assert sent_by_broker(app) is None
+    # The time for the next try comes just after the look whether it has come.
+    is_open = attempts.is_open
+
+    def look(stage: Stage) -> bool:
+        found = is_open(stage)
+        now[0] += 60.0
+        return bool(found)
+
+    vars(attempts)["is_open"] = look
+    for job in jobs:
+        job.interrupted.clear()
+    effects.perform(Stage.CALLBACKS, jobs)
+    assert sorted(kept) == ["a", "b"]
+    assert sent_by_broker(app) is not None
+    assert sent_by_broker(app) is not None
+
+
+def test_a_row_that_redis_refuses_is_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of the round trip are stored, and are done."""
+    app = make_app(result_backend="redis://redis.invalid:6379/0")
+    refused = ResponseError("OOM command not allowed")
+    monkeypatch.setattr(ResultBatch, "flush", lambda self: {1: refused})
+    monkeypatch.setattr(ResultBatch, "drop", lambda self: None)
+    assert Effects(app, None).run([one("a"), one("b"), one("c")]) == ["a", "c"]

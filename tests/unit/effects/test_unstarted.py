@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ class Store:
 
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
+        self.afters: list[float] = []
         self.given_up: list[str] = []
         self.error: Exception | None = None
         #: Task ids that were published before they were kept.
@@ -33,7 +35,7 @@ class Store:
 
     def keep(self, bodies: Mapping[str, bytes], after: float) -> None:
         """Keep them."""
-        assert after == 9.0
+        self.afters.append(after)
         if self.error is not None:
             raise self.error
         self.bodies |= bodies
@@ -105,6 +107,21 @@ def test_an_id_of_the_callers_own(rig: Rig) -> None:
     rig.effects.run([rig.settled("c", rig.app.signature("paid", task_id="mine"))])
     assert list(rig.store.bodies) == ["mine"]
     assert rig.headers() == [("mine", "mine")]
+
+
+def test_one_that_waits_is_not_lost(rig: Rig) -> None:
+    """Its time to start begins when its countdown or its ETA is over."""
+    ends = datetime.now(UTC) + timedelta(seconds=3600)
+    options: list[dict[str, Any]] = [
+        *({"countdown": 60}, {"eta": ends}, {"eta": ends.isoformat()}, {"countdown": 60}),
+        *({}, {"eta": ends - timedelta(seconds=7200)}, {"eta": "never"}),
+    ]
+    signatures = [rig.app.signature("paid", **each) for each in options]
+    rig.effects.run([rig.settled(f"c{at}", each) for at, each in enumerate(signatures)])
+    assert len(rig.store.bodies) == len(options)
+    waits, at_eta, at_once = rig.store.afters[:3]
+    assert (waits, at_once) == (69.0, 9.0)
+    assert 3600 < at_eta <= 3609 + 1
 
 
 def test_a_group_is_not_kept(rig: Rig) -> None:
@@ -185,3 +202,38 @@ def test_one_that_is_started_again_goes_on() -> None:
     held.threads[1].join(10)
     assert not any(each.is_alive() for each in held.threads)
     assert held.threads[0] not in held.threads[1:]
+
+
+def test_what_goes_on_failing_is_logged_seldom(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Each look tries it again, and the others too."""
+    rig.store.bodies |= {"junk": b"\xff", "more junk": b"{"}
+    with caplog.at_level("WARNING", logger.name):
+        for _ in range(3):
+            assert rig.until_started.publish_again() == 2
+    assert len([each for each in caplog.records if "not published again yet" in each.message]) == 1
+
+
+def test_looks_go_on_while_there_is_more(caplog: pytest.LogCaptureFixture) -> None:
+    """At once while something was found, and later after an error, which is logged once."""
+    answers: list[Any] = [2, 1, 0, StoreUnavailable("away"), StoreUnavailable("away"), 0]
+    done = threading.Event()
+
+    class Looks:
+        after = 0.4
+
+        def publish_again(self) -> int:
+            answer = answers.pop(0) if answers else 0
+            if not answers:
+                done.set()
+            if isinstance(answer, Exception):
+                raise answer
+            return int(answer)
+
+    until_started: Any = Looks()
+    republisher = Republisher(until_started)
+    with caplog.at_level("WARNING", logger.name):
+        republisher.start()
+        republisher.start()
+        assert done.wait(20)
+        republisher.stop()
+    assert len([each for each in caplog.records if "looked for later" in each.message]) == 1

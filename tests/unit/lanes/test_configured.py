@@ -114,6 +114,12 @@ def test_tls_of_the_broker() -> None:
     }
 
 
+def test_a_broker_that_kombu_reaches_without_the_tls_of_its_url() -> None:
+    """It does so without a word, and the password would go over the network as it is."""
+    with pytest.raises(ConfigurationError, match="kombu would connect without TLS, because"):
+        find_target(app("rediss://:hunter2@h/2", broker_use_ssl=True), None, {})
+
+
 @pytest.mark.parametrize("requirement", ["CERT_NONE", "none"])
 def test_certificate_requirements_as_celery_or_redis_py_write_them(requirement: str) -> None:
     """In a URL of our own."""

@@ -52,7 +52,27 @@ def test_streams_of_both_protocols() -> None:
     ("error", "words"),
     [
         (redis.exceptions.ConnectionError("refused"), "Redis does not answer: refused"),
-        (redis.exceptions.ReadOnlyError("a replica"), "Redis does not answer: a replica"),
+        (
+            redis.exceptions.ReadOnlyError("READONLY"),
+            (
+                "Redis is a replica, or was made one: READONLY; name the master, or the sentinels, "
+                "in stargate_redis_url"
+            ),
+        ),
+        (
+            redis.exceptions.AuthenticationError("WRONGPASS"),
+            (
+                "Redis refuses the user or the password: WRONGPASS; check those in the URL of the "
+                "lanes' Redis, or in stargate_redis_options"
+            ),
+        ),
+        (
+            redis.exceptions.NoPermissionError("NOPERM eval"),
+            (
+                "Redis does not allow its user a command: NOPERM eval; give it what docs/redis.md "
+                "lists"
+            ),
+        ),
         (OSError("no route"), "Redis does not answer: no route"),
         (redis.exceptions.ResponseError("WRONGTYPE"), "Redis refused the call: WRONGTYPE"),
     ],

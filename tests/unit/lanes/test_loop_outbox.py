@@ -43,8 +43,10 @@ def test_an_answer_that_cannot_be_read(fresh: bool) -> None:
             AskedPut(LANE, Record(each), [(each, b"{}")], timeout=5.0, fresh=fresh)
             for each in ("a", "b")
         ]
-        found = await asyncio.gather(*map(pipe.put, asked), return_exceptions=True)
-        return [*found, *await asyncio.gather(pipe.put(asked[0]), return_exceptions=True)]
+        found = await asyncio.gather(
+            *(pipe.put(each, 5.0) for each in asked), return_exceptions=True
+        )
+        return [*found, *await asyncio.gather(pipe.put(asked[0], 5.0), return_exceptions=True)]
 
     found = asyncio.run(asyncio.wait_for(main(), 10))
     assert [isinstance(each, ValueError) for each in found] == [True] * 3, found
@@ -83,7 +85,7 @@ def put_through(scripts: Unsteady, retries: int | None) -> Any:
     async def main() -> Any:
         pipe = _Pipe(cast("Any", scripts), Callers(), "prefix", retries)
         asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
-        (found,) = await asyncio.gather(pipe.put(asked), return_exceptions=True)
+        (found,) = await asyncio.gather(pipe.put(asked, 20.0), return_exceptions=True)
         return found
 
     return asyncio.run(asyncio.wait_for(main(), 20))
@@ -129,7 +131,7 @@ def test_nobody_waits_for_it_any_more() -> None:
         scripts = Unsteady(*[LostConnection("no master")] * 1_000_000)
         pipe = _Pipe(cast("Any", scripts), Callers(), "prefix", None)
         asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
-        call = asyncio.ensure_future(pipe.put(asked))
+        call = asyncio.ensure_future(pipe.put(asked, 20.0))
         await scripts.thrice.wait()
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
@@ -137,7 +139,7 @@ def test_nobody_waits_for_it_any_more() -> None:
             await asyncio.wait(running)
         tries = len(scripts.asked)
         scripts.errors = []
-        reply = await pipe.put(asked)
+        reply = await pipe.put(asked, 20.0)
         return len(scripts.asked) - tries, reply
 
     assert asyncio.run(asyncio.wait_for(main(), 20)) == (1, (PutWord.NEW, 1))
@@ -154,10 +156,10 @@ def test_a_loop_that_ends() -> None:
         scripts: Any = Away()
         pipe = _Pipe(scripts, Callers(), "prefix", 2)
         asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
-        calls = [asyncio.ensure_future(pipe.put(asked))]
+        calls = [asyncio.ensure_future(pipe.put(asked, 20.0))]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        calls.append(asyncio.ensure_future(pipe.put(asked)))
+        calls.append(asyncio.ensure_future(pipe.put(asked, 20.0)))
         await asyncio.sleep(0)
         (sending,) = sending_tasks()
         sending.cancel()

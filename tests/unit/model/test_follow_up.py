@@ -33,6 +33,23 @@ def test_what_follows_a_task(request_: dict[str, Any], follow_up: FollowUp) -> N
     assert request.follow_up is follow_up
 
 
+@pytest.mark.parametrize(
+    ("request_", "counts"),
+    [
+        ({}, False),
+        ({"chord": {"task": "x"}}, True),
+        ({"chord": {"task": "x"}, "callbacks": [], "chain": None}, True),
+        ({"chord": {"task": "x"}, "callbacks": [{"task": "x"}]}, False),
+        ({"chord": {"task": "x"}, "chain": [{"task": "x"}]}, False),
+    ],
+)
+def test_what_only_counts_for_a_chord(request_: dict[str, Any], counts: bool) -> None:
+    """Nothing else goes on from it."""
+    request = read_request(json.dumps(request_))
+    assert request is not None
+    assert request.counts is counts
+
+
 def test_every_apps_own_task_has_that_name() -> None:
     """A mark without a name means it."""
     assert ProduceTask.default_name == PRODUCE

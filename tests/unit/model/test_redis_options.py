@@ -25,6 +25,16 @@ def read(**conf: Any) -> Settings:
         ({"sentinel_kwargs": "x"}, "['sentinel_kwargs'] must be a mapping, not str"),
         ({"socket_timeout": 0}, "['socket_timeout'] must be seconds above 0"),
         ({"min_other_sentinels": True}, "['min_other_sentinels'] must be int, not bool"),
+        ({"min_other_sentinels": -1}, "['min_other_sentinels'] must be 0 or more, not int"),
+        ({"db": -1}, "['db'] must be 0 or more"),
+        ({"protocol": 9}, "['protocol'] must be one of 2, 3"),
+        ({"ssl_cert_reqs": "nope"}, "['ssl_cert_reqs'] must be one of none, optional, required"),
+        ({"client_name": "a b"}, "['client_name'] must be text without blanks, not 'a b'"),
+        (
+            {"sentinel_kwargs": {"ssl_ca_cert": "x"}},
+            "['sentinel_kwargs'] has no option 'ssl_ca_cert'; did you mean 'ssl_ca_certs'?",
+        ),
+        ({"sentinel_kwargs": {"socket_timeout": -1}}, "['socket_timeout'] must be seconds above 0"),
         ("master_name=m", "stargate_redis_options must be a mapping, not str"),
     ],
 )
@@ -124,6 +134,6 @@ def test_two_systems_apart_by_celerys_prefix_have_lanes_of_their_own(
 
 def test_a_url_that_cannot_be_read() -> None:
     """Is named without its text, which may hold a password."""
-    with pytest.raises(ConfigurationError, match="its scheme is 'unreadable'") as caught:
+    with pytest.raises(ConfigurationError, match="has a host that cannot be one") as caught:
         read(stargate_redis_url="redis://:hunter2@[h")
     assert "hunter2" not in str(caught.value)

@@ -285,6 +285,16 @@ def test_what_is_in_no_namespace_is_not_ours() -> None:
     assert Settings.read({"STARGATE_LANES": 3}).options.lanes == 3
 
 
+@pytest.mark.parametrize("key", ["CELERY_STARGATE_LEASE", "celery_stargate_lease"])
+def test_a_setting_that_nobody_would_hear(key: str) -> None:
+    """Celery's usual namespace, in a configuration that is read without one."""
+    with pytest.raises(ConfigurationError, match=f"{key} is not read.*stargate_lease"):
+        Settings.read({key: 5.0})
+    assert Settings.read({key: 5.0, "stargate_lease": 7.0}).lease == 7.0
+    # Another program's, and that of the outbox, which reads Django's settings itself.
+    Settings.read({"CELERY_STARGATE_OUTBOX_LEASE": 5.0, "CELERY_STARGATE_PORT": 1})
+
+
 def test_an_app_with_a_namespace() -> None:
     """Celery's own way of reading Django's settings brings ours along; errors name ours."""
     app = Celery("django-like", set_as_current=False)

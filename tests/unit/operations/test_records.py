@@ -29,7 +29,15 @@ def test_reads_the_time_of_a_head_that_tells_it() -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [b"", b"3 1 1 0\n{}", b"1 1 1 0\nno JSON", b"1 x 1 0\n{}", b"1 1\n{}", b"1 1 1 0\n{}"],
+    [
+        b"",
+        b'9 1 1 0\n{"context":"c"}',
+        b"3 1 1 0\n{}",
+        b"1 1 1 0\nno JSON",
+        b"1 x 1 0\n{}",
+        b"1 1\n{}",
+        b"1 1 1 0\n{}",
+    ],
 )
 def test_a_record_that_cannot_be_read_is_none(stored: bytes) -> None:
     assert read_record(stored) is None

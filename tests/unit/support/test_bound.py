@@ -50,3 +50,10 @@ def test_a_bound_ends_with_an_error() -> None:
         raise KeyError
     assert time_left() == USUAL
     assert time.monotonic() > 0
+
+
+def test_a_bound_that_was_never_entered() -> None:
+    """Ends without harm, as where the enter of another context beside it fails."""
+    with bounded(1.0):
+        call_bound().__exit__(None, None, None)
+        assert time_left() <= 1.0

@@ -86,3 +86,14 @@ def test_a_call_that_is_waited_for_to_its_end() -> None:
     asyncio.run(cancel())
     release.set()
     assert ended.wait(10)
+
+
+def test_a_call_that_raises_a_timeout_of_its_own() -> None:
+    """It did not hang: the next call is made, and not taken for that one."""
+
+    def fail() -> None:
+        raise TimeoutError("of the user")
+
+    with pytest.raises(TimeoutError, match="of the user"):
+        asyncio.run(call_in_daemon(fail, 20.0, "d"))
+    assert asyncio.run(call_in_daemon(lambda: "new", 20.0, "d")) == "new"

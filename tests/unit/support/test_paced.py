@@ -160,3 +160,20 @@ def test_a_signals_handler_that_flushes_while_its_thread_does() -> None:
     threading.Thread(target=flush, daemon=True).start()
     assert ended.wait(10.0)
     assert done == [1, 2, 0]
+
+
+def test_what_goes_on_failing_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Each of the others is done."""
+    done: list[int] = []
+
+    def work(job: int) -> None:
+        if job % 2:
+            raise ValueError(job)
+        done.append(job)
+
+    paced = Paced(work, "unit")
+    for job in range(10):
+        paced.add(job)
+    paced.flush()
+    assert done == [0, 2, 4, 6, 8]
+    assert len(caplog.records) == 1

@@ -51,3 +51,26 @@ def test_it_is_not_within_the_bound_of_the_first() -> None:
 
     asyncio.run(main())
     assert left[0] > 1
+
+
+def test_an_event_loop_that_ends_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
+    """The wait is cancelled with it, without a word, and the next loop asks anew."""
+    began, go = threading.Event(), threading.Event()
+
+    def call() -> None:
+        began.set()
+        go.wait(10)
+
+    shared = SharedTasks("shared")
+
+    async def leave() -> None:
+        asking = asyncio.ensure_future(shared.run("a", call))
+        await asyncio.to_thread(began.wait, 10)
+        asking.cancel()
+
+    asyncio.run(leave())
+    go.set()
+    done: list[bool] = []
+    asyncio.run(shared.run("a", lambda: done.append(True)))
+    assert done == [True]
+    assert caplog.records == []

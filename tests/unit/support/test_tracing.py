@@ -23,7 +23,7 @@ from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
 from celery_stargate.support import tracing
-from tests.unit.helpers import TOPIC
+from tests.unit.helpers import TOPIC, make_stargate
 
 CARRIER = {"traceparent": "00-1-1-01"}
 
@@ -92,19 +92,23 @@ def test_the_context_is_in_the_message_and_in_the_record() -> None:
     assert trace.ends == [None]
 
 
-@pytest.mark.parametrize("messages", [[["a", "b"]], ["a", object()], []])
-def test_what_is_not_recorded_ends_its_trace(
-    messages: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bad message, alone or among many, and no message at all."""
-    begun: list[Traced] = []
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Traced]:
+    """The traces that are begun."""
+    found: list[Traced] = []
 
     class Begins(Noted):
         def begin(self, *given: Any) -> Traced:
-            begun.append(Traced())
-            return begun[-1]
+            found.append(Traced())
+            return found[-1]
 
     monkeypatch.setattr(tracing, "_current", Begins())
+    return found
+
+
+@pytest.mark.parametrize("messages", [[["a", "b"]], ["a", object()], []])
+def test_what_is_not_recorded_ends_its_trace(messages: list[Any], begun: list[Traced]) -> None:
+    """A bad message, alone or among many, and no message at all."""
     settings = Settings(url="ws://localhost:8080")
     parsed, options = settings.resolve(TOPIC)
     with contextlib.suppress(InvalidMessage):
@@ -114,6 +118,18 @@ def test_what_is_not_recorded_ends_its_trace(
     assert [len(each.ends) for each in begun] == [1, 1]
     assert isinstance(begun[1].ends[0], InvalidMessage)
     assert (begun[0].ends[0] is None) == (not messages)
+
+
+@pytest.mark.parametrize("bad", [{"on_ack": 5}, {"on_error": "no"}, {"timeout": -1}])
+def test_a_bad_option_ends_the_trace(bad: dict[str, Any], begun: list[Traced]) -> None:
+    """Though the message is good."""
+    stargate, _, task = make_stargate()
+    with pytest.raises(InvalidMessage):
+        stargate.produce("x", **bad)
+    bad = {name.replace("timeout", "delivery_timeout"): value for name, value in bad.items()}
+    with pytest.raises(InvalidMessage):
+        task.delay("x", **bad)
+    assert [len(each.ends) for each in begun] == [1, 1]
 
 
 def test_the_entry_point_is_the_instrumentor() -> None:

@@ -12,7 +12,7 @@ from kombu.utils import json
 from celery_stargate import Failure, Stargate
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.outcome import Outcome
-from celery_stargate.worker.events import TaskEvents
+from celery_stargate.worker.events import TaskEvents, _in_order
 from tests.unit.helpers import make_app, make_stargate, receipt
 
 REQUEST: dict[str, Any] = {
@@ -148,3 +148,20 @@ def test_a_consumer_that_forgot_is_asked_again() -> None:
     [send] = consumer.asked
     send()
     assert consumer.sent == ["a task-succeeded", "b task-succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        ({"topic": "t", "status": "stored", "x": 1}, ["status", "topic"]),
+        ("text", None),
+    ],
+)
+def test_what_people_look_for_first(result: Any, shown: list[str] | None) -> None:
+    """Stands first in a receipt, of a list too; another result is shown as it is."""
+    found, listed = _in_order(result), _in_order([result])
+    assert found == result
+    assert listed == [result]
+    if shown is not None:
+        assert [name for name in found if name in shown] != []
+        assert list(found) == list(listed[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,30 @@ SECRET = b"the secret of the doctor's tests, long enough"
 def of_topic(found: dict[str, Any]) -> list[str]:
     """The names of the checks about Pulsar that found something."""
     return [name for name in found if name.startswith(("topic", "pulsar"))]
+
+
+def test_a_service_that_does_not_answer_is_asked_for_one_topic(
+    make_app: MakeApp, diagnose: Diagnose
+) -> None:
+    """It takes connections and says nothing: each topic would be waited for."""
+    topics = {name: f"persistent://public/default/{name}" for name in ("one", "two", "three")}
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = silent.accept()
+                    with connection:
+                        asked.append(connection.recv(1000).partition(b"\r\n")[0])
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
+        found = diagnose(make_app(url, topics=topics, topic=None))
+    assert "two" not in repr(found)
+    assert found["topics"].found.startswith("2 more topics were not asked")
+    assert sum(b"/ws/v2/producer" in each for each in asked) == 1
 
 
 def test_a_sound_topic_has_no_finding(

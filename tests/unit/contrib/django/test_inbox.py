@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.transaction import TransactionManagementError
 
 from celery_stargate.contrib.django.inbox import idempotent
@@ -39,6 +39,40 @@ def test_a_run_that_failed_is_done_again() -> None:
     assert not InboxClaim.objects.exists()
     assert mark({"context": "a"}, "one") == "one"
     assert Order.objects.count() == 1
+
+
+def test_an_effect_that_raises_leaves_no_claim_in_a_transaction_that_goes_on() -> None:
+    """As in a task that does many, and skips those that fail; the error stays what it is."""
+    with transaction.atomic():
+        with pytest.raises(ZeroDivisionError):
+            mark({"context": "a"}, "one", fail=True)
+        assert mark({"context": "b"}, "two") == "two"
+    assert InboxClaim.objects.count() == 1
+    assert mark({"context": "a"}, "one") == "one"
+
+    @transaction.atomic
+    @idempotent("twice")
+    def twice(receipt: Any) -> None:
+        InboxClaim.objects.create(digest="d", name="x", message="y")
+        InboxClaim.objects.create(digest="d", name="x", message="y")
+
+    with pytest.raises(IntegrityError):
+        twice({"context": "a"})
+
+
+def test_an_effect_that_would_come_later_is_refused() -> None:
+    """Its claim would stand without it."""
+
+    async def coroutine(receipt: Any) -> None: ...
+
+    def generator(receipt: Any) -> Any:
+        yield receipt
+
+    for function in (coroutine, generator):
+        with pytest.raises(TypeError, match="after its claim, and outside its transaction"):
+            idempotent("later")(function)
+    with pytest.raises(ValueError, match="no line break"):
+        idempotent("a\nb")
 
 
 def test_two_effects_of_one_message_have_two_names() -> None:

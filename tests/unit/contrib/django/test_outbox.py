@@ -67,6 +67,29 @@ def test_rolled_back_is_never_sent(fake: FakeLanes) -> None:
         handle.row()
 
 
+def test_what_a_savepoint_by_hand_rolled_back_is_not_sent(fake: FakeLanes) -> None:
+    """Django runs its hooks all the same; the rows are gone."""
+    with transaction.atomic():
+        outbox.produce("one")
+        savepoint = transaction.savepoint()
+        outbox.produce_many(["two", ("k", "three")])
+        transaction.savepoint_rollback(savepoint)
+        outbox.produce("four")
+    with transaction.atomic():
+        savepoint = transaction.savepoint()
+        outbox.produce("five")
+        transaction.savepoint_rollback(savepoint)
+    assert fake.payloads() == ["one", "four"]
+
+
+@pytest.mark.parametrize("where", [{"a": "b\0"}, {"a\0": "b"}])
+def test_a_property_with_a_nul_is_refused(fake: FakeLanes, where: dict[str, str]) -> None:
+    """PostgreSQL stores none in JSON, and the error would end the caller's transaction."""
+    with transaction.atomic(), pytest.raises(InvalidMessage, match="properties holds a NUL"):
+        outbox.produce({"payload": "x", "properties": where})
+    assert not rows()
+
+
 def test_savepoints_are_honoured(fake: FakeLanes) -> None:
     """What is written in a savepoint that is rolled back is not sent; the rest is, in order."""
     with transaction.atomic():

@@ -52,6 +52,23 @@ def test_requests(request_: Any, expected: Any) -> None:
     assert store(redis_app(), packed) == expected
 
 
+@pytest.mark.parametrize(
+    ("request_", "plain"),
+    [
+        ({"chord": {"task": "x"}, "group": "g"}, True),
+        ({"chord": {"task": "x"}, "callbacks": [{"task": "y"}]}, False),
+        ({"chord": {"task": "x"}, "retries": 1}, False),
+    ],
+)
+def test_a_task_of_a_chord(request_: dict[str, Any], plain: bool) -> None:
+    """Its result is a row for who counts it after that, and for nobody else."""
+    app = redis_app()
+    rows = ResultRows(app, ResultBatch(app.backend))
+    record = Record("c", task=ProduceTask.default_name, request=json.dumps(request_))
+    assert isinstance(rows.decide(record, 1, counted=True), ResultRow) is plain
+    assert rows.decide(record, 1) is Remaining.FULL
+
+
 def test_what_is_stored_is_celerys() -> None:
     """With the group and the parent beside it."""
     app = redis_app()

@@ -149,3 +149,21 @@ def test_a_moment_that_is_not_the_apps_makes_a_form_for_now(value: Any) -> None:
     _, text, _ = form.at(NOW)("a", {"b": 1})
     assert NOW not in text
     assert json.loads(text)["result"] == {"b": 1}
+
+
+def test_a_backend_that_keeps_no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a template would lose them, or make them up: Celery stores each result itself."""
+    given = batch()
+    meta = given.backend._get_result_meta  # noqa: SLF001
+
+    def without(*args: Any, **kwargs: Any) -> Any:
+        found = meta(*args, **kwargs)
+        found.pop("group_id", None)
+        found.pop("parent_id", None)
+        return found
+
+    monkeypatch.setattr(given.backend, "_get_result_meta", without)
+    assert ResultTemplate.of(given) is not None
+    assert ResultTemplate.of(given, group=True) is None
+    assert ResultTemplate.of(given, parent=True) is None
+    assert len(given) == 0

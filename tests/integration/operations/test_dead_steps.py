@@ -1,0 +1,135 @@
+"""Dead letters that nobody can send again, that are gone, or that are many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from celery_stargate.lanes.connections import Connections
+from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.record import Record
+from celery_stargate.model.dead_letters import DeadLetterRules
+from celery_stargate.model.options import ProducerOptions
+from celery_stargate.operations import dead_letters
+from celery_stargate.operations.dead_letters import DeadLetters, receipt_tasks
+from celery_stargate.operations.dead_records import Letter
+from celery_stargate.operations.dead_views import DeadResult
+from celery_stargate.operations.reading import LaneReader
+from tests.servers.fixtures import ServerAddress
+
+PAID = '{"task":"shop.paid","args":[],"kwargs":{},"options":{},"subtask_type":null}'
+
+
+@pytest.fixture
+def kept(redis_server: ServerAddress, prefix: str) -> Callable[..., None]:
+    """Let messages fail by their deadlines, so that they are kept."""
+    outbox = Outbox(Connections(redis_server.url), prefix, DeadLetterRules())
+
+    def keep(lane: Lane, *contexts: str, **record: Any) -> None:
+        for each in contexts:
+            frame = b'{"payload":"","context":"%s"}' % each.encode()
+            outbox.put(lane, Record(each, **record), [("", frame)], timeout=0.001)
+        end, left = time.monotonic() + 20, len(contexts)
+        while left:
+            assert time.monotonic() < end
+            settled = outbox.expire(lane)
+            outbox.finish(lane, settled)
+            left -= len(settled)
+
+    return keep
+
+
+@pytest.fixture
+def letters(reader: LaneReader, outbox: Outbox, prefix: str) -> DeadLetters:
+    """What is tested."""
+    return DeadLetters(reader, outbox, prefix, DeadLetterRules(), lambda _: ProducerOptions())
+
+
+def results(changes: Any) -> dict[str, DeadResult]:
+    """Do an action to its end."""
+    return {each.id: each.result for each in changes}
+
+
+def test_to_do_nothing(letters: DeadLetters, reader: LaneReader) -> None:
+    """Is noted nowhere."""
+    assert results(letters.replay([])) == {}
+    assert results(letters.discard([])) == {}
+    assert list(receipt_tasks(reader, [])) == []
+    assert reader.redis.exists(reader.registry.key("actions")) == 0
+
+
+def test_one_that_cannot_be_sent_again(
+    letters: DeadLetters,
+    kept: Callable[..., None],
+    lane: Lane,
+    client: redis.Redis,
+    prefix: str,
+    outbox: Outbox,
+) -> None:
+    """Is told, and stays; so is one whose body is gone. The others are sent."""
+    kept(lane, "good", "bad", "gone")
+    found = list(letters.letters())
+    client.hset(lane.key(prefix, "dead_bodies"), "bad", "no record")
+    client.hdel(lane.key(prefix, "dead_bodies"), "gone")
+    assert results(letters.replay(found)) == {
+        "good": DeadResult.DONE,
+        "bad": DeadResult.UNREADABLE,
+        "gone": DeadResult.MISSING,
+    }
+    assert outbox.backlog(lane) == 1
+    assert sorted(each.id for each in letters.letters()) == ["bad", "gone"]
+
+
+def test_many_go_by_steps(
+    letters: DeadLetters,
+    kept: Callable[..., None],
+    lane: Lane,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each step is bounded by count and by size, of each lane by itself; none is left out."""
+    other = Lane(f"{topic}-other")
+    kept(lane, "a", "b", "c", "d", "e")
+    kept(other, "x")
+    steps: list[list[str]] = []
+    discard = DeadLetters._discard  # noqa: SLF001
+
+    def note(self: DeadLetters, at: Lane, some: Any) -> Any:
+        steps.append([each.id for each in some])
+        return discard(self, at, some)
+
+    monkeypatch.setattr(DeadLetters, "_discard", note)
+    monkeypatch.setattr(dead_letters, "_COUNT", 2)
+    found = sorted(letters.letters(), key=lambda each: each.id)
+    size = max(each.size for each in found)
+    first, rest = found[:3], found[3:]
+    assert results(letters.discard(first)) == dict.fromkeys("abc", DeadResult.DONE)
+    monkeypatch.setattr(dead_letters, "_BYTES", size)
+    assert results(letters.discard(rest)) == dict.fromkeys("dex", DeadResult.DONE)
+    assert steps == [["a", "b"], ["c"], ["d"], ["e"], ["x"]]
+    assert results(letters.discard(found)) == dict.fromkeys("abcdex", DeadResult.MISSING)
+
+
+def test_the_tasks_that_a_receipt_triggers(
+    reader: LaneReader,
+    letters: DeadLetters,
+    kept: Callable[..., None],
+    lane: Lane,
+    topic: str,
+    client: redis.Redis,
+    prefix: str,
+) -> None:
+    """Of letters of several lanes; of one without a callback, unreadable or gone there is none."""
+    other = Lane(f"{topic}-other")
+    kept(lane, "paid", "gone", "bad", on_ack=PAID)
+    kept(other, "silent")
+    found: list[Letter] = list(letters.letters())
+    client.hset(lane.key(prefix, "dead_bodies"), "bad", "no record")
+    client.hdel(lane.key(prefix, "dead_bodies"), "gone")
+    told = {letter.id: tasks for letter, tasks in receipt_tasks(reader, found)}
+    assert told == {"paid": "shop.paid", "gone": None, "bad": None, "silent": None}
