@@ -42,6 +42,10 @@ _MOST_WAIT = 10.0
 _RETRY, _MOST_RETRY = 0.5, 60.0
 
 
+#: So often in a row a batch is read again at once, because the leases ended before it was put.
+_MOST_OUTRUN = 20
+
+
 @dataclass(slots=True)
 class _HeldBack:
     """What the relay does not read for a while: topics that are full, keys and rows that failed."""
@@ -103,6 +107,8 @@ class Relay:
         self._held_back = _HeldBack(monotonic)
         self._sweep = Sweep(using, self.leases, settings, monotonic=monotonic)
         self._stargate = lanes.current_stargate()
+        #: How often in a row the leases ended before a batch was put.
+        self._outrun = 0
 
     def run(self, *, burst: bool = False, on_pass: Callable[[], None] = lambda: None) -> int:
         """Hand over rows until it is stopped, or with ``burst`` until none is left for it.
@@ -136,6 +142,9 @@ class Relay:
                 total, wait = total + done, 0.5
                 on_pass()
                 if done:
+                    continue
+                if 0 < self._outrun < _MOST_OUTRUN:
+                    # There are rows: read them again under leases that are renewed.
                     continue
                 if burst:
                     while self.leases.held and self._sweep.step(self._stargate):
@@ -197,7 +206,8 @@ class Relay:
         again = [(row.topic, row.uuid, row.attempt - 1) for row in rows if row.attempt > 1]
         if again and not lanes.is_eager(self._stargate):
             dead_letters.forget(self._stargate, by_topic(again))
-        if not self.leases.valid:
+        self._outrun = 0 if self.leases.valid else self._outrun + 1
+        if self._outrun:
             # Paused, or the database was slow: another relay may own the shards.
             return 0
         recorded = self.put(entries)

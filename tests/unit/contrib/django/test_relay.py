@@ -417,6 +417,28 @@ def test_a_replayed_dead_letter_closes_the_row_that_failed(fake: FakeLanes, stat
     assert not close_row("default", fake.receipt(handle.context))
 
 
+def test_a_burst_goes_on_where_the_database_was_slow(fake: FakeLanes) -> None:
+    """The leases end before a batch is put: it is read again; but not for ever."""
+    late("one")
+    moment = [0.0]
+    one = Relay("default", threading.Event(), OutboxSettings(), monotonic=lambda: moment[0])
+    read, slow = one.read, [True, True]
+
+    def slowly() -> Any:
+        found = read()
+        if slow:
+            slow.pop()
+            moment[0] += 100.0
+        return found
+
+    one.read = slowly  # type: ignore[method-assign]
+    assert one.run(burst=True) == 1
+    assert fake.payloads() == ["one"]
+    late("two")
+    slow.extend([True] * 1000)
+    assert one.run(burst=True) == 0
+
+
 def test_a_stopped_relay_ends_after_its_batch(fake: FakeLanes) -> None:
     late(*["x"] * 20)
     one = relay(batch_size=10)
