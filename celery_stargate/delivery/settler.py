@@ -59,7 +59,7 @@ class Settler:
         self._outcomes: list[tuple[Entry, Outcome]] = []
         #: The numbers of their messages.
         self._numbers: set[int] = set()
-        #: Label and number of messages that are stored, and had their outcomes before.
+        #: Label and number of messages that proved to be stored after they got another outcome.
         self._stored_late: list[tuple[str, int]] = []
         self._given = asyncio.Event()
         #: Whether Redis refused to store results in the step that settles.
@@ -80,12 +80,12 @@ class Settler:
         self._given.set()
 
     def stored_late(self, label: str, number: int) -> None:
-        """Note that a message is stored, which had its outcome otherwise before."""
+        """Note that a message is stored although it has another outcome."""
         self._stored_late.append((label, number))
         self._given.set()
 
     async def until_at_most(self, count: int) -> None:
-        """Wait until Redis knows all outcomes but so many."""
+        """Wait until at most so many outcomes are not settled."""
         await self._lane.changes.until(lambda: len(self._numbers) <= count)
 
     async def run(self) -> None:
@@ -108,7 +108,7 @@ class Settler:
                     raise Fenced
 
     async def hand_in(self) -> None:
-        """Settle what is here without the lease: a receipt counts whoever brings it."""
+        """Settle the outcomes that are left, without the lease: receipts still count."""
         store = self._lane.store
         try:
             settled, _, fenced = await store.settle(self._outcomes, uuid.uuid4().hex)
@@ -116,7 +116,7 @@ class Settler:
             await self._effects.hand_in(settled)
         except UNAVAILABLE as error:
             logger.warning(
-                "its next owner has to get %d outcomes again: %s",
+                "%d outcomes were not settled; the next owner sends these messages again: %s",
                 len(self._outcomes),
                 error,
                 lane=self._lane.name,
@@ -137,7 +137,7 @@ class Settler:
         return answer.fenced
 
     def _tell(self, outcomes: Sequence[tuple[Entry, Outcome]], *, fenced: bool) -> None:
-        """Tell observers what Redis knows; failures of one without the lease it ignores."""
+        """Notify observers of what Redis accepted: without the lease, receipts only."""
         if fenced:
             outcomes = [each for each in outcomes if isinstance(each[1], Receipt)]
         if outcomes:

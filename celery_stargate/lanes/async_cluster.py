@@ -1,4 +1,4 @@
-"""The client of a Redis Cluster for event loops: each call ends in bounded time."""
+"""The client of a Redis Cluster for event loops: each command ends in bounded time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Commands: Any = AsyncCoreCommands
 
 
 class AsyncClusterClient(_Commands):  # type: ignore[misc]
-    """A client of a Redis Cluster, each of whose calls ends within 5 s.
+    """A client of a Redis Cluster, each of whose commands ends within 5 s.
 
     redis-py's client finds the nodes and follows MOVED, ASK and TRYAGAIN.
 
@@ -52,8 +52,8 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
         """Run a command.
 
         Raises:
-            RedisError, OSError: as redis-py raises them; what does not pass within the bound is a
-                ConnectionError.
+            RedisError, OSError: as redis-py raises them; what does not succeed within the bound is
+                a ConnectionError.
         """
         failed: BaseException | None = None
         waits = between_tries()
@@ -172,7 +172,7 @@ class _AsyncClusterPipeline(_Commands):  # type: ignore[misc]
         )
         for reply in replies:
             if isinstance(reply, Exception) and not isinstance(reply, RedisError | OSError):
-                # No server's answer, but a mistake.
+                # A mistake in the program, not a server's answer.
                 raise reply
         if raise_on_error:
             for reply in replies:

@@ -86,11 +86,13 @@ def _summary(runs: list[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> list[s
     real = [each for each in runs if not kinds[each["kind"]].control]
     bad = [f"{each['kind']} (seed {each['seed']})" for each in real if not each["good"]]
     strikes, lost = sum(len(each["strikes"]) for each in real), _lost(real, kinds)
+    deleted = sum(each["lost"] for each in real) - lost
+    but = f" (without {deleted:,} that a fault deleted on purpose)" if deleted else ""
     return [
-        f"{len(real)} runs, {sum(each['accepted'] for each in real):,} messages, {strikes} faults: "
-        f"lost {lost}, both outcomes {_sum(real, 'both_outcomes')}, without an outcome "
-        f"{_sum(real, 'open')}, callbacks under another id {_sum(real, 'callbacks_other_id')}, "
-        f"runs in which a promise did not hold {len(bad)}"
+        f"{len(real)} runs, {sum(each['accepted'] for each in real):,} messages, "
+        f"{strikes:,} faults: lost {lost}{but}, both outcomes {_sum(real, 'both_outcomes')}, "
+        f"without an outcome {_sum(real, 'open')}, callbacks under another id "
+        f"{_sum(real, 'callbacks_other_id')}, runs in which a promise did not hold {len(bad)}"
         + (f": {', '.join(bad)}." if bad else "."),
     ]
 

@@ -26,7 +26,7 @@ R = TypeVar("R")
 _MAX_NAME, _MAX_ID = 100, 255
 
 #: Functions that do nothing yet when they return.
-_LATER = (*(inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction),)
+_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 def idempotent(
