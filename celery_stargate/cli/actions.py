@@ -155,7 +155,8 @@ def release(
 def retry(deployment: Deployment, contexts: Sequence[str], as_json: bool, **options: Any) -> None:
     """Repeat the results and callbacks of settled contexts now, as their owner does later.
 
-    A context without an outcome needs no retry: its owner sends it until its deadline.
+    A context without an outcome needs no retry: its owner sends it until its deadline. To send a
+    message again that failed, use "dead replay".
 
     \b
     Examples:

@@ -56,6 +56,12 @@ _GROUPS: list[Column[DeadLetterGroup]] = [
     Column("CODE", lambda row: row.code),
     Column("COUNT", lambda row: str(row.count), right=True),
 ]
+#: What a verb came to.
+_DONE = {
+    "Replay": "recorded again, and sent next",
+    "Discard": "deleted",
+    "Archive": "archived",
+}
 _DEAD_LETTERS: Changes[DeadLetterChange] = Changes(
     noun="dead letters",
     names="ids",
@@ -153,7 +159,8 @@ def _act(
 
     count, failed = _DEAD_LETTERS.tell(output, changes())
     if not output.as_json and count:
-        output.say(f"{count - failed} of {count} dead letters: done.", error=True)
+        noun = "dead letter" if count == 1 else "dead letters"
+        output.say(f"{count - failed} of {count} {noun}: {_DONE[verb]}.", error=True)
     if failed:
         click.get_current_context().exit(1)
 
