@@ -107,7 +107,7 @@ def kind_of(error: BaseException, backend: Any = None) -> Kind:
         isinstance(error, _PASSING)
         or _is_answer_of_redis(error)
         or _is_error_of_client(error)
-        or (isinstance(error, OSError) and error.errno is not None and error.filename is None)
+        or _is_error_of_network(error)
         or _is_error_of_backend(error, backend)
     )
     return Kind.PASSING if passing else Kind.PERMANENT
@@ -133,13 +133,23 @@ def _is_answer_of_redis(error: BaseException) -> bool:
     return isinstance(error, redis_errors.ResponseError) and str(error).startswith(_PASSING_ANSWERS)
 
 
+def _is_error_of_network(error: BaseException) -> bool:
+    """Whether an error may be that of a connection: of no file, and from the system or py-amqp.
+
+    py-amqp raises a bare ``OSError`` without a number when a server has closed its connection.
+    """
+    if not isinstance(error, OSError) or error.filename is not None:
+        return False
+    return error.errno is not None or type(error) is OSError
+
+
 def _is_error_of_backend(error: BaseException, backend: Any) -> bool:
     """Whether a backend counts an error among those of its own client that pass.
 
-    Its word counts for classes of that client only. Celery's Redis backend names Python's
-    ``KeyError`` and ``OSError``, too, and so a missing queue, an unknown task or a missing file.
+    Celery's Redis backend names Python's ``KeyError`` and ``OSError``, too, and so a missing queue,
+    an unknown task or a missing file: those do not pass.
     """
-    if backend is None or isinstance(error, (LookupError, OSError)):
+    if backend is None or isinstance(error, LookupError | OSError):
         return False
     return bool(backend.exception_safe_to_retry(error))
 

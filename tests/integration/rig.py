@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import select
 import socket
 import threading
@@ -313,7 +315,20 @@ class _Connection:
         Raises:
             OSError: nothing listens there, or ``shut_down`` came in between.
         """
-        self.server.connect(("127.0.0.1", port))
+        with self._lock:
+            if self._cut:
+                return False
+            # Begun under the lock, so that ``shut_down`` ends it, and does not come before it: a
+            # server that accepts nothing may leave it waiting for minutes.
+            self.server.setblocking(False)
+            begun = self.server.connect_ex(("127.0.0.1", port))
+        if begun not in (0, errno.EINPROGRESS):
+            raise OSError(begun, os.strerror(begun))
+        select.select([], [self.server], [])
+        failed = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failed:
+            raise OSError(failed, os.strerror(failed))
+        self.server.setblocking(True)
         with self._lock:
             return not self._cut
 

@@ -555,7 +555,8 @@ class _Lane:
         if (kind == b"error" and not owns) or (kind == b"foreign" and count):
             return [b"ignored"]
         if self._copy:
-            return [b"late"]
+            known = 0 <= place < count > 1 and _part(context, place) in self._outcomes
+            return [b"part" if known else b"late"]
         if count > 1 and place >= 0:
             if place >= count:
                 return [b"late"]

@@ -14,8 +14,8 @@
 --       {"late"}                    the context was settled or finished before, or never was there;
 --                                   another of the same name may be
 --       {"ignored"}                 a failure that does not count from this caller
--- A repeat with the same token gets the same answer for each context that it settled. A copy of a
--- caller's call without numbers, which was held up on its way, settles nothing.
+-- A repeat with the same token gets the same answer for each context that it settled, and for each
+-- part. A copy of a caller's call without numbers, which was held up on its way, settles nothing.
 local owner = ARGV[1] ~= '' and redis.call('GET', LEASE) == ARGV[1]
 local token, now = ARGV[2], now_ms()
 local at = now + tonumber(ARGV[3])
@@ -38,7 +38,11 @@ local function settle(context, number, place, json, kind)
   end
   if kind == 'error' and not owner then return { 'ignored' } end
   if kind == 'foreign' and count > 0 then return { 'ignored' } end
-  if copy then return { 'late' } end
+  if copy then
+    local known = count > 1 and place >= 0 and place < count
+      and redis.call('HEXISTS', OUTCOMES, part(context, place)) == 1
+    return { known and 'part' or 'late' }
+  end
   if count <= 1 or place < 0 then
     local list = '[' .. json .. ']'
     for i = 0, cause and count - 1 or -1 do

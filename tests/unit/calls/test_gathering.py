@@ -56,9 +56,10 @@ class Silent:
 @pytest.fixture
 def inbox() -> Iterator[GatheringInbox]:
     """An inbox whose thread has ended when the test has."""
+    others = set(threading.enumerate())
     made = GatheringInbox(Silent())  # type: ignore[arg-type]
     yield made
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - others:
         if thread.name == "stargate-inbox":
             thread.join(10)
             assert not thread.is_alive()

@@ -52,6 +52,7 @@ PASSING: list[BaseException] = [
     TimeoutError("late"),
     socket.gaierror(-2, "unknown name"),
     OSError(113, "no route to host"),
+    OSError("Server unexpectedly closed connection"),
     sqlite3.OperationalError("database is locked"),
     _OfAClient("gone away"),
     Reject(OperationalError("a retry could not be published")),
