@@ -70,7 +70,7 @@ class ClusterServers:
             **(config or {}),
         }
         self._directives = directives
-        self.nodes = [self._node(port) for port in _ports_with_bus(masters * (1 + replicas))]
+        self.nodes = [self._node(port) for port in ports_with_bus(masters * (1 + replicas))]
 
     @property
     def url(self) -> str:
@@ -140,7 +140,7 @@ class ClusterServers:
         Raises:
             ServerError: it did not start, or they did not agree in time.
         """
-        node = self._node(*_ports_with_bus(1))
+        node = self._node(*ports_with_bus(1))
         node.start()
         with redis.Redis(port=self.nodes[0].port) as known:
             known.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
@@ -236,8 +236,12 @@ class ClusterServers:
             time.sleep(0.1)
 
 
-def _ports_with_bus(count: int) -> list[int]:
-    """Return free ports whose bus ports are free too, both below those of outgoing connections."""
+def ports_with_bus(count: int) -> list[int]:
+    """Return free ports whose bus ports are free too, both below those of outgoing connections.
+
+    Raises:
+        ServerError: there are not so many.
+    """
     with ExitStack() as held:
         found: list[int] = []
         for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):

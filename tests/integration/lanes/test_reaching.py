@@ -26,9 +26,9 @@ from tests.contract.wire import wait_until
 from tests.integration.conftest import MakeApp
 from tests.integration.lanes.rig import put
 from tests.servers import redis as redis_module
+from tests.servers.cluster import ports_with_bus
 from tests.servers.credentials import TLSFiles, make_tls, tls_missing_reason
 from tests.servers.fixtures import require
-from tests.servers.process import free_ports
 from tests.servers.redis import RedisServer
 
 USER, PASSWORD = "lanes", "p@:/%#?w"
@@ -87,7 +87,8 @@ def _reachable(folder: Path, more: dict[str, str]) -> Iterator[Reachable]:
     require(redis_module.missing_reason())
     require(tls_missing_reason())
     tls = make_tls(folder)
-    [port] = free_ports(1)
+    # A node of a Cluster listens above its TLS port, too.
+    [port] = ports_with_bus(1)
     path = folder / "r.sock"
     config = {
         "tls-port": str(port),
