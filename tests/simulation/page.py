@@ -77,7 +77,7 @@ def _rate(tally: Tally, took: float) -> str:
     return (
         f"{tally.seeds} seeds with {tally.messages} messages and {sum(tally.struck.values())} "
         f"faults, {tally.virtual_seconds / 3600:.1f} virtual hours, in {took:.0f} s of one core: "
-        f"**{tally.seeds / took:.0f} seeds a second**, none failed. CI runs 20,000."
+        f"**{tally.seeds / took:.0f} seeds a second**, none failed. CI runs 2,000."
     )
 
 
