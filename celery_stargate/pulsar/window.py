@@ -46,6 +46,11 @@ class Window:
         return label in self._entries or label in self._unheard
 
     @property
+    def forgotten(self) -> int:
+        """How many messages have their outcome otherwise, while their receipt is to come."""
+        return len(self._unheard)
+
+    @property
     def oldest(self) -> int | None:
         """The number of a message that has waited long for its receipt; None if none is to come."""
         first = next(iter(self._entries.values()), None)

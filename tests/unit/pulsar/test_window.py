@@ -222,3 +222,14 @@ class WindowMachine(RuleBasedStateMachine):
 
 
 TestWindow = WindowMachine.TestCase
+
+
+def test_what_was_forgotten_is_counted_until_its_receipt_comes() -> None:
+    """Meanwhile an error without a context may be about it."""
+    window = Window(10, 1000)
+    window.add(Entry(1, "a", b"x"))
+    window.add(Entry(2, "b", b"x"))
+    assert window.forget("a", 1)
+    assert (len(window), window.forgotten) == (1, 1)
+    assert window.heard("a") == 1
+    assert window.forgotten == 0
