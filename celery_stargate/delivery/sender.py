@@ -285,13 +285,10 @@ class Sender:
 
     def _suspect(self, error: LinkBroken | SequenceMismatch, source: LaneSource) -> None:
         """Fail the message that breaks each connection, as soon as it is found."""
-        known = isinstance(error, LinkBroken) and error.entry is not None
-        if self._in_flight.window.forgotten and not known:
-            # It may be one that has its outcome by its deadline, and is not sent again.
-            return
         found = self._suspicion.broke(
             error,
             list(self._in_flight.window),
+            forgotten=self._in_flight.window.forgotten,
             sent_before=source.progress.sent,
             receipts=self._lane.counters.receipts,
             topic=self._lane.store.lane.topic,

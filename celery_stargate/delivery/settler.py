@@ -213,14 +213,14 @@ class Settler:
                 store.complete, fire_and_forget, results, token, waited_for
             )
             completed = [*fire_and_forget, *(entry for entry, _ in results)]
+            tells = records and self._lane.shared.services.effects.tells
+            outcomes = {each.number: outcome for each, outcome in batch} if places or tells else {}
             if places:
-                given_by = {entry.number: outcome for entry, outcome in batch}
-                told = [*completed, *(entry for entry, _ in waited_for)]
-                late += [(told[place], given_by[told[place].number]) for place in sorted(places)]
-            if records and self._lane.shared.services.effects.tells:
-                receipts = {entry.number: outcome for entry, outcome in batch}
+                asked = [*completed, *(entry for entry, _ in waited_for)]
+                late += [(asked[place], outcomes[asked[place].number]) for place in sorted(places)]
+            if tells:
                 self._effects.tell(
-                    Settled(records[entry.number], (receipts[entry.number],), entry.first)
+                    Settled(records[entry.number], (outcomes[entry.number],), entry.first)
                     for place, entry in enumerate(completed)
                     if place not in places and entry.number in records
                 )

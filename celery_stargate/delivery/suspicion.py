@@ -119,6 +119,7 @@ class Suspicion:
         error: LinkBroken | SequenceMismatch,
         in_flight: Sequence[Entry],
         *,
+        forgotten: int = 0,
         sent_before: int,
         receipts: int,
         topic: str,
@@ -128,6 +129,8 @@ class Suspicion:
         Arguments:
             error: how.
             in_flight: the messages without a receipt, in the lane's order.
+            forgotten: how many more were sent, and have their outcome otherwise: it may be one of
+                these that broke it, and they are not sent again.
             sent_before: the highest number that may have been sent before this connection.
             receipts: how many receipts the lane has had so far.
             topic: for the failure.
@@ -136,13 +139,13 @@ class Suspicion:
             The message that breaks the connections, and its failure, if it is found.
         """
         if isinstance(error, LinkBroken) and error.entry is not None:
-            in_flight = [error.entry]
+            in_flight, forgotten = [error.entry], 0
         if not in_flight or error.blame is Blame.NONE:
             return None
         self._note({each.number for each in in_flight}, error.blame, sent_before)
         if receipts > self._receipts:
             self._unclear = 0
-        if len(in_flight) > 1:
+        if len(in_flight) + forgotten > 1:
             return None
         culprit = in_flight[0]
         self._times = self._times + 1 if culprit.number == self._alone else 1

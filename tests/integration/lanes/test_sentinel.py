@@ -274,7 +274,6 @@ class SlowToStart(SentinelServers):
             self.slow = True
             with redis.Redis(port=self.servers[0].port) as client:
                 client.client_pause(5000)
-            time.sleep(5)
         return super()._complete()
 
     slow = False

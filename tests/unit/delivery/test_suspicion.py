@@ -144,6 +144,21 @@ def test_what_is_no_messages_doing(error: LinkBroken | SequenceMismatch) -> None
     assert suspicion.state is SuspicionState.NONE
 
 
+@pytest.mark.parametrize("blame", [Blame.UNREADABLE, Blame.FRAME_TOO_LARGE, Blame.REPLY_TOO_LARGE])
+def test_a_message_that_has_its_outcome_may_be_to_blame(blame: Blame) -> None:
+    """The only one left is not condemned; the lane sends one at a time, and then it is clear."""
+    suspicion, error = Suspicion("x"), LinkBroken("bad JSON", blame)
+    for _ in range(100):
+        assert (
+            suspicion.broke(error, [entry(2)], forgotten=1, sent_before=0, receipts=0, topic=TOPIC)
+            is None
+        )
+    assert suspicion.state is not SuspicionState.NONE
+    found = suspicion.broke(error, [entry(2)], sent_before=0, receipts=0, topic=TOPIC)
+    assert found is not None
+    assert found[0].number == 2
+
+
 def test_a_reply_that_names_its_message() -> None:
     """Needs no search; it has to repeat itself all the same."""
     culprit = entry(7)
