@@ -40,6 +40,6 @@ def show_page(
         context: more than the site's own.
     """
     # As Django's own views do: its tags look there for the site.
-    request.current_app = site.name  # type: ignore[attr-defined]
+    request.current_app = site.name
     whole = {**site.each_context(request), **context}
     return TemplateResponse(request, f"admin/celery_stargate/{template}.html", whole)
