@@ -25,6 +25,7 @@ __all__ = [
     "outbox_rows",
     "relax",
     "relaxed",
+    "storable",
 ]
 
 #: Evaluated in a statement of PostgreSQL, it lets the transaction not wait for the disk.
@@ -75,6 +76,14 @@ def new_row(entry: Entry, row_id: uuid.UUID, on_ack: str, on_error: str) -> Any:
         on_ack=on_ack,
         on_error=on_error,
     )
+
+
+def storable(text: str) -> str:
+    """Return a text as every database stores it: without NUL, and without half characters.
+
+    For what others wrote and a row must not fail for: a reason, an id in a log.
+    """
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def _has_nul(value: Any) -> bool:
