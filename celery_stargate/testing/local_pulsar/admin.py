@@ -56,8 +56,6 @@ class Admin:
         match (method, *parts):
             case ("GET", "brokers", "health"):
                 return b"ok"
-            case ("GET", "brokers", "ready"):
-                return b"ok"
             case ("PUT", "tenants", tenant):
                 if tenant in self._cluster.tenants:
                     raise TopicError(409, "Tenant already exists")
