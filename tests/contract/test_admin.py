@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable
 
@@ -70,23 +71,23 @@ def test_a_subscription_is_made_once(broker: Broker) -> None:
 
 def test_a_partitioned_topic(broker: Broker) -> None:
     """Is no single topic for these calls; it goes with all its partitions."""
-    topic = new_topic()
-    broker.admin.create_partitioned_topic(topic, 2)
-    assert refused(lambda: broker.admin.terminate(topic)) == 405
-    assert refused(lambda: broker.admin.last_message_id(topic)) == 405
-    broker.admin.delete_partitioned(topic, force=False)
-    assert refused(lambda: broker.admin.partitions(topic)) == 404
+    topic, admin = new_topic(), broker.admin
+    admin.create_partitioned_topic(topic, 2)
+    assert refused(lambda: admin.terminate(topic)) == 405
+    for call in (admin.last_message_id, admin.stats, admin.internal_stats):
+        assert refused(functools.partial(call, topic)) == 404
+    admin.delete_partitioned(topic, force=False)
+    assert refused(lambda: admin.partitions(topic)) == 404
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["nothing", "brokers/nothing", f"{topic_path(new_topic())}/nothing"],
+    ("path", "status"),
+    [
+        ("nothing", 404),
+        (f"{topic_path('persistent://public/default/contract')}/nothing", 404),
+        ("namespaces/public/default/nothing", 405),
+    ],
 )
-def test_a_call_that_does_not_exist(broker: Broker, path: str) -> None:
-    """Is not found."""
-    assert refused(lambda: broker.admin.call("GET", path)) == 404
-
-
-def test_a_namespace_has_no_such_call(broker: Broker) -> None:
-    """Is not found either."""
-    assert refused(lambda: broker.admin.call("POST", "namespaces/public/default/nothing")) == 404
+def test_a_call_that_does_not_exist(broker: Broker, path: str, status: int) -> None:
+    """Is refused."""
+    assert refused(lambda: broker.admin.call("PUT", path)) == status

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
@@ -83,18 +83,18 @@ class World:
         assert self.receive(client)[0] == 101
         return client
 
-    def receive(self, client: ClientProtocol) -> list[int | dict[str, str] | None]:
-        """Return what was sent since: a status, receipts, and the close code."""
+    def receive(self, client: ClientProtocol) -> list[int | dict[str, str]]:
+        """Return what was sent since: a status, receipts, and a close code."""
         client.receive_data(self.wire.sent)
         self.wire.sent = b""
-        found: list[int | dict[str, str] | None] = []
+        found: list[int | dict[str, str]] = []
         for event in client.events_received():
             if isinstance(event, Response):
                 found.append(event.status_code)
             elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
                 found.append(json.loads(bytes(event.data)))
-            elif isinstance(event, Frame):
-                found.append(client.close_code)
+            elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
+                found.append(Close.parse(bytes(event.data)).code)
         return found
 
 

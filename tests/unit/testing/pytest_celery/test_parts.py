@@ -116,6 +116,7 @@ def test_the_addresses_of_a_cluster(load: Load) -> None:
 @pytest.mark.parametrize("url", ["", "ws://broker:8080"])
 def test_the_app_of_a_worker(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """It is configured by the line that pytest-celery writes, and reaches Pulsar by its own URL."""
+    monkeypatch.delenv("STARGATE_URL", raising=False)
     if url:
         monkeypatch.setenv("STARGATE_URL", url)
     path = _FOLDER / "worker_app.py"
