@@ -27,6 +27,7 @@ from .profile_figures import Profile, render_profile
 from .readme import NOT_MEASURED, replace_block
 from .table import MAIN, measured_on, render_groups, render_summary
 from .targets import render_targets
+from .workers_figures import Workers
 
 __all__ = ["DJANGO", "PERFORMANCE", "README", "RESULTS", "blocks", "save", "write_pages"]
 
@@ -60,6 +61,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     profile = load("profile", Profile, folder)
     findings = load("cases", Findings, folder)
     outbox = load("outbox", OutboxFigures, folder)
+    workers = load("workers", Workers, folder)
 
     def say(found: _T | None, words: Callable[[_T], str], plot: str = "") -> str:
         said = "" if found is None else words(found).strip()
@@ -71,7 +73,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     return {
         README: {"": say(report, render_summary)},
         PERFORMANCE: {
-            "targets": say(report, render_targets),
+            "targets": say(report, lambda found: render_targets(found, growth, workers)),
             "main": say(report, lambda found: render_groups(found, MAIN)),
             "sizes": say(report, lambda found: render_groups(found, sizes), "sizes"),
             "lanes": say(report, lambda found: render_groups(found, ("lanes",)), "lanes"),
