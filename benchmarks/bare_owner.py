@@ -109,7 +109,7 @@ class _Owner:
         last: bytes = b"0-0"
         count = _READ
         while True:
-            found = await self._blocking.xread({self._log: last}, count=count, block=_BLOCK_MS)
+            found: Any = await self._blocking.xread({self._log: last}, count=count, block=_BLOCK_MS)
             if not found:
                 continue
             [(_, entries)] = found

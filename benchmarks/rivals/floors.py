@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -165,6 +165,7 @@ class FloorRoundTrip(_Floor):
             self._log.receipts(1)
 
         with self._owner.awake():
+            self._log.skip_receipts()
             return time_each(call, count)
 
 
@@ -203,7 +204,7 @@ class FloorGet(_Floor):
             return measure()
 
     @contextmanager
-    def _calls(self, count: int) -> Iterator[Any]:
+    def _calls(self, count: int) -> Iterator[Callable[[], Laps]]:
         app = make_plain_app(self.site.config)
         noop: Any = app.tasks["bench.noop"]
         producer = _LogProducer(self._log)
@@ -334,6 +335,7 @@ class _Bulk(_Floor):
         with self._owner.awake():
             self._log.put(messages[: min(WARM_UP, count)], "")
             self.wait()
+            self._log.skip_receipts()
             began = time.perf_counter()
             self._log.put(messages, "t" if self.waits else "")
             if self.waits and (told := self._log.receipts(count)) != count:
