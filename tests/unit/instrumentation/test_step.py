@@ -128,7 +128,7 @@ def test_in_multiprocess_mode_all_processes_are_one_figure(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     name = "stargate_recorded_messages_total"
     for process, count in (("one", 2), ("other", 5)):
-        of_process = MultiProcessValue(lambda process=process: process)
+        of_process: Any = MultiProcessValue(lambda process=process: process)  # type: ignore[no-untyped-call]
         of_process("counter", name, name, ["topic"], ["t"], "Messages.").inc(count)
     [port] = free_ports(1)
     with running(worker(port)):

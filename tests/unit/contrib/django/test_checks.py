@@ -97,7 +97,7 @@ def test_a_visibility_timeout_that_is_short_enough(
 ) -> None:
     """A lost closing task comes again long before its row is given up."""
     stargate = make_stargate(**conf)
-    stargate.app.conf.broker_url = "redis://localhost:1/0"
+    stargate.app.conf.update(broker_url="redis://localhost:1/0")
     monkeypatch.setattr(lanes, "current_stargate", lambda: stargate)
     assert found() == []
 

@@ -46,7 +46,8 @@ class Rig:
     def left(self) -> int:
         """How many messages the broker still has, or has again."""
         with self.stargate.app.connection_for_read() as connection:
-            return int(connection.default_channel.queue_declare(self.queue, passive=True)[1])
+            channel: Any = connection.default_channel
+            return int(channel.queue_declare(self.queue, passive=True).message_count)
 
 
 @pytest.fixture
