@@ -60,9 +60,11 @@ class Drained:
             for number in range(workers)
         ]
         self.rates: list[float] = []
-        #: Microseconds of CPU for each message: of the busiest server, and of all workers.
+        #: Microseconds of CPU for each message: of the busiest server, of all workers, and of all
+        #: that runs on the machine.
         self.server_cpu: list[float] = []
         self.worker_cpu: list[float] = []
+        self.machine_cpu: list[float] = []
 
     def run(self, count: int) -> float:
         """Drain so many messages, and return how many a second."""
@@ -80,17 +82,24 @@ class Drained:
                 worker.pause()
             ids = [call(number) for number in range(count)]
             servers, workers = self._cpu()
+            machine = _busy_seconds()
             began = time.perf_counter()
             for worker in self._workers:
                 worker.resume()
             results.wait(ids)
             seconds = time.perf_counter() - began
             servers_after, workers_after = self._cpu()
+            self.machine_cpu.append((_busy_seconds() - machine) / count * 1e6)
             results.require_success()
         busiest = max(after - before for before, after in zip(servers, servers_after, strict=True))
         self.server_cpu.append(busiest / count * 1e6)
         self.worker_cpu.append((workers_after - workers) / count * 1e6)
         return count / seconds
+
+    def forget(self) -> None:
+        """Take the runs so far for warming up."""
+        for found in (self.rates, self.server_cpu, self.worker_cpu, self.machine_cpu):
+            found.clear()
 
     def row(self, first: Drained) -> str:
         """Return its row of a table; the ratios to the first are those within a round."""
@@ -110,6 +119,7 @@ def command(
     name: str,
     about: str | None,
     start: Callable[[Site, ExitStack], Sequence[Drained]],
+    keep: Callable[[Sequence[Drained]], None] | None = None,
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run a command that measures some of them side by side, and prints or writes the table.
@@ -118,6 +128,7 @@ def command(
         name: of the module, and of the block in docs/redis.md.
         about: its help.
         start: starts the servers, which the stack ends, and the workers.
+        keep: with ``--write``, what else is done with the figures.
         arguments: of the command line.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
@@ -137,6 +148,8 @@ def command(
     print(told)
     if options.write:
         _PAGE.write_text(replace_block(_PAGE.read_text("utf-8"), told, name), "utf-8")
+        if keep is not None:
+            keep(drained)
     return 0
 
 
@@ -144,8 +157,7 @@ def measure(all_of_them: Sequence[Drained], rounds: int, count: int) -> str:
     """Drain each in each round, beginning with another one, and return the table."""
     for each in all_of_them:
         each.run(count // 10)
-        each.server_cpu.clear()
-        each.worker_cpu.clear()
+        each.forget()
     for number in range(rounds):
         first = number % len(all_of_them)
         for each in (*all_of_them[first:], *all_of_them[:first]):
@@ -156,6 +168,13 @@ def measure(all_of_them: Sequence[Drained], rounds: int, count: int) -> str:
         "|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *(each.row(all_of_them[0]) for each in all_of_them)])
+
+
+def _busy_seconds() -> float:
+    """Return the seconds of CPU that all processes and the kernel have had."""
+    fields = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    # user, nice, system, idle, iowait, irq, softirq: see proc(5).
+    return (sum(fields[:3]) + sum(fields[5:7])) / os.sysconf("SC_CLK_TCK")
 
 
 def _seconds(pid: int) -> float:

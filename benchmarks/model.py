@@ -3,10 +3,11 @@
 Each message costs each stage so much of one core (a shard of Redis and a worker are one thread
 each), and one lane of one partition carries so much. The stage with the least sets the pace. Keys
 are hashed to partitions, so the busiest one gets more than its share; how much more is found by
-hashing many. Lanes are dealt out to buckets, so a shard, too, may get more: `python -m
-benchmarks.shards` measures that. What the model leaves out: the network between machines, Pulsar's
-disks, and that on the measuring machine all stages shared its cores, so that one lane alone carries
-more elsewhere.
+hashing many. Lanes are dealt out to buckets, so a shard, too, may get more. A message costs a shard
+of several more than it costs one alone, for each shard has its own round trips; `python -m
+benchmarks.shards` measures how much. It also shows whether the model is right: what it says of the
+measuring machine, whose cores all stages shared, stands beside what was measured there. What the
+model leaves out: the network between machines, and Pulsar's disks.
 """
 
 from __future__ import annotations
@@ -28,8 +29,18 @@ from celery_stargate.model.buckets import in_buckets
 from .figures import Report
 from .growth_figures import Growth
 from .profile_figures import Profile
+from .shard_figures import Drain, ShardFigures
 
-__all__ = ["Model", "render_model", "shard_skew", "skew"]
+__all__ = [
+    "Model",
+    "here",
+    "on_machines_of_their_own",
+    "render_drains",
+    "render_model",
+    "shard_overhead",
+    "shard_skew",
+    "skew",
+]
 
 #: Shards of Redis, workers, partitions with one lane each.
 _SIZES = ((1, 1, 1), (1, 2, 4), (2, 4, 8), (4, 16, 32), (8, 32, 64))
@@ -50,10 +61,23 @@ class Model:
     partition: float
     #: Bytes of Redis for each pending message.
     bytes_each: float
+    #: What a message costs a shard of several, as a multiple of what it costs one alone.
+    overhead: float = 1.0
 
     @classmethod
-    def of(cls, report: Report, growth: Growth, profile: Profile) -> Self | None:
-        """Read the measured costs; None where one of them has no figures."""
+    def of(
+        cls,
+        report: Report,
+        growth: Growth,
+        profile: Profile,
+        shards: ShardFigures | None = None,
+    ) -> Self | None:
+        """Read the measured costs; None where one of them has no figures.
+
+        Arguments:
+            shards: the costs on a Cluster; without them, a shard of several is taken to cost no
+                more than one alone.
+        """
         rates = {
             figure.name: figure.rate.median for group in report.groups for figure in group.figures
         }
@@ -66,12 +90,13 @@ class Model:
             return None
         if not growth.levels:
             return None
-        return cls(1e6 / redis, 1e6 / worker, partition, growth.levels[-1].total_bytes)
+        overhead = 1.0 if shards is None else shard_overhead(shards)
+        return cls(1e6 / redis, 1e6 / worker, partition, growth.levels[-1].total_bytes, overhead)
 
     def carries(self, shards: int, workers: int, partitions: int) -> tuple[float, str]:
         """Return what so many carry, and what breaks first."""
         stages = {
-            "Redis": shards * self.shard / shard_skew(shards, partitions),
+            "Redis": shards * self._shard(shards) / shard_skew(shards, partitions),
             "workers": workers * self.worker,
             "partitions": partitions * self.partition / skew(partitions),
         }
@@ -84,9 +109,15 @@ class Model:
         while partitions * self.partition / skew(partitions) < rate:
             partitions += max(1, partitions // 50)
         shards = ceil(rate / self.shard)
+        if shards > 1:
+            shards = ceil(rate / self._shard(shards))
         # As many lanes on each shard: else the busiest carries more than its share.
         partitions = ceil(partitions / shards) * shards
         return shards, ceil(rate / self.worker), partitions
+
+    def _shard(self, shards: int) -> float:
+        """Return what one of so many carries."""
+        return self.shard / self.overhead if shards > 1 else self.shard
 
 
 def skew(partitions: int) -> float:
@@ -110,6 +141,54 @@ def shard_skew(shards: int, lanes: int) -> float:
     return max(counts.values()) * shards / lanes
 
 
+def shard_overhead(found: ShardFigures) -> float:
+    """Return what a message costs a shard of several, as a multiple of what it costs one alone.
+
+    It is what remains of the busiest shard's CPU when its share of the lanes is taken into account,
+    at the number of shards where it is most.
+
+    Raises:
+        ValueError: one shard alone was not measured.
+    """
+    alone = found.busiest(1)
+    several = {drain.shards for drain in found.drains} - {1}
+    return max(
+        (found.busiest(each) * each / (alone * shard_skew(each, found.lanes)) for each in several),
+        default=1.0,
+    )
+
+
+def here(found: ShardFigures, drain: Drain) -> tuple[float, str]:
+    """Return what the measuring machine must carry, by the costs of its first drain alone.
+
+    Arguments:
+        drain: how many shards and workers.
+
+    Returns:
+        Messages a second, and what breaks first.
+    """
+    stages = {
+        **_stages(found, drain.shards, drain.workers),
+        "the cores": found.cores * 1e6 / found.first.machine.median,
+    }
+    first = min(stages, key=stages.__getitem__)
+    return stages[first], first
+
+
+def on_machines_of_their_own(found: ShardFigures, drain: Drain) -> tuple[float, str]:
+    """Return what shards and workers carry where each has a core of its own."""
+    stages = _stages(found, drain.shards, drain.workers)
+    first = min(stages, key=stages.__getitem__)
+    return stages[first], first
+
+
+def _stages(found: ShardFigures, shards: int, workers: int) -> dict[str, float]:
+    """Return what each stage of a drain with results carries."""
+    overhead = shard_overhead(found) if shards > 1 else 1.0
+    shard = found.first.busiest.median * overhead * shard_skew(shards, found.lanes) / shards
+    return {"Redis": 1e6 / shard, "workers": workers * 1e6 / found.first.worker.median}
+
+
 @cache
 def _hashes() -> Sequence[int]:
     dice = Random(_KEYS)
@@ -124,8 +203,8 @@ def render_model(model: Model, sizes: Sequence[tuple[int, int, int]] = _SIZES) -
         "measured by the bare loop). Keys spread unevenly, even if all are used equally often: the "
         f"busiest of 64 partitions gets {skew(64):.2f} times the average ({_KEYS:,} keys hashed). "
         f"So do lanes: with 24 of them in {_BUCKETS} buckets, the busiest of 2 shards gets "
-        f"{shard_skew(2, 24):.2f} times the average and that of 3 {shard_skew(3, 24):.2f}; a "
-        "Cluster showed 1.1, and 1.2 to 1.5 (`python -m benchmarks.shards`)."
+        f"{shard_skew(2, 24):.2f} times the average and that of 3 {shard_skew(3, 24):.2f}. A "
+        f"message costs a shard of several {model.overhead:.2f} times what it costs one alone."
     )
     lines = [
         words,
@@ -143,4 +222,31 @@ def render_model(model: Model, sizes: Sequence[tuple[int, int, int]] = _SIZES) -
         f"{hour:.1f} TiB an hour: an outage exhausts memory first."
     )
     lines += ["", words]
+    return "\n".join(lines) + "\n"
+
+
+def render_drains(found: ShardFigures) -> str:
+    """Return the table that compares the model with the measured drains on a Cluster."""
+    first = found.first
+    words = (
+        f"One shard alone spent {first.busiest.median:.0f} µs on each message, one worker "
+        f"{first.worker.median:.0f}, and all processes of the machine together "
+        f"{first.machine.median:.0f}, so that its {found.cores} cores carry "
+        f"{found.cores * 1e6 / first.machine.median:,.0f} a second."
+    )
+    head = (
+        "| shards | workers | the model, here | measured, here | measured/model "
+        "| the model, each with a core of its own | breaks first |"
+    )
+    lines = [words, "", head, "|---|---|---|---|---|---|---|"]
+    for drain in found.drains:
+        rate, _ = here(found, drain)
+        alone, breaks = on_machines_of_their_own(found, drain)
+        measured = drain.rate
+        lines.append(
+            f"| {drain.shards} | {drain.workers} | {rate:,.0f} "
+            f"| {measured.median:,.0f} ({measured.low:,.0f} to {measured.high:,.0f}) "
+            f"| {measured.median / rate:.2f} | {alone:,.0f} | {breaks} |"
+        )
+    lines += ["", f"Measured {found.date[:10]} by `python -m benchmarks.shards --write`."]
     return "\n".join(lines) + "\n"

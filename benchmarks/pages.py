@@ -21,10 +21,11 @@ from .growth_figures import (
     render_sizes,
     render_window,
 )
-from .model import Model, render_model
+from .model import Model, render_drains, render_model
 from .outbox.figures import OutboxFigures, render_outbox
 from .profile_figures import Profile, render_profile
 from .readme import NOT_MEASURED, replace_block
+from .shard_figures import ShardFigures
 from .table import MAIN, measured_on, render_groups, render_summary
 from .targets import render_targets
 
@@ -60,6 +61,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     profile = load("profile", Profile, folder)
     findings = load("cases", Findings, folder)
     outbox = load("outbox", OutboxFigures, folder)
+    shards = load("shards", ShardFigures, folder)
 
     def say(found: _T | None, words: Callable[[_T], str], plot: str = "") -> str:
         said = "" if found is None else words(found).strip()
@@ -67,7 +69,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
         return said + picture if said else NOT_MEASURED
 
     sizes = ("size-1000", "size-10000", "size-100000", "size-500000")
-    model = Model.of(report, growth, profile) if report and growth and profile else None
+    model = Model.of(report, growth, profile, shards) if report and growth and profile else None
     return {
         README: {"": say(report, render_summary)},
         PERFORMANCE: {
@@ -83,6 +85,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
             "stored": say(growth, render_sizes),
             "idle": say(growth, render_idle),
             "model": say(model, render_model),
+            "drains": say(shards, render_drains),
             "cases": say(findings, render_findings),
         },
         DJANGO: {"outbox-figures": say(outbox, render_outbox)},

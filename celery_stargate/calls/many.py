@@ -8,7 +8,13 @@ from typing import Any, Self
 
 from celery_stargate.calls import eager
 from celery_stargate.calls.gathering import Gathered
-from celery_stargate.calls.prepare import Call, CallOptions, Preparation, ends_if_raised
+from celery_stargate.calls.prepare import (
+    Call,
+    CallOptions,
+    Preparation,
+    ends_if_raised,
+    new_incarnation,
+)
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import Waiting
 from celery_stargate.effects.signatures import Callbacks
@@ -200,7 +206,8 @@ class _Begun:
             raise
         if not options.callbacks:
             return cls(runtime, calls, options, None)
-        records = (call.record(callbacks()) for call in calls)
+        incarnation = new_incarnation(options.callbacks)
+        records = (call.record(callbacks(), incarnation=incarnation) for call in calls)
         runtime.recorder.put_many(calls, records, options.seconds(found.delivery_timeout))
         return cls(runtime, calls, options, [call.context for call in calls])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -73,6 +73,7 @@ class Call(msgspec.Struct, frozen=True):
         task: str | None = None,
         request: str | None = None,
         inbox: str | None = None,
+        incarnation: str | None = None,
     ) -> Record:
         """Return what the effects of the call's outcome need.
 
@@ -81,6 +82,8 @@ class Call(msgspec.Struct, frozen=True):
             task: the name of the Celery task that waits for the outcome.
             request: the packed request of that task.
             inbox: the address of a caller that waits.
+            incarnation: made by :func:`new_incarnation`, for calls that share one; their contexts
+                are new ids. None: a new one.
         """
         return Record(
             self.context,
@@ -90,7 +93,7 @@ class Call(msgspec.Struct, frozen=True):
             on_ack=callbacks.on_ack,
             on_error=callbacks.on_error,
             inbox=inbox,
-            incarnation=new_incarnation(callbacks),
+            incarnation=new_incarnation(callbacks) if incarnation is None else incarnation,
             trace=None if self.trace is None else dict(self.trace.carrier),
         )
 
@@ -154,7 +157,7 @@ class CallOptions:
 
 def new_incarnation(callbacks: Callbacks) -> str:
     """Return what tells a call from others with the same context; empty without callbacks."""
-    return uuid.uuid4().hex[:16] if callbacks else ""
+    return secrets.token_hex(8) if callbacks else ""
 
 
 class Preparation:

@@ -154,8 +154,9 @@ class Outbox:
                 says how many messages are certainly recorded.
         """
         recorded = 0
-        lanes = Counter(lane for lane, _, _ in puts)
-        room = self.reserve(lanes, max_backlog) if max_backlog else 0
+        room: int | str = 0
+        if max_backlog:
+            room = self.reserve(Counter(lane for lane, _, _ in puts), max_backlog)
         times = milliseconds(timeout), round(tombstone * 1000)
         for chunk in _chunks(puts, _PIPELINE_COUNT, _PIPELINE_BYTES):
             try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.broker import Broker
     from tests.simulation.world import World
 
-__all__ = ["check"]
+__all__ = ["check", "left_in_redis"]
 
 #: Codes of failures that a message with a receipt may have, or that are not kept.
 _NOT_OF_MESSAGE = ("TypeError", "revoked", "expired")
@@ -59,8 +59,8 @@ def check(world: World, settled: bool, bound: float) -> list[str]:
         and world.plan.settings.drain_timeout > 1.0
     ):
         wrong += _without_faults(world, copies)
-    if settled:
-        wrong += _left(world)
+    if settled or not ledger.open:
+        wrong += left_in_redis(world)
     if world.plan.restored is None:
         wrong += _dead_letters(world, copies)
     wrong += [
@@ -220,7 +220,8 @@ def _failed(world: World) -> Iterator[tuple[str, str, Failure, str]]:
                 yield letter, label, outcome, context.topic or ""
 
 
-def _left(world: World) -> Iterator[str]:
+def left_in_redis(world: World) -> Iterator[str]:
+    """Yield what Redis still holds of messages, in words."""
     for key, value in world.redis.model.keys().items():
         part = key.rpartition(":")[2]
         held = value.entries if isinstance(value, Stream) else value

@@ -30,7 +30,7 @@ from celery_stargate.pulsar.link import LinkBroken
 from celery_stargate.support.log import package_logger as logger
 from tests.simulation.broker import Broker, SimulatedProducer
 from tests.simulation.callers import Caller
-from tests.simulation.checker import check
+from tests.simulation.checker import check, left_in_redis
 from tests.simulation.effects import SimulatedEffects
 from tests.simulation.faults import Faults
 from tests.simulation.ledger import Context, Ledger, Told, name_of
@@ -171,9 +171,12 @@ class World:
                 worker.process.resume()
 
     def _settled(self) -> bool:
-        return not self.ledger.open and all(
+        if self.ledger.open or not all(
             task.done() or not process.alive for process, task in self.callers
-        )
+        ):
+            return False
+        # What was told before Redis went back to its copy is sent again, and nobody waits for it.
+        return self.plan.restored is None or not any(left_in_redis(self))
 
     def _bound(self) -> float:
         """Seconds in which everything must be settled and told once all is healed."""

@@ -335,6 +335,18 @@ def test_many_with_a_callback() -> None:
     assert {put.options["timeout"] for put in lanes.puts} == {86_400}
 
 
+def test_many_share_an_incarnation() -> None:
+    """Their contexts are new ids. The next call has another one: a context may be used again."""
+    stargate, lanes = answering()
+    sig = stargate.app.signature("shop.ship")
+    for _ in range(2):
+        stargate.produce_many(["a", "b"], on_ack=sig)
+    first, second, third, fourth = [put.record.incarnation for put in lanes.puts]
+    assert first == second
+    assert third == fourth
+    assert first and third and first != third
+
+
 def test_many_with_a_canvas() -> None:
     """Each message triggers tasks of its own: ids that are the same would be one result."""
     stargate, lanes = answering()

@@ -20,7 +20,16 @@ from benchmarks.growth_figures import (
     render_memory,
     render_window,
 )
-from benchmarks.model import Model, render_model, shard_skew, skew
+from benchmarks.model import (
+    Model,
+    here,
+    on_machines_of_their_own,
+    render_drains,
+    render_model,
+    shard_overhead,
+    shard_skew,
+    skew,
+)
 from benchmarks.pages import blocks
 from benchmarks.payload import PAYLOAD
 from benchmarks.profile_figures import Part, Profile, Thread, render_profile
@@ -28,6 +37,7 @@ from benchmarks.readme import BEGIN, END, NOT_MEASURED, block_of, markers, repla
 from benchmarks.rivals import GROUPS, RIVALS
 from benchmarks.runner import Rival, TooLong, run_rounds
 from benchmarks.sampler import part_of
+from benchmarks.shard_figures import Drain, ShardFigures
 from benchmarks.site import BenchmarkError
 from benchmarks.table import render, render_summary
 from benchmarks.targets import render_targets
@@ -375,6 +385,41 @@ def test_lanes_fall_unevenly_on_shards() -> None:
     assert shard_skew(4, 1) == 4.0
     one = Model(shard=10_000, worker=50_000, partition=80_000, bytes_each=500)
     assert one.carries(4, 4, 1)[0] == 10_000
+
+
+def drained(shards: int, workers: int, *, rate: float, busiest: float) -> Drain:
+    """Return a drain whose workers spend 50 µs on each message, and the machine 200."""
+    flat = [Spread(each, each, each) for each in (rate, busiest, 50.0, 200.0)]
+    return Drain(shards, workers, *flat)
+
+
+def test_the_model_is_corrected_by_what_a_cluster_showed() -> None:
+    """A shard of two costs more than its half; what remains after the uneven lanes is overhead."""
+    found = ShardFigures(
+        "2031-02-03T04:05:06+00:00",
+        2,
+        24,
+        (drained(1, 1, rate=9000, busiest=40), drained(2, 2, rate=9500, busiest=22)),
+    )
+    assert shard_overhead(found) == pytest.approx(1.1)
+    # The two cores have 200 µs of work for each message.
+    assert here(found, found.drains[1]) == (10_000, "the cores")
+    assert on_machines_of_their_own(found, found.drains[0]) == (20_000, "workers")
+    assert on_machines_of_their_own(found, found.drains[1])[0] == 40_000
+    assert "| 2 | 2 | 10,000 | 9,500 (9,500 to 9,500) | 0.95 | 40,000 |" in render_drains(found)
+    model = Model(shard=10_000, worker=50_000, partition=80_000, bytes_each=500, overhead=1.25)
+    assert model.carries(1, 9, 24)[0] == 10_000
+    assert model.carries(2, 9, 24)[0] == pytest.approx(16_000)
+    assert model.needed(80_000)[0] == 10
+
+
+def test_figures_without_the_first_drain_correct_nothing() -> None:
+    """All is compared with one shard and one worker."""
+    found = ShardFigures("", 2, 24, (drained(2, 1, rate=1, busiest=1),))
+    with pytest.raises(ValueError, match="one worker from one shard"):
+        render_drains(found)
+    with pytest.raises(ValueError, match="1 shards were not measured"):
+        shard_overhead(found)
 
 
 def test_keys_fall_unevenly() -> None:

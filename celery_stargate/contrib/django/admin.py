@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import router
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.module_loading import import_string
@@ -24,6 +24,7 @@ from celery_stargate.contrib.django.dead_admin import DeadLetterAdmin
 from celery_stargate.contrib.django.lanes_admin import LanesPages
 from celery_stargate.contrib.django.models import FailedMessage, OutboxMessage
 from celery_stargate.contrib.django.operations import discard, outbox_stats, replay, requeue
+from celery_stargate.contrib.django.pages import page_url, show_page
 from celery_stargate.contrib.django.paging import BoundedPaginator
 from celery_stargate.contrib.django.rows import outbox_rows
 from celery_stargate.contrib.django.settings import OutboxSettings
@@ -111,13 +112,13 @@ class _MessageAdmin(admin.ModelAdmin):
     ) -> tuple[Any, bool]:
         """Search for a context or a key by the indexes of either."""
         term = search_term.strip()
-        if not term:
+        if not search_term:
             return queryset, False
-        try:
-            row_id, _ = parse_context(term)
-        except ValueError:
-            return queryset.filter(key=term), False
-        return queryset.filter(uuid=row_id), False
+        # A key may have space around it, and may look like a context.
+        found = Q(key__in={search_term, term})
+        with suppress(ValueError):
+            found |= Q(uuid=parse_context(term)[0])
+        return queryset.filter(found), False
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the list whose dates are cheap."""
@@ -165,7 +166,7 @@ class _MessageAdmin(admin.ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show the list below the figures that matter."""
         stats = outbox_stats(self._alias, closed=False)
-        context = {"stats": stats, "lanes_url": reverse(f"admin:{APP_LABEL}_lanes")}
+        context = {"stats": stats, "lanes_url": page_url(self.admin_site, "lanes")}
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     @admin.display(description="context", ordering="pk")
@@ -286,7 +287,6 @@ class _MessageAdmin(admin.ModelAdmin):
 
     def _ask(self, request: HttpRequest, verb: str, chosen: list[Any]) -> HttpResponse:
         context = {
-            **self.admin_site.each_context(request),
             "title": f"{verb.capitalize()} {_messages(len(chosen))}?",
             "verb": verb,
             "rows": chosen[:20],
@@ -295,7 +295,7 @@ class _MessageAdmin(admin.ModelAdmin):
             "action": f"{verb}_messages",
             "opts": self.opts,
         }
-        return TemplateResponse(request, "admin/celery_stargate/confirm.html", context)
+        return show_page(request, self.admin_site, "confirm", context)
 
 
 def _messages(count: int) -> str:

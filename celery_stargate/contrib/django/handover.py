@@ -56,9 +56,15 @@ class _Handover:
     #: In eager mode each error is a callback's own, and is raised: no Redis takes part.
     eager: bool
     written: list[Written] = field(default_factory=list)
+    #: What the same transaction and savepoints wrote next, with a hook of its own.
+    following: _Handover | None = None
+    begun: bool = False
 
     def send(self) -> None:
-        """Hand all over, or leave them to the relay."""
+        """Hand over all that this hook and those behind it hold, or leave it to the relay."""
+        if self.begun:
+            return
+        self._gather()
         try:
             if not self._send():
                 notify(self.using)
@@ -67,6 +73,15 @@ class _Handover:
                 raise
             # The data is committed and so is the row: this must not fail the caller.
             logger.warning("the relay will take %d outbox rows: %s", len(self.written), error)
+
+    def _gather(self) -> None:
+        """Take what the hooks behind this one hold; they have nothing to do any more."""
+        self.begun = True
+        each = self.following
+        while each is not None and not each.begun:
+            self.written += each.written
+            each.begun = True
+            each = each.following
 
     def _send(self) -> bool:
         """Hand over all rows; return whether nothing is left to the relay."""
@@ -135,18 +150,21 @@ class _Handover:
 
 
 def after_commit(using: str, written: Sequence[Written], settings: OutboxSettings) -> None:
-    """Hand rows over after the commit: those of one transaction together, savepoints honoured."""
+    """Hand rows over after the commit: those of one transaction together, savepoints honoured.
+
+    Each call has a hook of its own, and the first hook that runs does the work of those behind it.
+    A test that captures hooks gets those of its own rows, whatever was written before.
+    """
     connection = connections[using]
+    eager = lanes.is_eager(lanes.current_stargate())
+    handover = _Handover(using, settings, eager, list(written))
     hooks = connection.run_on_commit
     if connection.in_atomic_block and hooks:
         sids, hook, *_ = hooks[-1]
         earlier = getattr(hook, "__self__", None)
+        # The same transaction and the same savepoints: Django would drop both or neither.
         if isinstance(earlier, _Handover) and sids == set(connection.savepoint_ids):
-            # The same transaction and the same savepoints: Django would drop both or neither.
-            earlier.written.extend(written)
-            return
-    eager = lanes.is_eager(lanes.current_stargate())
-    # Django logs the name of what failed; a method has one.
-    hand_over = _Handover(using, settings, eager, list(written)).send
-    # Robust: the data is committed, and whatever goes wrong here the relay mends.
-    transaction.on_commit(hand_over, using=using, robust=not eager)
+            earlier.following = handover
+    # Robust: the data is committed, and whatever goes wrong here the relay mends. Django logs the
+    # name of what failed; a method has one.
+    transaction.on_commit(handover.send, using=using, robust=not eager)

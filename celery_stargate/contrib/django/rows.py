@@ -16,7 +16,7 @@ from celery_stargate.contrib.django.shards import shard_of
 from celery_stargate.contrib.django.states import State, sources
 from celery_stargate.errors import InvalidMessage
 
-__all__ = ["mark_recorded", "new_row", "outbox_model", "outbox_rows", "relax"]
+__all__ = ["mark_recorded", "new_row", "outbox_model", "outbox_rows", "relax", "storable"]
 
 #: From so many primary keys on, they go as an array.
 _MANY = 10
@@ -64,6 +64,14 @@ def new_row(entry: Entry, row_id: uuid.UUID, on_ack: str, on_error: str) -> Any:
         on_ack=on_ack,
         on_error=on_error,
     )
+
+
+def storable(text: str) -> str:
+    """Return a text as every database stores it: without NUL, and without half characters.
+
+    For what others wrote and a row must not fail for: a reason, an id in a log.
+    """
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def _has_nul(value: Any) -> bool:

@@ -14,6 +14,7 @@ from celery import Celery, group
 from celery_stargate import ProduceError, ProduceTask, Stargate
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
+from tests.threads import still_alive
 
 
 class Rig:
@@ -51,8 +52,7 @@ def rig(make_app: MakeApp, local: LocalPulsar, refusing_port: int) -> Iterator[R
     """A rig; afterwards it has left no thread of ours."""
     before = threading.enumerate()
     yield Rig(eager(make_app, local.url, refusing_port))
-    left = [each for each in threading.enumerate() if each not in before]
-    assert not [each for each in left if each.name.startswith("stargate")]
+    assert not still_alive(before, "stargate")
 
 
 def eager(make_app: MakeApp, url: str, refusing_port: int, **conf: Any) -> Celery:

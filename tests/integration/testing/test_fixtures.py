@@ -15,6 +15,7 @@ from celery_stargate.testing import LocalPulsar, fixtures
 from celery_stargate.testing.local_redis import LocalRedis
 from tests.plugin_project import apps_restored
 from tests.servers.fixtures import ServerAddress
+from tests.threads import still_alive
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def app() -> Iterator[Celery]:
 
 def test_a_worker(app: Celery, redis_server: ServerAddress) -> None:
     """It publishes; afterwards its threads have ended, and the app has its own settings."""
-    before = {each.name for each in threading.enumerate()}
+    before = threading.enumerate()
     handlers = [*logging.getLogger().handlers]
     state: Any = _state
     for _ in range(2):
@@ -47,8 +48,7 @@ def test_a_worker(app: Celery, redis_server: ServerAddress) -> None:
             assert logging.getLogger().handlers == handlers
         assert app.conf.broker_url == "redis://nowhere:1"
         assert state.default_app is app
-    left = {each.name for each in threading.enumerate()} - before
-    assert not {name for name in left if "targate" in name or "Pulsar" in name}
+    assert not still_alive(before, "targate", "Pulsar")
 
 
 def test_eager_on_a_pulsar(app: Celery) -> None:

@@ -22,6 +22,7 @@ from celery_stargate.calls.memory import Memory
 from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.pulsar.message_id import MessageId
 from tests.plugin_project import apps_restored
+from tests.threads import still_alive
 
 _TOPIC = "persistent://public/default/orders"
 
@@ -64,11 +65,11 @@ class Shop:
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    """An app; afterwards no thread was started."""
-    before = threading.active_count()
+    """An app; afterwards it has left no thread."""
+    before = threading.enumerate()
     with apps_restored():
         yield Shop()
-    assert threading.active_count() == before
+    assert not still_alive(before)
 
 
 def test_a_message(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -90,6 +91,45 @@ def test_filters_and_search(rows: list[outbox.Handle]) -> None:
     assert "1 outbox message" in page(client, LIST, q=rows[2].context)
     assert "3 outbox messages" in page(client, LIST, topic=rows[0].topic)
     assert "0 outbox messages" in page(client, LIST, topic="persistent://public/default/none")
+
+
+def test_a_key_is_found_whatever_it_looks_like() -> None:
+    """As a context, and with space around it."""
+    keys = [str(uuid.uuid4()), " b ", "<i>", "%", "_"]
+    with transaction.atomic():
+        handles = outbox.produce_many([(key, "x") for key in keys])
+    client = client_with(*VIEW)
+    for key, handle in zip(keys, handles, strict=True):
+        text = page(client, LIST, q=key)
+        assert "1 outbox message" in text and str(handle.uuid)[:8] in text, key
+
+
+@override_settings(ROOT_URLCONF="tests.django_project.two_sites")
+def test_each_admin_of_a_project_keeps_to_itself(
+    rows: list[outbox.Handle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its links, its breadcrumbs and what follows an action lead to its own pages."""
+    monkeypatch.setattr(lanes, "survey", lambda _: (0, []))
+    monkeypatch.setattr(lanes, "pending_in", lambda *_: [])
+    client = client_with(*ALL)
+    site = LIST.replace("admin", "operators", 1)
+    for text in (
+        page(client, site),
+        page(client, DEAD.replace("admin", "operators", 1)),
+        page(client, f"{site}{rows[0].row().pk}/change/"),
+        page(client, f"{site}lanes/"),
+        page(client, f"{site}lanes/pending/", lane=TOPIC),
+        act(client, "requeue_messages", rows[1], url=site).content.decode(),
+    ):
+        assert "/operators/" in text
+        assert not re.search(r'href="/(admin|failures)/', text)
+
+
+@override_settings(ROOT_URLCONF="tests.django_project.two_sites")
+def test_an_admin_without_all_messages(rows: list[outbox.Handle]) -> None:
+    """It has no pages of the lanes either, and no link to them."""
+    text = page(client_with(*VIEW), DEAD.replace("admin", "failures", 1))
+    assert "1 failed outbox message" in text and "Lanes in Redis" not in text
 
 
 def test_a_search_reads_by_an_index(rows: list[outbox.Handle]) -> None:

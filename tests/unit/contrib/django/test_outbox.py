@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import unittest
@@ -250,13 +251,42 @@ def test_captured_callbacks_hand_over(fake: FakeLanes) -> None:
             with self.captureOnCommitCallbacks(execute=True) as callbacks, transaction.atomic():
                 handle = outbox.produce("one")
                 outbox.produce("two")
-            assert len(callbacks) == 1
+            assert len(callbacks) == 2
             assert handle.state() is State.RECORDED
 
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
     assert result.testsRun == 1 and result.wasSuccessful(), result.failures or result.errors
     assert fake.payloads() == ["one", "two"]
+
+
+def test_captured_callbacks_are_those_of_their_own_rows(fake: FakeLanes) -> None:
+    """Whatever was written before in the same transaction, and by hooks that have run."""
+
+    class Case(TestCase):
+        def test(self) -> None:
+            outbox.produce("before")
+            for text in ("one", "two"):
+                with self.captureOnCommitCallbacks(execute=True) as callbacks:
+                    handle = outbox.produce(text)
+                assert len(callbacks) == 1
+                assert handle.state() is State.RECORDED
+            with self.captureOnCommitCallbacks(execute=True):
+                outbox.produce("three")
+                transaction.on_commit(lambda: outbox.produce("four"))
+
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
+    assert result.testsRun == 1 and result.wasSuccessful(), result.failures or result.errors
+    assert fake.payloads() == ["one", "two", "three", "four"]
+
+
+def test_many_calls_of_one_transaction_are_one_hand_over(fake: FakeLanes) -> None:
+    with transaction.atomic():
+        for number in range(50):
+            outbox.produce(("k", str(number)))
+    assert fake.payloads() == [str(number) for number in range(50)]
+    assert fake.puts == 1
 
 
 def test_a_receipt_closes_the_row_once(fake: FakeLanes) -> None:
@@ -281,6 +311,16 @@ def test_a_failure_closes_the_row_with_its_reason(fake: FakeLanes, status: str) 
     row = handle.row()
     assert (row.state, row.reason, row.message_id) == (status, "no such topic", "")
     assert len(fake.called) == 1
+
+
+@pytest.mark.parametrize("reason", ["no \x00 topic", "no \ud800 topic"])
+def test_a_reason_that_no_database_stores_closes_the_row(fake: FakeLanes, reason: str) -> None:
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    failure = {**fake.failure(handle.context), "reason": reason, "code": reason}
+    assert close_row("default", failure)
+    assert re.fullmatch("no . topic", handle.row().reason)
+    assert handle.state() is State.REFUSED
 
 
 def test_a_receipt_may_come_before_the_note_that_the_row_is_recorded(
