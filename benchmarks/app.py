@@ -20,6 +20,7 @@ __all__ = [
     "WINDOWS",
     "Config",
     "make_app",
+    "make_plain_app",
 ]
 
 #: Where a worker finds its configuration, as JSON.
@@ -67,8 +68,8 @@ class Config:
         return f"persistent://public/default/{self.prefix}{name}"
 
 
-def make_app(config: Config) -> Celery:
-    """Return an app with the tasks of all rivals, on Celery's defaults."""
+def make_plain_app(config: Config) -> Celery:
+    """Return an app on Celery's defaults, with the tasks that need nothing of ours."""
     app = Celery(
         "benchmarks", broker=config.redis_url, backend=config.redis_url, set_as_current=False
     )
@@ -76,6 +77,23 @@ def make_app(config: Config) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_transport_options={"global_keyprefix": config.prefix},
         result_backend_transport_options={"global_keyprefix": config.prefix},
+    )
+
+    @app.task(name="bench.noop", shared=False)
+    def noop(payload: str) -> None:
+        """Do nothing."""
+
+    @app.task(name="bench.on_ack", shared=False, ignore_result=True)
+    def on_ack(receipt: dict[str, Any]) -> None:
+        """Stand for what goes on after the receipt."""
+
+    return app
+
+
+def make_app(config: Config) -> Celery:
+    """Return an app with the tasks of all rivals, on Celery's defaults."""
+    app = make_plain_app(config)
+    app.conf.update(
         stargate_url=config.pulsar_url,
         stargate_redis_url=config.lanes_url or config.redis_url,
         stargate_topic=config.topic("lane"),
@@ -85,14 +103,6 @@ def make_app(config: Config) -> Celery:
     )
     stargate = Stargate(app)
     stargate.task("bench.produce_silent", ignore_result=True, shared=False)
-
-    @app.task(name="bench.noop", shared=False)
-    def noop(payload: str) -> None:
-        """Do nothing."""
-
-    @app.task(name="bench.on_ack", shared=False, ignore_result=True)
-    def on_ack(receipt: dict[str, Any]) -> None:
-        """Stand for what goes on after the receipt."""
 
     native = _NativeProducer(config.service_url, config.topic("native"))
 

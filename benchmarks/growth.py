@@ -28,6 +28,7 @@ from celery_stargate.model.frame import encode_frame
 from tests.servers.redis import RedisServer
 
 from .app import WINDOWS, Config
+from .bare_log import BareLog
 from .bounded import bounded, end_on_sigterm, tell
 from .figures import Group, Spread, make_groups, spread
 from .growth_figures import (
@@ -154,14 +155,27 @@ def measure_sizes(server: RedisServer, config: Config) -> tuple[Size, ...]:
     """Return what Redis needs for messages of each size."""
     found = []
     for size in _SIZES:
-        full = _Full(server, config, _SIZES_BYTES // max(size, 2000), Message(payload(size)))
+        count = _SIZES_BYTES // max(size, 2000)
+        full = _Full(server, config, count, Message(payload(size)))
         try:
             full.fill()
             full.client.flushall()
+            bare = _bare_memory(full.client, config, payload(size), count)
         finally:
             full.close()
-        found.append(Size(size, full.record_bytes, full.total_bytes))
+        found.append(Size(size, full.record_bytes, full.total_bytes, bare))
     return tuple(found)
+
+
+def _bare_memory(client: Redis, config: Config, message: str, count: int) -> float:
+    """Return what Redis needs for a message in a bare log, and empty Redis again."""
+    log = BareLog(config, client, "bare")
+    log.put([message], "")
+    before = int(client.info("memory")["used_memory"])
+    log.put([message] * count, "")
+    needed = int(client.info("memory")["used_memory"]) - before
+    client.flushall()
+    return needed / count
 
 
 def _batches(items: Sequence[Any], size: int = 1000) -> list[Sequence[Any]]:

@@ -53,6 +53,8 @@ class Size(msgspec.Struct, frozen=True):
     #: Bytes of a message's record and its frame, and bytes of Redis' memory for it.
     stored: float
     memory: float
+    #: Bytes of Redis' memory for it in a bare log, without a record; 0: not measured.
+    bare: float = 0.0
 
 
 class Growth(msgspec.Struct, frozen=True):
@@ -111,16 +113,20 @@ def render_sizes(found: Growth) -> str:
     if not found.sizes:
         return _left_out(found)
     lines = [
-        "| payload, bytes | record and frame | for each byte | memory of Redis | for each byte |",
-        "|---|---|---|---|---|",
+        "| payload, bytes | as stored | for each byte | memory of Redis | for each byte | bare |",
+        "|---|---|---|---|---|---|",
     ]
     for each in found.sizes:
         size = each.payload_bytes
         lines.append(
             f"| {size:,} | {each.stored:,.0f} | {each.stored / size:.2f} "
-            f"| {each.memory:,.0f} | {each.memory / size:.2f} |"
+            f"| {each.memory:,.0f} | {each.memory / size:.2f} | {_bare(each)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _bare(size: Size) -> str:
+    return f"{size.bare:,.0f}" if size.bare else "not measured"
 
 
 def render_idle(found: Growth) -> str:

@@ -28,6 +28,7 @@ from .readme import NOT_MEASURED, replace_block
 from .shard_figures import ShardFigures
 from .table import MAIN, measured_on, render_groups, render_summary
 from .targets import render_targets
+from .workers_figures import Workers
 
 __all__ = ["DJANGO", "PERFORMANCE", "README", "RESULTS", "blocks", "save", "write_pages"]
 
@@ -61,6 +62,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     profile = load("profile", Profile, folder)
     findings = load("cases", Findings, folder)
     outbox = load("outbox", OutboxFigures, folder)
+    workers = load("workers", Workers, folder)
     shards = load("shards", ShardFigures, folder)
 
     def say(found: _T | None, words: Callable[[_T], str], plot: str = "") -> str:
@@ -73,7 +75,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     return {
         README: {"": say(report, render_summary)},
         PERFORMANCE: {
-            "targets": say(report, render_targets),
+            "targets": say(report, lambda found: render_targets(found, growth, workers)),
             "main": say(report, lambda found: render_groups(found, MAIN)),
             "sizes": say(report, lambda found: render_groups(found, sizes), "sizes"),
             "lanes": say(report, lambda found: render_groups(found, ("lanes",)), "lanes"),

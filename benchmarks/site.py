@@ -227,12 +227,28 @@ class Site:
         Raises:
             tests.servers.ServerError: it did not start.
         """
+        command = ["celery", "-A", "benchmarks.worker_app", "worker"]
+        command += ["-n", f"{self.config.prefix}{name}@%h", "-Q", name, "-l", "WARNING", *options]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        return self._program(name, command, config)
+
+    def bare_owner(self, name: str, *options: str) -> Worker:
+        """Return the owner of the bare log of a name, asleep, as :meth:`worker` does.
+
+        Arguments:
+            options: of ``benchmarks.bare_owner``.
+
+        Raises:
+            tests.servers.ServerError: it did not start.
+        """
+        return self._program(name, ["benchmarks.bare_owner", name, *options], None)
+
+    def _program(self, name: str, module: Sequence[str], config: Config | None) -> Worker:
+        """Return the program of a name, asleep; it is started when it is first asked for."""
         if name in self._workers:
             return self._workers[name]
         ready = self.folder / f"{name}.ready"
-        command = [sys.executable, "-m", "celery", "-A", "benchmarks.worker_app", "worker"]
-        command += ["-n", f"{self.config.prefix}{name}@%h", "-Q", name, "-l", "WARNING", *options]
-        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command = [sys.executable, "-m", *module]
         environ = {
             **self._environ,
             CONFIG_VARIABLE: (config or self.config).to_json(),
@@ -240,7 +256,7 @@ class Site:
             "PYTHONPATH": str(_ROOT),
         }
         log = self.folder / f"{name}.log"
-        process = ServerProcess(f"worker {name}", command, log_path=log, env=environ, cwd=_ROOT)
+        process = ServerProcess(f"program {name}", command, log_path=log, env=environ, cwd=_ROOT)
         self._running.callback(process.kill)
         process.start(ready.exists, timeout=_START_TIMEOUT)
         worker = self._workers[name] = Worker(name, process, log)

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 #: The groups of the main comparison in docs/performance.md; each other group has its own block.
-MAIN = ("", "as-run", "as-run-events", "as-run-chord", "drain", "delay", "one", "bulk")
+MAIN = ("", "as-run", "as-run-events", "as-run-chord", "drain", "delay", "one", "together", "bulk")
 #: What the README shows of the run: rivals by name, each with the group's first one beside it.
 SUMMARY = (
     "lane-info",

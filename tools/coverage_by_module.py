@@ -5,7 +5,9 @@ The own tests of `celery_stargate/lanes/record.py` are those of `tests/unit/lane
 full` records every test's coverage in one run, with the test's name as context; this program reads
 that data. The floors and the known gaps are in `tools/coverage_floors.toml`.
 
-Exits with 1 when a module is below its floor, when a known gap grew, or when its entry is outdated.
+Exits with 1 when a module is below its floor, or when a known gap grew. One branch less is a note:
+which branch a thread reaches just before its end may differ from run to run. The pure core has no
+threads, so one branch less is an error there.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ DATA = ROOT / ".tox" / "coverage.data"
 FLOORS = ROOT / "tools" / "coverage_floors.toml"
 PAGE = "docs/coverage.md"
 
+
+#: How many branches of a module outside the pure core may be missed by chance.
+CHANCE = 1
 
 #: From line, to line; a negative line is the entry or the end of the code that begins there.
 Arc = tuple[int, int]
@@ -83,8 +88,11 @@ class Floors:
 
     def of(self, module: str) -> float:
         """The percentage that a module must reach, known gaps aside."""
-        is_pure = any(fnmatch(module, each) for each in self.pure)
-        return self.pure_floor if is_pure else self.floor
+        return self.pure_floor if self.is_pure(module) else self.floor
+
+    def is_pure(self, module: str) -> bool:
+        """Whether a module is of the pure core."""
+        return any(fnmatch(module, each) for each in self.pure)
 
     def tests_of(self, module: str) -> list[str]:
         """The paths, or beginnings of paths, of a module's own tests."""
@@ -112,6 +120,10 @@ class Figures:
     def percent(self) -> float:
         """The share that is reached; a module without branches has all of them."""
         return 100 * self.covered / self.branches if self.branches else 100.0
+
+    def more(self, branches: int) -> Figures:
+        """What they would be if so many more branches were reached."""
+        return Figures(self.branches, min(self.branches, self.covered + branches))
 
 
 def modules(root: Path = ROOT) -> list[str]:
@@ -173,19 +185,36 @@ def measure(data: CoverageData, floors: Floors, root: Path = ROOT) -> dict[str, 
 
 
 def problems(found: Mapping[str, Figures], floors: Floors) -> Iterator[str]:
-    """Return what is wrong: a module below its floor, a gap that grew, an outdated entry."""
-    for name, figures in sorted(found.items()):
-        floor, gap = floors.of(name), floors.gaps.get(name)
-        has = f"{name}: its own tests reach {figures.percent:.1f} % of {figures.branches} branches"
-        if gap is None:
-            if figures.percent < floor:
-                yield f"{has}; the floor is {floor:g} %"
-        elif figures.percent >= floor:
-            yield f"{has}; remove its exception from {FLOORS.name}"
-        elif figures.percent < gap.branches:
-            yield f"{has}; it had {gap.branches:g} %, and may not fall"
+    """Return what is wrong: a module below its floor, a gap that grew, a gap of no module."""
+    for name, figures, floor, gap in _judged(found, floors):
+        at_best = figures.more(0 if floors.is_pure(name) else CHANCE).percent
+        if gap is None and at_best < floor:
+            yield f"{_has(name, figures)}; the floor is {floor:g} %"
+        elif gap is not None and at_best < gap.branches:
+            yield f"{_has(name, figures)}; it had {gap.branches:g} %, and may not fall"
     for name in sorted(floors.gaps.keys() - found.keys()):
         yield f"{name} does not exist; remove its exception from {FLOORS.name}"
+
+
+def notes(found: Mapping[str, Figures], floors: Floors) -> Iterator[str]:
+    """Return what is no error, and to be looked at: one branch too few, a gap that is none."""
+    for name, figures, floor, gap in _judged(found, floors):
+        least = floor if gap is None else gap.branches
+        if gap is not None and figures.percent >= floor:
+            yield f"{_has(name, figures)}; remove its exception from {FLOORS.name}"
+        elif figures.percent < least <= figures.more(CHANCE).percent and not floors.is_pure(name):
+            yield f"{_has(name, figures)}; one branch less than {least:g} % may be chance"
+
+
+def _judged(
+    found: Mapping[str, Figures], floors: Floors
+) -> Iterator[tuple[str, Figures, float, Gap | None]]:
+    for name, figures in sorted(found.items()):
+        yield name, figures, floors.of(name), floors.gaps.get(name)
+
+
+def _has(name: str, figures: Figures) -> str:
+    return f"{name}: its own tests reach {figures.percent:.1f} % of {figures.branches} branches"
 
 
 def table(found: Mapping[str, Figures], floors: Floors) -> str:
@@ -217,7 +246,7 @@ def with_gaps(text: str, found: Mapping[str, Figures], floors: Floors) -> str:
 
 
 def main() -> int:
-    """Print the table, and what is wrong; 1 when something is."""
+    """Print the table, the notes, and what is wrong; 1 when something is."""
     parser = argparse.ArgumentParser(prog="python -m tools.coverage_by_module", description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA, help="of the run that was measured")
     parser.add_argument("--write", action="store_true", help="write docs/coverage.md")
@@ -239,8 +268,11 @@ def main() -> int:
     print(page)
     if options.write:
         record(PAGE, page.rstrip("\n"), fingerprints(measured_page(PAGE)))
+    for note in notes(found, floors):
+        print("note:", note)
     wrong = list(problems(found, floors))
-    print(*wrong, sep="\n", file=sys.stderr)
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 
 

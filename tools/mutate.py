@@ -6,6 +6,9 @@ a copy of the tree; a mutant that they pass has survived. Writes the figures of 
 docs/mutations.toml explains by hand why a survivor is no fault; a survivor without an explanation
 makes the command fail. An explanation of a mutant that was found is only printed: where one
 millisecond decides, a run may find it and the next one not. It needs a `redis-server`.
+
+With `--found FILE` a run that was stopped goes on: a mutant that the tests have found is noted in
+the file, and not run again. Begin with a new file when tests were changed or removed.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import hashlib
 import os
 import re
 import shutil
@@ -34,18 +38,29 @@ PAGE = "docs/mutations.md"
 WORDS = ROOT / "docs" / "mutations.toml"
 PACKAGE = "celery_stargate"
 
+_LUA = f"{PACKAGE}/lanes/lua"
 _LANES = "tests/integration/lanes"
-#: The tests of a file, by the folder or the file that it is; those that fail soonest come first.
+_OF_LANES = [
+    f"{_LANES}/test_{name}.py" for name in ("machine", "states", "full", "leased", "outbox")
+]
+_OF_UNSTARTED = [f"{_LANES}/test_unstarted.py"]
+#: The tests of a file, by the folder or the file that it is, the first that fits; those that fail
+#: soonest come first.
 TESTS = {
     f"{PACKAGE}/pulsar/window.py": ["tests/unit/pulsar/test_window.py"],
-    f"{PACKAGE}/lanes/lua/registry": [f"{_LANES}/test_registry.py"],
-    f"{PACKAGE}/lanes": [
-        f"{_LANES}/test_{name}.py" for name in ("machine", "full", "leased", "outbox")
-    ],
+    f"{_LUA}/registry/keep.lua": _OF_UNSTARTED,
+    f"{_LUA}/registry/overdue.lua": _OF_UNSTARTED,
+    f"{_LUA}/registry/heal.lua": [f"{_LANES}/test_registry.py", *_OF_UNSTARTED],
+    f"{_LUA}/registry": [f"{_LANES}/test_registry.py"],
+    f"{_LUA}/pause.lua": ["tests/integration/operations/test_pausing.py"],
+    f"{_LUA}/revoke.lua": [*_OF_LANES, f"{_LANES}/test_revocations.py"],
+    f"{PACKAGE}/lanes": _OF_LANES,
 }
-#: What else is said to pytest. A Redis that is frozen or away is no matter of a script's.
+#: What else is said to pytest. A Redis that is frozen, away, or more than one is no matter of a
+#: script's; and no test that needs a Pulsar is run.
 _OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=40"]
-_OPTIONS += ["-k", "not frozen and not fails_at_once and not threads"]
+_LEFT_OUT = ("frozen", "fails_at_once", "threads", "sentinel", "cluster", "paused_topic")
+_OPTIONS += ["-k", " and ".join(f"not {each}" for each in _LEFT_OUT)]
 # Plugins that were imported already: see `main`.
 _OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 
@@ -66,6 +81,11 @@ class Mutant:
     def name(self) -> tuple[str, str, str]:
         """What it is known by, wherever its line moves."""
         return self.path, self.before, self.after
+
+    @property
+    def digest(self) -> str:
+        """What it is known by in the file of those that were found."""
+        return hashlib.sha256(f"{self.path}\n{self.text}".encode()).hexdigest()[:16]
 
 
 # Lua, by its words.
@@ -261,6 +281,18 @@ def _run_tests(folder: Path, tests: list[str]) -> None:
         os._exit(code)
 
 
+def read_found(notes: Path | None) -> set[str]:
+    """Return the digests of the mutants that earlier runs found."""
+    return set(notes.read_text("utf-8").split()) if notes and notes.is_file() else set()
+
+
+def note_found(notes: Path | None, mutant: Mutant) -> None:
+    """Note a mutant that was found, for a run that goes on after this one."""
+    if notes is not None:
+        with notes.open("a", encoding="utf-8") as file:
+            file.write(f"{mutant.digest}\n")
+
+
 def read_words() -> dict[tuple[str, str, str], str]:
     """Return what is said of survivors, by their names."""
     rows = tomllib.loads(WORDS.read_text("utf-8"))["survivors"] if WORDS.is_file() else []
@@ -293,6 +325,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutate", description=__doc__)
     parser.add_argument("--only", default="", help="files whose path holds this; writes no page")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--found", type=Path, help="notes what is found; a stopped run goes on")
     parser.add_argument("--list", action="store_true", help="show the mutants and run nothing")
     options = parser.parse_args()
     sources = fingerprints(measured_page(PAGE))
@@ -320,12 +353,16 @@ def main() -> int:
                 for log in Path(folder).glob("*/log"):
                     print(log.read_text("utf-8", "replace")[-4000:])
                 return 1
-        for count, (each, survived) in enumerate(run_all(mutants, folders), start=1):
-            if survived:
+        before = read_found(options.found)
+        waiting = [each for each in mutants if each.digest not in before]
+        for count, (each, survived) in enumerate(run_all(waiting, folders), start=1):
+            if not survived:
+                note_found(options.found, each)
+            else:
                 survivors.append(each)
                 print(f"{each.path}:{each.line}: {each.before}  ->  {each.after}", flush=True)
             if count % 50 == 0:
-                print(f"{count} of {len(mutants)}, {time.monotonic() - began:.0f} s", flush=True)
+                print(f"{count} of {len(waiting)}, {time.monotonic() - began:.0f} s", flush=True)
     words = read_words()
     survivors.sort(key=lambda each: (each.path, each.line))
     known = {each.name for each in survivors}

@@ -1,7 +1,7 @@
 """Run environments of tox.ini in an order that fits two cores: `python -m tools.run_tox WHAT`.
 
 - `test` (`make test`): lint, types, docs, the site; every test on this Python with the newest
-  Celery. The floors of the coverage that this run records are checked by `tox -e coverage`.
+  Celery; and the floors of the coverage that this run recorded, if no test failed or was skipped.
 - `rest` (`make rest`): what CI runs besides: the wheel, the pairs of Python and Celery on the
   diagonal (the oldest, the newest, and one between), and the suite in containers.
 - `matrix` (`make matrix`): all pairs.
@@ -61,11 +61,13 @@ class Group:
         name: for the summary.
         environments: their names in tox.ini.
         parallel: how many run at a time.
+        reads: the environment whose tests' record it reads; it runs only if all of them passed.
     """
 
     name: str
     environments: tuple[str, ...]
     parallel: int = 1
+    reads: str | None = None
 
     def run(self) -> int:
         """Run them to their end; return tox's exit status."""
@@ -93,6 +95,7 @@ def groups(what: str) -> list[Group]:
         "test": [
             Group("quick", ("lint", "types", "docs", "site")),
             Group("full", ("full",)),
+            Group("coverage", ("coverage",), reads="full"),
         ],
         "rest": [
             Group("wheel", ("wheel",)),
@@ -119,11 +122,20 @@ def read_junit(path: Path) -> tuple[Counts, list[str]]:
     return counts, reasons
 
 
-def summary(took: Iterable[tuple[str, int, float]]) -> str:
-    """Return what is shown at the very end."""
+def all_passed(path: Path) -> bool:
+    """Tell whether a junit file is there, and says that every test ran and passed."""
+    if not path.is_file():
+        return False
+    counts, _ = read_junit(path)
+    return counts.passed > 0 and not counts.failed and not counts.skipped
+
+
+def summary(took: Iterable[tuple[str, int | None, float]]) -> str:
+    """Return what is shown at the very end; a group without a status did not run."""
     lines = ["", "== groups"]
     for name, status, seconds in took:
-        lines.append(f"{name:<12} {'ok' if status == 0 else 'FAILED':<8} {seconds:6.0f} s")
+        ended = {None: "not run", 0: "ok"}.get(status, "FAILED")
+        lines.append(f"{name:<12} {ended:<8} {seconds:6.0f} s")
     lines.append("== tests")
     total, skips = Counts(), set()
     for path in sorted(_JUNIT.glob("*.xml")):
@@ -147,10 +159,11 @@ def main() -> int:
     what = parser.parse_args().what
     if what != "rest":
         shutil.rmtree(_JUNIT, ignore_errors=True)
-    took: list[tuple[str, int, float]] = []
+    took: list[tuple[str, int | None, float]] = []
     for group in groups(what):
         began = time.monotonic()
-        status = group.run()
+        ready = group.reads is None or all_passed(_JUNIT / f"{group.reads}.xml")
+        status = group.run() if ready else None
         took.append((group.name, status, time.monotonic() - began))
     print(summary(took), flush=True)
     return 1 if any(status for _, status, _ in took) else 0

@@ -18,10 +18,17 @@ from .bare import (
 from .bulk import BULK, LANES_RIVALS, OF_SIZE, SIZES, WAITS_OF_SIZE
 from .celery_task import NativeSendPrefork, NativeSendThreads, NoopTask
 from .delay import CeleryDelay, LaneDelay, LaneDelayLists, ProduceMany
+from .floors import (
+    FLOOR_OF_SIZE,
+    FLOOR_WAITS_OF_SIZE,
+    FLOORS_AS_RUN,
+    FLOORS_BULK,
+    FLOORS_ONE,
+    FLOORS_TOGETHER,
+)
 from .lane import LaneChain, LaneLists, LaneOnAck, LaneResults, LaneSilent
 from .one_at_a_time import (
     AproduceWaits,
-    BareOwnerRoundTrip,
     LaneGet,
     LaneGetHalfLoad,
     NoopGet,
@@ -110,6 +117,7 @@ GROUPS = {
 
 RIVALS: Sequence[type[Rival]] = (
     *AS_RUN,
+    *FLOORS_AS_RUN,
     NoopTask,
     NativeSendPrefork,
     NativeSendThreads,
@@ -128,18 +136,23 @@ RIVALS: Sequence[type[Rival]] = (
     ProduceWaits,
     AproduceWaits,
     WebSocketRoundTrip,
-    BareOwnerRoundTrip,
+    *FLOORS_ONE,
     *TOGETHER,
+    *FLOORS_TOGETHER,
     BareSendAsync,
     BareWebSocket,
     *BULK[:3],
     BareSendAsyncBatched,
     *BULK[3:],
+    *FLOORS_BULK,
     *LANES_RIVALS,
     *(
         of_size[size]
         for size, _, _ in SIZES
-        for of_size in (WEBSOCKET_OF_SIZE, ASYNC_OF_SIZE, OF_SIZE, WAITS_OF_SIZE)
+        for of_size in (
+            *(WEBSOCKET_OF_SIZE, ASYNC_OF_SIZE, OF_SIZE, WAITS_OF_SIZE),
+            *(FLOOR_OF_SIZE, FLOOR_WAITS_OF_SIZE),
+        )
     ),
 )
 

@@ -7,9 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 from benchmarks.app import CALLBACKS_QUEUE, CONFIG_VARIABLE
 from benchmarks.figures import Laps
@@ -20,22 +18,21 @@ from celery_stargate import Stargate, produce_task
 
 from .bulk import Settling
 from .lane import lane_worker
-from .raw import connect, frame, log_keys, require_receipt
+from .raw import connect, frame, require_receipt
 
 __all__ = [
     "AproduceWaits",
-    "BareOwnerRoundTrip",
     "LaneGet",
     "LaneGetHalfLoad",
     "NoopGet",
     "ProduceWaits",
     "WebSocketRoundTrip",
+    "half_load",
+    "time_each",
 ]
 
 _TIMEOUT = 30.0
 _WARM_UP = 20
-#: How long a read of the bare inbox blocks, in ms; below redis-py's own timeout.
-_BLOCK_MS = 3000
 
 
 class NoopGet(Rival):
@@ -90,35 +87,50 @@ class LaneGetHalfLoad(LaneGet):
         with self.site.caller() as app, self._worker.awake():
             settling = Settling(self.site.redis, app, None)
             stargate = Stargate.of(app)
-
-            def wait(ids: object) -> None:
-                self.site.wait_until(self._worker, settling.done)
-
-            put_load(stargate)
-            wait(())
-            began = time.perf_counter()
-            for _ in range(_PUTS):
-                put_load(stargate)
-            wait(())
-            seconds = time.perf_counter() - began
             produce = app.tasks[produce_task.name]
-            with self._load(_PUTS * LOAD_PUT / seconds / 2):
-                laps = time_each(lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count)
-            wait(())
-            return laps
+            return half_load(
+                self.site,
+                lambda: put_load(stargate),
+                lambda: self.site.wait_until(self._worker, settling.done),
+                lambda: time_each(lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count),
+            )
 
-    @contextmanager
-    def _load(self, rate: float) -> Iterator[None]:
-        command = [sys.executable, "-m", "benchmarks.load", str(rate)]
-        environ = {**os.environ, CONFIG_VARIABLE: self.site.config.to_json()}
-        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
-            try:
-                assert process.stdout is not None
-                process.stdout.readline()  # it has begun
-                yield
-            finally:
-                process.terminate()
-                process.wait(10)
+
+def half_load(
+    site: Site,
+    put: Callable[[], object],
+    wait: Callable[[], object],
+    measure: Callable[[], Laps],
+    *options: str,
+) -> Laps:
+    """Measure the full load, and return what is measured while another process puts half of it.
+
+    Arguments:
+        put: puts what the load puts at a time.
+        wait: returns when all that was put is settled.
+        measure: what is measured under the load.
+        options: of ``benchmarks.load``, beside the rate.
+    """
+    put()
+    wait()
+    began = time.perf_counter()
+    for _ in range(_PUTS):
+        put()
+    wait()
+    seconds = time.perf_counter() - began
+    rate = _PUTS * LOAD_PUT / seconds / 2
+    command = [sys.executable, "-m", "benchmarks.load", str(rate), *options]
+    environ = {**os.environ, CONFIG_VARIABLE: site.config.to_json()}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()  # it has begun
+            laps = measure()
+        finally:
+            process.terminate()
+            process.wait(10)
+    wait()
+    return laps
 
 
 #: Messages in each call of the load.
@@ -201,36 +213,3 @@ class WebSocketRoundTrip(Rival):
                 if number >= 0:
                     laps.append(time.perf_counter() - began)
         return Laps.of(laps)
-
-
-class BareOwnerRoundTrip(Rival):
-    """What a durable message needs at least: a log in Redis, and a process that owns it."""
-
-    group = "one"
-    name = "bare-owner-round-trip"
-    title = "a bare log in Redis, sent by a bare process that owns it (no Celery, no deadline)"
-    count = 600
-
-    def run(self, count: int) -> Laps:
-        config, redis = self.site.config, self.site.redis
-        log, meta, inbox = log_keys(config)
-        redis.delete(log, meta, inbox)
-        last: Any = "0-0"
-
-        def call() -> None:
-            nonlocal last
-            redis.xadd(log, {"frame": frame("bare")})
-            found: Any = redis.xread({inbox: last}, count=1, block=_BLOCK_MS)
-            [(_, [(last, fields)])] = found
-            require_receipt(fields[b"outcome"])
-
-        command = [sys.executable, "-m", "benchmarks.bare_owner"]
-        environ = {**os.environ, CONFIG_VARIABLE: config.to_json()}
-        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
-            try:
-                assert process.stdout is not None
-                process.stdout.readline()  # it has begun
-                return time_each(call, count)
-            finally:
-                process.terminate()
-                process.wait(10)

@@ -12,17 +12,23 @@ from benchmarks.app import Config
 from benchmarks.payload import PAYLOAD
 from benchmarks.site import BenchmarkError
 
-__all__ = ["connect", "frame", "log_keys", "require_receipt"]
+__all__ = ["connect", "frame", "require_receipt"]
 
 
-def connect(config: Config, name: str) -> Any:
-    """Return a connection to a producer of a topic of this run, to be entered."""
+def connect(config: Config, name: str, query: str = "", **options: Any) -> Any:
+    """Return a connection to a producer of a topic of this run, to be entered.
+
+    Arguments:
+        query: of its URL, with the question mark.
+        options: of websockets' ``connect``.
+    """
     path = config.topic(name).replace("://", "/")
     return open_socket(
-        f"{config.pulsar_url}/ws/v2/producer/{path}",
+        f"{config.pulsar_url}/ws/v2/producer/{path}{query}",
         compression=None,
         open_timeout=45.0,
         proxy=None,
+        **options,
     )
 
 
@@ -30,12 +36,6 @@ def frame(context: str, body: str = PAYLOAD) -> bytes:
     """Return the frame of one message."""
     payload = base64.b64encode(body.encode()).decode()
     return json.dumps({"payload": payload, "context": context}).encode()
-
-
-def log_keys(config: Config) -> tuple[str, str, str]:
-    """Return the keys of a bare log, of what is noted beside it, and of its caller's inbox."""
-    log, meta, inbox = (f"{config.prefix}bare:{name}" for name in ("log", "meta", "inbox"))
-    return log, meta, inbox
 
 
 def require_receipt(reply: bytes) -> str:

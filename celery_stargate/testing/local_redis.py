@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,12 +20,23 @@ __all__ = ["LocalRedis", "RedisMissing"]
 
 #: Seconds that it may take to start.
 _START_TIMEOUT = 20.0
+#: Seconds that it may take to end; one that is frozen does not.
+_END_TIMEOUT = 5.0
 #: The port may be taken between the choice and the start.
 _TRIES = 3
 #: What `redis-server` logs when it has the port, and when another process has it.
 _LISTENS, _TAKEN = "eady to accept connections", "Failed listening on port"
-#: Ends the server when this process closes the pipe, or ends in whatever way.
-_UNTIL_CLOSED = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
+#: Ends the server when this process closes the pipe, or ends in whatever way; ends with the server.
+_UNTIL_CLOSED = """
+exec 3<&0
+"$@" 3<&- &
+server=$!
+{ read -r _ <&3; kill "$server"; } &
+reader=$!
+exec 3<&-
+wait "$server"
+kill "$reader"
+"""
 
 
 class RedisMissing(RuntimeError):
@@ -68,16 +81,16 @@ class LocalRedis:
         if missing:
             raise RedisMissing(missing)
         self._folder = tempfile.TemporaryDirectory(prefix="stargate-redis-")
-        for left in reversed(range(_TRIES)):
+        left = _TRIES
+        while True:
+            left -= 1
             try:
-                self._start(Path(self._folder.name))
+                return self._start(Path(self._folder.name))
             except RuntimeError:
                 self._end_process()
                 if not left:
                     self.stop()
                     raise
-            else:
-                return
 
     def stop(self) -> None:
         """End it. It does nothing if it does not run."""
@@ -135,9 +148,10 @@ class LocalRedis:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            process.wait(5.0)
+            process.wait(_END_TIMEOUT)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # The shell leads a session of its own, which is the server's too.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -108,6 +108,84 @@ def test_a_negative_acknowledgement_brings_it_again(broker: Broker) -> None:
         assert again["redeliveryCount"] == 1
 
 
+def test_a_negative_acknowledgement_brings_all_again(broker: Broker) -> None:
+    """Where one consumer gets them all: what it has not acknowledged comes again, in order."""
+    topic = new_topic()
+    fill(broker, topic, 4)
+    query = {"subscriptionInitialPosition": "Earliest", "negativeAckRedeliveryDelay": 100}
+    with broker.consumer(topic, **query) as consumer:
+        messages = consumer.receive_many(4)
+        consumer.acknowledge(messages[0])
+        consumer.negative(messages[2])
+        again = consumer.receive_many(3)
+        assert [payload(message) for message in again] == [b"1", b"2", b"3"]
+
+
+def test_what_is_acknowledged_does_not_come_again(broker: Broker) -> None:
+    """Whatever is said of it afterwards."""
+    topic = new_topic()
+    query = {"subscriptionType": "Shared", "negativeAckRedeliveryDelay": 0}
+    with broker.consumer(topic, **query) as consumer, broker.producer(topic) as producer:
+        ids(producer.ask(frame(b"0")))
+        message = consumer.receive()
+        consumer.acknowledge(message)
+        wait_for_backlog(broker, topic, 0)
+        consumer.negative(message)
+        assert consumer.silent()
+
+
+def test_a_consumer_unsubscribes(broker: Broker) -> None:
+    """The subscription goes with what it had not delivered."""
+    topic = new_topic()
+    query = {"subscriptionType": "Shared"}
+    with broker.consumer(topic, **query) as consumer, broker.producer(topic) as producer:
+        ids(producer.ask(frame(b"now"), frame(b"late", deliverAfterMs=600_000)))
+        assert payload(consumer.receive()) == b"now"
+        consumer.send({"type": "unsubscribe"})
+        wait_until(
+            lambda: broker.admin.stats(topic)["subscriptions"] == {}, "the subscription is gone"
+        )
+
+
+def test_one_of_several_consumers_cannot_unsubscribe(broker: Broker) -> None:
+    """It is closed; the other one goes on."""
+    topic = new_topic()
+    query = {"subscriptionType": "Shared"}
+    with (
+        broker.consumer(topic, **query) as one,
+        broker.consumer(topic, **query) as two,
+        broker.producer(topic) as producer,
+    ):
+        one.send({"type": "unsubscribe"})
+        assert one.closed_with() is None
+        ids(producer.ask(frame(b"on")))
+        assert payload(two.receive()) == b"on"
+
+
+def test_a_command_without_an_id(broker: Broker) -> None:
+    """Closes the consumer, and says why."""
+    with broker.consumer(new_topic()) as consumer:
+        consumer.send({})
+        end = consumer.closed_with()
+        assert end is not None
+        assert end[0] == 1011
+        assert '"src" is null' in end[1]
+
+
+def test_a_deleted_topic_takes_its_subscriptions_along(broker: Broker) -> None:
+    """What they had not acknowledged does not come again."""
+    topic = new_topic()
+    fill(broker, topic, 2)
+    query = {"subscriptionInitialPosition": "Earliest"}
+    with broker.consumer(topic, **query) as consumer:
+        consumer.receive_many(2)
+    broker.admin.delete(topic)
+    fill(broker, topic, 1)
+    with broker.consumer(topic, **query) as consumer:
+        assert payload(consumer.receive()) == b"0"
+        assert consumer.silent()
+
+
 def test_shared_consumers_share(broker: Broker) -> None:
     """Each message goes to one of them; how many each gets is not promised."""
     topic = new_topic()
@@ -190,7 +268,10 @@ def test_pull_mode(broker: Broker) -> None:
     with broker.consumer(topic, **query) as consumer:
         assert consumer.silent()
         consumer.send({"type": "permit", "permitMessages": 2})
-        assert [payload(message) for message in consumer.receive_many(2)] == [b"0", b"1"]
+        messages = consumer.receive_many(2)
+        assert [payload(message) for message in messages] == [b"0", b"1"]
+        # An answer is no permit here.
+        consumer.acknowledge(messages[0])
         assert consumer.silent()
         consumer.send({"type": "permit"})
         assert consumer.closed_with() is None

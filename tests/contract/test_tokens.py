@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.contract.wire import (
     TOKEN_SECRET,
     Broker,
+    Socket,
     consumer_path,
     frame,
     ids,
@@ -67,6 +69,14 @@ def test_a_token_in_the_query(guarded: Broker) -> None:
     token = make_token(TOKEN_SECRET, "admin")
     with guarded.producer(new_topic(), token=token) as producer:
         ids(producer.ask(frame()))
+
+
+def test_another_scheme_is_a_401(guarded: Broker) -> None:
+    """Even with a good token behind it."""
+    token = make_token(TOKEN_SECRET, "admin")
+    with pytest.raises(InvalidStatus) as caught:
+        Socket(guarded.url + producer_path(new_topic()), {"Authorization": f"Basic {token}"})
+    assert caught.value.response.status_code == 401
 
 
 @pytest.mark.parametrize(("role", "status"), [(None, 401), ("stranger", 403)])

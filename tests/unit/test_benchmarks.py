@@ -15,6 +15,7 @@ from benchmarks.figures import Laps, Report, Sample, Spread, make_groups, spread
 from benchmarks.growth_figures import (
     Growth,
     Level,
+    Size,
     render_costs,
     render_idle,
     render_memory,
@@ -41,6 +42,7 @@ from benchmarks.shard_figures import Drain, ShardFigures
 from benchmarks.site import BenchmarkError
 from benchmarks.table import render, render_summary
 from benchmarks.targets import render_targets
+from benchmarks.workers_figures import Workers
 
 
 class Clock:
@@ -327,10 +329,52 @@ def test_targets_are_compared_within_rounds() -> None:
     noop = sample("noop", 1.0, 10.0, 1.0)
     ours = sample("lane-results", 0.1, 1.0, 0.2)
     text = render_targets(report(noop, ours))
-    assert "no-op task, prefork 2 | at least 8 | 10.00 (5.00 to 10.00) | reached |" in text
-    assert "`on_ack` on each: a no-op task | at least 2 | not measured | |" in text
+    assert "no-op task, prefork 2 | at least 8 | 10.00 (5.00 to 10.00) | | | reached |" in text
+    assert "`on_ack` on each: a no-op task | at least 2 | not measured | | | |" in text
     slower = render_targets(report(noop, sample("lane-results", 0.5, 5.0, 0.5)))
-    assert "| at least 8 | 2.00 (2.00 to 2.00) | **not reached** |" in slower
+    assert "| at least 8 | 2.00 (2.00 to 2.00) | | | **not reached** |" in slower
+
+
+@pytest.mark.parametrize(
+    ("floor", "shown"),
+    [
+        (0.125, "8.00 (8.00 to 8.00) | 4.00 (4.00 to 4.00) | **not reached** |"),
+        (0.4, "2.50 (2.50 to 2.50) | 1.25 (1.25 to 1.25) | **not reached**; nor by the floor |"),
+    ],
+)
+def test_floor_stands_beside_what_was_measured(floor: float, shown: str) -> None:
+    """A target that is missed may be out of reach: then the floor misses it too."""
+    members = (
+        sample("noop-info", 1.0, 1.0),
+        sample("lane-info-on-ack", 0.5, 0.5),
+        sample("floor-on-ack", floor, floor),
+    )
+    text = render_targets(report(*members))
+    assert f"| at least 4 | 2.00 (2.00 to 2.00) | {shown}" in text
+
+
+def test_cost_in_floors_of_a_time_is_how_often_it_is_longer() -> None:
+    """A round trip that is to be short costs more where its ratio is higher, not lower."""
+    laps = {"websocket-round-trip": 0.001, "produce-waits": 0.002, "floor-round-trip": 0.0016}
+    members = (
+        Sample(name, name, 100, (1.0,), (Laps(1.0, median, 2 * median),))
+        for name, median in laps.items()
+    )
+    text = render_targets(report(*members, group="one"))
+    assert "at most 1.5 | 2.00 (2.00 to 2.00) | 1.60 (1.60 to 1.60) | 1.25 (1.25 to 1.25) |" in text
+
+
+def test_memory_and_workers_have_targets_too() -> None:
+    """They are measured by other commands; until then the table says so."""
+    bare = report(sample("noop", 1.0))
+    for words in ("Redis' memory for a message of 10 kB", "two workers: one worker"):
+        (line,) = (each for each in render_targets(bare).splitlines() if words in each)
+        assert "not measured" in line
+    growth = msgspec.structs.replace(grown(), sizes=(Size(10_000, 10_100.0, 10_600.0, 10_400.0),))
+    workers = Workers("2031-02-03T04:05:06+00:00", {}, Spread(1.0, 0.9, 1.2))
+    text = render_targets(bare, growth, workers)
+    assert "| at most 1.05 | 1.06 (1.06 to 1.06) | 1.04 (1.04 to 1.04) | 1.02 (" in text
+    assert "| at most 1.1 | 1.00 (0.90 to 1.20) | | | reached |" in text
 
 
 ONE = Spread(1.0, 1.0, 1.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
+from pathlib import Path
 
 from tools import mutate
 from tools.mutate import Mutant, find_mutants, lua_mutants, page, python_mutants
@@ -102,6 +104,23 @@ def test_every_file_has_mutants_and_tests() -> None:
     heartbeat, put = (mutate.tests_of(f"celery_stargate/lanes/lua/{each}.lua") for each in FILES)
     assert heartbeat != put
     assert all(mutate.tests_of(path) for path in paths)
+    assert {mutate.ROOT / each for each in paths} >= set(
+        mutate.ROOT.glob(f"{mutate.PACKAGE}/**/*.lua")
+    )
+    assert all((mutate.ROOT / test).is_file() for tests in mutate.TESTS.values() for test in tests)
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """What was found is noted; the same place in another file, or broken otherwise, is not it."""
+    notes = tmp_path / "found"
+    mutant = Mutant("a.lua", 1, "old", "new", "new text")
+    assert mutate.read_found(None) == mutate.read_found(notes) == set()
+    mutate.note_found(None, mutant)
+    mutate.note_found(notes, mutant)
+    mutate.note_found(notes, mutant)
+    assert mutate.read_found(notes) == {mutant.digest}
+    for other in (replace(mutant, path="b.lua"), replace(mutant, text="newer text")):
+        assert other.digest not in mutate.read_found(notes)
 
 
 def test_the_page() -> None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.contexts import callback_task_id, parse_context
-from celery_stargate.contrib.django.rows import outbox_model, outbox_rows
+from celery_stargate.contrib.django.rows import outbox_model, outbox_rows, storable
 from celery_stargate.contrib.django.states import FAILED, OPEN, State, sources
 from celery_stargate.support.log import logger_of
 
@@ -146,8 +146,8 @@ def _known(row: Mapping[str, Any], outcome: Mapping[str, Any], problem: str) -> 
         attempt=row["attempt"],
         target=target,
         message_id=outcome.get("message_id") or "" if stored else "",
-        code=outcome["status"] if stored else outcome.get("code", "failed")[:100],
-        reason="; ".join(filter(None, (told, problem))),
+        code=outcome["status"] if stored else storable(outcome.get("code", "failed"))[:100],
+        reason=storable("; ".join(filter(None, (told, problem)))),
     )
 
 

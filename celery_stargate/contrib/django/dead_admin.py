@@ -13,13 +13,13 @@ from django.contrib.admin.utils import quote, unquote
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import reverse
 
 from celery_stargate.contrib.django import dead_letters, lanes
 from celery_stargate.contrib.django.apps import APP_LABEL
 from celery_stargate.contrib.django.closing import CLOSE_TASK
 from celery_stargate.contrib.django.models import DeadLetter
+from celery_stargate.contrib.django.pages import page_url, show_page
+from celery_stargate.contrib.django.rows import storable
 from celery_stargate.contrib.django.spans import span
 from celery_stargate.contrib.django.topics import topic_names
 from celery_stargate.errors import StargateError
@@ -107,7 +107,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
             title=f"Dead letter {name}",
             name=name,
             letters=shown,
-            history=LogEntry.objects.filter(content_type=_content_type(), object_id=_stored(name))
+            history=LogEntry.objects.filter(content_type=_content_type(), object_id=storable(name))
             .select_related("user")
             .order_by("-action_time")[:_HISTORY],
             close_task=CLOSE_TASK,
@@ -118,7 +118,7 @@ class DeadLetterAdmin(admin.ModelAdmin):
         self, request: HttpRequest, object_id: str, extra_context: Any = None
     ) -> HttpResponse:
         """Lead to the page of a dead letter, which shows its history."""
-        return HttpResponseRedirect(_url("change", object_id))
+        return HttpResponseRedirect(page_url(self.admin_site, "deadletter_change", object_id))
 
     def _check(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):
@@ -174,11 +174,11 @@ class DeadLetterAdmin(admin.ModelAdmin):
         row = rows.get(letter.id)
         row_url = ""
         if row is not None:
-            row_url = reverse(f"admin:{APP_LABEL}_outboxmessage_change", args=(row.pk,))
+            row_url = page_url(self.admin_site, "outboxmessage_change", row.pk)
         return {
             "view": view,
             "token": dead_letters.pack([letter]),
-            "url": _url("change", quote(view.id)),
+            "url": page_url(self.admin_site, "deadletter_change", quote(view.id)),
             "short_topic": _short(view.topic),
             "first": span(view.first_failed_seconds),
             "last": span(view.last_failed_seconds),
@@ -271,8 +271,8 @@ class DeadLetterAdmin(admin.ModelAdmin):
             LogEntry(
                 user_id=request.user.pk,
                 content_type=_content_type(),
-                object_id=_stored(name),
-                object_repr=_stored(name)[:200],
+                object_id=storable(name),
+                object_repr=storable(name)[:200],
                 action_flag=CHANGE,
                 change_message=f"{verb} (stargate dead letter)",
             )
@@ -285,8 +285,8 @@ class DeadLetterAdmin(admin.ModelAdmin):
             tell(request, f"{verb.capitalize()}: {_letters(count)}{told}")
 
     def _page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
-        whole = {**self.admin_site.each_context(request), "opts": self.opts, **context}
-        return TemplateResponse(request, f"admin/celery_stargate/dead_{template}.html", whole)
+        whole = {"opts": self.opts, **context}
+        return show_page(request, self.admin_site, f"dead_{template}", whole)
 
 
 def _choices(
@@ -314,10 +314,6 @@ def _encoded(query: Mapping[str, str]) -> str:
     return urlencode({name: value for name, value in query.items() if value})
 
 
-def _url(page: str, *arguments: str) -> str:
-    return str(reverse(f"admin:{APP_LABEL}_deadletter_{page}", args=arguments))
-
-
 def _may(request: HttpRequest, verb: str) -> bool:
     user: Any = getattr(request, "user", None)
     return bool(user.has_perm(f"{APP_LABEL}.{verb}_deadletter"))
@@ -325,11 +321,6 @@ def _may(request: HttpRequest, verb: str) -> bool:
 
 def _content_type() -> ContentType:
     return ContentType.objects.get_for_model(DeadLetter, for_concrete_model=False)
-
-
-def _stored(name: str) -> str:
-    """Return an id as a database stores it: PostgreSQL takes no NUL."""
-    return name.replace("\x00", "\ufffd")
 
 
 def _letters(count: int) -> str:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.closing import close_signature
-from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows
+from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows, relaxed
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
 from celery_stargate.contrib.django.wake import notify
@@ -56,9 +56,15 @@ class _Handover:
     #: In eager mode each error is a callback's own, and is raised: no Redis takes part.
     eager: bool
     written: list[Written] = field(default_factory=list)
+    #: What the same transaction and savepoints wrote next, with a hook of its own.
+    following: _Handover | None = None
+    begun: bool = False
 
     def send(self) -> None:
-        """Hand all over, or leave them to the relay."""
+        """Hand over all that this hook and those behind it hold, or leave it to the relay."""
+        if self.begun:
+            return
+        self._gather()
         try:
             if not self._send():
                 notify(self.using)
@@ -67,6 +73,15 @@ class _Handover:
                 raise
             # The data is committed and so is the row: this must not fail the caller.
             logger.warning("the relay will take %d outbox rows: %s", len(self.written), error)
+
+    def _gather(self) -> None:
+        """Take what the hooks behind this one hold; they have nothing to do any more."""
+        self.begun = True
+        each = self.following
+        while each is not None and not each.begun:
+            self.written += each.written
+            each.begun = True
+            each = each.following
 
     def _send(self) -> bool:
         """Hand over all rows; return whether nothing is left to the relay."""
@@ -97,27 +112,27 @@ class _Handover:
             lane: [keys[context] for context in contexts]
             for lane, contexts in recorded.lanes.items()
         }
-        mark_recorded(outbox_rows(self.using), ids, timezone.now())
+        mark_recorded(relaxed(outbox_rows(self.using)), ids, timezone.now())
         return len(free) == len(self.written) and not recorded.full_topics
 
     def _forget_rolled_back(self) -> None:
-        """Forget what is not in the table: it must not be sent.
+        """Forget what is not in the table: it must not be sent. The others get their ids.
 
         Django drops the hooks of a savepoint that ``atomic`` rolled back, and not of one that
         ``transaction.savepoint_rollback`` did.
         """
         rows = outbox_rows(self.using).filter(uuid__in=[row.uuid for row, _ in self.written])
-        there = set(rows.values_list("uuid", flat=True))
-        self.written = [each for each in self.written if each[0].uuid in there]
+        keys = dict(rows.values_list("uuid", "pk"))
+        self.written = [each for each in self.written if each[0].uuid in keys]
+        for row, _ in self.written:
+            # MySQL tells no ids after a bulk insert.
+            row.pk = keys[row.uuid]
 
     def _in_turn(self) -> Sequence[Written]:
         """Return the rows whose key has no earlier row that waits: the relay keeps their order."""
         keys = {row.key for row, _ in self.written if row.key is not None}
         if not keys:
             return self.written
-        if any(row.pk is None for row, _ in self.written):
-            # MySQL tells no ids after a bulk insert, so what came first cannot be asked.
-            return []
         first: dict[tuple[str, str | None], int] = {}
         for row, _ in self.written:
             first.setdefault((row.topic, row.key), row.pk)
@@ -135,18 +150,21 @@ class _Handover:
 
 
 def after_commit(using: str, written: Sequence[Written], settings: OutboxSettings) -> None:
-    """Hand rows over after the commit: those of one transaction together, savepoints honoured."""
+    """Hand rows over after the commit: those of one transaction together, savepoints honoured.
+
+    Each call has a hook of its own, and the first hook that runs does the work of those behind it.
+    A test that captures hooks gets those of its own rows, whatever was written before.
+    """
     connection = connections[using]
+    eager = lanes.is_eager(lanes.current_stargate())
+    handover = _Handover(using, settings, eager, list(written))
     hooks = connection.run_on_commit
     if connection.in_atomic_block and hooks:
         sids, hook, *_ = hooks[-1]
         earlier = getattr(hook, "__self__", None)
+        # The same transaction and the same savepoints: Django would drop both or neither.
         if isinstance(earlier, _Handover) and sids == set(connection.savepoint_ids):
-            # The same transaction and the same savepoints: Django would drop both or neither.
-            earlier.written.extend(written)
-            return
-    eager = lanes.is_eager(lanes.current_stargate())
-    # Django logs the name of what failed; a method has one.
-    hand_over = _Handover(using, settings, eager, list(written)).send
-    # Robust: the data is committed, and whatever goes wrong here the relay mends.
-    transaction.on_commit(hand_over, using=using, robust=not eager)
+            earlier.following = handover
+    # Robust: the data is committed, and whatever goes wrong here the relay mends. Django logs the
+    # name of what failed; a method has one.
+    transaction.on_commit(handover.send, using=using, robust=not eager)

@@ -14,6 +14,7 @@ from django.db import IntegrityError, connections, router, transaction
 from django.db.transaction import TransactionManagementError
 
 from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.contrib.django.rows import storable
 from celery_stargate.support.log import logger_of
 
 __all__ = ["idempotent"]
@@ -47,7 +48,7 @@ def idempotent(
 
     Raises:
         TransactionManagementError: when called, no transaction is open in that database.
-        ValueError: the name is too long; when called, there is no id to claim, or it is too long.
+        ValueError: the name is too long; when called, there is no id to claim.
         TypeError: the function is a coroutine's or a generator's, for which Django has no
             transaction.
 
@@ -116,8 +117,8 @@ def _find_id(args: tuple[Any, ...]) -> str:
 
 def _make_claim(name: str, message: str, using: str | None) -> tuple[Any, str]:
     """Return the unsaved claim of an id, and the database whose transaction is open."""
-    if not message or len(message) > _MAX_ID:
-        raise ValueError(f"an id to claim has 1 to {_MAX_ID} characters, not {len(message)}")
+    if not isinstance(message, str) or not message:
+        raise ValueError(f"an id to claim is a text that is not empty, not {message!r}")
     model = apps.get_model(APP_LABEL, "InboxClaim")
     using = using or router.db_for_write(model)
     if not connections[using].in_atomic_block:
@@ -125,5 +126,6 @@ def _make_claim(name: str, message: str, using: str | None) -> tuple[Any, str]:
             f"idempotent({name!r}) needs a transaction in the database {using!r}: put "
             "@transaction.atomic above it, so that the claim and the effect commit together"
         )
-    digest = sha256(f"{name}\n{message}".encode()).hexdigest()
-    return model(digest=digest, name=name, message=message), using
+    # The digest is of the whole id, whatever it holds; the text is for people.
+    digest = sha256(f"{name}\n{message}".encode(errors="surrogatepass")).hexdigest()
+    return model(digest=digest, name=name, message=storable(message)[:_MAX_ID]), using

@@ -8,11 +8,11 @@ from typing import Any
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import path
 
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.contrib.django.pages import show_page
 from celery_stargate.contrib.django.spans import span
 from celery_stargate.errors import StargateError
 
@@ -112,5 +112,4 @@ class LanesPages:
             raise PermissionDenied
 
     def _page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
-        whole = {**self._site.each_context(request), "opts": self._opts, **context}
-        return TemplateResponse(request, f"admin/celery_stargate/{template}.html", whole)
+        return show_page(request, self._site, template, {"opts": self._opts, **context})

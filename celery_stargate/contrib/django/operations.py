@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,6 +27,8 @@ logger = logger_of(__name__)
 
 #: Rows of one DELETE, each a transaction of its own.
 _DELETE_SIZE = 1000
+#: Rows of one SELECT.
+_READ_SIZE = 500
 
 
 def requeue(rows: Any) -> int:
@@ -71,8 +73,7 @@ def discard(rows: Any) -> int:
 
 def _again(rows: Any, states: Iterable[State]) -> int:
     changed = 0
-    found = rows.filter(state__in=list(states)).order_by("pk")
-    for row in found.defer("payload").iterator(chunk_size=500):
+    for row in _pages(rows.filter(state__in=list(states)).defer("payload"), _READ_SIZE):
         past = {
             "attempt": row.attempt,
             "state": row.state,
@@ -101,6 +102,18 @@ def _again(rows: Any, states: Iterable[State]) -> int:
     if changed:
         notify(rows.db)
     return changed
+
+
+def _pages(rows: Any, size: int) -> Iterator[Any]:
+    """Yield rows in the order of their keys, a page at a time.
+
+    Without ``iterator()``: its cursor lives in one connection of PostgreSQL's, and PgBouncer's
+    transaction pooling may ask another one for the next rows.
+    """
+    after = 0
+    while page := list(rows.filter(pk__gt=after).order_by("pk")[:size]):
+        yield from page
+        after = page[-1].pk
 
 
 def clean_up(

@@ -24,7 +24,7 @@ from celery_stargate.contrib.django.closing import close_row, close_signature
 from celery_stargate.contrib.django.contexts import by_topic
 from celery_stargate.contrib.django.leases import Leases
 from celery_stargate.contrib.django.pending import PendingRow, read_pending
-from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows, relax
+from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows, relax, storable
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
 from celery_stargate.contrib.django.sweep import Sweep
@@ -292,7 +292,7 @@ class Relay:
                 return int(closed)
         logger.warning("outbox row waits: %s", reason, context=row.context, topic=row.topic)
         outbox_rows(self.using).filter(pk=row.pk, state=State.PENDING, attempt=row.attempt).update(
-            tries=tries, reason=reason
+            tries=tries, reason=storable(reason)
         )
         self._held_back.hold(row, min(_RETRY * 2**tries, _MOST_RETRY))
         return 0

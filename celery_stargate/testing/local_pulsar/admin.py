@@ -56,8 +56,6 @@ class Admin:
         match (method, *parts):
             case ("GET", "brokers", "health"):
                 return b"ok"
-            case ("GET", "brokers", "ready"):
-                return b"ok"
             case ("PUT", "tenants", tenant):
                 if tenant in self._cluster.tenants:
                     raise TopicError(409, "Tenant already exists")
@@ -93,7 +91,7 @@ class Admin:
             case ("POST", "backlogQuota"):
                 cluster.namespace(name)  # taken, and not kept to
             case _:
-                raise TopicError(404, "Not Found")
+                raise TopicError(405, "Method Not Allowed")
         return None
 
     def _topic(
@@ -115,6 +113,8 @@ class Admin:
                 for topic in cluster.existing(name):
                     topic.unload()
             case ("POST", "terminate"):
+                if name in cluster.partitioned:
+                    raise TopicError(405, "Termination of a partitioned topic is not allowed")
                 topic = self._single(name)
                 topic.terminated = True
                 return _id(topic.last_id())
@@ -138,7 +138,7 @@ class Admin:
 
     def _single(self, name: str) -> Topic:
         if name in self._cluster.partitioned:
-            raise TopicError(405, "Operation is not allowed on partitioned-topic")
+            raise TopicError(404, f"Topic {name} not found")
         return self._cluster.existing(name)[0]
 
 

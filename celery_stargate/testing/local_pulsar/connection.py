@@ -152,6 +152,8 @@ class Connection(asyncio.Protocol):
     # -- HTTP -----------------------------------------------------------------------------------
 
     def _first_bytes(self, data: bytes) -> None:
+        transport = self._transport
+        assert transport is not None  # nothing is read once it is gone
         self._head += data
         if len(self._head) < 4 and b"GET ".startswith(self._head):
             return
@@ -163,8 +165,8 @@ class Connection(asyncio.Protocol):
             return
         end = head.find(b"\r\n\r\n")
         if end < 0:
-            if len(head) > _HEAD_LIMIT and self._transport is not None:
-                self._transport.abort()
+            if len(head) > _HEAD_LIMIT:
+                transport.abort()
             return
         lines = head[:end].decode("latin-1").split("\r\n")
         headers = Headers()
@@ -174,14 +176,12 @@ class Connection(asyncio.Protocol):
         body = head[end + 4 :]
         length = headers.get("Content-Length", "0")
         words = lines[0].split(" ")
-        if self._transport is None:
-            return
         if len(words) != 3 or not length.isdecimal():
-            self._transport.abort()
+            transport.abort()
         elif len(body) >= int(length):
             authorization = headers.get("Authorization")
-            self._transport.write(self._host.call(words[0], words[1], authorization, body))
-            self._transport.close()
+            transport.write(self._host.call(words[0], words[1], authorization, body))
+            transport.close()
 
     # -- WebSocket ------------------------------------------------------------------------------
 
@@ -192,7 +192,8 @@ class Connection(asyncio.Protocol):
             for event in self._protocol.events_received():
                 if isinstance(event, Request):
                     self._handshake(event)
-                elif isinstance(event, Frame):
+                else:
+                    assert isinstance(event, Frame)
                     self._frame(event)
         finally:
             self._reading = False

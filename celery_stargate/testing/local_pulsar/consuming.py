@@ -136,10 +136,21 @@ class Subscription:
 
     def remove(self) -> None:
         """The subscription ends."""
-        if self in self.topic.listeners:
-            self.topic.listeners.remove(self)
+        self.topic.listeners.remove(self)
+        self._forget()
+
+    def emptied(self) -> bool:
+        """Begin anew in an empty topic; return whether a consumer is connected."""
+        self._forget()
+        return bool(self.consumers)
+
+    def _forget(self) -> None:
+        self._next = 0
+        for kept in (self._again, self._delayed, self._pending, self._redeliveries):
+            kept.clear()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def acknowledge(self, message_id: MessageId) -> None:
         """Acknowledge a message. As in the broker, an unknown one is ignored."""
@@ -165,15 +176,11 @@ class Subscription:
     def dispatch(self) -> None:
         """Deliver what can be delivered."""
         messages = self.topic.messages
-        self._next = min(self._next, len(messages))  # the topic may have been emptied
         now = int(time.time() * 1000)
         while self._delayed and self._delayed[0][0] <= now:
             heapq.heappush(self._again, heapq.heappop(self._delayed)[1])
         while self._again or self._next < len(messages):
             position = self._again[0] if self._again else self._next
-            if position >= len(messages):
-                heapq.heappop(self._again)
-                continue
             message = messages[position]
             due = message.deliver_at_ms
             late = due is not None and due > now and self.type in _TYPES[2:]
@@ -280,6 +287,9 @@ class ConsumerEndpoint:
             return
         match command.type if command is not None else "":
             case "unsubscribe":
+                if any(len(found.consumers) > 1 for found in self._subscriptions):
+                    self._peer.close(None)
+                    return
                 for found in self._subscriptions:
                     found.detach(self)
                     found.remove()
@@ -339,11 +349,15 @@ class _Place:
 
     def dispatch(self) -> None:
         messages = self.topic.messages
-        self.position = min(self.position, len(messages))
         while self.position < len(messages) and self._reader.permits > 0:
             self._reader.permits -= 1
             self.position += 1
             self._reader.deliver(messages[self.position - 1])
+
+    def emptied(self) -> bool:
+        """Begin anew in an empty topic; its reader is connected."""
+        self.position = 0
+        return True
 
 
 class ReaderEndpoint:
@@ -410,8 +424,7 @@ class ReaderEndpoint:
     def closed(self) -> None:
         """Clean up; the socket is closed."""
         for place in self._places:
-            if place in place.topic.listeners:
-                place.topic.listeners.remove(place)
+            place.topic.listeners.remove(place)
 
 
 def subscription(topic: Topic, name: str) -> Subscription | None:

@@ -92,6 +92,13 @@ class Listener(Protocol):
     def dispatch(self) -> None:
         """There may be something new."""
 
+    def emptied(self) -> bool:
+        """The topic was deleted: begin anew in an empty one, if somebody is connected.
+
+        Returns:
+            Whether somebody is.
+        """
+
 
 class Topic:
     """One topic, or one partition of one: messages in order."""
@@ -305,7 +312,9 @@ class Cluster:
             topic.last_sequence.clear()
             topic.terminated = False
             topic.unload()
-            if not users:
-                del self.topics[topic.name]
-        if not users:
-            self.partitioned.pop(name, None)
+            topic.listeners = [each for each in topic.listeners if each.emptied()]
+        if any(topic.producers or topic.listeners for topic in topics):
+            return
+        for topic in topics:
+            del self.topics[topic.name]
+        self.partitioned.pop(name, None)

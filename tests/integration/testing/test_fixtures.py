@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from celery import Celery, _state
 
-from celery_stargate import ProduceTask, Stargate
+from celery_stargate import ProduceError, ProduceTask, Stargate
 from celery_stargate.testing import LocalPulsar, fixtures
 from celery_stargate.testing.local_redis import LocalRedis
+from celery_stargate.testing.remote import RemotePulsar
 from tests.plugin_project import apps_restored
 from tests.servers.fixtures import ServerAddress
 from tests.threads import still_alive
@@ -56,6 +57,30 @@ def test_eager_on_a_pulsar(app: Celery) -> None:
     with fixtures.eager(app, "local", {"stargate_topic": "orders"}) as pulsar:
         Stargate.of(app).produce("lamp")
         pulsar.assert_produced("orders", payload="lamp", count=1)
+
+
+def test_eager_in_memory(app: Celery) -> None:
+    """Without a URL; a status that Pulsar would refuse the producer with fails the message."""
+    with fixtures.eager(app, "", {"stargate_topic": "orders"}) as memory:
+        Stargate.of(app).produce("lamp")
+        memory.assert_produced("orders", payload="lamp", count=1)
+        memory.receipts.fail_next(404)
+        with pytest.raises(ProduceError) as caught:
+            Stargate.of(app).produce("chair")
+        assert caught.value.failure["code"] == "http-404"
+        memory.assert_produced("orders", count=1)
+
+
+def test_which_pulsar() -> None:
+    """One of its own, or the one of a URL."""
+    for url in ("", "local", "memory://"):
+        with fixtures.pulsar(url) as local:
+            assert isinstance(local, LocalPulsar)
+            assert local.running
+        assert not local.running
+    with fixtures.pulsar("ws://pulsar:8080") as remote:
+        assert isinstance(remote, RemotePulsar)
+        assert remote.url == "ws://pulsar:8080"
 
 
 def test_which_app(app: Celery) -> None:

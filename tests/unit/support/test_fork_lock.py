@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from celery_stargate.support import fork_lock
 from celery_stargate.support.fork_lock import ForkLock
 
 
@@ -51,3 +52,27 @@ def test_a_signals_handler_that_interrupts_who_holds_it() -> None:
 
     threading.Thread(target=work, daemon=True).start()
     assert ended.wait(10.0)
+
+
+def test_it_is_held_while_the_process_forks() -> None:
+    """So no other thread has it then; afterwards it is free, in both processes."""
+    lock, found = ForkLock(), list[bool]()
+
+    def is_free() -> bool:
+        def take() -> None:
+            plain = vars(lock)["_lock"]
+            found.append(plain.acquire(blocking=False))
+            if found[-1]:
+                plain.release()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+        return found[-1]
+
+    vars(fork_lock)["_before"]()
+    try:
+        assert not is_free()
+    finally:
+        vars(fork_lock)["_after"]()
+    assert is_free()

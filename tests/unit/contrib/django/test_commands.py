@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from celery_stargate.contrib.django import outbox, tasks
+from celery_stargate.contrib.django import operations, outbox, tasks
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.models import InboxClaim, OutboxMessage
 from celery_stargate.contrib.django.operations import replay
@@ -103,6 +103,26 @@ def test_requeue_chooses(fake: FakeLanes) -> None:
         run("requeue", "x")
     with pytest.raises(CommandError, match="topic"):
         run("requeue", "--topic", "persistent://nothing")
+
+
+def test_no_command_reads_by_a_cursor_of_the_server(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PgBouncer's transaction pooling loses it: the next rows are asked of another connection."""
+
+    def chunked_cursor() -> Any:
+        raise AssertionError("a cursor of the server")
+
+    monkeypatch.setattr(connection, "chunked_cursor", chunked_cursor)
+    monkeypatch.setattr(operations, "_READ_SIZE", 2)
+    handles = write(*"abcde")
+    for handle in handles:
+        close_row("default", fake.failure(handle.context))
+    assert "requeued 5 rows" in run("requeue")
+    assert [handle.row().attempt for handle in handles] == [2] * 5
+    assert "handed over 5 rows" in run("relay", "--burst")
+    assert "0 outbox rows were" in run("cleanup")
+    assert '"recorded": 5' in run("stats", "--json")
 
 
 def test_clean_up_deletes_what_is_done(fake: FakeLanes) -> None:

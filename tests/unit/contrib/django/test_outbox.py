@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import unittest
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from celery import chain, signature
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase, override_settings
 
@@ -19,6 +20,7 @@ from celery_stargate import InvalidMessage, StargateError
 from celery_stargate.contrib.django import handover, lanes, outbox
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.models import OutboxMessage
+from celery_stargate.contrib.django.relay import run_burst
 from celery_stargate.contrib.django.states import State
 from tests.django_project.world import TOPIC, FakeLanes
 
@@ -249,13 +251,42 @@ def test_captured_callbacks_hand_over(fake: FakeLanes) -> None:
             with self.captureOnCommitCallbacks(execute=True) as callbacks, transaction.atomic():
                 handle = outbox.produce("one")
                 outbox.produce("two")
-            assert len(callbacks) == 1
+            assert len(callbacks) == 2
             assert handle.state() is State.RECORDED
 
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
     assert result.testsRun == 1 and result.wasSuccessful(), result.failures or result.errors
     assert fake.payloads() == ["one", "two"]
+
+
+def test_captured_callbacks_are_those_of_their_own_rows(fake: FakeLanes) -> None:
+    """Whatever was written before in the same transaction, and by hooks that have run."""
+
+    class Case(TestCase):
+        def test(self) -> None:
+            outbox.produce("before")
+            for text in ("one", "two"):
+                with self.captureOnCommitCallbacks(execute=True) as callbacks:
+                    handle = outbox.produce(text)
+                assert len(callbacks) == 1
+                assert handle.state() is State.RECORDED
+            with self.captureOnCommitCallbacks(execute=True):
+                outbox.produce("three")
+                transaction.on_commit(lambda: outbox.produce("four"))
+
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
+    assert result.testsRun == 1 and result.wasSuccessful(), result.failures or result.errors
+    assert fake.payloads() == ["one", "two", "three", "four"]
+
+
+def test_many_calls_of_one_transaction_are_one_hand_over(fake: FakeLanes) -> None:
+    with transaction.atomic():
+        for number in range(50):
+            outbox.produce(("k", str(number)))
+    assert fake.payloads() == [str(number) for number in range(50)]
+    assert fake.puts == 1
 
 
 def test_a_receipt_closes_the_row_once(fake: FakeLanes) -> None:
@@ -280,6 +311,16 @@ def test_a_failure_closes_the_row_with_its_reason(fake: FakeLanes, status: str) 
     row = handle.row()
     assert (row.state, row.reason, row.message_id) == (status, "no such topic", "")
     assert len(fake.called) == 1
+
+
+@pytest.mark.parametrize("reason", ["no \x00 topic", "no \ud800 topic"])
+def test_a_reason_that_no_database_stores_closes_the_row(fake: FakeLanes, reason: str) -> None:
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    failure = {**fake.failure(handle.context), "reason": reason, "code": reason}
+    assert close_row("default", failure)
+    assert re.fullmatch("no . topic", handle.row().reason)
+    assert handle.state() is State.REFUSED
 
 
 def test_a_receipt_may_come_before_the_note_that_the_row_is_recorded(
@@ -321,6 +362,44 @@ def test_a_hand_over_that_fails_is_logged(
         handle = outbox.produce("one")
     assert handle.state() is State.PENDING
     assert "it is broken" in caplog.text
+
+
+def test_a_database_that_goes_away_after_the_commit_fails_no_caller(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The message is in its lane, and the row does not say so: the relay notes that."""
+
+    def away(*_: object) -> int:
+        raise DatabaseError("the database is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(handover, "mark_recorded", away)
+        with transaction.atomic():
+            handle = outbox.produce("one")
+    assert (handle.state(), fake.payloads()) == (State.PENDING, ["one"])
+    assert "the relay will take 1 outbox rows: the database is away" in caplog.text
+    assert run_burst("default") == 1
+    assert (handle.state(), fake.payloads()) == (State.RECORDED, ["one"])
+
+
+def test_a_database_that_tells_no_ids_after_a_bulk_insert(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MySQL: all is handed over and noted at the commit, in order for each key."""
+    features = type(connection.features)
+    monkeypatch.setattr(features, "can_return_rows_from_bulk_insert", False)
+    fake.away = True
+    with transaction.atomic():
+        waits = outbox.produce(("a", "1"))
+    fake.away = False
+    handover._breaker.until = 0.0
+    with transaction.atomic():
+        handles = outbox.produce_many([("a", "2"), ("b", "3"), "4", ("b", "5")])
+    assert fake.payloads() == ["3", "4", "5"]
+    assert [each.state() for each in (waits, *handles)] == [
+        *(State.PENDING, State.PENDING),
+        *(State.RECORDED, State.RECORDED, State.RECORDED),
+    ]
 
 
 class _Elsewhere:

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from celery_stargate.testing import Frame, LocalPulsar
+from celery_stargate.testing.local_pulsar.topics import TopicError
 from tests.contract.wire import Broker, frame, new_topic, producer_path
 from tests.contract.wire import Socket as WireSocket
 from tests.servers.credentials import make_tls, tls_missing_reason
@@ -250,6 +251,54 @@ def test_waiting_from_another_thread(pulsar: LocalPulsar, topic: str) -> None:
         producer.ask(*(frame() for _ in range(100)))
     waiter.join(5)
     assert found == [100]
+
+
+@pytest.mark.parametrize("code", [None, 1011])
+def test_an_open_batch_is_stored_when_its_socket_goes(
+    pulsar: LocalPulsar, topic: str, code: int | None
+) -> None:
+    """A fault that would close the socket then does no harm: the name is free again."""
+    query = {"producerName": "me", "batchingEnabled": "true", "batchingMaxPublishDelay": "600000"}
+    pulsar.faults.close_after_frames(1, code=code)
+    with open_producer(pulsar, topic, **query) as producer:
+        producer.send(frame(context="a"))
+        pulsar.wait_until(lambda: pulsar.counters.frames == 1)
+        assert pulsar.messages(topic) == []
+    assert [one.context for one in pulsar.wait_for_messages(topic, 1)] == ["a"]
+    pulsar.wait_until(lambda: not pulsar.connections)
+    with open_producer(pulsar, topic, **query):
+        assert [one.name for one in pulsar.connections] == ["me"]
+
+
+def test_a_stop_of_what_does_not_run() -> None:
+    """Does nothing, before the start and after the end."""
+    pulsar = LocalPulsar()
+    pulsar.stop()
+    with pulsar:
+        pulsar.stop()
+        assert not pulsar.running
+    pulsar.restart()
+    assert pulsar.running
+    pulsar.stop()
+
+
+def test_topics_are_ended_and_deleted(pulsar: LocalPulsar, topic: str) -> None:
+    """All partitions of one; who is connected goes on in an empty topic."""
+    pulsar.create_topic(topic, 2)
+    with open_producer(pulsar, topic, messageRoutingMode="RoundRobinPartition") as producer:
+        producer.ask(frame(), frame())
+        reader = Broker(pulsar.url, pulsar.http_url).reader(topic, messageId="earliest")
+        with reader:
+            reader.receive_many(2)
+            pulsar.delete_topic(topic)
+            producer.ask(frame(context="new"))
+            assert reader.receive()["messageId"]
+            assert [one.context for one in pulsar.messages(topic)] == ["new"]
+        pulsar.terminate(topic)
+        answers = producer.ask(frame(), frame())
+        assert [one["result"] for one in answers] == ["send-error:8"] * 2
+    with pytest.raises(TopicError, match="not found"):
+        pulsar.terminate("nothing")
 
 
 def test_fixed_tokens_and_grants() -> None:

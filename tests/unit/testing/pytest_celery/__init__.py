@@ -1,0 +1,1 @@
+"""Tests of ``celery_stargate.testing.pytest_celery``: its parts that need no container."""
