@@ -35,6 +35,7 @@ from celery_stargate.operations.views import (
     LaneView,
     Rates,
     StatusView,
+    TopView,
     WorkerView,
 )
 
@@ -54,6 +55,7 @@ FORMS: dict[str, type[msgspec.Struct]] = {
         LaneView,
         Rates,
         StatusView,
+        TopView,
         WorkerView,
     )
 }
@@ -105,6 +107,7 @@ def _type(annotation: str) -> str:
         "ContextState": "text",
         "DeadResult": "text",
         "list[DeadLetterGroup]": "list of objects",
+        "list[LaneView]": "list of objects",
         "Changed": "text",
         "Level": "text",
     }

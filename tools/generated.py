@@ -34,6 +34,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.readme import block_of, replace_block
+from tools.doctor_checks import render_doctor_checks
 from tools.support_matrix import render_support
 
 __all__ = ["BLOCKS", "MEASURED", "fingerprint", "fingerprints", "problems", "record"]
@@ -337,6 +338,7 @@ BLOCKS: Sequence[Block] = (
     Block("CONTRIBUTING.md", "floors", render_floors),
     Block("CONTRIBUTING.md", "tree", render_tree),
     Block("docs/project/support.md", "support", render_support),
+    Block("docs/reference/doctor.md", "checks", render_doctor_checks),
     Block("docs/how_it_works.md", "contexts", render_contexts),
     Block(
         "docs/architecture.md",

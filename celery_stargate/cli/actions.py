@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -52,8 +52,8 @@ def _choose(
     contexts: Sequence[str],
     options: Mapping[str, Any],
     states: Sequence[ContextState],
-) -> list[str]:
-    """Return the contexts that a command is about.
+) -> Iterable[str]:
+    """Return the contexts that a command is about; those of a filter when they are found.
 
     Raises:
         click.UsageError: it is not clear which are meant.
@@ -64,20 +64,25 @@ def _choose(
     if contexts:
         return list(dict.fromkeys(contexts))
     found = deployment.contexts.pending(topic, older_than=older_than)
-    return [view.context for view in found if view.state in states]
+    return (view.context for view in found if view.state in states)
 
 
 def _run(
     output: Output,
-    contexts: Sequence[str],
+    contexts: Iterable[str],
     options: Mapping[str, Any],
     verb: str,
     act: Callable[[str], Change],
 ) -> None:
     """Act on each context, and tell; exit code 1 if one of them was not done."""
-    if not _CONTEXTS.agreed(output, verb, contexts, options):
+    if options["dry_run"]:
+        _CONTEXTS.rehearse(output, contexts)
         return
-    _, failed = _CONTEXTS.tell(output, map(act, contexts))
+    # All before the first is changed: what goes would move those that are still to be found.
+    chosen = list(contexts)
+    if not options["yes"]:
+        _CONTEXTS.ask(verb, chosen)
+    _, failed = _CONTEXTS.tell(output, map(act, chosen))
     if failed:
         click.get_current_context().exit(1)
 
@@ -251,16 +256,20 @@ def pause(deployment: Deployment, topic: str, seconds: float, yes: bool, as_json
 
 @click.command("resume", cls=StargateCommand)
 @click.argument("topic")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_deployment
-def resume(deployment: Deployment, topic: str, as_json: bool) -> None:
+def resume(deployment: Deployment, topic: str, yes: bool, as_json: bool) -> None:
     """End the pause of a topic; workers take its lanes at once.
 
     \b
     Examples:
       celery -A shop stargate resume orders
+      celery -A shop stargate resume orders --yes
     """
     name, lanes = deployment.topic_lanes(topic)
+    if not yes:
+        click.confirm(f"Resume {name}?", abort=True, err=True)
     resumed = deployment.pauses.resume(name, lanes)
     output = deployment.output(as_json=as_json)
     if not resumed and not as_json:

@@ -89,27 +89,26 @@ class Changes(Generic[_Change]):
         if not names and not everything:
             raise click.UsageError(f"give {self.names}, or --all with filters")
 
-    def agreed(
-        self, output: Output, verb: str, names: Sequence[str], options: Mapping[str, Any]
-    ) -> bool:
-        """Say which these are, or ask; return whether to go on.
+    def rehearse(self, output: Output, names: Iterable[str]) -> None:
+        """Say which these are, each when it is found: the first of many is there at once."""
+        count = 0
+        for name in names:
+            output.line({self.field: name}, name)
+            count += 1
+        click.echo(f"{count} {self.noun}; nothing was changed.", err=True)
+
+    def ask(self, verb: str, names: Sequence[str]) -> None:
+        """Ask whether to go on.
 
         Arguments:
             verb: what would be done, for people.
-            options: of the command: ``dry_run`` and ``yes``.
 
         Raises:
             click.Abort: the answer was no.
         """
-        if options["dry_run"]:
-            for name in names:
-                output.line({self.field: name}, name)
-            click.echo(f"{len(names)} {self.noun}; nothing was changed.", err=True)
-            return False
-        if names and not options["yes"]:
+        if names:
             named = ", ".join(islice(names, 3)) + (", …" if len(names) > 3 else "")
             click.confirm(f"{verb} {len(names)} {self.noun} ({named})?", abort=True, err=True)
-        return True
 
     def tell(self, output: Output, changes: Iterable[_Change]) -> tuple[int, int]:
         """Tell of changes as they are made; return how many there are, and how many failed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, BinaryIO, TypeVar
 
 import click
@@ -37,7 +37,7 @@ __all__ = ["dead"]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Dead letters, and ids of which there is none.
-_Chosen = tuple[list[Letter], list[str]]
+_Chosen = tuple[Iterable[Letter], list[str]]
 #: How many lines of an archive are put back in one step.
 _LINES = 200
 
@@ -115,6 +115,8 @@ def _choose(
 ) -> _Chosen:
     """Return the dead letters that a command is about, and the ids of which there is none.
 
+    Those of a filter are returned when they are found.
+
     Raises:
         click.UsageError: it is not clear which are meant.
     """
@@ -125,10 +127,13 @@ def _choose(
         found = letters.named(ids)
         missing = set(ids) - {shown_id(each.id) for each in found} - {each.id for each in found}
         return found, sorted(missing)
-    found = list(letters.letters(where))
-    if not found and where.error is not None:
-        _hint(letters, where.error)
-    return found, []
+    all_of_them = letters.letters(where)
+    first = next(all_of_them, None)
+    if first is None:
+        if where.error is not None:
+            _hint(letters, where.error)
+        return [], []
+    return chain([first], all_of_them), []
 
 
 def _hint(letters: DeadLetters, error: str) -> None:
@@ -148,9 +153,14 @@ def _act(
     act: Callable[[Sequence[Letter]], Iterator[DeadLetterChange]],
 ) -> None:
     """Act on dead letters and tell; exit code 1 if one of them was not done."""
-    chosen, missing = found
-    if not _DEAD_LETTERS.agreed(output, verb, [shown_id(each.id) for each in chosen], options):
+    letters, missing = found
+    if options["dry_run"]:
+        _DEAD_LETTERS.rehearse(output, (shown_id(each.id) for each in letters))
         return
+    # All before the first is changed: what goes would move those that are still to be found.
+    chosen = list(letters)
+    if not options["yes"]:
+        _DEAD_LETTERS.ask(verb, [shown_id(each.id) for each in chosen])
 
     def changes() -> Iterator[DeadLetterChange]:
         yield from (DeadLetterChange(each, DeadResult.MISSING) for each in missing)

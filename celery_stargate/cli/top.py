@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from celery_stargate.cli.command import Deployment, StargateCommand, pass_deployment, topic_option
+from celery_stargate.cli.command import (
+    Deployment,
+    StargateCommand,
+    json_option,
+    pass_deployment,
+    topic_option,
+)
 from celery_stargate.cli.durations import DURATION, format_age, format_duration
 from celery_stargate.cli.output import Output, clip, printable
 from celery_stargate.cli.questions import short_owner
 from celery_stargate.operations.inspect import LaneInspector, totals
-from celery_stargate.operations.views import LaneView, StatusView
+from celery_stargate.operations.views import LaneView, StatusView, TopView
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -54,6 +60,11 @@ class Frame:
     at: float
     lanes: Sequence[LaneView]
     status: StatusView
+
+    @property
+    def fullest_first(self) -> list[LaneView]:
+        """The lanes, those with the largest backlog first."""
+        return sorted(self.lanes, key=lambda lane: (-lane.backlog, lane.lane))
 
 
 def look(inspector: LaneInspector, topic: str | None, at: float) -> Frame:
@@ -103,7 +114,7 @@ def render(now: Frame, before: Frame | None, width: int, height: int, output: Ou
         head += f" {'OWNER':<{_OWNER_WIDTH}}"
     head += "".join(f" {title:>{size}}" for title, size in columns)
     lines.append(output.style(head[:width], "cyan"))
-    ordered = sorted(now.lanes, key=lambda lane: (-lane.backlog, lane.lane))
+    ordered = now.fullest_first
     room = max(1, height - len(lines) - 1)
     for lane in ordered[:room]:
         cells = _cells(lane, rates.get(lane.lane, (0.0, 0.0)))
@@ -161,19 +172,28 @@ def _line(left: str, right: str, width: int) -> str:
     "--interval", type=DURATION, default="1s", show_default=True, help="How often to look."
 )
 @click.option("--once", is_flag=True, help="Show one screen and end.")
+@json_option
 @pass_deployment
-def top(deployment: Deployment, topic: str | None, interval: float, once: bool) -> None:
+def top(
+    deployment: Deployment, topic: str | None, interval: float, once: bool, as_json: bool
+) -> None:
     """Watch the lanes: backlog, oldest message, owner and rates, the fullest first.
 
-    It ends on q. Where standard output is no terminal it shows one screen and ends.
+    It ends on q. Where standard output is no terminal it shows one screen and ends. With --json it
+    looks once.
 
     \b
     Examples:
       celery -A shop stargate top
       celery -A shop stargate top --topic orders --interval 5s
+      celery -A shop stargate top --once --json | jq '.lanes[:10]'
     """
-    output = deployment.output()
+    output = deployment.output(as_json=as_json)
     inspector, name = deployment.lanes, deployment.topic(topic)
+    if as_json:
+        frame = look(inspector, name, time.monotonic())
+        output.object(TopView(status=frame.status, lanes=frame.fullest_first))
+        return
     if once or not (sys.stdin.isatty() and sys.stdout.isatty()):
         size = get_terminal_size((80, 1000))
         frame = look(inspector, name, time.monotonic())

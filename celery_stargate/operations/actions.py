@@ -30,6 +30,9 @@ __all__ = ["Actions", "Change", "Changed"]
 
 #: How often a cancellation looks again if the lane changes between look and step.
 _TRIES = 50
+#: How many messages of a list one script settles at most: each may become a dead letter, and a
+#: script must not hold Redis for long.
+_PARTS = 20
 
 #: Makes the outcome of one message: whether it may have been sent.
 _MakeOutcome = Callable[[bool], Outcome]
@@ -213,17 +216,36 @@ class Actions:
                         yield place, lane, record
 
     def _settle(self, lane: Lane, context: str, record: StoredRecord, make: _MakeOutcome) -> Change:
-        """Settle a context in one step, in which no message of it can be sent."""
+        """Settle the messages of a context, some at a time; the last ones settle it."""
+        change = Change(context, Changed.SETTLED)
+        for places in batches(range(max(1, record.count)), _PARTS):
+            change = self._settle_some(lane, context, record, places, make)
+            if change.result is not Changed.SETTLED:
+                break
+        return change
+
+    def _settle_some(
+        self,
+        lane: Lane,
+        context: str,
+        record: StoredRecord,
+        places: Sequence[int],
+        make: _MakeOutcome,
+    ) -> Change:
+        """Settle some messages of a context in one step, in which none of them can be sent."""
         meta = self._reader.key(lane, "meta")
+        # 0 or less for a context without messages here.
+        numbers = [record.first + place for place in places]
         dead = DeadLetterWriter(self._prefix, lane, "operator", self._rules)
         token = f"operator:{uuid.uuid4().hex}"
         with self._reader.redis.pipeline() as pipeline:
             for _ in range(_TRIES):
                 pipeline.watch(meta)
                 sent = int(pipeline.hget(meta, "sent") or 0)
-                outcomes = [make(0 < number <= sent) for number in _numbers(record)]
+                outcomes = [make(0 < number <= sent) for number in numbers]
                 pipeline.multi()
-                arguments = ["", token, GRACE_MS, *_arguments(context, record, outcomes, dead)]
+                given = _arguments(context, record, places, outcomes, dead)
+                arguments = ["", token, GRACE_MS, *given]
                 self._settle_script(keys=dead.keys, args=arguments, client=pipeline)
                 try:
                     [reply] = pipeline.execute()
@@ -233,8 +255,9 @@ class Actions:
                 return self._told(lane, context, reply, outcomes)
             pipeline.reset()
         # The lane is too busy for a look and a step; unknown is true of any message.
-        outcomes = [make(True) for _ in _numbers(record)]
-        arguments = ["", token, GRACE_MS, *_arguments(context, record, outcomes, dead)]
+        outcomes = [make(True) for _ in places]
+        given = _arguments(context, record, places, outcomes, dead)
+        arguments = ["", token, GRACE_MS, *given]
         reply = self._settle_script(keys=dead.keys, args=arguments)
         return self._told(lane, context, reply, outcomes)
 
@@ -259,17 +282,16 @@ class Actions:
         return Change(settled.record.context, Changed.DONE, status)
 
 
-def _numbers(record: StoredRecord) -> range:
-    """Return the lane's numbers of a record's messages; 0 for a context without any."""
-    return range(record.first, record.first + max(1, record.count))
-
-
 def _arguments(
-    context: str, record: StoredRecord, outcomes: Sequence[Outcome], dead: DeadLetterWriter
+    context: str,
+    record: StoredRecord,
+    places: Sequence[int],
+    outcomes: Sequence[Outcome],
+    dead: DeadLetterWriter,
 ) -> list[str | int | bytes]:
     """Return what the script gets for each message. ``ok``: it counts from any caller."""
     arguments: list[str | int | bytes] = []
-    for place, outcome in enumerate(outcomes):
+    for place, outcome in zip(places, outcomes, strict=True):
         where = place if record.count > 1 else -1
         kind = f"ok\n{dead.cause_of(outcome)}" if isinstance(outcome, Failure) else "ok"
         arguments += (context, record.first, where, encode_outcome(outcome), kind)

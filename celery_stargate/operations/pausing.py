@@ -39,12 +39,14 @@ class Pauses:
         self._audit = Audit(reader.redis, reader.registry)
         self._lease = script_on(reader.redis, "lease")
         self._release = script_on(reader.redis, "release")
+        self._announce = script_on(reader.redis, "registry/announce")
 
     def pause(self, topic: str, lanes: int, seconds: float) -> list[str]:
         """Stop the sending of a topic; return the names of its lanes.
 
         An owner finds out at its next step in Redis, and sends nothing after that. A pause of a
-        topic that is paused lasts from now on.
+        topic that is paused lasts from now on. A lane that nobody has used is announced, so that
+        whoever looks at the lanes sees that it is paused.
 
         Arguments:
             topic: its full name.
@@ -61,6 +63,8 @@ class Pauses:
                 arguments: list[Argument] = [owner, round(seconds * 1000), uuid.uuid4().hex]
                 self._lease(keys=keys, args=arguments, client=pipeline)
                 pipeline.execute()
+            registry = self._reader.registry_of(lane)
+            self._announce(keys=[registry.key("lanes"), registry.key("events")], args=[lane.name])
             paused.append(lane.name)
         self._audit.note("pause", {"topic": topic, "lanes": len(paused), "seconds": seconds})
         return paused

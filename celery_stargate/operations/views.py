@@ -19,6 +19,7 @@ __all__ = [
     "LaneView",
     "Rates",
     "StatusView",
+    "TopView",
     "WorkerView",
 ]
 
@@ -146,6 +147,15 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     dead: int = 0
     #: How fast messages come and go; null if that was not measured.
     rates: Rates | None = None
+
+
+class TopView(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at all lanes."""
+
+    #: The totals, as ``status`` tells them, without rates.
+    status: StatusView
+    #: The lanes, as ``lanes`` tells them, those with the largest backlog first.
+    lanes: list[LaneView]
 
 
 class ContextView(msgspec.Struct, frozen=True, kw_only=True):

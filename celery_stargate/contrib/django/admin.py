@@ -258,19 +258,18 @@ class _MessageAdmin(admin.ModelAdmin):
         states: Iterable[State],
     ) -> Any:
         """Ask first; then do it, and log it for each row."""
-        rows = outbox_rows(self._alias).filter(state__in=list(states))
-        chosen = list(
-            rows.filter(pk__in=list(queryset.values_list("pk", flat=True)[: _MOST + 1]))
-            .defer("payload")
-            .order_by("pk")
-        )
+        allowed = list(states)
+        rows = outbox_rows(self._alias).filter(state__in=allowed)
+        # What cannot be done is left out before it is counted: it must not hide what can.
+        meant = queryset.filter(state__in=allowed).values_list("pk", flat=True)[: _MOST + 1]
+        chosen = list(rows.filter(pk__in=list(meant)).defer("payload").order_by("pk"))
         if len(chosen) > _MOST:
             self.message_user(
                 request, f"That is more than {_MOST} messages; use the command.", messages.ERROR
             )
             return None
         if not chosen:
-            named = ", ".join(states)
+            named = ", ".join(allowed)
             self.message_user(
                 request,
                 f"There is nothing to {verb}: only {named} messages can be.",

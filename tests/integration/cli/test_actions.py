@@ -103,8 +103,9 @@ def test_pause_and_resume(run: Run, lane: Lane, topic: str) -> None:
     assert ran.out == f"paused: {lane.name}\n"
     assert "paused by" in run("lanes").out
     assert run("status", "--json", "--interval", "0").json["lanes_paused"] == 1
-    assert run("resume", topic).out == f"resumed: {lane.name}\n"
-    assert run("resume", topic).out == f"{topic} was not paused.\n"
+    assert run("resume", topic, stdin="n\n").code == 1
+    assert run("resume", topic, stdin="y\n").out == f"resumed: {lane.name}\n"
+    assert run("resume", topic, "--yes").out == f"{topic} was not paused.\n"
 
 
 def test_drain_for_programs(run: Run, make_app: MakeApp, topic: str) -> None:
@@ -123,4 +124,4 @@ def test_pause_and_resume_for_programs(run: Run, make_app: MakeApp, topic: str) 
     put(Stargate.of(app).lanes, Lane(topic), "a")
     name = Lane(topic).name
     assert run("pause", topic, "--yes", "--json", app=app).json == {"paused": [name]}
-    assert run("resume", topic, "--json", app=app).json == {"resumed": [name]}
+    assert run("resume", topic, "--yes", "--json", app=app).json == {"resumed": [name]}

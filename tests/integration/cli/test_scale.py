@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from celery import Celery
 
 from celery_stargate import Stargate
+from celery_stargate.cli.output import Output
 from celery_stargate.lanes.lane import Lane
 from tests.integration.cli.conftest import Run
 from tests.integration.cli.slow_log import never_blocked
@@ -80,6 +82,28 @@ def test_the_first_row_of_pending_is_there_within_a_second(app: Celery) -> None:
     began = time.perf_counter()
     next(ContextInspector(reader).pending())
     assert time.perf_counter() - began < 1.0
+
+
+class _SeenError(Exception):
+    """The first line was printed."""
+
+
+def test_a_dry_run_names_the_first_at_once(
+    run: Run, app: Celery, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not look for all of them before."""
+
+    def line(output: Output, value: Any, text: str) -> None:
+        raise _SeenError(text)
+
+    monkeypatch.setattr(Output, "line", line)
+    with redis.Redis.from_url(server.url) as client:
+        untyped: Any = client
+        untyped.config_resetstat()
+        with pytest.raises(_SeenError, match="c00"):
+            run("cancel", "--all", "--dry-run")
+        # The records of one step of 200.
+        assert untyped.info("commandstats")["cmdstat_hmget"]["calls"] == 1
 
 
 def test_a_cancelled_context_of_many_is_gone(run: Run, app: Celery, tmp_path: Path) -> None:

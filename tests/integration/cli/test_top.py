@@ -18,6 +18,7 @@ import pytest
 from celery_stargate import Stargate
 from celery_stargate.cli import top as top_module
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.operations.views import LaneView, StatusView, TopView
 from tests.integration.cli.conftest import Run
 from tests.integration.conftest import MakeApp
 from tests.integration.lanes.rig import put
@@ -81,6 +82,20 @@ def test_one_screen_where_there_is_no_terminal(run: Run, make_app: MakeApp, topi
     assert ran.code == 0
     assert "backlog 1 " in ran.out
     assert "\x1b" not in ran.out
+
+
+def test_one_look_for_programs(run: Run, make_app: MakeApp, topic: str) -> None:
+    """The forms of ``status`` and ``lanes``; the fullest lane comes first."""
+    app = make_app("ws://127.0.0.1:1", lanes=2)
+    for index, context in ((0, "a"), (1, "b"), (1, "c")):
+        put(Stargate.of(app).lanes, Lane(topic, index), context)
+    for arguments in (("top", "--json"), ("top", "--once", "--json")):
+        found = run(*arguments, app=app).json
+        assert tuple(found) == TopView.__struct_fields__
+        assert tuple(found["status"]) == StatusView.__struct_fields__
+        assert found["status"]["backlog"] == 3
+        assert [lane["lane"] for lane in found["lanes"]] == [f"{topic}#1", f"{topic}#0"]
+        assert tuple(found["lanes"][0]) == LaneView.__struct_fields__
 
 
 def test_draws_again_and_again_until_it_is_ended(

@@ -12,7 +12,7 @@ from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record, encode_outcome
 from celery_stargate.operations import actions as actions_module
-from celery_stargate.operations.actions import Actions, Changed
+from celery_stargate.operations.actions import Actions, Change, Changed
 from celery_stargate.operations.audit import Audit, operator
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.reading import LaneReader
@@ -127,6 +127,33 @@ def test_cancels_a_list_message_by_message(
     assert actions.cancel("a").result is Changed.DONE
     [told] = Triggered(app).next()["args"]
     assert [each["status"] for each in told["outcomes"]] == ["stored", "unknown", "refused"]
+
+
+def test_cancels_a_large_list_by_small_steps(
+    actions: Actions,
+    outbox: Outbox,
+    lane: Lane,
+    app: Celery,
+    contexts: ContextInspector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One step for all of them would hold Redis; the last one settles the list."""
+    steps: list[int] = []
+    settle_some = actions._settle_some  # noqa: SLF001
+
+    def counted(*given: Any) -> Change:
+        steps.append(len(given[3]))
+        return settle_some(*given)
+
+    monkeypatch.setattr(actions, "_settle_some", counted)
+    record = Record("a", is_list=True, on_error=_CALLBACK)
+    outbox.put(lane, record, [(f"a\t{n}", b"frame") for n in range(45)], timeout=60.0)
+    assert actions.cancel("a").result is Changed.DONE
+    assert steps == [20, 20, 5]
+    [told] = Triggered(app).next()["args"]
+    assert [each["status"] for each in told["outcomes"]] == ["refused"] * 45
+    assert list(contexts.pending()) == []
+    assert outbox.backlog(lane) == 0
 
 
 def test_cancels_a_list_that_spans_lanes(

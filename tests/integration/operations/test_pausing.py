@@ -90,9 +90,11 @@ def test_pauses_all_lanes_known_or_not(
     assert [name[-2:] for name in pauses.pause(lane.topic, 2, 60.0)] == ["#0", "#1", "#7"]
     # A pause again is a longer one.
     pauses.pause(lane.topic, 2, 600.0)
-    [view] = lanes.lanes()
-    assert (view.lease_seconds or 0) > 500
-    assert lanes.status().lanes_paused == 1
+    views = list(lanes.lanes())
+    # Those that nobody has used yet are seen, too.
+    assert sorted(view.index for view in views) == [0, 1, 7]
+    assert all(view.paused and (view.lease_seconds or 0) > 500 for view in views)
+    assert lanes.status().lanes_paused == 3
     assert lanes.workers() == []
     assert len(pauses.resume(lane.topic, 2)) == 3
 

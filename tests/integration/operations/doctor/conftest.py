@@ -18,16 +18,25 @@ Diagnose = Callable[[Celery], dict[str, Finding]]
 
 
 @pytest.fixture
-def diagnose() -> Diagnose:
-    """Return what is not sound in an app."""
+def diagnose(request: pytest.FixtureRequest) -> Iterator[Diagnose]:
+    """Return what is not sound in an app.
+
+    A test that is marked with ``plants`` must have found what it plants, or one of several.
+    """
+    told: set[str] = set()
 
     def of(app: Celery) -> dict[str, Finding]:
         findings = list(Diagnosis(app).findings())
         text = repr(findings)
         assert "s3cr3t" not in text, "no password and no token may be told"
-        return {each.check: each for each in findings if each.level is not Level.OK}
+        found = {each.check: each for each in findings if each.level is not Level.OK}
+        assert all(each.why and each.mend for each in found.values())
+        told.update(found)
+        return found
 
-    return of
+    yield of
+    for marker in request.node.iter_markers("plants"):
+        assert told & set(marker.args), f"doctor did not find {marker.args}"
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ import redis
 
 from celery_stargate import Failure, Receipt, Stargate
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.operations.doctor.lanes import gather_lanes
 from celery_stargate.operations.pausing import Pauses
-from celery_stargate.operations.reading import LaneReader, reader_of
+from celery_stargate.operations.reading import reader_of
 from tests.integration.conftest import MakeApp
 from tests.integration.lanes.rig import put
 from tests.integration.operations.doctor.conftest import Diagnose
@@ -27,6 +26,7 @@ def client(redis_server: ServerAddress) -> redis.Redis:
     return redis.Redis.from_url(redis_server.url)
 
 
+@pytest.mark.plants("workers")
 def test_finds_that_nobody_sends(make_app: MakeApp, diagnose: Diagnose, topic: str) -> None:
     app = make_app(_NOWHERE)
     assert diagnose(app)["workers"].level == "warning"
@@ -35,6 +35,7 @@ def test_finds_that_nobody_sends(make_app: MakeApp, diagnose: Diagnose, topic: s
     assert (found.level, found.found) == ("error", "no worker is alive, and 1 contexts wait")
 
 
+@pytest.mark.plants("lanes-deadlines")
 def test_finds_deadlines_that_nobody_enforces(
     make_app: MakeApp, diagnose: Diagnose, topic: str, prefix: str, client: redis.Redis
 ) -> None:
@@ -44,6 +45,7 @@ def test_finds_deadlines_that_nobody_enforces(
     assert lane.name in diagnose(app)["lanes-deadlines"].found
 
 
+@pytest.mark.plants("lanes-paused")
 def test_finds_a_paused_topic(
     make_app: MakeApp, diagnose: Diagnose, topic: str, prefix: str
 ) -> None:
@@ -56,6 +58,7 @@ def test_finds_a_paused_topic(
     assert "lanes-paused" not in diagnose(app)
 
 
+@pytest.mark.plants("lanes-dead-letters")
 def test_finds_dead_letters(make_app: MakeApp, diagnose: Diagnose, topic: str) -> None:
     app, lane = make_app(_NOWHERE), Lane(topic)
     outbox = Stargate.of(app).lanes
@@ -69,6 +72,7 @@ def test_finds_dead_letters(make_app: MakeApp, diagnose: Diagnose, topic: str) -
     assert found.found.startswith("1 messages failed") and "dead list" in found.mend
 
 
+@pytest.mark.plants("lanes-effects")
 def test_finds_effects_that_are_not_done(
     make_app: MakeApp, diagnose: Diagnose, topic: str, prefix: str, client: redis.Redis
 ) -> None:
@@ -81,6 +85,7 @@ def test_finds_effects_that_are_not_done(
     assert "1 settled contexts" in diagnose(app)["lanes-effects"].found
 
 
+@pytest.mark.plants("lanes-records")
 def test_finds_records_of_another_version(
     make_app: MakeApp, diagnose: Diagnose, topic: str, prefix: str, client: redis.Redis
 ) -> None:
@@ -90,6 +95,7 @@ def test_finds_records_of_another_version(
     assert "later" in diagnose(app)["lanes-records"].found
 
 
+@pytest.mark.plants("lanes-settings")
 def test_finds_lanes_of_other_settings(make_app: MakeApp, diagnose: Diagnose, topic: str) -> None:
     app = make_app(_NOWHERE, lanes=2)
     put(Stargate.of(app).lanes, Lane(topic, 1), "a")
@@ -99,6 +105,7 @@ def test_finds_lanes_of_other_settings(make_app: MakeApp, diagnose: Diagnose, to
 
 
 @pytest.mark.parametrize("prefix", ["plain-lost", "odd*?[a]^-\\"])
+@pytest.mark.plants("lanes-registry")
 def test_finds_lanes_that_the_registry_lost(
     make_app: MakeApp, diagnose: Diagnose, topic: str, prefix: str, client: redis.Redis
 ) -> None:
@@ -117,19 +124,6 @@ def test_finds_lanes_that_the_registry_lost(
     client.delete(*client.scan_iter(f"*{topic}*"), f"{prefix}:{{registry}}:lanes")
 
 
-def test_finds_lanes_without_an_owner(
-    make_app: MakeApp, topic: str, prefix: str, client: redis.Redis
-) -> None:
-    app = make_app(_NOWHERE)
-    put(Stargate.of(app).lanes, Lane(topic), "a")
-    client.zadd(f"{prefix}:{{registry}}:workers", {"alive": 9e15})
-    facts = gather_lanes(
-        LaneReader(client, prefix, lambda lane, waits: 60.0), Stargate.of(app).settings
-    )
-    assert facts.alive == 1
-    assert [lane.needs_owner for lane in facts.lanes] == [True]
-
-
 @pytest.mark.parametrize(
     ("conf", "check", "words"),
     [
@@ -144,6 +138,7 @@ def test_finds_lanes_without_an_owner(
         ),
     ],
 )
+@pytest.mark.plants("settings", "broker", "result-backend", "visibility-timeout")
 def test_finds_what_is_wrong_with_celery(
     make_app: MakeApp,
     diagnose: Diagnose,

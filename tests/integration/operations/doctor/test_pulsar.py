@@ -7,12 +7,14 @@ import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from celery_stargate import Acknowledger
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
+from tests.integration.operations.doctor.between import Between, without_admin
 from tests.integration.operations.doctor.conftest import Diagnose
 from tests.integration.rig import wait_for
 from tests.servers.admin import PulsarAdmin, topic_path
@@ -29,6 +31,7 @@ def of_topic(found: dict[str, Any]) -> list[str]:
     return [name for name in found if name.startswith(("topic", "pulsar"))]
 
 
+@pytest.mark.plants("topics")
 def test_a_service_that_does_not_answer_is_asked_for_one_topic(
     make_app: MakeApp, diagnose: Diagnose
 ) -> None:
@@ -60,6 +63,7 @@ def test_a_sound_topic_has_no_finding(
     assert of_topic(found) == []
 
 
+@pytest.mark.plants("topic-exists")
 def test_finds_that_a_topic_does_not_exist(
     make_app: MakeApp, diagnose: Diagnose, namespace: str, admin: PulsarAdmin
 ) -> None:
@@ -70,6 +74,7 @@ def test_finds_that_a_topic_does_not_exist(
     assert admin.topics(namespace) == []
 
 
+@pytest.mark.plants("topic-retention")
 def test_finds_a_topic_that_drops_what_it_stores(
     make_app: MakeApp, diagnose: Diagnose, own_topic: str, namespace: str, admin: PulsarAdmin
 ) -> None:
@@ -86,8 +91,16 @@ def test_finds_a_topic_that_drops_what_it_stores(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"delivery": "effectively_once"}, "not set"),
-        ({"delivery": "effectively_once", "partitions": 2}, "is 2"),
+        pytest.param(
+            {"delivery": "effectively_once"},
+            "not set",
+            marks=pytest.mark.plants("topic-partitions"),
+        ),
+        pytest.param(
+            {"delivery": "effectively_once", "partitions": 2},
+            "is 2",
+            marks=pytest.mark.plants("topic-partitions"),
+        ),
         ({"delivery": "effectively_once", "partitions": 3}, ""),
         ({}, ""),
     ],
@@ -110,6 +123,7 @@ def test_finds_wrong_partitions(
         assert of_topic(found) == []
 
 
+@pytest.mark.plants("topic-deduplication")
 def test_finds_that_a_topic_is_not_deduplicated(
     make_app: MakeApp, diagnose: Diagnose, own_topic: str, namespace: str, admin: PulsarAdmin
 ) -> None:
@@ -121,6 +135,7 @@ def test_finds_that_a_topic_is_not_deduplicated(
     assert of_topic(diagnose(make_app(topic=own_topic))) == []
 
 
+@pytest.mark.plants("topic-quota")
 def test_finds_a_quota_that_evicts(
     make_app: MakeApp, diagnose: Diagnose, own_topic: str, namespace: str, admin: PulsarAdmin
 ) -> None:
@@ -130,6 +145,7 @@ def test_finds_a_quota_that_evicts(
     assert of_topic(found) == ["topic-quota"]
 
 
+@pytest.mark.plants("topic-schema")
 def test_finds_a_schema_that_refuses_raw_bytes(
     make_app: MakeApp, diagnose: Diagnose, own_topic: str, namespace: str, admin: PulsarAdmin
 ) -> None:
@@ -143,6 +159,7 @@ def test_finds_a_schema_that_refuses_raw_bytes(
     assert diagnose(app)["topic-schema"].level == "error"
 
 
+@pytest.mark.plants("topic-frame")
 def test_finds_frames_that_the_broker_does_not_take(
     make_app: MakeApp, diagnose: Diagnose, own_topic: str
 ) -> None:
@@ -151,12 +168,27 @@ def test_finds_frames_that_the_broker_does_not_take(
     assert "1048576" in found["topic-frame"].found
 
 
+@pytest.mark.plants("pulsar-connection")
 def test_finds_that_pulsar_is_away(make_app: MakeApp, diagnose: Diagnose) -> None:
     [port] = free_ports(1)
     found = diagnose(make_app(f"ws://127.0.0.1:{port}"))
     assert of_topic(found) == ["pulsar-connection"]
 
 
+@pytest.mark.plants("topic-admin")
+def test_finds_a_gateway_that_lets_no_admin_call_through(
+    make_app: MakeApp, diagnose: Diagnose, pulsar: PulsarAddress, own_topic: str
+) -> None:
+    """A producer is taken all the same; only the rest could not be looked at."""
+    port = urlsplit(pulsar.url).port
+    assert port is not None
+    with Between(port, asked=without_admin) as gateway:
+        found = diagnose(make_app(gateway.url(pulsar.url), topic=own_topic))
+    assert of_topic(found) == ["topic-admin"]
+    assert found["topic-admin"].level == "note"
+
+
+@pytest.mark.plants("topic-handshake")
 def test_finds_the_binary_port_in_the_url(
     make_app: MakeApp, diagnose: Diagnose, pulsar: PulsarAddress, topic: str
 ) -> None:
@@ -166,6 +198,7 @@ def test_finds_the_binary_port_in_the_url(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503, 504])
+@pytest.mark.plants("topic-handshake")
 def test_tells_each_refused_handshake_in_words(
     make_app: MakeApp, diagnose: Diagnose, local: LocalPulsar, topic: str, status: int
 ) -> None:
@@ -176,6 +209,7 @@ def test_tells_each_refused_handshake_in_words(
     assert found["topic-handshake"].level == "error"
 
 
+@pytest.mark.plants("pulsar-token")
 def test_finds_an_expired_token(make_app: MakeApp, diagnose: Diagnose, topic: str) -> None:
     with LocalPulsar(token_secret=SECRET) as local:
         found = diagnose(make_app(local.url, token=make_token(SECRET, "admin", -3600)))
@@ -183,6 +217,7 @@ def test_finds_an_expired_token(make_app: MakeApp, diagnose: Diagnose, topic: st
     assert "does not accept the token" in found["topic-handshake"].found
 
 
+@pytest.mark.plants("pulsar-token")
 def test_finds_a_token_that_expires_soon(make_app: MakeApp, diagnose: Diagnose, topic: str) -> None:
     with LocalPulsar(token_secret=SECRET) as local:
         token = make_token(SECRET, "admin", 3 * 86_400)
@@ -195,12 +230,14 @@ def test_finds_a_token_that_expires_soon(make_app: MakeApp, diagnose: Diagnose, 
     assert "pulsar-token" not in fetched
 
 
+@pytest.mark.plants("topic-handshake")
 def test_finds_that_no_token_is_set(make_app: MakeApp, diagnose: Diagnose, topic: str) -> None:
     with LocalPulsar(token_secret=SECRET) as local:
         found = diagnose(make_app(local.url))
     assert "stargate_token" in found["topic-handshake"].mend
 
 
+@pytest.mark.plants("topic-handshake")
 def test_finds_a_role_that_may_not_produce(
     make_app: MakeApp, diagnose: Diagnose, topic: str
 ) -> None:
@@ -209,6 +246,7 @@ def test_finds_a_role_that_may_not_produce(
     assert "--role shop --actions produce" in found["topic-handshake"].mend
 
 
+@pytest.mark.plants("pulsar-token")
 def test_finds_a_token_that_cannot_be_had(make_app: MakeApp, diagnose: Diagnose) -> None:
     def fails() -> str:
         raise RuntimeError("s3cr3t")
@@ -219,6 +257,7 @@ def test_finds_a_token_that_cannot_be_had(make_app: MakeApp, diagnose: Diagnose)
     assert of_topic(found) == ["pulsar-token"]
 
 
+@pytest.mark.plants("pulsar-secrecy")
 def test_finds_a_token_that_goes_over_an_open_line(make_app: MakeApp, diagnose: Diagnose) -> None:
     options = {"token": "s3cr3t", "allow_token_without_tls": True}
     found = diagnose(make_app("ws://pulsar.invalid:8080", **options))
@@ -226,6 +265,7 @@ def test_finds_a_token_that_goes_over_an_open_line(make_app: MakeApp, diagnose: 
     assert "wss://" in found["pulsar-secrecy"].mend
 
 
+@pytest.mark.plants("pulsar-tls")
 def test_finds_what_is_wrong_with_tls(
     make_app: MakeApp, diagnose: Diagnose, tmp_path: Path, topic: str
 ) -> None:
@@ -248,6 +288,7 @@ def test_finds_what_is_wrong_with_tls(
     assert "topic-handshake" in missing
 
 
+@pytest.mark.plants("pulsar-tls")
 def test_finds_tls_where_the_server_speaks_none(
     make_app: MakeApp, diagnose: Diagnose, local: LocalPulsar
 ) -> None:
@@ -255,6 +296,7 @@ def test_finds_tls_where_the_server_speaks_none(
     assert of_topic(found) == ["pulsar-tls"]
 
 
+@pytest.mark.plants("pulsar-settings")
 def test_finds_that_the_url_is_missing(make_app: MakeApp, diagnose: Diagnose) -> None:
     found = diagnose(make_app(None))
     assert "stargate_url is not set" in found["pulsar-settings"].found

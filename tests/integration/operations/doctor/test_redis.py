@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.integration.conftest import MakeApp
+from tests.integration.operations.doctor.between import Between, ahead, as_old, slow
 from tests.integration.operations.doctor.conftest import Diagnose
 from tests.integration.rig import wait_for
 from tests.servers.fixtures import ServerAddress, require
@@ -41,6 +42,7 @@ def server(path: Path, **config: str) -> Iterator[RedisServer]:
         ({"appendfsync": "no"}, "redis-persistence", "appendfsync is no"),
     ],
 )
+@pytest.mark.plants("redis-eviction", "redis-persistence")
 def test_finds_a_wrong_directive(
     tmp_path: Path,
     make_app: MakeApp,
@@ -65,6 +67,7 @@ def test_a_sound_redis_has_no_finding(
     assert [name for name in found if name.startswith("redis-")] == []
 
 
+@pytest.mark.plants("redis-memory")
 def test_finds_that_redis_is_nearly_full(
     tmp_path: Path, make_app: MakeApp, diagnose: Diagnose
 ) -> None:
@@ -78,6 +81,7 @@ def test_finds_that_redis_is_nearly_full(
     assert "of its maxmemory" in found["redis-memory"].found
 
 
+@pytest.mark.plants("redis-disk")
 def test_finds_that_redis_cannot_write_to_its_disk(
     tmp_path: Path, make_app: MakeApp, diagnose: Diagnose
 ) -> None:
@@ -95,6 +99,7 @@ def test_finds_that_redis_cannot_write_to_its_disk(
     assert "free space" in found["redis-disk"].mend
 
 
+@pytest.mark.plants("redis-replication")
 def test_finds_that_replicas_may_lag(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) -> None:
     with server(tmp_path / "master") as master:
         directives = {"replicaof": f"127.0.0.1 {master.port}"}
@@ -108,6 +113,7 @@ def test_finds_that_replicas_may_lag(tmp_path: Path, make_app: MakeApp, diagnose
     assert "1 replicas" in found["redis-replication"].found
 
 
+@pytest.mark.plants("redis-topology")
 def test_finds_a_replica(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) -> None:
     with server(tmp_path / "master") as master:
         directives = {"replicaof": f"127.0.0.1 {master.port}"}
@@ -116,6 +122,7 @@ def test_finds_a_replica(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) 
     assert f"127.0.0.1:{master.port}" in found["redis-topology"].mend
 
 
+@pytest.mark.plants("redis-topology")
 def test_finds_a_sentinel(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose) -> None:
     require(missing_reason())
     [port] = free_ports(1)
@@ -141,6 +148,7 @@ def test_finds_a_sentinel(tmp_path: Path, make_app: MakeApp, diagnose: Diagnose)
 
 
 @pytest.mark.parametrize("denied", ["xadd", "eval", "publish"])
+@pytest.mark.plants("redis-acl")
 def test_finds_what_the_user_may_not_do(
     tmp_path: Path, make_app: MakeApp, diagnose: Diagnose, denied: str
 ) -> None:
@@ -154,6 +162,7 @@ def test_finds_what_the_user_may_not_do(
     assert found["redis-acl"].found == f"the user may not run {denied.upper()}"
 
 
+@pytest.mark.plants("redis-acl", "redis-connection")
 def test_finds_that_the_user_may_use_other_keys_only(
     tmp_path: Path, make_app: MakeApp, diagnose: Diagnose
 ) -> None:
@@ -169,6 +178,7 @@ def test_finds_that_the_user_may_use_other_keys_only(
     assert "redis-connection" in found
 
 
+@pytest.mark.plants("redis-connection")
 def test_finds_that_redis_is_away_or_the_password_wrong(
     make_app: MakeApp, diagnose: Diagnose, redis_server: ServerAddress, tmp_path: Path
 ) -> None:
@@ -180,3 +190,30 @@ def test_finds_that_redis_is_away_or_the_password_wrong(
         url = f"redis://:s3cr3t@127.0.0.1:{running.port}/0"
         found = diagnose(make_app("ws://127.0.0.1:1", redis_url=url))
     assert "redis-connection" in found
+
+
+@pytest.mark.parametrize(
+    ("answered", "check", "words"),
+    [
+        # No older Redis is at hand: the real one's answers are changed on their way.
+        (as_old, "redis-version", "Redis is version 6.0"),
+        (ahead, "redis-clock", "s ahead of this host's"),
+        (slow, "redis-latency", "a PING takes"),
+    ],
+)
+@pytest.mark.plants("redis-version", "redis-clock", "redis-latency")
+def test_finds_what_lies_between(
+    tmp_path: Path,
+    make_app: MakeApp,
+    diagnose: Diagnose,
+    answered: Callable[[bytes], bytes],
+    check: str,
+    words: str,
+) -> None:
+    with server(tmp_path) as running, Between(running.port, answered=answered) as proxy:
+        found = diagnose(make_app("ws://127.0.0.1:1", redis_url=proxy.url(running.url)))
+    assert words in found[check].found
+    # A busy machine may be slow by itself.
+    assert [name for name in found if name.startswith("redis-") and name != "redis-latency"] == (
+        [] if check == "redis-latency" else [check]
+    )

@@ -180,6 +180,26 @@ def test_the_largest_action_fits_into_a_form(rows: list[outbox.Handle]) -> None:
     assert answer.status_code in {200, 302}
 
 
+def test_an_action_on_too_many_rows_does_nothing(
+    rows: list[outbox.Handle], fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the first of them, either; what it cannot be done with is not counted, wherever it is."""
+    with transaction.atomic():
+        late = outbox.produce("waits")
+    handles = [*rows, late]
+    close_row("default", fake.failure(rows[2].context))
+    monkeypatch.setattr(admin, "_MOST", 1)
+    client = client_with(*ALL)
+    refused = act(client, "discard_messages", *handles, confirmed="yes")
+    assert "That is more than 1 messages; use the command." in refused.content.decode()
+    before = [State.STORED, State.REFUSED, State.REFUSED, State.RECORDED]
+    assert [each.state() for each in handles] == before
+    monkeypatch.setattr(admin, "_MOST", 2)
+    act(client, "discard_messages", *handles, confirmed="yes")
+    after = [State.STORED, State.DISCARDED, State.DISCARDED, State.RECORDED]
+    assert [each.state() for each in handles] == after
+
+
 def test_replay_and_discard(rows: list[outbox.Handle]) -> None:
     client = client_with(*ALL)
     act(client, "replay_messages", *rows, confirmed="yes")
