@@ -104,6 +104,44 @@ def test_a_key_is_found_whatever_it_looks_like() -> None:
         assert "1 outbox message" in text and str(handle.uuid)[:8] in text, key
 
 
+@pytest.mark.parametrize("write", [str, lambda row: row.hex, lambda row: f"{row}.7".upper()])
+def test_a_context_is_found_however_it_is_written(rows: list[outbox.Handle], write: Any) -> None:
+    """As of any attempt, and as the database has it."""
+    assert "1 outbox message" in page(client_with(*VIEW), LIST, q=write(rows[0].uuid))
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    ["payload__contains", "on_ack__contains", "attributes__properties__p", "on_error", "payload"],
+)
+def test_what_is_hidden_is_no_filter(rows: list[outbox.Handle], lookup: str) -> None:
+    """Who may not see it could else ask for it, letter by letter."""
+    assert client_with(*VIEW).get(LIST, {lookup: "secret"}).status_code == 400
+
+
+class _Replica:
+    """A router that sends reads to a database without the table, as a replica that lags behind."""
+
+    def db_for_read(self, model: Any, **_: Any) -> str | None:
+        return "postgres" if model._meta.app_label == "celery_stargate" else None
+
+    def db_for_write(self, model: Any, **_: Any) -> str:
+        return "default"
+
+
+def test_pages_read_where_the_rows_are_written(rows: list[outbox.Handle]) -> None:
+    """A replica may not have them yet."""
+    client = client_with(*ALL)
+    with override_settings(DATABASE_ROUTERS=[_Replica()]):
+        page(client, LIST)
+        text = page(client, f"{LIST}{rows[2].row().pk}/change/")
+        page(client, f"{LIST}{rows[2].row().pk}/history/")
+        asked = act(client, "requeue_messages", rows[1])
+        assert act(client, "requeue_messages", rows[1], confirmed="yes").status_code == 200
+    assert "Hidden (8 B)" in text and asked.status_code == 200
+    assert rows[1].row().attempt == 2
+
+
 @override_settings(ROOT_URLCONF="tests.django_project.two_sites")
 def test_each_admin_of_a_project_keeps_to_itself(
     rows: list[outbox.Handle], monkeypatch: pytest.MonkeyPatch
