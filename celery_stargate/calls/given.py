@@ -93,10 +93,14 @@ class TaskGiven(ProducerGiven, total=False):
     acks_late: bool
     acks_on_failure_or_timeout: bool
     after_return: Callable[..., Any]
+    autoretry_for: Sequence[type[BaseException]]
     before_start: Callable[..., Any]
+    default_retry_delay: float
+    dont_autoretry_for: Sequence[type[BaseException]]
     exchange: str
     expires: float | datetime
     ignore_result: bool
+    max_retries: int | None
     on_failure: Callable[..., Any]
     on_success: Callable[..., Any]
     priority: int
@@ -104,6 +108,10 @@ class TaskGiven(ProducerGiven, total=False):
     rate_limit: str
     reject_on_worker_lost: bool
     resultrepr_maxsize: int
+    retry_backoff: bool | float
+    retry_backoff_max: float
+    retry_jitter: bool
+    retry_kwargs: Mapping[str, Any]
     routing_key: str
     send_events: bool
     serializer: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.utils.functional import maybe_list
 
@@ -18,7 +18,10 @@ from celery_stargate.model.entry import label_of
 from celery_stargate.model.follow_up import request_fields
 from celery_stargate.model.revocation import EXPIRED, REVOKED
 
-__all__ = ["Revoker", "stamps_of"]
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Revoker", "attempts_of", "stamps_of"]
 
 
 #: How many attempts of a task are looked for at most, where its retries have no bound.
@@ -48,7 +51,7 @@ class Revoker:
 
     def cancel(self, context: str) -> bool:
         """Revoke one call, and return whether nothing of it was or will be sent."""
-        sent, done = self._revoke(self._attempts([context]), self._lanes())
+        sent, done = self._revoke(attempts_of(self._runtime.app, [context]), self._lanes())
         return bool(done) and not sent
 
     def revoke(self, contexts: Iterable[str]) -> set[str]:
@@ -59,7 +62,7 @@ class Revoker:
         """
         wanted = list(dict.fromkeys(contexts))
         self._revocations.remember(wanted)
-        attempts = self._attempts(wanted)
+        attempts = attempts_of(self._runtime.app, wanted)
         return {attempts[each] for each in self._revoke(attempts, self._lanes())[0]}
 
     def revoke_stamped(self, stamps: Mapping[str, Any]) -> None:
@@ -93,14 +96,6 @@ class Revoker:
         stamps = stamps_of(request)
         if stamps and self._revocations.remembers_stamps(stamps):
             self._revoke([context], list(lanes))
-
-    def _attempts(self, contexts: Iterable[str]) -> dict[str, str]:
-        """Return the contexts that the lanes may have of some calls, later attempts included."""
-        tasks = [each for each in self._runtime.app.tasks.values() if isinstance(each, OutcomeTask)]
-        most = max(map(_retries, tasks), default=0)
-        return {
-            attempt_context(each, number): each for each in contexts for number in range(most + 1)
-        }
 
     def _lanes(self) -> list[Lane]:
         _, lanes = self._runtime.outbox.registry.survey()
@@ -141,6 +136,19 @@ class Revoker:
         for lane, settled in found.settled.items():
             observers.ended(lane, settled, rules, REVOKED, EXPIRED)
             self._effects.run(lane, settled)
+
+
+def attempts_of(app: Celery, contexts: Iterable[str]) -> dict[str, str]:
+    """Return the contexts that lanes may have of some calls, with the call of each.
+
+    A later attempt of a call has a context of its own.
+
+    Arguments:
+        app: the app, whose tasks say how many attempts there may be.
+    """
+    tasks = [each for each in app.tasks.values() if isinstance(each, OutcomeTask)]
+    most = max(map(_retries, tasks), default=0)
+    return {attempt_context(each, number): each for each in contexts for number in range(most + 1)}
 
 
 def _retries(task: OutcomeTask) -> int:

@@ -9,7 +9,7 @@ from celery.app.task import Context
 
 from celery_stargate.effects.signatures import heads, unpack
 from celery_stargate.effects.tracer import CALL
-from celery_stargate.model.follow_up import RECORDED_AT
+from celery_stargate.model.follow_up import RECEIVED_AT, RECORDED_AT
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -62,7 +62,7 @@ def inherited(app: Celery, context: str, request: str | None) -> Inherited:
     if request is None:
         return _NOTHING
     fields: dict[str, Any] = unpack(request)
-    for own in (RECORDED_AT, CALL):
+    for own in (RECORDED_AT, RECEIVED_AT, CALL):
         # Celery would take these for headers of the user.
         fields.pop(own, None)
     found = Context(fields)

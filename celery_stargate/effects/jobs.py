@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Settled
+from celery_stargate.lanes.record import Ended, Settled
 from celery_stargate.model.follow_up import Request, read_request
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.outcomes import CallOutcomes
@@ -36,7 +36,7 @@ class Rest:
         since: when its effects began, by the clock of whoever bounds them.
     """
 
-    __slots__ = ("ended", "error", "remaining", "since", "tries")
+    __slots__ = ("ended", "error", "remaining", "since", "traced", "tries")
 
     def __init__(self, since: float = 0.0) -> None:
         self.since = since
@@ -47,6 +47,8 @@ class Rest:
         #: How it ended, if not by success: the cause of its dead letter, or empty for a task that
         #: Celery tries again.
         self.ended: str | None = None
+        #: How Celery's tracer ended the task; None where it did not trace it.
+        self.traced: Ended | None = None
         #: How often a passing error interrupted it.
         self.tries = 0
 
@@ -129,6 +131,13 @@ class Job:
         if self.settled.record.on_error is not None:
             self.remaining.append(Stage.CALLBACKS)
         return True
+
+    @property
+    def told(self) -> Settled:
+        """The context for who is told of its end: with how its task ended, if traced."""
+        if self.rest.traced is None:
+            return self.settled
+        return replace(self.settled, ended=self.rest.traced)
 
     @property
     def call(self) -> CallOutcomes:

@@ -27,7 +27,7 @@ from celery_stargate.effects.together import Together
 from celery_stargate.errors import ProduceError
 from celery_stargate.lanes.record import Settled
 from celery_stargate.model.durations import until
-from celery_stargate.model.follow_up import PRODUCE, RECORDED_AT
+from celery_stargate.model.follow_up import PRODUCE, RECEIVED_AT, RECORDED_AT
 from celery_stargate.model.outcome import Failure, error_of
 from celery_stargate.model.revocation import EXPIRED, REVOKED, expired_failure
 from celery_stargate.support.log import logger_of
@@ -253,7 +253,8 @@ class OutcomeTracer:
         """Return the fields of a task's request as Celery's tracer takes it, and its arguments."""
         given = unpack(request) if request is not None else {}
         args, kwargs = given.pop(CALL, ((), {}))
-        given.pop(RECORDED_AT, None)
+        for own in (RECORDED_AT, RECEIVED_AT):
+            given.pop(own, None)
         fields = {
             "delivery_info": {"priority": None, "redelivered": False},
             **given,

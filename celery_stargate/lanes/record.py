@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from celery_stargate.support.seldom import Seldom
 __all__ = [
     "RECORD_VERSION",
     "RECORD_VERSIONS",
+    "Ended",
     "Record",
     "Settled",
     "decode_record",
@@ -137,6 +138,15 @@ def encode_outcome(outcome: Outcome) -> bytes:
     return _encoder.encode(outcome)
 
 
+class Ended(NamedTuple):
+    """How a task ended, as Celery has it."""
+
+    #: A state of Celery.
+    state: str
+    #: The exception; None for a success, and for the failure that the message has.
+    error: BaseException | None
+
+
 class Settled(msgspec.Struct, frozen=True):
     """A context whose outcome is known and whose effects are not done yet."""
 
@@ -144,6 +154,8 @@ class Settled(msgspec.Struct, frozen=True):
     outcomes: tuple[Outcome, ...]
     #: The context's first number, which tells it from another of the same name.
     first: int = 0
+    #: How its task ended, for who is told that its effects are done; None: as the outcomes say.
+    ended: Ended | None = None
 
     @property
     def identity(self) -> tuple[str, int]:

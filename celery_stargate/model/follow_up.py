@@ -18,6 +18,7 @@ from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = [
     "PRODUCE",
+    "RECEIVED_AT",
     "RECORDED_AT",
     "Decision",
     "FollowUp",
@@ -33,9 +34,10 @@ __all__ = [
 #: The name of the produce task that every app has; a follow-up code without a name means this one.
 PRODUCE = "celery_stargate.produce"
 
-#: The field of a request with the time when its caller recorded it; a request that came by Celery's
-#: broker has none.
+#: The field of a request with the time when its caller recorded it in its lane.
 RECORDED_AT = "stargate_recorded_at"
+#: The field with the time when a worker put a request there that came by Celery's broker.
+RECEIVED_AT = "stargate_received_at"
 
 #: An id that JSON writes without escapes.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:@#-]+")
@@ -148,8 +150,9 @@ def since_of(request: Mapping[str, Any], now: float) -> tuple[float, bool]:
         request: of the task.
         now: the time, in seconds; taken for a request that does not tell.
     """
-    found = request.get(RECORDED_AT)
-    return (float(found), True) if isinstance(found, int | float) else (now, False)
+    by_lane = RECORDED_AT in request
+    found = request.get(RECORDED_AT if by_lane else RECEIVED_AT)
+    return (float(found) if isinstance(found, int | float) else now), by_lane
 
 
 def is_plain_id(context: str) -> bool:

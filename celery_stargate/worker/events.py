@@ -7,9 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from celery import states
+from kombu.utils.encoding import safe_repr
+
 from celery_stargate.effects.successes import text_of
-from celery_stargate.lanes.record import Settled
+from celery_stargate.errors import ProduceError
+from celery_stargate.lanes.record import Ended, Settled
 from celery_stargate.model.follow_up import request_fields, since_of
+from celery_stargate.model.outcome import error_of
 from celery_stargate.model.revocation import EXPIRED, REVOKED
 
 if TYPE_CHECKING:
@@ -93,23 +98,55 @@ class TaskEvents:
     def _events(self, settled: Settled) -> Iterator[_Event]:
         request = request_fields(settled.record.request)
         since, by_lane = since_of(request, self._clock())
-        failed = settled.failed
-        never_sent = failed and settled.failure.code in (REVOKED, EXPIRED)
+        state, error = _end_of(settled)
         if by_lane:
             yield "task-received", {**_received(settled, request), "timestamp": since}
-            if not never_sent:
+            if state != states.REVOKED:
                 yield "task-started", {"timestamp": since}
-        if not failed:
-            task = self._app.tasks.get(settled.record.task or "")
-            size = max(_RESULT_SIZE, getattr(task, "resultrepr_maxsize", 0))
-            shown = text_of(_in_order(settled.result), size)
-            runtime = max(0.0, self._clock() - since)
-            yield "task-succeeded", {"result": shown, "runtime": runtime}
-        elif never_sent:
-            expired = settled.failure.code == EXPIRED
-            yield "task-revoked", {"terminated": False, "signum": None, "expired": expired}
-        else:
-            yield "task-failed", {"exception": settled.failure.reason, "traceback": ""}
+        match state:
+            case states.SUCCESS:
+                task = self._app.tasks.get(settled.record.task or "")
+                size = max(_RESULT_SIZE, getattr(task, "resultrepr_maxsize", 0))
+                shown = text_of(_in_order(settled.result), size)
+                runtime = max(0.0, self._clock() - since)
+                yield "task-succeeded", {"result": shown, "runtime": runtime}
+            case states.REVOKED:
+                expired = settled.failure.code != REVOKED
+                yield "task-revoked", {"terminated": False, "signum": None, "expired": expired}
+            case states.RETRY:
+                # As Celery: what went wrong, and not the request for another attempt.
+                why = getattr(error, "exc", None) or error
+                yield "task-retried", {"exception": _shown(why), "traceback": ""}
+            case states.REJECTED:
+                yield "task-rejected", {"requeue": False}
+            case states.IGNORED:
+                pass
+            case _:
+                yield "task-failed", {"exception": _shown(error), "traceback": ""}
+
+
+def _end_of(settled: Settled) -> tuple[str, BaseException | None]:
+    """Return how the task ended, as a state of Celery, and its exception."""
+    ended = settled.ended
+    if ended is None:
+        if not settled.failed:
+            return states.SUCCESS, None
+        never_sent = settled.failure.code in (REVOKED, EXPIRED)
+        ended = Ended(states.REVOKED if never_sent else states.FAILURE, None)
+    error = ended.error
+    if error is None and settled.failed:
+        error = error_of(settled.failure)
+    return ended.state, error
+
+
+def _shown(error: BaseException | None) -> str:
+    """Return an exception as Celery's events have one: monitors read the class before the bracket.
+
+    A failure is shown by its words; its own repr has all its fields.
+    """
+    if isinstance(error, ProduceError):
+        return f"{type(error).__name__}({str(error)!r})"
+    return str(safe_repr(error))
 
 
 def _in_order(result: Any) -> Any:

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from celery_stargate.calls.revoking import attempts_of
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.lanes.view import LaneView, Waiting
-from celery_stargate.model.follow_up import RECORDED_AT, request_fields
+from celery_stargate.model.follow_up import RECEIVED_AT, RECORDED_AT, request_fields
 from celery_stargate.support.processes import name_prefix
 
 __all__ = ["ACTIVE", "RESERVED", "TaskInspector"]
@@ -51,11 +52,11 @@ class TaskInspector:
 
     def find(self, ids: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
         """Return state and description of those of some tasks that are there."""
-        wanted = list(ids)
+        wanted = attempts_of(self._runtime.app, ids)
         return {
-            each.record.context: (_state_of(each), self._info(each))
+            wanted[each.record.context]: (_state_of(each), self._info(each))
             for lane in self._lanes()
-            for each in self._view.find(lane, wanted)
+            for each in self._view.find(lane, list(wanted))
             if each.record.task is not None
         }
 
@@ -67,13 +68,14 @@ class TaskInspector:
         record = waiting.record
         request = request_fields(record.request)
         return {
-            "id": record.context,
+            # A later attempt of a task is in its lane under a name of its own.
+            "id": request.get("id") or record.context,
             "name": request.get("shadow") or record.task,
             "args": request.get("argsrepr", ""),
             "kwargs": request.get("kwargsrepr", ""),
             "type": record.task,
             "hostname": self._hostname,
-            "time_start": request.get(RECORDED_AT),
+            "time_start": request.get(RECORDED_AT) or request.get(RECEIVED_AT),
             "acknowledged": True,
             "delivery_info": request.get("delivery_info"),
             "worker_pid": os.getpid(),

@@ -32,9 +32,16 @@ class StartsStep(bootsteps.Step):
 
 def _note(sender: Any = None, **_: Any) -> None:
     """Forget what was kept of a callback whose task begins."""
-    note_start(Runtime.of(sender.app), getattr(sender.request, STARTED_HEADER, None))
+    _tell(sender, sender.request)
 
 
 def _note_end(sender: Any = None, request: Any = None, **_: Any) -> None:
     """The same of one that was revoked, or has expired: it never begins."""
-    note_start(Runtime.of(sender.app), getattr(request, STARTED_HEADER, None))
+    _tell(sender, request)
+
+
+def _tell(task: Any, request: Any) -> None:
+    kept = getattr(request, STARTED_HEADER, None)
+    # The task may belong to another app, which has no Stargate.
+    if kept is not None:
+        note_start(Runtime.of(task.app), kept)

@@ -30,6 +30,7 @@ from celery_stargate.errors import (
     StoreUnavailable,
 )
 from celery_stargate.model.context import attempt_context
+from celery_stargate.model.follow_up import RECEIVED_AT
 from celery_stargate.model.message import refuse_ambiguous
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.revocation import expired_failure, revoked_failure
@@ -128,6 +129,7 @@ class _LanePool:
     ) -> None:
         task: Any = self._app.tasks[name]
         kwargs: Any = {}
+        request = {**request, RECEIVED_AT: round(time.time(), 3)}
         packed = pack("the task's request", _plain(request))
         try:
             args, kwargs, embed = self._decode(body, content_type, encoding)

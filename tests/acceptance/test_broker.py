@@ -228,6 +228,7 @@ def test_event_of_a_failure_as_any_tasks(rig: Rig) -> None:
         events.wait_for(good.id, "task-succeeded")
         events.wait_for(bad.id, "task-failed")
     by_type = {each["type"]: each for each in events.seen}
+    assert by_type["task-failed"]["exception"].startswith("ProduceError('refused: ")
     assert "Namespace not found" in by_type["task-failed"]["exception"]
     assert isinstance(by_type["task-succeeded"]["runtime"], float)
     assert good.id in by_type["task-succeeded"]["result"]

@@ -1,9 +1,8 @@
-"""A real worker serves its metrics, counts what its pool does, and lives without a port."""
+"""A real worker serves its metrics, and counts what its pool does."""
 
 from __future__ import annotations
 
 import re
-import socket
 import urllib.request
 from pathlib import Path
 
@@ -40,13 +39,3 @@ def test_a_worker_serves_what_it_did(make_rig: MakeRig, tmp_path: Path) -> None:
     assert found[f"stargate_receipt_duration_seconds_count{of_topic}"] == 6
     assert found[f"stargate_backlog_messages{of_topic}"] == 0
     assert found[f"stargate_oldest_message_age_seconds{of_topic}"] == 0
-
-
-def test_a_port_in_use_stops_no_worker(make_rig: MakeRig) -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        held.listen()
-        rig = make_rig(stargate_metrics_port=held.getsockname()[1])
-        with rig.worker(pool="solo") as worker:
-            assert rig.produce.delay("message").get(timeout=WAIT)["status"] == "stored"
-            assert "metrics cannot be served at 127.0.0.1" in worker.log()

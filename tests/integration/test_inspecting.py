@@ -9,7 +9,10 @@ from typing import Any
 from celery import Celery
 from celery.worker import state as worker_state
 
-from celery_stargate import Acknowledger, ProduceTask
+from celery_stargate import Acknowledger, ProduceError, ProduceTask, Stargate
+from celery_stargate.calls.arguments import Arguments
+from celery_stargate.effects.signatures import pack
+from celery_stargate.model.context import attempt_context
 from celery_stargate.testing import LocalPulsar
 from celery_stargate.worker import inspecting
 from celery_stargate.worker.revoking import ControlStep
@@ -50,6 +53,25 @@ def test_what_waits_is_shown(make_app: MakeApp, local: LocalPulsar, monkeypatch:
         local.faults.release_receipts()
         rest[-1].get(timeout=20)
         assert handlers["active"](state) == handlers["reserved"](state) == []
+
+
+def test_a_later_attempt(make_app: MakeApp, local: LocalPulsar) -> None:
+    """Of a task that is retried: it waits under another name, and is shown under the task's id."""
+    app = make_app(local.url)
+    stargate = Stargate.of(app)
+    retried: dict[str, Any] = {"autoretry_for": (ProduceError,), "max_retries": 2}
+    task = stargate.task("shop.orders", **retried)
+    call, asked = task.checked(stargate.runtime, Arguments("x"), attempt_context("seventeen", 2))
+    request = pack("the task's request", {"id": "seventeen", "retries": 2})
+    record = call.record(asked.callbacks, task=task.name, request=request)
+    handlers, state = handlers_of(app)
+    local.faults.hold_receipts()
+    with Acknowledger(app):
+        stargate.runtime.recorder.put(call, record, timeout=60)
+        [shown] = wait_for(lambda: handlers["active"](state))
+        assert shown["id"] == "seventeen"
+        assert list(handlers["query_task"](state, ["seventeen"])) == ["seventeen"]
+        local.faults.release_receipts()
 
 
 def test_without_ownership(make_app: MakeApp, local: LocalPulsar) -> None:

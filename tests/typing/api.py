@@ -41,6 +41,7 @@ def publish(message: Message) -> None:
     assert_type(produce_task, ProduceTask)
     orders = stargate.task("shop.orders", topic="orders", lanes=4, ignore_result=True)
     assert_type(orders, ProduceTask)
+    stargate.task("shop.again", autoretry_for=(ProduceError,), max_retries=3, retry_backoff=True)
     assert_type(produce_task.delay("hello").get(timeout=10), dict[str, Any])
     assert_type(produce_task.delay(message, topic="t").get(), dict[str, Any])
     assert_type(produce_task.delay(["a", message]).get(), list[dict[str, Any]])

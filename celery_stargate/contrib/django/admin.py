@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -18,7 +19,6 @@ from django.utils.module_loading import import_string
 from django.utils.timesince import timesince
 
 from celery_stargate.contrib.django.apps import APP_LABEL
-from celery_stargate.contrib.django.contexts import parse_context
 from celery_stargate.contrib.django.dates import DatedChangeList
 from celery_stargate.contrib.django.dead_admin import DeadLetterAdmin
 from celery_stargate.contrib.django.lanes_admin import LanesPages
@@ -37,6 +37,8 @@ __all__ = ["DeadLetterAdmin", "FailedMessageAdmin", "OutboxMessageAdmin", "Topic
 #: for each, and Django takes 1,000 fields.
 _MOST = 900
 _SHORT = 40
+#: Columns whose values the admin does not show. A list that could be filtered by them would tell.
+_HIDDEN = ("payload", "attributes", "on_ack", "on_error")
 
 
 class TopicFilter(admin.SimpleListFilter):
@@ -52,6 +54,15 @@ class TopicFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Return the rows of the chosen topic."""
         return queryset if self.value() is None else queryset.filter(topic=self.value())
+
+
+class _MessageList(DatedChangeList):
+    """The list. It does not read what it does not show; the page of a row has all of it at once:
+    what Django reads later, it asks of the database that the router names for reading."""
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Return the rows that match."""
+        return super().get_queryset(request, *args, **kwargs).defer(*_HIDDEN, "history")
 
 
 class _MessageAdmin(admin.ModelAdmin):
@@ -103,9 +114,14 @@ class _MessageAdmin(admin.ModelAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the rows of this admin's database, without what a list does not show."""
-        rows = super().get_queryset(request).using(self._alias)
-        return rows.defer("payload", "on_ack", "on_error", "history", "attributes")
+        """Return the rows of this admin's database."""
+        return super().get_queryset(request).using(self._alias)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Refuse to filter by what is hidden; the rest is Django's choice."""
+        if lookup.partition("__")[0] in _HIDDEN:
+            return False
+        return bool(super().lookup_allowed(lookup, value, request))
 
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
@@ -117,12 +133,13 @@ class _MessageAdmin(admin.ModelAdmin):
         # A key may have space around it, and may look like a context.
         found = Q(key__in={search_term, term})
         with suppress(ValueError):
-            found |= Q(uuid=parse_context(term)[0])
+            # Of any attempt, and as a database writes it.
+            found |= Q(uuid=UUID(term.partition(".")[0]))
         return queryset.filter(found), False
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the list whose dates are cheap."""
-        return DatedChangeList
+        return _MessageList
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Refuse: rows are written by outbox.produce."""
@@ -258,19 +275,18 @@ class _MessageAdmin(admin.ModelAdmin):
         states: Iterable[State],
     ) -> Any:
         """Ask first; then do it, and log it for each row."""
-        rows = outbox_rows(self._alias).filter(state__in=list(states))
-        chosen = list(
-            rows.filter(pk__in=list(queryset.values_list("pk", flat=True)[: _MOST + 1]))
-            .defer("payload")
-            .order_by("pk")
-        )
+        allowed = list(states)
+        rows = outbox_rows(self._alias).filter(state__in=allowed)
+        # What cannot be done is left out before it is counted: it must not hide what can.
+        meant = queryset.filter(state__in=allowed).values_list("pk", flat=True)[: _MOST + 1]
+        chosen = list(rows.filter(pk__in=list(meant)).defer("payload").order_by("pk"))
         if len(chosen) > _MOST:
             self.message_user(
                 request, f"That is more than {_MOST} messages; use the command.", messages.ERROR
             )
             return None
         if not chosen:
-            named = ", ".join(states)
+            named = ", ".join(allowed)
             self.message_user(
                 request,
                 f"There is nothing to {verb}: only {named} messages can be.",

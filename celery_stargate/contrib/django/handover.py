@@ -116,23 +116,23 @@ class _Handover:
         return len(free) == len(self.written) and not recorded.full_topics
 
     def _forget_rolled_back(self) -> None:
-        """Forget what is not in the table: it must not be sent.
+        """Forget what is not in the table: it must not be sent. The others get their ids.
 
         Django drops the hooks of a savepoint that ``atomic`` rolled back, and not of one that
         ``transaction.savepoint_rollback`` did.
         """
         rows = outbox_rows(self.using).filter(uuid__in=[row.uuid for row, _ in self.written])
-        there = set(rows.values_list("uuid", flat=True))
-        self.written = [each for each in self.written if each[0].uuid in there]
+        keys = dict(rows.values_list("uuid", "pk"))
+        self.written = [each for each in self.written if each[0].uuid in keys]
+        for row, _ in self.written:
+            # MySQL tells no ids after a bulk insert.
+            row.pk = keys[row.uuid]
 
     def _in_turn(self) -> Sequence[Written]:
         """Return the rows whose key has no earlier row that waits: the relay keeps their order."""
         keys = {row.key for row, _ in self.written if row.key is not None}
         if not keys:
             return self.written
-        if any(row.pk is None for row, _ in self.written):
-            # MySQL tells no ids after a bulk insert, so what came first cannot be asked.
-            return []
         first: dict[tuple[str, str | None], int] = {}
         for row, _ in self.written:
             first.setdefault((row.topic, row.key), row.pk)

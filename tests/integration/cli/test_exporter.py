@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
+import prometheus_client
 import pytest
 
 from celery_stargate import Stargate
+from celery_stargate.cli import exporter
 from celery_stargate.lanes.lane import Lane
 from tests.integration.cli.conftest import Run
 from tests.integration.conftest import MakeApp
@@ -23,6 +30,7 @@ import sys
 from celery import Celery
 from celery.bin.base import CLIContext
 from celery_stargate import Stargate
+from celery_stargate.cli import exporter
 from celery_stargate.cli.main import stargate
 app = Celery("exporter", broker=sys.argv[1], backend=sys.argv[1])
 app.conf.stargate_prefix = sys.argv[2]
@@ -49,6 +57,64 @@ def test_serves_until_it_is_ended(
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the handlers of signals back: the command runs in this process."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGINT])
+def test_ends_on_a_signal_and_leaves_nothing(
+    run: Run, make_app: MakeApp, topic: str, monkeypatch: pytest.MonkeyPatch, ends: signal.Signals
+) -> None:
+    """It served until then; afterwards its port is free, and its thread has ended."""
+    app = make_app("ws://127.0.0.1:1")
+    put(Stargate.of(app).lanes, Lane(topic), "a")
+    served: list[tuple[Any, threading.Thread]] = []
+    start = prometheus_client.start_http_server
+
+    def noted(*given: Any) -> Any:
+        served.append(start(*given))
+        return served[-1]
+
+    class Ends(threading.Event):
+        """A signal comes while the command waits for one."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            address = f"http://127.0.0.1:{served[0][0].server_port}/metrics"
+            with urllib.request.urlopen(address, timeout=WAIT) as answer:
+                scraped.append(answer.read().decode())
+            signal.raise_signal(ends)
+            return super().wait(WAIT)
+
+    scraped: list[str] = []
+    monkeypatch.setattr(prometheus_client, "start_http_server", noted)
+    monkeypatch.setattr(exporter, "threading", SimpleNamespace(Event=Ends))
+    ran = run("exporter", "--port", "0", app=app)
+    [(server, thread)] = served
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == f"Metrics at http://127.0.0.1:{server.server_port}/metrics\n"
+    assert f'stargate_backlog_messages{{topic="{topic}"}} 1.0' in scraped[0]
+    assert not thread.is_alive()
+    assert server.socket.fileno() == -1
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_port_that_is_taken_is_told(run: Run, make_app: MakeApp) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        ran = run(
+            "exporter", "--port", str(held.getsockname()[1]), app=make_app("ws://127.0.0.1:1")
+        )
+    assert ran.code == 1
+    assert "Address already in use" in ran.err
 
 
 def test_prints_once(run: Run, make_app: MakeApp, topic: str) -> None:

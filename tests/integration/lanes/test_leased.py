@@ -670,6 +670,26 @@ def test_contexts_whose_effects_are_given_up(
     owner.do(store.give_up([]))
 
 
+def test_a_receipt_that_comes_after_the_failure(
+    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, owner: Owner
+) -> None:
+    """Ends the dead letter of that message, and not one of another number; if any are kept here."""
+    of_lane = owner.store._redis, prefix, lane, "owner", 10.0  # noqa: SLF001
+    store = LeasedLane(*of_lane, DeadLetterRules())
+    assert owner.do(store.acquire())
+    for context in ("stored", "lost"):
+        put(lanes, lane, context)
+    entries = owner.do(store.read(0, 10, 1 << 20, mark=True))
+    owner.do(store.settle([(each, failure(each.context)) for each in entries], "token"))
+    dead = lane.key(prefix, "dead")
+    assert set(client.zrange(dead, 0, -1)) == {b"stored", b"lost"}
+    stored = [("stored", 1), ("lost", 1)]
+    owner.do(owner.store.confirm(stored))
+    assert client.zcard(dead) == 2
+    owner.do(store.confirm(stored))
+    assert client.zrange(dead, 0, -1) == [b"lost"]
+
+
 def test_a_redis_that_came_back_with_an_older_state(
     owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
 ) -> None:

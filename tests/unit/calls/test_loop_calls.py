@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from celery_stargate.calls.loop_calls import LoopCalls
+from celery_stargate import StoreUnavailable
+from celery_stargate.calls.loop_calls import LoopCalls, Loops
 
 
 @pytest.mark.parametrize(("owned", "looks"), [(False, 1), (True, 0)])
@@ -32,3 +33,85 @@ def test_calls_that_wait_look_for_an_owner_once(owned: bool, looks: int) -> None
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert looked == [False] * looks
+
+
+class Noted:
+    """Stand where a loop's outbox does, and note when it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def aclose(self) -> None:
+        """Note it."""
+        self.closed += 1
+
+
+class Made:
+    """The loops of a process, and the outboxes that were made for them."""
+
+    def __init__(self) -> None:
+        self.outboxes: list[Noted] = []
+        runtime: Any = SimpleNamespace(outbox=SimpleNamespace(in_loop=self._make))
+        self.loops = Loops(runtime)
+
+    @property
+    def closed(self) -> list[int]:
+        """How often each was closed."""
+        return [each.closed for each in self.outboxes]
+
+    def _make(self) -> Noted:
+        self.outboxes.append(Noted())
+        return self.outboxes[-1]
+
+
+def test_a_loop_that_was_closed_begins_anew() -> None:
+    """Its calls share one outbox; each is closed once, the last one with the loop."""
+    made = Made()
+
+    async def main() -> None:
+        await made.loops.aclose()
+        first = await made.loops.here()
+        assert await made.loops.here() is first
+        await made.loops.aclose()
+        await made.loops.aclose()
+        assert made.closed == [1]
+        assert await made.loops.here() is not first
+        assert made.closed == [1, 0]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert made.closed == [1, 1]
+
+
+def test_each_loop_closes_its_own() -> None:
+    """As soon as it runs; one that was closed without that took its connections with it."""
+    made = Made()
+    gone, waits = asyncio.new_event_loop(), asyncio.new_event_loop()
+    for loop in (gone, waits):
+        loop.run_until_complete(made.loops.here())
+    gone.close()
+    made.loops.close()
+    assert made.closed == [0, 0]
+    waits.run_until_complete(asyncio.sleep(0))
+    waits.run_until_complete(waits.shutdown_asyncgens())
+    waits.close()
+    assert made.closed == [0, 1]
+
+
+def test_a_look_for_an_owner_has_an_end() -> None:
+    """The call fails; the look goes on in its thread."""
+    goes_on = threading.Event()
+    runtime: Any = SimpleNamespace(
+        outbox=SimpleNamespace(in_loop=lambda: None),
+        is_owned=lambda: False,
+        require_owner=lambda: goes_on.wait(20),
+    )
+
+    async def main() -> None:
+        calls = LoopCalls(runtime, lambda: None)
+        try:
+            with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.01 s"):
+                await calls.require_owner(0.01)
+        finally:
+            goes_on.set()
+
+    asyncio.run(asyncio.wait_for(main(), 20))

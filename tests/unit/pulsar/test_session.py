@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from celery_stargate.model.dead_letters import Policy
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome, Receipt
 from celery_stargate.model.topic import Topic
@@ -543,6 +544,107 @@ def test_a_refusal_without_words() -> None:
     found = judge(Reply("send-error:7", "c1"), entry(1), TOPIC, 0)
     assert isinstance(found, Failure)
     assert found.reason == "send-error:7"
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["the same", "another with its context"])
+def test_a_read_that_has_nothing_to_send(again: bool) -> None:
+    """Nothing is written, and nobody is told of a send, until a receipt lets the message go."""
+    told: list[list[str]] = []
+    reads = [[entry(1)], [Entry(2, "c1", b'{"context":"c1"}')] if again else [entry(1)]]
+
+    async def main() -> Rig:
+        rig = Rig([], on_send=lambda entries: told.append([each.label for each in entries]))
+
+        async def next_read(count: int, size: int) -> Sequence[Entry]:
+            return reads.pop(0) if reads else []
+
+        rig.next = next_read  # type: ignore[method-assign]
+        running = asyncio.ensure_future(rig.run())
+        await rig.peer.wait_for_sent(1)
+        await turn_until(lambda: not reads)
+        if again:
+            rig.session.forget([("c1", 1)])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert rig.peer.writes == [1]
+        rig.peer.say(ok("c1"))
+        if again:
+            await rig.peer.wait_for_sent(2)
+            rig.peer.say(ok("c1"))
+        await running
+        return rig
+
+    rig = asyncio.run(main())
+    assert rig.peer.writes == [1] * (1 + again)
+    assert told == [["c1"]] * (1 + again)
+    assert list(rig.outcomes) == ["c1"]
+
+
+def test_who_asks_is_told_before_each_write() -> None:
+    """So that no receipt comes before it."""
+    told: list[tuple[list[str], int]] = []
+
+    async def main() -> None:
+        def tell(entries: Sequence[Entry]) -> None:
+            told.append(([each.label for each in entries], len(rig.peer.sent)))
+
+        rig = Rig([entry(1), entry(2)], answers=True, on_send=tell)
+        await rig.run()
+
+    asyncio.run(main())
+    assert told == [(["c1", "c2"], 0)]
+
+
+class TestPolicies:
+    """What the settings make of a refusal."""
+
+    @staticmethod
+    def run(policy: Policy, *said: bytes, **given: Any) -> tuple[Rig, Exception | None]:
+        """Send two messages, say replies, and return what ended the session."""
+
+        async def main() -> tuple[Rig, Exception | None]:
+            rig = Rig([entry(1), entry(2)], policy=lambda failure: policy, **given)
+            running = asyncio.ensure_future(rig.run())
+            await rig.peer.wait_for_sent(2)
+            rig.peer.say(*said)
+            try:
+                await running
+            except (LinkBroken, SequenceMismatch) as error:
+                return rig, error
+            return rig, None
+
+        return asyncio.run(main())
+
+    @pytest.mark.parametrize("policy", [Policy.DEAD, Policy.DROP])
+    def test_it_fails(self, policy: Policy) -> None:
+        """The message alone: the session goes on."""
+        rig, ended = self.run(policy, error("c1", 7, "bad"), ok("c2"))
+        assert ended is None
+        assert [each.status for each in rig.outcomes.values()] == ["refused", "stored"]
+        assert rig.session.pause is None
+
+    @pytest.mark.parametrize("policy", [Policy.RETRY, Policy.PAUSE])
+    def test_it_is_sent_again(self, policy: Policy) -> None:
+        """With all that is behind it; a pause keeps the failure that asks for it."""
+        rig, ended = self.run(policy, error("c1", 7, "bad"), ok("c2"))
+        assert str(ended) == "send-error:7: bad"
+        assert rig.outcomes == {}
+        paused = rig.session.pause
+        assert (paused is not None) is (policy is Policy.PAUSE)
+        assert paused is None or (paused.context, paused.code) == ("c1", "send-error:7")
+
+    def test_the_first_of_several_pauses(self) -> None:
+        """Where what is in flight is waited for, another one may be refused."""
+        said = error("c1", 7, "the first"), error("c2", 8, "not now")
+        rig, ended = self.run(Policy.PAUSE, *said, numbered=Numbered(0))
+        assert isinstance(ended, SequenceMismatch)
+        assert rig.session.pause is not None
+        assert rig.session.pause.reason == "the first"
+        said = error("c1", 7, "the first"), error("c2", 7, "the second")
+        rig, _ = self.run(Policy.PAUSE, *said, numbered=Numbered(0))
+        assert rig.session.pause is not None
+        assert rig.session.pause.reason == "the first"
+        assert rig.outcomes == {}
 
 
 def test_what_may_not_be_sent_waits() -> None:

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import states
+from celery.exceptions import Ignore, Reject, Retry
 from kombu.utils import json
 
 from celery_stargate import Failure, Stargate
-from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.record import Ended, Record, Settled
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.worker.events import TaskEvents, _in_order
 from tests.unit.helpers import make_app, make_stargate, receipt
@@ -26,7 +28,9 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def sent(outcome: Outcome, request: dict[str, Any], **options: Any) -> list[tuple[str, Any]]:
+def sent(
+    outcome: Outcome, request: dict[str, Any], ended: Ended | None = None, **options: Any
+) -> list[tuple[str, Any]]:
     """Return the events of an outcome, at the time 100."""
     app = make_app()
     stargate = Stargate(app)
@@ -40,7 +44,7 @@ def sent(outcome: Outcome, request: dict[str, Any], **options: Any) -> list[tupl
         call_soon=calls.append,
     )
     record = Record("c", task=task.name, request=json.dumps(request))
-    TaskEvents(app, lambda: consumer, lambda: 100.0).done(Settled(record, (outcome,)))
+    TaskEvents(app, lambda: consumer, lambda: 100.0).done(Settled(record, (outcome,), ended=ended))
     # They are sent in the consumer's own thread, and in their order: kombu calls what it is to call
     # soon in any order.
     assert not events
@@ -75,6 +79,55 @@ def test_of_a_call_that_came_by_the_broker() -> None:
     """Celery's consumer has told that it came."""
     request = {name: value for name, value in REQUEST.items() if not name.startswith("stargate")}
     assert [kind for kind, _ in sent(receipt("c"), request)] == ["task-succeeded"]
+
+
+def test_the_runtime_of_a_call_that_came_by_the_broker() -> None:
+    """Since the worker put it into its lane."""
+    request = {**REQUEST, "stargate_received_at": 97.5}
+    del request["stargate_recorded_at"]
+    [(_, fields)] = sent(receipt("c"), request)
+    assert fields["runtime"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ended", "kind", "fields"),
+    [
+        (
+            Failure(context="c", reason="no such topic", topic="t", code="http-404"),
+            None,
+            "task-failed",
+            {"exception": "ProduceError('refused: no such topic (context c, t)')"},
+        ),
+        (
+            Failure(context="c", reason="no such topic", topic="t", code="http-404"),
+            Ended(states.RETRY, Retry(exc=ZeroDivisionError("x"))),
+            "task-retried",
+            {"exception": "ZeroDivisionError('x')"},
+        ),
+        (
+            Failure(context="c", reason="late", code="deadline"),
+            Ended(states.REVOKED, None),
+            "task-revoked",
+            {"expired": True},
+        ),
+        (
+            receipt("c"),
+            Ended(states.FAILURE, KeyError("shop.none")),
+            "task-failed",
+            {"exception": "KeyError('shop.none')"},
+        ),
+        (receipt("c"), Ended(states.REJECTED, Reject("x")), "task-rejected", {"requeue": False}),
+        (receipt("c"), Ended(states.SUCCESS, None), "task-succeeded", {}),
+        (receipt("c"), Ended(states.IGNORED, Ignore()), "task-started", {}),
+    ],
+)
+def test_of_how_celery_ended_the_task(
+    outcome: Outcome, ended: Ended | None, kind: str, fields: dict[str, Any]
+) -> None:
+    """A failure that is tried again, a stored message whose link cannot go out, and others."""
+    *_, (last, found) = sent(outcome, REQUEST, ended)
+    assert last == kind
+    assert {name: found[name] for name in fields} == fields
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,24 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from celery import chain
 from celery.worker import state
+from celery.worker.consumer import Consumer
 from kombu.utils import json
 from kombu.utils.limits import TokenBucket
 
 from celery_stargate import LaneFull, ProduceError, StoreUnavailable
+from celery_stargate.calls import prepare
+from celery_stargate.calls.revoking import Revoker
+from celery_stargate.effects.tracer import CALL
 from celery_stargate.worker.strategy import produce
 from tests.unit.helpers import TOPIC, make_stargate
+
+
+class WorkersConsumer(SimpleNamespace):
+    """What the strategy needs of a worker's consumer; what a timer calls is Celery's own."""
+
+    apply_eta_task = Consumer.apply_eta_task
 
 
 class Rig:
@@ -25,7 +36,7 @@ class Rig:
         self.stargate, self.lanes, self.task = make_stargate(**conf)
         self.app = self.stargate.app
         self.timer = Mock()
-        self.consumer = SimpleNamespace(
+        self.consumer = WorkersConsumer(
             app=self.app,
             hostname="unit@here",
             connection_errors=(),
@@ -33,7 +44,6 @@ class Rig:
             timer=self.timer,
             disable_rate_limits=True,
             task_buckets=defaultdict(lambda: None),
-            apply_eta_task=Mock(),
             on_task_request=Mock(),
             _limit_task=Mock(),
             _limit_post_eta=Mock(),
@@ -47,20 +57,30 @@ class Rig:
     def receive(self, task_id: str | None = None, **given: Any) -> str:
         """Let a message come, as `send_task` in another process sends it."""
         task_id = task_id or uuid.uuid4().hex
-        options = given.pop("options", {})
-        made = self.app.amqp.as_task_v2(task_id, self.task.name, (), given, **options)
+        options, redelivered = given.pop("options", {}), given.pop("redelivered", False)
+        make = getattr(self.app.amqp, f"as_task_v{given.pop('protocol', 2)}")
+        made = make(task_id, self.task.name, (), given, **options)
         message = Mock(
             headers=made.headers,
             payload=made.body,
             body=json.dumps(made.body),
             properties=made.properties,
-            delivery_info={},
+            delivery_info={"redelivered": redelivered},
             content_type="application/json",
             content_encoding="utf-8",
             acknowledged=False,
         )
         self.handle(message, None, self.ack, self.reject, [])
         return task_id
+
+    def state_of(self, task_id: str) -> str:
+        """The state of a task's result."""
+        return str(self.app.AsyncResult(task_id).state)
+
+    def let_the_time_come(self) -> None:
+        """Call what the timer would call at the ETA of the task that came last."""
+        _, call, args = self.timer.call_at.call_args.args
+        call(*args)
 
 
 @pytest.fixture
@@ -128,6 +148,7 @@ def test_redis_away(rig: Rig) -> None:
         ({"message": "a", "topik": "a"}, "no argument 'topik'; did you mean 'topic'?"),
         ({}, "no message was given"),
         ({"message": "a", "on_ack": 5}, "on_ack must be a signature"),
+        ({"message": "a", "on_error": 5}, "on_error must be a signature"),
     ],
 )
 def test_bad_input_fails_the_task(rig: Rig, given: dict[str, Any], words: str) -> None:
@@ -139,6 +160,26 @@ def test_bad_input_fails_the_task(rig: Rig, given: dict[str, Any], words: str) -
         rig.app.AsyncResult(task_id).get(timeout=1)
     assert words in caught.value.reason
     assert caught.value.status == "refused"
+
+
+def test_a_worker_that_is_set_up_wrongly_fails_the_task(caplog: pytest.LogCaptureFixture) -> None:
+    """And its log says that it is not the message's fault."""
+    rig = Rig(stargate_url=None)
+    task_id = rig.receive(message="a")
+    rig.ack.assert_called_once()
+    with pytest.raises(ProduceError, match="stargate_url is not set"):
+        rig.app.AsyncResult(task_id).get(timeout=1)
+    assert "the task fails, because of this worker: " in caplog.text
+
+
+def test_a_message_of_celerys_first_protocol(rig: Rig) -> None:
+    """Its body comes decoded; what a newer caller sends is the same message."""
+    for protocol in (1, 2):
+        rig.receive(message="a", topic="other", protocol=protocol)
+    first, second = rig.lanes.puts
+    assert first.lane == second.lane
+    frames = [json.loads(frame) for put in (first, second) for _, frame in put.messages]
+    assert frames[0] | {"context": ""} == frames[1] | {"context": ""}
 
 
 def test_a_full_lane_fails_the_task(rig: Rig) -> None:
@@ -167,11 +208,93 @@ def test_an_expired_task_is_not_put(rig: Rig) -> None:
     assert rig.lanes.puts == []
 
 
-def test_a_task_with_a_countdown_waits(rig: Rig) -> None:
-    """In Celery's own timer."""
+def test_a_task_that_expires_on_its_way_into_the_lane(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery found it in time; it is not sent all the same, and ends as revoked."""
+    monkeypatch.setattr(prepare, "until", lambda *_: 0.0)
+    task_id = rig.receive(message="a", options={"expires": 60})
+    assert rig.lanes.puts == []
+    assert rig.state_of(task_id) == "REVOKED"
+    rig.ack.assert_called_once()
+
+
+def test_a_task_that_came_again_may_have_been_revoked_before(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This worker did not hear of it: it asks Redis, and of no other task."""
+    asked: list[str] = []
+
+    def is_revoked(_: Revoker, context: str) -> bool:
+        asked.append(context)
+        return True
+
+    monkeypatch.setattr(Revoker, "is_revoked", is_revoked)
+    again = rig.receive(message="a", redelivered=True)
+    waited = rig.receive(message="a", options={"countdown": 60})
+    rig.let_the_time_come()
+    assert rig.lanes.puts == []
+    assert [rig.state_of(each) for each in (again, waited)] == ["REVOKED"] * 2
+    rig.receive(message="a")
+    assert len(rig.lanes.puts) == 1
+    assert asked == [again, waited]
+
+
+def test_a_stamp_may_have_been_revoked_before(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane has the call first: one who revokes the stamp meanwhile finds it there."""
+    checked: list[tuple[str, int, Any]] = []
+
+    def check(_: Revoker, context: str, lanes: Any, request: Any) -> None:
+        checked.append((context, len(rig.lanes.puts), request["stamps"]))
+        assert lanes == [rig.lanes.puts[-1].lane]
+
+    monkeypatch.setattr(Revoker, "check_stamps", check)
+    rig.receive(message="a")
+    stamped = rig.receive(message="a", options={"stamped_headers": ["order"], "order": "17"})
+    assert checked == [(stamped, 2, {"order": "17"})]
+
+
+def test_a_task_that_celery_retries_can_be_published_again(rig: Rig) -> None:
+    """Its record keeps the call, with the callbacks as they were frozen; else it need not."""
+
+    def kept() -> Any:
+        return json.loads(rig.lanes.puts[-1].record.request or "").get(CALL)
+
+    ship = rig.app.signature("shop.ship")
+    given: dict[str, Any] = {"message": "a", "on_ack": dict(chain(ship, ship))}
+    rig.receive(**given)
+    assert kept() is None
+    rig.task = rig.stargate.task(name="shop.retried", autoretry_for=(ProduceError,))
+    rig.handle = produce(rig.task, rig.app, rig.consumer)
+    rig.receive(**given)
+    args, kwargs = kept()
+    frozen = json.loads(rig.lanes.puts[-1].record.on_ack or "")
+    assert (args, kwargs["message"]) == ([], "a")
+    assert kwargs["on_ack"] == frozen
+    assert all(each["options"]["task_id"] for each in frozen["kwargs"]["tasks"])
+
+
+def test_a_task_with_a_countdown_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Celery's own timer; then it goes into its lane, and not into the pool."""
     rig.receive(message="a", options={"countdown": 60})
     assert rig.lanes.puts == []
     rig.timer.call_at.assert_called_once()
+    monkeypatch.setattr(Revoker, "is_revoked", lambda *_: False)
+    rig.let_the_time_come()
+    assert len(rig.lanes.puts) == 1
+    rig.consumer.pool.apply_async.assert_not_called()
+
+
+def test_a_task_that_is_revoked_while_it_waits_for_its_eta(rig: Rig) -> None:
+    """It goes nowhere, and ends as revoked."""
+    task_id = rig.receive(message="a", options={"countdown": 60})
+    state.revoked.add(task_id)
+    try:
+        rig.let_the_time_come()
+    finally:
+        state.revoked.discard(task_id)
+    assert rig.lanes.puts == []
+    assert rig.state_of(task_id) == "REVOKED"
 
 
 def test_a_rate_limit_is_celerys(rig: Rig) -> None:

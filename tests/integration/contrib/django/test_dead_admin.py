@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from celery_stargate import Failure, Message, StoreUnavailable
-from celery_stargate.contrib.django import dead_letters, lanes
+from celery_stargate.contrib.django import dead_admin, dead_letters, lanes
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.operations import discard, requeue
 from celery_stargate.contrib.django.relay import run_burst
@@ -204,6 +204,44 @@ def test_discard_all_that_match(rig: OutboxRig) -> None:
     assert "Discard: 120 dead letters." in done
     assert ids(rig) == {"b", "late"}
     assert LogEntry.objects.filter(user__username="operator").count() == 120
+
+
+def test_more_that_match_than_an_action_does(
+    rig: OutboxRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question says so; the others are left, and are there for the next action."""
+    monkeypatch.setattr(dead_admin, "_MOST", 2)
+    bury(rig, "a", "b", "c")
+    client = client_with(*ALL)
+    form = {"action": "discard", "select_across": "1"}
+    text = client.post(LIST, form).content.decode()
+    assert (
+        "Discard 2 dead letters?" in text and "More than these match: this is the first 2." in text
+    )
+    act(client, text, "discard", confirmed="yes")
+    assert len(ids(rig)) == 1
+    text = client.post(LIST, form).content.decode()
+    assert "Discard 1 dead letter?" in text and "More than these match" not in text
+
+
+def test_one_that_somebody_else_took_meanwhile_is_told(
+    rig: OutboxRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After they were read, and before they are discarded: it is counted apart, and not logged."""
+    bury(rig, "a", "b")
+    client = client_with(*ALL)
+    text = page(client)
+    whole = dead_letters.act
+
+    def late(stargate: Any, verb: Any, letters: Any, by: str) -> Iterator[Any]:
+        assert len(list(whole(stargate, verb, letters[:1], "somebody else"))) == 1
+        yield from whole(stargate, verb, letters, by)
+
+    monkeypatch.setattr(dead_letters, "act", late)
+    done = act(client, text, "discard", confirmed="yes").content.decode()
+    assert "Discard: 1 dead letter." in done
+    assert "Discard: 1 dead letter: gone, or failed again, since the page was made." in done
+    assert LogEntry.objects.filter(user__username="operator").count() == 1
 
 
 def test_one_that_failed_again_meanwhile_is_left(rig: OutboxRig) -> None:

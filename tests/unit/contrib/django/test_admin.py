@@ -104,6 +104,44 @@ def test_a_key_is_found_whatever_it_looks_like() -> None:
         assert "1 outbox message" in text and str(handle.uuid)[:8] in text, key
 
 
+@pytest.mark.parametrize("write", [str, lambda row: row.hex, lambda row: f"{row}.7".upper()])
+def test_a_context_is_found_however_it_is_written(rows: list[outbox.Handle], write: Any) -> None:
+    """As of any attempt, and as the database has it."""
+    assert "1 outbox message" in page(client_with(*VIEW), LIST, q=write(rows[0].uuid))
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    ["payload__contains", "on_ack__contains", "attributes__properties__p", "on_error", "payload"],
+)
+def test_what_is_hidden_is_no_filter(rows: list[outbox.Handle], lookup: str) -> None:
+    """Who may not see it could else ask for it, letter by letter."""
+    assert client_with(*VIEW).get(LIST, {lookup: "secret"}).status_code == 400
+
+
+class _Replica:
+    """A router that sends reads to a database without the table, as a replica that lags behind."""
+
+    def db_for_read(self, model: Any, **_: Any) -> str | None:
+        return "postgres" if model._meta.app_label == "celery_stargate" else None
+
+    def db_for_write(self, model: Any, **_: Any) -> str:
+        return "default"
+
+
+def test_pages_read_where_the_rows_are_written(rows: list[outbox.Handle]) -> None:
+    """A replica may not have them yet."""
+    client = client_with(*ALL)
+    with override_settings(DATABASE_ROUTERS=[_Replica()]):
+        page(client, LIST)
+        text = page(client, f"{LIST}{rows[2].row().pk}/change/")
+        page(client, f"{LIST}{rows[2].row().pk}/history/")
+        asked = act(client, "requeue_messages", rows[1])
+        assert act(client, "requeue_messages", rows[1], confirmed="yes").status_code == 200
+    assert "Hidden (8 B)" in text and asked.status_code == 200
+    assert rows[1].row().attempt == 2
+
+
 @override_settings(ROOT_URLCONF="tests.django_project.two_sites")
 def test_each_admin_of_a_project_keeps_to_itself(
     rows: list[outbox.Handle], monkeypatch: pytest.MonkeyPatch
@@ -178,6 +216,26 @@ def test_the_largest_action_fits_into_a_form(rows: list[outbox.Handle]) -> None:
     form = {"action": "discard_messages", "_selected_action": list(range(admin._MOST))}
     answer = client_with(*ALL).post(LIST, {**form, "confirmed": "yes", "select_across": "1"})
     assert answer.status_code in {200, 302}
+
+
+def test_an_action_on_too_many_rows_does_nothing(
+    rows: list[outbox.Handle], fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the first of them, either; what it cannot be done with is not counted, wherever it is."""
+    with transaction.atomic():
+        late = outbox.produce("waits")
+    handles = [*rows, late]
+    close_row("default", fake.failure(rows[2].context))
+    monkeypatch.setattr(admin, "_MOST", 1)
+    client = client_with(*ALL)
+    refused = act(client, "discard_messages", *handles, confirmed="yes")
+    assert "That is more than 1 messages; use the command." in refused.content.decode()
+    before = [State.STORED, State.REFUSED, State.REFUSED, State.RECORDED]
+    assert [each.state() for each in handles] == before
+    monkeypatch.setattr(admin, "_MOST", 2)
+    act(client, "discard_messages", *handles, confirmed="yes")
+    after = [State.STORED, State.DISCARDED, State.DISCARDED, State.RECORDED]
+    assert [each.state() for each in handles] == after
 
 
 def test_replay_and_discard(rows: list[outbox.Handle]) -> None:

@@ -60,6 +60,8 @@ def test_an_app_without_a_stargate(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(lanes, "current_stargate", none)
     assert found() == ["stargate.W001"]
+    # Told once, and not by the checks of its Redis again.
+    assert checks.check_database(["default"]) == []
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,21 @@ def test_settings_of_stargate(
     stargate.app.conf.update(conf)
     monkeypatch.setattr(lanes, "current_stargate", lambda: stargate)
     assert found() == [finding]
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [{}, {"broker_transport_options": {"visibility_timeout": 600}}],
+    ids=["kombu's", "short"],
+)
+def test_a_visibility_timeout_that_is_short_enough(
+    conf: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost closing task comes again long before its row is given up."""
+    stargate = make_stargate(**conf)
+    stargate.app.conf.update(broker_url="redis://localhost:1/0")
+    monkeypatch.setattr(lanes, "current_stargate", lambda: stargate)
+    assert found() == []
 
 
 class Router:

@@ -13,6 +13,8 @@ from django.test import TestCase
 from celery_stargate import ProduceError, Stargate
 from celery_stargate.contrib.django import lanes, outbox
 from celery_stargate.contrib.django import tasks as outbox_tasks
+from celery_stargate.contrib.django.models import OutboxMessage
+from celery_stargate.contrib.django.operations import discard
 from celery_stargate.contrib.django.states import State
 from celery_stargate.testing import MemoryPulsar, in_memory
 from tests.django_project.world import TOPIC, make_stargate
@@ -89,6 +91,18 @@ def test_a_refused_message(stargate: Stargate, pulsar: MemoryPulsar) -> None:
     row = handle.row()
     assert (row.state, row.code) == (State.REFUSED, "send-error:8")
     assert [each["status"] for each in seen] == ["refused"]
+
+
+def test_a_refused_message_is_discarded_without_redis(
+    pulsar: MemoryPulsar, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There are no dead letters in eager mode, and no Redis to look for them."""
+    pulsar.receipts.fail_next()
+    with transaction.atomic():
+        handle = outbox.produce("lamp")
+    assert discard(OutboxMessage.objects.all()) == 1
+    assert handle.state() is State.DISCARDED
+    assert "dead letters" not in caplog.text
 
 
 @pytest.mark.parametrize("error", [ProduceError({"reason": "it is broken"}), DatabaseError("x")])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from celery import chain, signature
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase, override_settings
 
@@ -20,6 +20,7 @@ from celery_stargate import InvalidMessage, StargateError
 from celery_stargate.contrib.django import handover, lanes, outbox
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.models import OutboxMessage
+from celery_stargate.contrib.django.relay import run_burst
 from celery_stargate.contrib.django.states import State
 from tests.django_project.world import TOPIC, FakeLanes
 
@@ -361,6 +362,44 @@ def test_a_hand_over_that_fails_is_logged(
         handle = outbox.produce("one")
     assert handle.state() is State.PENDING
     assert "it is broken" in caplog.text
+
+
+def test_a_database_that_goes_away_after_the_commit_fails_no_caller(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The message is in its lane, and the row does not say so: the relay notes that."""
+
+    def away(*_: object) -> int:
+        raise DatabaseError("the database is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(handover, "mark_recorded", away)
+        with transaction.atomic():
+            handle = outbox.produce("one")
+    assert (handle.state(), fake.payloads()) == (State.PENDING, ["one"])
+    assert "the relay will take 1 outbox rows: the database is away" in caplog.text
+    assert run_burst("default") == 1
+    assert (handle.state(), fake.payloads()) == (State.RECORDED, ["one"])
+
+
+def test_a_database_that_tells_no_ids_after_a_bulk_insert(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MySQL: all is handed over and noted at the commit, in order for each key."""
+    features = type(connection.features)
+    monkeypatch.setattr(features, "can_return_rows_from_bulk_insert", False)
+    fake.away = True
+    with transaction.atomic():
+        waits = outbox.produce(("a", "1"))
+    fake.away = False
+    handover._breaker.until = 0.0
+    with transaction.atomic():
+        handles = outbox.produce_many([("a", "2"), ("b", "3"), "4", ("b", "5")])
+    assert fake.payloads() == ["3", "4", "5"]
+    assert [each.state() for each in (waits, *handles)] == [
+        *(State.PENDING, State.PENDING),
+        *(State.RECORDED, State.RECORDED, State.RECORDED),
+    ]
 
 
 class _Elsewhere:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from celery import signature
 from celery.exceptions import QueueNotFound
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.test import override_settings
 from django.utils import timezone
 from kombu.exceptions import OperationalError
@@ -225,6 +225,53 @@ def test_a_row_that_fails_unexpectedly_waits_and_is_set_aside_in_the_end(
     assert fake.payloads() == ["three", "two"]
 
 
+def test_a_row_without_a_key_that_fails_waits_alone(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not read again before its time, so that it holds up nothing."""
+    bad, _ = late("one", "two")
+    original, tried = lanes.prepare, []
+
+    def prepare(stargate: Any, message: Any, context: str, *rest: Any) -> Any:
+        if context == bad.context:
+            tried.append(context)
+            raise RuntimeError("a bug")
+        return original(stargate, message, context, *rest)
+
+    monkeypatch.setattr(lanes, "prepare", prepare)
+    clock = Clock()
+    one = relay(clock)
+    assert one.one_pass() == 1
+    late("three")
+    assert one.one_pass() == 1
+    assert (fake.payloads(), len(tried)) == (["two", "three"], 1)
+    clock.now += 4
+    one.one_pass()
+    assert len(tried) == bad.row().tries == 2
+
+
+def test_a_row_is_not_set_aside_before_its_callback_is_published(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker is away: the row waits, says so, and is set aside later."""
+    (bad,) = late("one", on_error=signature("shop.fail"))
+    OutboxMessage.objects.filter(uuid=bad.uuid).update(attributes={"event_time": "yesterday"})
+
+    def away(*_: Any) -> None:
+        raise OperationalError("the broker is away")
+
+    clock = Clock()
+    one = relay(clock)
+    with monkeypatch.context() as broken:
+        broken.setattr(lanes, "trigger", away)
+        assert one.one_pass() == 0
+    assert bad.state() is State.PENDING
+    assert bad.row().reason.endswith("; its callback was not published: the broker is away")
+    clock.now += 4
+    assert one.one_pass() == 1
+    assert (bad.state(), len(fake.called)) == (State.REFUSED, 1)
+
+
 def test_the_reason_of_a_row_holds_no_payload(
     fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +451,14 @@ def test_a_discarded_row_is_no_dead_letter(
     assert "dead letters of 1 discarded outbox rows stay: Redis is away" in caplog.text
 
 
+def test_to_discard_nothing_asks_nobody(fake: FakeLanes) -> None:
+    """Redis is not needed where no row has failed."""
+    with transaction.atomic():
+        handle = outbox.produce("one")
+    assert discard(OutboxMessage.objects.all()) == 0
+    assert (handle.state(), fake.forgotten) == (State.RECORDED, [])
+
+
 @pytest.mark.parametrize("status", ["refused", "unknown"])
 def test_a_replayed_dead_letter_closes_the_row_that_failed(fake: FakeLanes, status: str) -> None:
     """It reports under the context of the attempt; one that fails again changes nothing."""
@@ -437,6 +492,74 @@ def test_a_burst_goes_on_where_the_database_was_slow(fake: FakeLanes) -> None:
     late("two")
     slow.extend([True] * 1000)
     assert one.run(burst=True) == 0
+
+
+def test_a_burst_looks_through_all_rows_before_it_ends(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page by page, although nothing is left to hand over."""
+    monkeypatch.setattr(sweep, "_PAGE", 2)
+    with transaction.atomic():
+        handles = outbox.produce_many([f"{n}" for n in range(5)])
+    for each in handles:
+        aged(each, 100)
+    asked: list[str] = []
+    find = lanes.find_contexts
+
+    def noted(stargate: Any, places: Any, **given: Any) -> Any:
+        asked.extend(context for _, context in places)
+        return find(stargate, places, **given)
+
+    monkeypatch.setattr(lanes, "find_contexts", noted)
+    assert run_burst("default") == 0
+    assert asked == [each.context for each in handles]
+    assert not OutboxShard.objects.filter(verified_at=None).exists()
+
+
+def test_a_relay_tries_again_where_redis_or_the_database_is_away(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ever more seldom, and from the beginning after a pass that went well."""
+
+    class Stop(threading.Event):
+        """Is not waited for: what is away is back after three waits."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            fake.away = len(waits) % 3 != 0
+            return False
+
+    def passed() -> None:
+        passes.append(len(waits))
+        fake.away = True
+        late(f"{len(passes)}")
+        if len(passes) == 2:
+            stop.set()
+
+    waits: list[float | None] = []
+    passes: list[int] = []
+    stop = Stop()
+    fake.away = True
+    late("0")
+    one = Relay("default", stop, OutboxSettings.read(), monotonic=Clock())
+    assert one.run(on_pass=passed) == 2
+    assert (waits, passes) == ([0.5, 1.0, 2.0, 0.5, 1.0, 2.0], [3, 6])
+    assert "the outbox relay tries again in 2.0 s: Redis is away" in caplog.text
+
+
+def test_a_relay_that_cannot_give_its_leases_back_ends(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They end by themselves."""
+    late("one")
+    one = relay()
+
+    def away() -> None:
+        raise DatabaseError("the database is away")
+
+    monkeypatch.setattr(one.leases, "release", away)
+    assert one.run(burst=True) == 1
+    assert "leases end by themselves: the database is away" in caplog.text
 
 
 def test_a_stopped_relay_ends_after_its_batch(fake: FakeLanes) -> None:
