@@ -953,6 +953,17 @@ def test_a_backlog_of_one_is_a_backlog(pair: Pair) -> None:
         assert pair.call("put", *arguments) == answer
 
 
+def test_reservations_count_together(pair: Pair) -> None:
+    """Each for as long as it holds; one that is taken back counts no more."""
+    for name, ms, held in (("a:1", UNIT, 0), ("b:1", 3 * UNIT, 2), ("c:1", 5 * UNIT, 4)):
+        assert pair.call("reserve", name, 2, 6, ms) == [1, held]
+    assert pair.call("reserve", "d:1", 1, 6, UNIT) == [0, 6]
+    pair.leap(2 * UNIT)
+    assert pair.call("reserve", "d:1", 3, 6, UNIT) == [0, 4]
+    assert pair.call("reserve", "c:1", 0, 6, UNIT) == [1, 2]
+    assert pair.call("reserve", "d:1", 3, 6, UNIT) == [1, 2]
+
+
 def test_a_tombstone_is_known_until_it_ends(pair: Pair) -> None:
     """And then the context may be put again."""
     for token in ("first", "second", "third"):

@@ -31,7 +31,7 @@ from tests.integration.rig import Proxy, elapsed, wait_for
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import ServerAddress, require
 from tests.servers.redis import RedisServer
-from tests.topology import flush_scripts, single_server
+from tests.topology import Topology, flush_scripts, single_server
 
 CONTEXTS_LANE = Lane(CONTEXTS)
 
@@ -222,6 +222,30 @@ def test_a_tombstone_ends(lanes: Outbox, lane: Lane, client: redis.Redis, prefix
     lanes.settle(lane, receipt("b"))
     finish(lanes, lane, "b")
     assert client.zcard(key) == 0
+
+
+def test_tombstones_above_the_bound_are_forgotten(
+    topology: Topology, prefix: str, lane: Lane, client: redis.Redis
+) -> None:
+    """Those that end first, at most 400 in a step; at the bound none is."""
+    lanes, key = Outbox(Connections(topology.target), prefix), lane.key(prefix, "tombstones")
+    seconds, _ = client.time()
+    later = (seconds + 1000) * 1000
+
+    def bury(context: str) -> int:
+        finish(lanes, lane, context)
+        return client.zcard(key)
+
+    for context in "abc":
+        put(lanes, lane, context, tombstone=10_000.0)
+        lanes.settle(lane, receipt(context))
+    client.zadd(key, {f"early {n}": later + n for n in range(99_999)})
+    assert bury("a") == 100_000
+    assert bury("b") == 100_000
+    assert client.zmscore(key, ["early 0"]) == [None]
+    assert None not in client.zmscore(key, ["early 1", "a", "b"])
+    client.zadd(key, {f"more {n}": later for n in range(500)})
+    assert bury("c") == 100_000 + 501 - 400
 
 
 def test_a_finished_context_leaves_no_key_behind(

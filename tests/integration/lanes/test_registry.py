@@ -251,6 +251,21 @@ def test_a_key_of_a_wrong_type_begins_anew(
     assert len(caplog.records) == {"events": 0, "callers": 1}.get(part, 2)
 
 
+def test_only_keys_of_a_wrong_type_are_deleted(redis_server: ServerAddress, prefix: str) -> None:
+    """The others keep what they hold."""
+    connections = Connections(redis_server.url)
+    client, keys = connections.sync(), [RegistryKeys(prefix).key(name) for name in "abcd"]
+    client.zadd(keys[0], {"x": 1})
+    client.set(keys[1], "x")
+    client.set(keys[2], "x")
+    scripts = Scripts(connections)
+    assert scripts.run("registry/heal", keys, ["zset", "zset", "stream", "hash"]) == 2
+    assert [client.exists(key) for key in keys] == [1, 0, 0, 0]
+    assert scripts.run("registry/heal", keys, ["zset", "zset", "stream", "hash"]) == 0
+    assert client.zscore(keys[0], "x") == 1
+    connections.close()
+
+
 def test_a_key_that_another_process_healed_first(
     redis_server: ServerAddress, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
