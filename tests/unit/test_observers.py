@@ -139,7 +139,7 @@ def test_without_an_observer_a_batch_costs_two_calls() -> None:
 def test_one_that_raises_harms_nobody(
     noted: Noted, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another test may have made the process log it a short time ago.
+    # It is logged seldom, and another test may have had an observer that raises.
     monkeypatch.setattr(observers, "_log_now", Seldom())
     raising = Raising()
     observers.add(raising)
