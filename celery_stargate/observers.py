@@ -15,6 +15,7 @@ from celery_stargate.lanes.record import Settled
 from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Outcome
+from celery_stargate.support.exits import as_error
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
@@ -190,7 +191,8 @@ def tell(happened: Callable[[Observer], None]) -> None:
     for observer in _observers:
         try:
             happened(observer)
-        except Exception:
+        except BaseException as error:
+            as_error(error)
             if _log_now():
                 logger.exception("%s raised an error; messages go on", type(observer).__name__)
 

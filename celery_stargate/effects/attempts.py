@@ -10,6 +10,7 @@ from celery.exceptions import TaskPredicate
 from celery_stargate.effects.breaker import Breaker
 from celery_stargate.effects.failures import Dependency, Kind, blamed
 from celery_stargate.effects.jobs import Job, Stage
+from celery_stargate.support.exits import as_error
 from celery_stargate.support.log import logger_of
 
 __all__ = ["STUCK_AFTER", "Attempts"]
@@ -59,8 +60,8 @@ class Attempts:
             self.begin(stage)
             try:
                 effect(job)
-            except Exception as error:  # noqa: BLE001  # the table decides
-                self.failed(stage, job, error)
+            except BaseException as error:  # noqa: BLE001  # the table decides
+                self.failed(stage, job, as_error(error))
             else:
                 job.finish(stage)
                 self.succeeded(stage)

@@ -18,6 +18,7 @@ from celery_stargate.effects.tracer import acting_as
 from celery_stargate.model.durations import until
 from celery_stargate.model.outcome import Receipt
 from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.exits import as_error
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.tracing import Carrier, follow
 
@@ -144,7 +145,8 @@ def trigger_together(
                     raise
                 except Exception:  # noqa: BLE001  # trigger() will raise it again
                     logger.debug("a callback is published by itself", context=call.context)
-    except Exception as error:  # noqa: BLE001  # whatever it is, each is published by itself
+    except BaseException as raised:  # noqa: BLE001  # whatever it is, each is published by itself
+        error = as_error(raised)
         logger.warning("%d callbacks are published one by one: %r", len(waiting), error)
         return set()
     return published
@@ -211,6 +213,8 @@ def _publish(call: CallOutcomes, callback: Any, marked: bool = False, **options:
             # What events and logs show. Celery's `saferepr`, which bounds the text, would cost as
             # much as a sixth of the whole callback.
             options["argsrepr"] = repr((argument,))
+            if not callback["kwargs"] and "kwargsrepr" not in given:
+                options["kwargsrepr"] = "{}"
     callback.apply_async((argument,), **options)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from enum import Enum
-from typing import Any
+from traceback import walk_tb
+from typing import Any, TypeGuard
 
 from celery.exceptions import BackendError
 from kombu.exceptions import OperationalError
@@ -83,6 +84,10 @@ _CLIENT_ERRORS = (
 )
 
 
+#: Modules in which a lookup fails when a connection was lost.
+_TRANSPORTS = ("kombu.transport.", "kombu.utils.eventio", "redis.")
+
+
 def kind_of(error: BaseException, backend: Any = None) -> Kind:
     """Return the kind of an error that an effect raised.
 
@@ -99,6 +104,8 @@ def kind_of(error: BaseException, backend: Any = None) -> Kind:
     cause = error.__cause__
     if isinstance(error, OperationalError) and isinstance(cause, redis_errors.ResponseError):
         # kombu wraps what Redis answers to one message, such as a queue's key of another type.
+        error = cause
+    elif isinstance(error, OperationalError) and _is_of_message(cause):
         error = cause
     elif type(error) is RuntimeError and cause is not None:
         # Celery's Redis backend, when it has tried to connect for long.
@@ -131,6 +138,17 @@ def blamed(error: BaseException, *, publishing: bool) -> Dependency | None:
 
 def _is_answer_of_redis(error: BaseException) -> bool:
     return isinstance(error, redis_errors.ResponseError) and str(error).startswith(_PASSING_ANSWERS)
+
+
+def _is_of_message(cause: BaseException | None) -> TypeGuard[LookupError]:
+    """Whether kombu wrapped a lookup that failed for one message, such as that of its compression.
+
+    kombu takes each ``KeyError`` for a lost connection to Redis: its transport raises some then.
+    """
+    if not isinstance(cause, LookupError):
+        return False
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(cause.__traceback__)]
+    return bool(names) and not any(each.startswith(_TRANSPORTS) for each in names)
 
 
 def _is_error_of_network(error: BaseException) -> bool:

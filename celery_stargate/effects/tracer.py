@@ -30,6 +30,7 @@ from celery_stargate.model.durations import until
 from celery_stargate.model.follow_up import PRODUCE, RECEIVED_AT, RECORDED_AT
 from celery_stargate.model.outcome import Failure, error_of
 from celery_stargate.model.revocation import EXPIRED, REVOKED, expired_failure
+from celery_stargate.support.exits import as_error
 from celery_stargate.support.log import logger_of
 
 __all__ = ["CALL", "OUTCOME", "OutcomeTask", "OutcomeTracer", "Traced", "acting_as", "run"]
@@ -230,12 +231,19 @@ class OutcomeTracer:
                 _publish_by(together, fields)
         else:
             way = _Way.TRACED
-        tracer = self._tracer(task, way)
+        tracer, kept = self._tracer(task, way), len(self._batch)
         try:
             with acting_as(self._app):
                 info = tracer(task_id, args, kwargs, fields).info
         except Interrupted as stop:
             raise stop.error from None
+        except Exception:
+            raise
+        except BaseException as error:  # noqa: BLE001  # a hook's or a receiver's `sys.exit()`
+            stored = len(self._batch) > kept
+            traced_request = Context({"id": task_id, **fields}, args=args, kwargs=kwargs)
+            exited = as_error(error)
+            info = None if stored else self._exited(self._task(task), traced_request, exited)
         if info is None:
             return Traced(states.SUCCESS, batched=way is _Way.BATCHED)
         told = isinstance(outcome, Failure) and isinstance(info.retval, ProduceError)
@@ -264,6 +272,25 @@ class OutcomeTracer:
             "hostname": self._hostname,
         }
         return fields, tuple(args), kwargs
+
+    def _exited(self, task: Any, request: Any, error: Exception) -> TraceInfo:
+        """Store the failure of a task whose code ended its thread, unless its end is stored.
+
+        Returns:
+            How the task ended: with the error, or before it.
+        """
+        ignored = task.ignore_result if request.ignore_result is None else request.ignore_result
+        state = states.PENDING if ignored else task.backend.get_state(request.id)
+        if state in states.READY_STATES or state == states.RETRY:
+            logger.error("a task's code exited after its end", exc_info=error, context=request.id)
+            return _Info(state)
+        info = _Info(states.FAILURE, error)
+        try:
+            # Celery takes the traceback from what is handled just now.
+            raise error
+        except type(error):
+            info.handle_error_state(task, request, eager=False, call_errbacks=not ignored)
+        return info
 
     def _revoke(self, name: str, context: str, request: Context, failure: Failure) -> None:
         """Store that a task was revoked, as ``celery.worker.request`` does."""

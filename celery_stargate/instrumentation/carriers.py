@@ -13,7 +13,14 @@ from celery_stargate.model.frame import fields_in
 from celery_stargate.support.decoding import UNDECODABLE
 from celery_stargate.support.tracing import Carrier
 
-__all__ = ["carrier_in", "carrier_of", "context_of", "given_carrier", "is_sampled"]
+__all__ = [
+    "carrier_in",
+    "carrier_of",
+    "context_of",
+    "given_carrier",
+    "is_sampled",
+    "sampled_in",
+]
 
 _NAMES = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
@@ -33,6 +40,8 @@ _decode = msgspec.json.Decoder(_Frame).decode
 _TRACED = b'"properties":{"traceparent":"'
 _WHOLE = len(_TRACED) + 55
 _STATE = b'"tracestate"'
+#: The last digits of the flags of a trace that is sampled.
+_SAMPLED = frozenset(b"13579bdfBDF")
 #: How many bytes of a frame are looked at for that.
 _TAIL = 10_000
 
@@ -44,17 +53,33 @@ def carrier_of(span: trace.Span) -> dict[str, str]:
     return carrier
 
 
-def carrier_in(frame: bytes) -> Carrier | None:
-    """Return the context in the properties of a message's frame; None if there is none."""
-    fields = fields_in(frame)
+def sampled_in(frame: bytes) -> Carrier | bytes | None:
+    """Return the context of a message whose trace is sampled; None for any other.
+
+    It is for every message that is settled, so it does no more than it must.
+
+    Returns:
+        The bytes of ``traceparent`` where that is all, to be read later.
+    """
+    fields = frame if frame[:1] == b"{" else fields_in(frame)
     # In the end, for the properties come after the payload, which may be large.
     begin = fields.rfind(_TRACED, max(0, len(fields) - _TAIL))
     if begin >= 0:
         end = begin + _WHOLE
+        begin += len(_TRACED)
         # Such as is of the right length, and alone: to decode the whole frame takes longer.
-        if fields.find(b'"', begin + len(_TRACED)) == end and fields.find(_STATE, end) < 0:
-            return {"traceparent": fields[begin + len(_TRACED) : end].decode("utf-8", "replace")}
+        if fields.find(b'"', begin) == end and fields.find(_STATE, end) < 0:
+            return fields[begin:end] if fields[end - 1] in _SAMPLED else None
     elif b'"traceparent"' not in fields:
+        return None
+    carrier = carrier_in(frame)
+    return carrier if carrier is not None and is_sampled(carrier) else None
+
+
+def carrier_in(frame: bytes) -> Carrier | None:
+    """Return the context in the properties of a message's frame; None if there is none."""
+    fields = fields_in(frame)
+    if b'"traceparent"' not in fields:
         return None
     try:
         properties = _decode(fields).properties
@@ -75,8 +100,14 @@ def given_carrier(headers: Mapping[str, object]) -> dict[str, str] | None:
     return found if "traceparent" in found else None
 
 
-def context_of(carrier: Carrier) -> Context:
-    """Return the context that a carrier holds; one without a span if it cannot be read."""
+def context_of(carrier: Carrier | bytes) -> Context:
+    """Return the context that a carrier holds; one without a span if it cannot be read.
+
+    Arguments:
+        carrier: or the bytes of its ``traceparent``.
+    """
+    if isinstance(carrier, bytes):
+        carrier = {"traceparent": carrier.decode("utf-8", "replace")}
     return _propagator.extract(carrier, Context())
 
 

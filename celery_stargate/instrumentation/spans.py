@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
-from celery_stargate.instrumentation.carriers import carrier_in, context_of, is_sampled
+from celery_stargate.instrumentation.carriers import context_of, is_sampled, sampled_in
 from celery_stargate.instrumentation.semantic import (
     DURATION,
     SENT,
@@ -69,10 +70,10 @@ def _common(operation: str, topic: str, server: str | None) -> _Attributes:
     return found
 
 
-class _Traced(NamedTuple):
+class _Traced(msgspec.Struct, frozen=True, gc=False):
     """A message whose spans are to be made."""
 
-    carrier: Carrier
+    carrier: Carrier | bytes
     topic: str
     outcome: Outcome
     server: str | None
@@ -124,18 +125,23 @@ class LaneSpans(Observer):
         self, lane: Lane, settlements: Sequence[Settlement], server: str | None = None
     ) -> None:
         """Make the spans of messages that have their outcomes."""
-        now = time.monotonic()
+        now, topic = time.monotonic(), lane.topic
         traced: list[_Traced] = []
         seconds: dict[str, list[float]] = {}
         for outcome, entry, sent_at, answered_at, trace in settlements:
             if sent_at is not None and answered_at is not None:
                 code = outcome.code if isinstance(outcome, Failure) else ""
-                seconds.setdefault(code, []).append(max(0.0, answered_at - sent_at))
-            carrier = trace if entry is None else carrier_in(entry.frame)
-            if carrier is not None and is_sampled(carrier):
+                took = answered_at - sent_at if answered_at > sent_at else 0.0
+                seconds.setdefault(code, []).append(took)
+            carrier: Carrier | bytes | None
+            if entry is not None:
+                carrier = sampled_in(entry.frame)
+            else:
+                carrier = trace if trace is not None and is_sampled(trace) else None
+            if carrier is not None:
                 times = sent_at, now if answered_at is None else answered_at, now
-                traced.append(_Traced(carrier, lane.topic, outcome, server, times))
-        common = _common(Operation.SEND, lane.topic, server)
+                traced.append(_Traced(carrier, topic, outcome, server, times))
+        common = _common(Operation.SEND, topic, server)
         for code, found in seconds.items():
             timed = _Timed(found, {**common, Attribute.ERROR_TYPE: code} if code else common)
             if not self._maker.add(timed):
@@ -150,8 +156,8 @@ class LaneSpans(Observer):
         """Make the spans of sends that got no answer: these messages are sent again."""
         now = time.monotonic()
         for entry, sent_at in unanswered:
-            carrier = carrier_in(entry.frame)
-            if carrier is not None and sent_at is not None and is_sampled(carrier):
+            carrier = sampled_in(entry.frame)
+            if carrier is not None and sent_at is not None:
                 failure = Failure(context=entry.context, reason=lost.reason, code=lost.error_type)
                 times = sent_at, now, None
                 self._maker.add(_Traced(carrier, lost.topic, failure, lost.server, times))

@@ -9,6 +9,8 @@ from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
+from celery_stargate.support.exits import as_error
+
 __all__ = ["DaemonThread"]
 
 _Arguments = ParamSpec("_Arguments")
@@ -57,7 +59,8 @@ class DaemonThread(Executor):
                 with self._around():
                     found = fn(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001  # whoever waits gets it
-                future.set_exception(error)
+                # An event loop that waits would end on one that is no ``Exception``.
+                future.set_exception(as_error(error))
             else:
                 future.set_result(found)
 

@@ -9,6 +9,7 @@ from celery_stargate.lanes.record import Record
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining
 from celery_stargate.model.outcome import Outcome, Receipt
+from celery_stargate.support.exits import as_error
 from celery_stargate.support.log import logger_of
 
 __all__ = ["AtOnce"]
@@ -72,7 +73,8 @@ class AtOnce:
             if way is Remaining.FULL and isinstance(outcome, Receipt):
                 try:
                     way = self._decide(entry, outcome, record, tells=tells)
-                except Exception:
+                except BaseException as error:
+                    as_error(error)
                     logger.exception("a result will be stored by itself", context=outcome.context)
             found.append(way)
         return found

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 from typing import Any
 
+import kombu.compression
 import pytest
 import redis
 from celery.exceptions import (
@@ -127,3 +128,24 @@ def test_a_backend_knows_errors_of_its_own() -> None:
 def test_what_is_away(error: Exception, publishing: bool, away: Dependency | None) -> None:
     """Others that need the same wait; the rest goes on."""
     assert blamed(error, publishing=publishing) is away
+
+
+def test_a_compression_that_does_not_exist_is_the_messages_own() -> None:
+    """kombu tells it as a broker that is away, and the others would wait for its return."""
+    error = OperationalError("'none'")
+    try:
+        kombu.compression.get_encoder("none")
+    except KeyError as cause:
+        error.__cause__ = cause
+    assert kind_of(error) is Kind.PERMANENT
+
+
+def test_a_lookup_that_fails_in_a_transport_passes() -> None:
+    """A connection was lost while it was used."""
+    error = OperationalError("7")
+    try:
+        exec("{}[7]", {"__name__": "kombu.transport.redis"})
+    except KeyError as cause:
+        error.__cause__ = cause
+    assert kind_of(error) is Kind.PASSING
+    assert kind_of(caused(OperationalError("7"), KeyError(7))) is Kind.PASSING

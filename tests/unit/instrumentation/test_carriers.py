@@ -16,6 +16,7 @@ from celery_stargate.instrumentation.carriers import (
     context_of,
     given_carrier,
     is_sampled,
+    sampled_in,
 )
 from celery_stargate.model.frame import encode_frame, text_frame
 
@@ -59,9 +60,22 @@ def test_it_is_what_the_frame_says(payload: str, key: str, own: dict[str, str]) 
     message = Message(payload=payload, key=key, properties=own or None)
     frame = encode_frame(message, "c", 1 << 20, {"traceparent": PARENT})
     properties = json.loads(text_frame(frame))["properties"]
-    assert carrier_in(frame) == {
+    expected = {
         name: properties[name] for name in ("traceparent", "tracestate") if name in properties
     }
+    assert carrier_in(frame) == expected
+    # However it is found, of one that is sampled, and of no other.
+    sampled = sampled_in(frame)
+    if isinstance(sampled, bytes):
+        sampled = {"traceparent": sampled.decode()}
+    assert sampled == (expected if is_sampled(expected) else None)
+    quiet = encode_frame(message, "c", 1 << 20, {"traceparent": PARENT[:-2] + "00"})
+    assert sampled_in(quiet) is None
+
+
+def test_the_bytes_of_a_context_are_read_as_its_text_is() -> None:
+    text = trace.get_current_span(context_of({"traceparent": PARENT})).get_span_context()
+    assert trace.get_current_span(context_of(PARENT.encode())).get_span_context() == text
 
 
 @pytest.mark.parametrize(
@@ -76,6 +90,7 @@ def test_it_is_what_the_frame_says(payload: str, key: str, own: dict[str, str]) 
 )
 def test_none_where_there_is_none(frame: bytes) -> None:
     assert carrier_in(frame) is None
+    assert sampled_in(frame) is None
 
 
 def test_a_span_without_an_id_gives_nothing() -> None:
