@@ -44,7 +44,7 @@ def test_it_is_kept_from_now_on(redis_server: ServerAddress, prefix: str) -> Non
 
         def now() -> int:
             seconds, micros = client.time()
-            return seconds * 1000 + micros // 1000
+            return int(seconds) * 1000 + int(micros) // 1000
 
         before = now()
         kept.keep({"a": b"body"}, 60.0)
