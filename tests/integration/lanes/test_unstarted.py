@@ -36,6 +36,24 @@ def test_one_is_kept_until_it_has_started(redis_server: ServerAddress, prefix: s
         assert list(client.scan_iter(f"{prefix}*")) == []
 
 
+def test_it_is_kept_from_now_on(redis_server: ServerAddress, prefix: str) -> None:
+    """By Redis' clock: from then it is counted how long it lasted, and when it comes again."""
+    kept = callbacks(redis_server, prefix)
+    when, bodies = map(RegistryKeys(prefix).key, ("unstarted", "unstarted-callbacks"))
+    with redis.Redis.from_url(redis_server.url) as client:
+
+        def now() -> int:
+            seconds, micros = client.time()
+            return int(seconds) * 1000 + int(micros) // 1000
+
+        before = now()
+        kept.keep({"a": b"body"}, 60.0)
+        since, _, body = (client.hget(bodies, "a") or b"").partition(b"\n")
+        assert before <= int(since) <= now()
+        assert client.zscore(when, "a") == int(since) + 60_000
+        assert body == b"body"
+
+
 def test_each_wait_is_as_long_as_those_before(redis_server: ServerAddress, prefix: str) -> None:
     """A long queue does not fill with copies; and there is an end."""
     kept = callbacks(redis_server, prefix)

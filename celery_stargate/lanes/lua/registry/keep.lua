@@ -9,4 +9,3 @@ for i = 2, #ARGV, 2 do
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[1]), ARGV[i])
   redis.call('HSET', KEYS[2], ARGV[i], since .. ARGV[i + 1])
 end
-return (#ARGV - 1) / 2
