@@ -138,7 +138,7 @@ def test_a_stamp_is_asked_for_before_the_message_can_be_sent(rig: Rig) -> None:
     rig.handlers["revoke_by_stamped_headers"](rig.state, {"order": ["17"]})
     with LocalPulsar(port=rig.port) as pulsar, Acknowledger(rig.app):
         rig.task.delay("first").get(timeout=20)
-        stamps = {"stamped_headers": ["order"], "order": "17"}
+        stamps: dict[str, Any] = {"stamped_headers": ["order"], "order": "17"}
         results = [rig.task.apply_async((str(n),), **stamps) for n in range(20)]
         rig.task.delay("last").get(timeout=20)
         for each in results:
