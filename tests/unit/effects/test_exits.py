@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, signals
+from celery.exceptions import Reject
 from msgspec.structs import replace
 
 from celery_stargate import Failure, Stargate, observers
@@ -86,6 +87,16 @@ def test_in_a_hook(
     good = stargate.task("shop.good")
     found = run(app, thread, settled(name, task.name, outcome), settled(f"{name}b", good.name))
     assert found == [state, "SUCCESS"]
+
+
+@pytest.mark.parametrize("requeue", [False, True])
+def test_a_rejection_ends_the_task(app: Celery, thread: DaemonThread, requeue: bool) -> None:
+    """As Celery's worker ends one that never comes again; its result would be waited for."""
+    stargate: Any = Stargate(app)
+    task = stargate.task("shop.rejects", before_start=leave(Reject("no", requeue=requeue)))
+    name = uuid.uuid4().hex
+    assert run(app, thread, settled(name, task.name)) == ["FAILURE"]
+    assert isinstance(app.AsyncResult(name).result, Reject)
 
 
 @pytest.mark.parametrize(
