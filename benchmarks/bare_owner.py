@@ -32,7 +32,10 @@ import msgspec
 from celery.app import trace
 from celery.app.task import Context
 from redis.asyncio import Redis
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
 from .app import CALLBACKS_QUEUE, CONFIG_VARIABLE, READY_VARIABLE, Config, make_plain_app
 from .bare_log import keys_of
@@ -43,6 +46,8 @@ _IN_FLIGHT = 1000
 _READ, _READ_BYTES, _SETTLE_MANY = 200, 1_000_000, 200
 #: As an owner of a lane does: with so many in flight, one step waits so long for more receipts.
 _COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.005
+#: How long nothing is read from Pulsar then.
+_REST = 0.002
 #: How long one read blocks, in ms.
 _BLOCK_MS = 60_000
 _EXPIRES = 86_400
@@ -72,6 +77,54 @@ class _Entry:
     receipt: dict[str, Any]
 
 
+class _Reply(msgspec.Struct):
+    result: str
+    context: str
+    messageId: str = ""  # noqa: N815  # Pulsar's name
+
+
+class _Batched(ClientConnection):
+    """The client of websockets; it writes many messages at once, and reads all that are there."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._arrived: list[bytes] = []
+        self._news = asyncio.Event()
+
+    def process_event(self, event: Any) -> None:
+        if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+            self._arrived.append(bytes(event.data))
+            self._news.set()
+        else:
+            super().process_event(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._news.set()
+
+    async def receive_all(self) -> list[bytes]:
+        """Wait for messages, and return all that are there."""
+        while not self._arrived:
+            if self.protocol.state is State.CLOSED:
+                raise self.protocol.close_exc
+            self._news.clear()
+            await self._news.wait()
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    async def send_all(self, frames: list[bytes]) -> None:
+        """Send messages in one write."""
+        async with self.send_context():
+            for frame in frames:
+                self.protocol.send_text(frame)
+            self.transport.write(b"".join(self.protocol.data_to_send()))
+
+    def rest(self) -> None:
+        """Read nothing for a moment, so that more messages are there then."""
+        self.transport.pause_reading()
+        self.loop.call_later(_REST, self.transport.resume_reading)
+
+
 class _Owner:
     def __init__(self, config: Config, name: str, query: str) -> None:
         self._config, self._name, self._query = config, name, query
@@ -89,18 +142,20 @@ class _Owner:
         while True:
             try:
                 async with connect(
-                    self._config, self._name, self._query, ping_interval=None
+                    *(self._config, self._name, self._query),
+                    ping_interval=None,
+                    create_connection=_Batched,
                 ) as socket:
                     self._ready.touch()
                     await self._session(socket)
             except* ConnectionClosed:
                 pass  # and what was in flight is sent again
 
-    async def _session(self, socket: Any) -> None:
+    async def _session(self, socket: _Batched) -> None:
         self._socket = socket
         self._unanswered: deque[_Entry] = deque()
         self._answered: list[_Entry] = []
-        self._room, self._given = asyncio.Semaphore(_IN_FLIGHT), asyncio.Event()
+        self._room, self._given = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             for work in (self._send, self._receive, self._settle_all):
                 tasks.create_task(work())
@@ -115,33 +170,42 @@ class _Owner:
             [(_, entries)] = found
             last, bytes_ = entries[-1][0], 0
             await self._redis.hset(self._meta, "sent", last)
+            frames: list[bytes] = []
             for id_, fields in entries:
-                await self._room.acquire()
                 payload, name = fields[b"p"], fields[b"n"]
                 self._unanswered.append(
                     _Entry(id_, fields[b"k"].decode(), name.decode(), fields[b"g"].decode(), {})
                 )
-                frame = b'{"payload":"%b","context":"%b"}' % (base64.b64encode(payload), name)
-                await self._socket.send(frame, text=True)
+                frames.append(
+                    b'{"payload":"%b","context":"%b"}' % (base64.b64encode(payload), name)
+                )
                 bytes_ += len(payload)
+            await self._socket.send_all(frames)
+            while len(self._unanswered) > _IN_FLIGHT - _READ:
+                self._room.clear()
+                await self._room.wait()
             count = max(1, min(_READ, _READ_BYTES * len(entries) // max(1, bytes_)))
 
     async def _receive(self) -> None:
-        decode = msgspec.json.Decoder(dict[str, Any]).decode
+        decode = msgspec.json.Decoder(_Reply).decode
+        topic = self._config.topic(self._name)
         while True:
-            reply = decode(await self._socket.recv(decode=False))
-            entry = self._unanswered.popleft()
-            if reply["result"] != "ok" or reply["context"] != entry.name:
-                raise RuntimeError(f"Pulsar answered {reply} to {entry.name}")
-            self._room.release()
-            entry.receipt = {
-                "context": entry.name,
-                "topic": self._config.topic(self._name),
-                "status": "stored",
-                "message_id": reply["messageId"],
-            }
-            self._answered.append(entry)
+            for frame in await self._socket.receive_all():
+                reply = decode(frame)
+                entry = self._unanswered.popleft()
+                if reply.result != "ok" or reply.context != entry.name:
+                    raise RuntimeError(f"Pulsar answered {reply} to {entry.name}")
+                entry.receipt = {
+                    "context": entry.name,
+                    "topic": topic,
+                    "status": "stored",
+                    "message_id": reply.messageId,
+                }
+                self._answered.append(entry)
+            self._room.set()
             self._given.set()
+            if len(self._unanswered) >= _COALESCE_ABOVE:
+                self._socket.rest()
 
     async def _settle_all(self) -> None:
         loop = asyncio.get_running_loop()

@@ -213,6 +213,8 @@ def _publish(call: CallOutcomes, callback: Any, marked: bool = False, **options:
             # What events and logs show. Celery's `saferepr`, which bounds the text, would cost as
             # much as a sixth of the whole callback.
             options["argsrepr"] = repr((argument,))
+            if not callback["kwargs"] and "kwargsrepr" not in given:
+                options["kwargsrepr"] = "{}"
     callback.apply_async((argument,), **options)
 
 

@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from celery.canvas import Signature, maybe_signature
 from kombu.utils import json
 
 from celery_stargate.errors import InvalidMessage
+from celery_stargate.support.decoding import UNDECODABLE
 
 if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["Callbacks", "freeze_callback", "heads", "pack", "unpack"]
+
+#: The key by which kombu's JSON marks a value of an extra type. Without it msgspec reads the same,
+#: many times as fast.
+_EXTRA_TYPE = '"__type__"'
+_decode = msgspec.json.Decoder().decode
 
 
 def pack(what: str, value: Any) -> str:
@@ -35,6 +42,12 @@ def pack(what: str, value: Any) -> str:
 
 def unpack(text: str) -> Any:
     """Return the value that :func:`pack` packed."""
+    if _EXTRA_TYPE not in text:
+        try:
+            return _decode(text)
+        except UNDECODABLE:
+            # Python's JSON also has what no other has, such as NaN; else it tells what is wrong.
+            pass
     return json.loads(text)
 
 

@@ -112,6 +112,7 @@ class Request(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(Request).decode
+_decode_any = msgspec.json.Decoder().decode
 
 
 def read_request(packed: str | None) -> Request | None:
@@ -136,10 +137,15 @@ def request_fields(packed: str | None) -> dict[str, Any]:
     Arguments:
         packed: JSON, as a record has it.
     """
+    text = packed or "{}"
     try:
-        found = json.loads(packed or "{}")
+        found = _decode_any(text)
     except UNDECODABLE:
-        return {}
+        try:
+            # It also reads what no other JSON has, such as NaN.
+            found = json.loads(text)
+        except UNDECODABLE:
+            return {}
     return found if isinstance(found, dict) else {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -26,6 +27,9 @@ _Event = tuple[str, dict[str, Any]]
 
 #: How many characters of a result an event has at least: Flower shows it.
 _RESULT_SIZE = 256
+#: How many events one message to the broker has at most. Celery gathers 24, and to publish one
+#: message costs as much as to make them.
+_GATHERED = 100
 #: Seconds after which the consumer is asked once more: it forgets what it was asked for when it
 #: connects again.
 _ASK_AGAIN = 1.0
@@ -91,9 +95,10 @@ class TaskEvents:
         """Send what waits, in its order, in the consumer's thread."""
         with self._lock:
             events, self._unsent = self._unsent, []
-        send = self._consumer().event_dispatcher.send
-        for kind, fields in events:
-            send(kind, **fields)
+        dispatcher = self._consumer().event_dispatcher
+        with _larger_buffer(dispatcher):
+            for kind, fields in events:
+                dispatcher.send(kind, **fields)
 
     def _events(self, settled: Settled) -> Iterator[_Event]:
         request = request_fields(settled.record.request)
@@ -147,6 +152,20 @@ def _shown(error: BaseException | None) -> str:
     if isinstance(error, ProduceError):
         return f"{type(error).__name__}({str(error)!r})"
     return str(safe_repr(error))
+
+
+@contextmanager
+def _larger_buffer(dispatcher: Any) -> Iterator[None]:
+    """Let a dispatcher that gathers the events of tasks send more of them in one message.
+
+    What is left at the end leaves with its next message, for which it has asked already.
+    """
+    limit = dispatcher.buffer_limit
+    dispatcher.buffer_limit = max(limit, _GATHERED)
+    try:
+        yield
+    finally:
+        dispatcher.buffer_limit = limit
 
 
 def _in_order(result: Any) -> Any:

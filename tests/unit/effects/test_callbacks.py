@@ -192,6 +192,11 @@ def test_what_events_and_logs_show_of_the_arguments(
     assert shown(calling(app, "c", app.signature("x", options=options))) == "(…)"
     worst = failed(calling(app, "c", on_error=app.signature("x")))
     assert shown(worst) == saferepr((worst.failure.to_dict(),))
+    for kwargs in ({}, {"a": "b" * 5000}):
+        trigger_one(app, calling(app, "c", app.signature("x", kwargs=kwargs)))
+        assert published[-1]["kwargsrepr"] == saferepr(kwargs, 1024)
+    trigger_one(app, calling(app, "c", app.signature("x", options={"kwargsrepr": "…"})))
+    assert published[-1]["kwargsrepr"] == "…"
 
 
 def test_acting_as_an_app(app: Celery) -> None:

@@ -14,9 +14,11 @@ from celery import Celery, chain, chord, current_app, group
 from celery.canvas import maybe_signature
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.utils import json
 
 from celery_stargate import InvalidMessage
 from celery_stargate.effects.signatures import Callbacks, freeze_callback, pack, unpack
+from celery_stargate.model.follow_up import request_fields
 from tests.unit.helpers import make_app
 
 
@@ -290,3 +292,32 @@ def test_any_dict_is_a_signature_or_invalid(given: dict[str, Any]) -> None:
 
 
 APP = make_app()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": NaN}',
+        '{"a": -Infinity, "b": 1e400}',
+        '{"a": "\\ud800"}',
+        '{"a": 123456789012345678901234567890, "b": -0, "c": 1.0}',
+        '{"a": 1, "a": 2}',
+        '{"when": {"__type__": "decimal", "__value__": "1.50"}}',
+        '["\u00e9\\n", null, true, []]',
+    ],
+)
+def test_all_that_kombus_json_reads(text: str) -> None:
+    """A faster reader reads most, and leaves to kombu's what it does not know."""
+    assert repr(unpack(text)) == repr(json.loads(text))
+    if text.startswith("{") and "__type__" not in text:
+        assert repr(request_fields(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": }', "[" * 100_000])
+def test_what_is_no_json(text: str) -> None:
+    """The error is kombu's."""
+    with pytest.raises((ValueError, RecursionError)) as expected:
+        json.loads(text)
+    with pytest.raises(expected.type):
+        unpack(text)
+    assert request_fields(text) == {}

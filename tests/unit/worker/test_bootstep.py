@@ -141,7 +141,7 @@ class Consumer:
 
     def __init__(self, *, enabled: bool, groups: tuple[str, ...] = ()) -> None:
         self.event_dispatcher = SimpleNamespace(
-            enabled=enabled, groups=set(groups), send=self._send
+            enabled=enabled, groups=set(groups), send=self._send, buffer_limit=24
         )
         self.sent: list[tuple[str, dict[str, Any]]] = []
 

@@ -39,7 +39,10 @@ def sent(
     calls: list[Callable[[], None]] = []
     consumer = SimpleNamespace(
         event_dispatcher=SimpleNamespace(
-            enabled=True, groups=set(), send=lambda kind, **fields: events.append((kind, fields))
+            enabled=True,
+            groups=set(),
+            send=lambda kind, **fields: events.append((kind, fields)),
+            buffer_limit=24,
         ),
         call_soon=calls.append,
     )
@@ -171,6 +174,7 @@ class Consumer:
             enabled=True,
             groups=set(),
             send=lambda kind, uuid, **_: self.sent.append(f"{uuid} {kind}"),
+            buffer_limit=24,
         )
 
 
@@ -186,6 +190,31 @@ def test_many_are_sent_by_one_call_in_their_order() -> None:
     assert consumer.sent == [f"{each} task-succeeded" for each in ("a", "b", "c")]
     events.done(Settled(Record("d", task=task.name), (receipt("d"),)))
     assert len(consumer.asked) == 2
+
+
+def test_many_leave_in_few_messages_to_the_broker() -> None:
+    """A message costs as much as its events: Celery's dispatcher gathers more of ours than 24."""
+    app = make_app()
+    task, consumer = Stargate(app).task("shop.orders"), Consumer()
+    bodies: list[list[dict[str, Any]]] = []
+    producer: Any = SimpleNamespace(publish=lambda events, **_: bodies.append(list(events)))
+    flushes: list[None] = []
+    with app.connection_for_write() as connection:
+        dispatcher: Any = app.events.Dispatcher(
+            connection, buffer_group=["task"], on_send_buffered=lambda: flushes.append(None)
+        )
+        dispatcher.producer = producer
+        consumer.event_dispatcher = dispatcher
+        events = TaskEvents(app, lambda: consumer, lambda: 100.0)
+        for number in range(230):
+            events.done(Settled(Record(f"c{number}", task=task.name), (receipt(f"c{number}"),)))
+        consumer.asked[0]()
+        assert [len(body) for body in bodies] == [100, 100]
+        # What is left does not wait for further events, and others gather as before.
+        assert flushes
+        assert dispatcher.buffer_limit == 24
+        dispatcher.flush()
+    assert [each["uuid"] for body in bodies for each in body] == [f"c{n}" for n in range(230)]
 
 
 def test_a_consumer_that_forgot_is_asked_again() -> None:
