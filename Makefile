@@ -23,7 +23,7 @@ export PATH := $(PATH)$(if $(OTHERS),:$(subst $(space),:,$(strip $(OTHERS))))
 
 help:
 	@echo "make test      lint, types, docs, every test on one Python and its coverage, beside real servers"
-	@echo "make rest      what CI runs besides: the wheel, and three pairs of Python and Celery"
+	@echo "make rest      what CI runs besides: the wheel, three pairs of Python and Celery, Pulsar 3.0"
 	@echo "make matrix    the unit and smoke tests on all pairs of Python and Celery"
 	@echo "make simulate  the simulator's seeds 0-999999; SEEDS=A-B runs others"
 	@echo "make demo      publish, kill a worker, and count what is lost: half a minute"

@@ -3,7 +3,8 @@
 - `test` (`make test`): lint, types, docs, the site; every test on this Python with the newest
   Celery; and the floors of the coverage that this run recorded, if no test failed or was skipped.
 - `rest` (`make rest`): what CI runs besides: the wheel, the pairs of Python and Celery on the
-  diagonal (the oldest, the newest, and one between), and the suite in containers.
+  diagonal (the oldest, the newest, and one between), the contract with the oldest Pulsar, and the
+  suite in containers.
 - `matrix` (`make matrix`): all pairs.
 
 A failure does not keep the rest from running. The last line sums up the tests of this run and, for
@@ -100,6 +101,7 @@ def groups(what: str) -> list[Group]:
         "rest": [
             Group("wheel", ("wheel",)),
             Group("pairs", _DIAGONAL, parallel=2),
+            Group("Pulsar 3.0", ("pulsar30",)),
             Group("containers", ("pytest-celery",)),
         ],
     }[what]

@@ -57,6 +57,8 @@ _PERMANENT_STATUSES = frozenset({400, 401, 403, 404, 414, 431})
 _PERMANENT_SENTENCES = (
     # The path of the URL: ``WebSocketProducerServlet`` does not catch what ``TopicName`` raises.
     "java.lang.IllegalArgumentException",
+    # A partition above those that the topic has. Pulsar 4 answers 404; this is of 3.0.
+    "Illegal topic partition name",
     # The topic has encryption keys, and the WebSocket service has no reader for them.
     "cryptoKeyReaderFactoryClassName",
 )

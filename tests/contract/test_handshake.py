@@ -10,6 +10,7 @@ import pytest
 from celery_stargate import InvalidMessage
 from celery_stargate.model.topic import Topic
 from celery_stargate.pulsar.verdicts import Verdict, classify_handshake
+from tests.contract.versions import SINCE_4
 from tests.contract.wire import Broker, consumer_path, frame, ids, new_topic, producer_path
 
 
@@ -53,7 +54,10 @@ def test_a_wrong_query_parameter_is_a_400(
         # A word that is not `true` is false, not an error.
         {"batchingEnabled": "maybe"},
         # These count only with batching, and are not even looked at without.
-        {"maxPendingMessages": "x", "batchingMaxMessages": "x", "batchingMaxPublishDelay": "x"},
+        pytest.param(
+            {"maxPendingMessages": "x", "batchingMaxMessages": "x", "batchingMaxPublishDelay": "x"},
+            marks=SINCE_4,
+        ),
         {"batchingEnabled": "true", "batchingMaxMessages": "10", "maxPendingMessages": "10"},
     ],
 )
@@ -179,7 +183,11 @@ def test_the_same_name_on_another_topic_is_free(broker: Broker) -> None:
     ("query", "sentence"),
     [
         ({"subscriptionType": "shared"}, "Invalid subscriptionType shared"),
-        ({"subscriptionInitialPosition": "earliest"}, "Invalid subscriptionInitialPosition"),
+        pytest.param(
+            {"subscriptionInitialPosition": "earliest"},
+            "Invalid subscriptionInitialPosition",
+            marks=SINCE_4,
+        ),
         ({"receiverQueueSize": "x"}, 'For input string: "x"'),
         ({"negativeAckRedeliveryDelay": "-1"}, "redeliveryDelay needs to be >= 0"),
         ({"ackTimeoutMillis": "5"}, "Ack timeout should be greater than 1000 ms"),

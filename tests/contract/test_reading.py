@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+from tests.contract.versions import SINCE_4
 from tests.contract.wire import (
     Broker,
     consumer_path,
@@ -65,6 +66,7 @@ def test_a_reader_of_a_topic_with_partitions(broker: Broker) -> None:
     assert sorted(message["key"] for message in back) == [f"k{n}" for n in range(8)]
 
 
+@SINCE_4
 def test_a_consumer_acknowledges(broker: Broker) -> None:
     """What was not acknowledged comes again to the next one."""
     topic = new_topic()
@@ -108,6 +110,7 @@ def test_a_negative_acknowledgement_brings_it_again(broker: Broker) -> None:
         assert again["redeliveryCount"] == 1
 
 
+@SINCE_4
 def test_a_negative_acknowledgement_brings_all_again(broker: Broker) -> None:
     """Where one consumer gets them all: what it has not acknowledged comes again, in order."""
     topic = new_topic()
@@ -172,6 +175,7 @@ def test_a_command_without_an_id(broker: Broker) -> None:
         assert '"src" is null' in end[1]
 
 
+@SINCE_4
 def test_a_deleted_topic_takes_its_subscriptions_along(broker: Broker) -> None:
     """What they had not acknowledged does not come again."""
     topic = new_topic()
@@ -236,6 +240,7 @@ def test_an_exclusive_subscription_has_one_consumer(broker: Broker) -> None:
         assert "Subscription is of different type" in refused.sentence
 
 
+@SINCE_4
 def test_a_failover_consumer_takes_over(broker: Broker) -> None:
     """With what the first had not acknowledged."""
     topic = new_topic()
@@ -248,6 +253,7 @@ def test_a_failover_consumer_takes_over(broker: Broker) -> None:
             assert [payload(message) for message in second.receive_many(2)] == [b"0", b"1"]
 
 
+@SINCE_4
 def test_a_full_window_waits(broker: Broker) -> None:
     """As a reader's."""
     topic = new_topic()
@@ -260,6 +266,7 @@ def test_a_full_window_waits(broker: Broker) -> None:
         assert payload(consumer.receive()) == b"4"
 
 
+@SINCE_4
 def test_pull_mode(broker: Broker) -> None:
     """Nothing comes without a permit; one without a number closes the socket."""
     topic = new_topic()

@@ -99,6 +99,8 @@ def jars() -> Path:
             made = Path(scratch) / "jars"
             command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
             command += [f"-Dpulsar.version={VERSION}"]
+            if VERSION.startswith("3."):
+                command.append("-Ppinned")
             command += ["-DincludeScope=runtime", f"-DoutputDirectory={made}"]
             try:
                 subprocess.run(

@@ -109,6 +109,8 @@ class Relay:
         self._stargate = lanes.current_stargate()
         #: How often in a row the leases ended before a batch was put.
         self._outrun = 0
+        #: Whether the last pass read and handed over all that there was.
+        self._caught_up = False
 
     def run(self, *, burst: bool = False, on_pass: Callable[[], None] = lambda: None) -> int:
         """Hand over rows until it is stopped, or with ``burst`` until none is left for it.
@@ -141,7 +143,7 @@ class Relay:
                     continue
                 total, wait = total + done, 0.5
                 on_pass()
-                if done:
+                if done and (burst or not (self._caught_up and self._wake.tells)):
                     continue
                 if 0 < self._outrun < _MOST_OUTRUN:
                     # There are rows: read them again under leases that are renewed.
@@ -169,6 +171,7 @@ class Relay:
             return 0
         rows = self.read()
         done = self.hand_over(rows) if rows else 0
+        self._caught_up = len(rows) < self.settings.batch_size and done == len(rows)
         # A page at a time: rows that are pending come first.
         self._sweep.step(self._stargate)
         return done

@@ -37,6 +37,9 @@ def notify(using: str) -> None:
 class Wake(Protocol):
     """Waits until there may be rows."""
 
+    #: Whether it is told of each commit: what one pass did not read need not be looked for.
+    tells: bool
+
     def wait(self, timeout: float) -> None:
         """Return when woken, and after ``timeout`` seconds at the latest."""
 
@@ -50,6 +53,8 @@ class Poll:
     Arguments:
         stop: set when the relay is to end.
     """
+
+    tells = False
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -72,6 +77,8 @@ class Listen:
         using: the alias to connect to; its pool, if any, is not used.
         stop: set when the relay is to end.
     """
+
+    tells = True
 
     def __init__(self, using: str, stop: threading.Event) -> None:
         self._using = using

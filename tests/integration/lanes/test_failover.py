@@ -175,6 +175,8 @@ def test_a_server_that_cannot_serve_now_is_unavailable(
         assert seconds() < 4
         with pytest.raises(UNAVAILABLE), bounded(0.5):
             Connections(server.url).sync().set(f"{prefix}:a", 1)
+        # Asked to end, a Redis that cannot save stays.
+        server.kill()
 
 
 def _fail_to_save(server: RedisServer) -> None:

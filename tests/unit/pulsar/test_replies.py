@@ -346,6 +346,7 @@ def test_a_terminated_topic_is_a_503() -> None:
     [
         (500, "java.lang.IllegalArgumentException: Invalid named entity: pub%2Blic"),
         (500, "Can't add encryption key without configuring cryptoKeyReaderFactoryClassName"),
+        (500, '{"errorMsg":"Illegal topic partition name persistent://a/b/t-partition-7"}'),
         (409, "org.apache.pulsar.broker.service.schema.exceptions.IncompatibleSchemaException: no"),
         (414, "Bad Message 414 reason: URI Too Long"),
         (431, "Request Header Fields Too Large"),
