@@ -16,7 +16,7 @@ from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.signatures import pack
 from celery_stargate.effects.tracer import CALL
 from celery_stargate.model.follow_up import RECORDED_AT
-from celery_stargate.model.revocation import expired_failure
+from celery_stargate.model.revocation import expired_failure, revoked_failure
 
 __all__ = ["LaneProducer"]
 
@@ -107,8 +107,14 @@ class LaneProducer:
         packed = pack("a link, chain, chord or header of the call", request)
         name, callbacks = headers["task"], self._asked.callbacks
         seconds = self._asked.seconds_of_task(self._call, headers.get("expires"), self._runtime.app)
+        stamped = Revoker(self._runtime) if request.get("stamped_headers") else None
+        failure = None
         if seconds <= 0:
             failure = expired_failure(self._call.context, str(self._call.topic))
+        elif stamped is not None and stamped.has_revoked_stamp(request):
+            # Asked before: once it is in its lane, it may be sent at any moment.
+            failure = revoked_failure(self._call.context, str(self._call.topic))
+        if failure is not None:
             self._runtime.effects.fail(name, packed, failure, callbacks.on_error)
             note_start(self._runtime, headers.get(STARTED_HEADER))
             return
@@ -117,9 +123,8 @@ class LaneProducer:
         self._runtime.recorder.put(self._call, record, timeout=seconds)
         note_start(self._runtime, headers.get(STARTED_HEADER))
         self._runtime.owner_notice.look()
-        if request.get("stamped_headers"):
-            revoker = Revoker(self._runtime)
-            revoker.check_stamps(self._call.context, self._call.lanes, request)
+        if stamped is not None:
+            stamped.check_stamps(self._call.context, self._call.lanes, request)
 
     def close(self) -> None:
         """Give the broker's producer back, if one was needed."""

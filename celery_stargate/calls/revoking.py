@@ -85,16 +85,24 @@ class Revoker:
         """Whether an id was revoked within the last day."""
         return self._revocations.remembers(context)
 
+    def has_revoked_stamp(self, request: Mapping[str, Any]) -> bool:
+        """Whether a stamp of a call was revoked within the last day.
+
+        Arguments:
+            request: the request of its task.
+        """
+        stamps = stamps_of(request)
+        return bool(stamps) and self._revocations.remembers_stamps(stamps)
+
     def check_stamps(self, context: str, lanes: Iterable[Lane], request: Mapping[str, Any]) -> None:
-        """Revoke a call that was just recorded, if one of its stamps was revoked before.
+        """Revoke a call that was just recorded, if one of its stamps was revoked meanwhile.
 
         Arguments:
             context: of the call.
             lanes: of its messages.
             request: the request of its task.
         """
-        stamps = stamps_of(request)
-        if stamps and self._revocations.remembers_stamps(stamps):
+        if self.has_revoked_stamp(request):
             self._revoke([context], list(lanes))
 
     def _lanes(self) -> list[Lane]:

@@ -162,9 +162,13 @@ class _Info(TraceInfo):
             raise
 
     def handle_reject(self, task: Any, req: Any, **options: Any) -> None:
-        """Log a rejection, unless the broker is away: then a retry could not be published."""
+        """Store a rejection as a failure, unless the broker is away: then a retry could not go out.
+
+        Celery's worker does so with one that is not to come again; here nothing comes again.
+        """
         self._require_permanent(self.retval, task)
-        super().handle_reject(task, req, **options)
+        self.state = states.FAILURE
+        self.handle_error_state(task, req, eager=False)
 
     @staticmethod
     def _require_permanent(error: Any, task: Any) -> None:

@@ -175,7 +175,11 @@ class _LanePool:
             Whatever the lane's Redis, or the result backend, raises while it is away.
         """
         runtime = Runtime.of(self._app)
-        if _may_be_older(request) and Revoker(runtime).is_revoked(task_id):
+        revoker = Revoker(runtime)
+        stamped = bool(request.get("stamped_headers"))
+        if (_may_be_older(request) and revoker.is_revoked(task_id)) or (
+            stamped and revoker.has_revoked_stamp(request)
+        ):
             failure = revoked_failure(task_id, str(call.topic))
             self._fail(name, packed, failure, asked.callbacks.on_error)
             return
@@ -191,8 +195,8 @@ class _LanePool:
             tombstone=self._visibility_timeout(),
         )
         runtime.owner_notice.look()
-        if request.get("stamped_headers"):
-            Revoker(runtime).check_stamps(call.context, call.lanes, request)
+        if stamped:
+            revoker.check_stamps(call.context, call.lanes, request)
 
     def _fail(self, name: str, packed: str, failure: Failure, on_error: str | None) -> None:
         effects = Effects(self._app, None, self._consumer.hostname)

@@ -133,6 +133,20 @@ def test_by_stamped_headers(rig: Rig) -> None:
     assert {other.state, plain.state} == {"SUCCESS"}
 
 
+def test_a_stamp_is_asked_for_before_the_message_can_be_sent(rig: Rig) -> None:
+    """Pulsar is there, so a message that was in its lane for a moment might be sent."""
+    rig.handlers["revoke_by_stamped_headers"](rig.state, {"order": ["17"]})
+    with LocalPulsar(port=rig.port) as pulsar, Acknowledger(rig.app):
+        rig.task.delay("first").get(timeout=20)
+        stamps: dict[str, Any] = {"stamped_headers": ["order"], "order": "17"}
+        results = [rig.task.apply_async((str(n),), **stamps) for n in range(20)]
+        rig.task.delay("last").get(timeout=20)
+        for each in results:
+            wait_for(each.ready)
+        assert {each.state for each in results} == {"REVOKED"}
+        assert pulsar.payloads(str(rig.stargate.settings.topic)) == [b"first", b"last"]
+
+
 def test_by_stamps_as_the_command_line_gives_them(rig: Rig) -> None:
     """A list of texts."""
     stamped = rig.task.apply_async(("a",), stamped_headers=["order"], order="17")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, signals
+from celery.exceptions import Reject
 from msgspec.structs import replace
 
 from celery_stargate import Failure, Stargate, observers
@@ -88,6 +89,16 @@ def test_in_a_hook(
     assert found == [state, "SUCCESS"]
 
 
+@pytest.mark.parametrize("requeue", [False, True])
+def test_a_rejection_ends_the_task(app: Celery, thread: DaemonThread, requeue: bool) -> None:
+    """As Celery's worker ends one that never comes again; its result would be waited for."""
+    stargate: Any = Stargate(app)
+    task = stargate.task("shop.rejects", before_start=leave(Reject("no", requeue=requeue)))
+    name = uuid.uuid4().hex
+    assert run(app, thread, settled(name, task.name)) == ["FAILURE"]
+    assert isinstance(app.AsyncResult(name).result, Reject)
+
+
 @pytest.mark.parametrize(
     "name", ["task_prerun", "task_success", "task_postrun", "before_task_publish"]
 )
@@ -106,8 +117,10 @@ def test_in_a_receiver_of_a_signal(app: Celery, thread: DaemonThread, name: str)
     assert set(found) <= {"SUCCESS", "FAILURE"}
 
 
-def test_in_an_observer(thread: DaemonThread) -> None:
+def test_in_an_observer(thread: DaemonThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a receiver of our own signals, in the event loop."""
+    # It is logged seldom, and other tests look for that.
+    monkeypatch.setattr(observers, "_log_now", lambda: False)
 
     class Leaves(observers.Observer):
         def recorded(self, calls: Any) -> None:

@@ -241,17 +241,23 @@ def test_a_task_that_came_again_may_have_been_revoked_before(
 
 
 def test_a_stamp_may_have_been_revoked_before(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lane has the call first: one who revokes the stamp meanwhile finds it there."""
+    """It is asked for before the call can be sent, and when the lane has it: one who revokes the
+    stamp meanwhile finds it there."""
     checked: list[tuple[str, int, Any]] = []
 
     def check(_: Revoker, context: str, lanes: Any, request: Any) -> None:
         checked.append((context, len(rig.lanes.puts), request["stamps"]))
         assert lanes == [rig.lanes.puts[-1].lane]
 
+    revoked = [False, True]
     monkeypatch.setattr(Revoker, "check_stamps", check)
+    monkeypatch.setattr(Revoker, "has_revoked_stamp", lambda *_: revoked.pop(0))
     rig.receive(message="a")
-    stamped = rig.receive(message="a", options={"stamped_headers": ["order"], "order": "17"})
+    options = {"stamped_headers": ["order"], "order": "17"}
+    stamped = rig.receive(message="a", options=options)
     assert checked == [(stamped, 2, {"order": "17"})]
+    before = rig.receive(message="a", options=options)
+    assert rig.state_of(before) == "REVOKED" and len(rig.lanes.puts) == 2
 
 
 def test_a_task_that_celery_retries_can_be_published_again(rig: Rig) -> None:
