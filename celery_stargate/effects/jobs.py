@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
+from celery import states
 from msgspec.structs import replace
 
 from celery_stargate.lanes.lane import Lane
@@ -47,10 +48,19 @@ class Rest:
         #: How it ended, if not by success: the cause of its dead letter, or empty for a task that
         #: Celery tries again.
         self.ended: str | None = None
-        #: How Celery's tracer ended the task; None where it did not trace it.
+        #: How Celery's tracer ended the task; None for a success, or where it did not trace it.
         self.traced: Ended | None = None
         #: How often a passing error interrupted it.
         self.tries = 0
+
+    def note_end(self, state: str, error: BaseException | None) -> None:
+        """Note how Celery's tracer ended the task; a success says no more than the outcomes.
+
+        Arguments:
+            state: of Celery.
+            error: the exception, if there is one.
+        """
+        self.traced = None if state == states.SUCCESS else Ended(state, error)
 
 
 class Job:
@@ -134,7 +144,7 @@ class Job:
 
     @property
     def told(self) -> Settled:
-        """The context for who is told of its end: with how its task ended, if traced."""
+        """The context for who is told of its end: with how its task ended, if not by success."""
         if self.rest.traced is None:
             return self.settled
         return replace(self.settled, ended=self.rest.traced)

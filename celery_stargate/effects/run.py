@@ -25,7 +25,7 @@ from celery_stargate.effects.tracer import acting_as
 from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.record import Ended, Record, Settled
+from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, Remaining, ResultRow
 from celery_stargate.model.outcome import Failure, Outcome
@@ -425,7 +425,7 @@ class Effects:
                 *(str(record.task), record.context, record.request),
                 *(job.error or outcome, producer),
             )
-        job.rest.traced = Ended(traced.state, traced.error)
+        job.rest.note_end(traced.state, traced.error)
         if traced.state == states.RETRY:
             # A new attempt follows, and tells its own outcome.
             job.finish(Stage.CALLBACKS)
