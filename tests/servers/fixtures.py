@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest import mock
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -169,8 +170,10 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAdd
     with redis_module.RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield ServerAddress(server.url)
         # Celery's results are cyclic garbage: one that is collected after the server has ended
-        # tries for 20 s to unsubscribe, and fails whichever test is the last.
+        # tries for 20 s to unsubscribe, and fails whichever test is the last. Those of the last
+        # test are still in use here.
         gc.collect()
+        mock.patch("celery.backends.redis.ResultConsumer.cancel_for").start()
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,8 @@ def test_the_app_of_a_worker(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     given = "config = {'stargate_url': 'ws://127.0.0.1:1', 'stargate_topic': 'orders'}"
     for line, expected in (("config = None", None), (given, "ws://127.0.0.1:1")):
         text = "\n".join(line if each == "config = None" else each for each in lines)
-        names: dict[str, Any] = {"__name__": "app"}
+        # By its own name, so that its coverage is recorded.
+        names: dict[str, Any] = {"__name__": f"{_NAME}.worker_app"}
         with apps_restored():
             exec(compile(text, path, "exec"), names)
             assert Stargate.of(names["app"]).settings.url == (url or expected)
