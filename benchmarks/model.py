@@ -169,7 +169,7 @@ def here(found: ShardFigures, drain: Drain) -> tuple[float, str]:
     """
     stages = {
         **_stages(found, drain.shards, drain.workers),
-        "the cores": found.cores * 1e6 / found.first.machine.median,
+        "the cores": found.busy * found.cores * 1e6 / found.first.machine.median,
     }
     first = min(stages, key=stages.__getitem__)
     return stages[first], first
@@ -231,8 +231,8 @@ def render_drains(found: ShardFigures) -> str:
     words = (
         f"One shard alone spent {first.busiest.median:.0f} µs on each message, one worker "
         f"{first.worker.median:.0f}, and all processes of the machine together "
-        f"{first.machine.median:.0f}, so that its {found.cores} cores carry "
-        f"{found.cores * 1e6 / first.machine.median:,.0f} a second."
+        f"{first.machine.median:.0f}. Its {found.cores} cores were busy for {found.busy:.0%} of "
+        "the time: in the rest, one process waited for another. The model takes that for all lines."
     )
     head = (
         "| shards | workers | the model, here | measured, here | measured/model "

@@ -45,6 +45,15 @@ class ShardFigures(msgspec.Struct, frozen=True):
                 return drain
         raise ValueError("the drain by one worker from one shard was not measured")
 
+    @property
+    def busy(self) -> float:
+        """The part of the time in which the cores were busy in the first drain.
+
+        Raises:
+            ValueError: it was not measured.
+        """
+        return self.first.rate.median * self.first.machine.median / 1e6 / self.cores
+
     def busiest(self, shards: int) -> float:
         """Return the CPU of the busiest of so many shards, in µs for each message of all.
 

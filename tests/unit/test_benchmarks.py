@@ -446,11 +446,13 @@ def test_the_model_is_corrected_by_what_a_cluster_showed() -> None:
         (drained(1, 1, rate=9000, busiest=40), drained(2, 2, rate=9500, busiest=22)),
     )
     assert shard_overhead(found) == pytest.approx(1.1)
-    # The two cores have 200 µs of work for each message.
-    assert here(found, found.drains[1]) == (10_000, "the cores")
+    # The two cores have 200 µs of work for each message, and are busy for nine tenths of the time.
+    assert found.busy == pytest.approx(0.9)
+    rate, breaks = here(found, found.drains[1])
+    assert (rate, breaks) == (pytest.approx(9000), "the cores")
     assert on_machines_of_their_own(found, found.drains[0]) == (20_000, "workers")
     assert on_machines_of_their_own(found, found.drains[1])[0] == 40_000
-    assert "| 2 | 2 | 10,000 | 9,500 (9,500 to 9,500) | 0.95 | 40,000 |" in render_drains(found)
+    assert "| 2 | 2 | 9,000 | 9,500 (9,500 to 9,500) | 1.06 | 40,000 |" in render_drains(found)
     model = Model(shard=10_000, worker=50_000, partition=80_000, bytes_each=500, overhead=1.25)
     assert model.carries(1, 9, 24)[0] == 10_000
     assert model.carries(2, 9, 24)[0] == pytest.approx(16_000)
