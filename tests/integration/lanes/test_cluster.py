@@ -253,9 +253,10 @@ def test_the_url_of_a_single_server_for_a_node_of_a_cluster(shared: ClusterServe
 def test_a_cluster_that_cannot_be_reached(refusing_port: int) -> None:
     """Within the bound of the call."""
     lanes = Outbox(Connections(f"rediscluster://127.0.0.1:{refusing_port}"), KEYSPACE)
-    with elapsed() as seconds, bounded(1.0), pytest.raises(StoreUnavailable, match="refused"):
+    # Long enough for a busy machine to be refused.
+    with elapsed() as seconds, bounded(3.0), pytest.raises(StoreUnavailable, match="refused"):
         put(lanes, Lane("persistent://public/default/t"), "a")
-    assert seconds() < 4
+    assert seconds() < 9
 
 
 def test_operators_see_and_change_all_buckets(make_app: MakeApp, shared: ClusterServers) -> None:

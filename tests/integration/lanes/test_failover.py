@@ -132,10 +132,11 @@ def test_without_a_new_master_the_call_ends_with_the_reason(
     with (
         elapsed() as seconds,
         pytest.raises(StoreUnavailable, match="READONLY"),
-        bounded(0.5),
+        # Long enough for a busy machine to answer.
+        bounded(2.0),
     ):
         put(lanes, lane, "nowhere")
-    assert seconds() < 4
+    assert seconds() < 8
 
     async def own() -> None:
         client = Connections(pair.url).asyncio()
@@ -170,9 +171,9 @@ def test_a_server_that_cannot_serve_now_is_unavailable(
         elif word == "MISCONF":
             _fail_to_save(server)
         lanes = Outbox(Connections(server.url), prefix)
-        with elapsed() as seconds, pytest.raises(StoreUnavailable, match=word), bounded(0.5):
+        with elapsed() as seconds, pytest.raises(StoreUnavailable, match=word), bounded(2.0):
             put(lanes, lane, "x")
-        assert seconds() < 4
+        assert seconds() < 8
         with pytest.raises(UNAVAILABLE), bounded(0.5):
             Connections(server.url).sync().set(f"{prefix}:a", 1)
         # Asked to end, a Redis that cannot save stays.

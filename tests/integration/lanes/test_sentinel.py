@@ -200,10 +200,11 @@ def test_what_the_servers_refuse_is_told_in_bounded_time(
         with (
             elapsed() as seconds,
             pytest.raises(StoreUnavailable, match=f"(?s){words}") as caught,
-            bounded(1.0),
+            # Long enough for a busy machine to answer.
+            bounded(3.0),
         ):
             lanes.registry.survey()
-        assert seconds() < 3
+        assert seconds() < 9
         for secret in (PASSWORD, SENTINELS, "wrong"):
             assert secret not in str(caught.value)
         lanes.close()
