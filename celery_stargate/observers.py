@@ -192,6 +192,7 @@ def tell(happened: Callable[[Observer], None]) -> None:
         try:
             happened(observer)
         except BaseException as error:
+            # It raises again what is to end the program.
             as_error(error)
             if _log_now():
                 logger.exception("%s raised an error; messages go on", type(observer).__name__)

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.closing import close_signature
-from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows, relaxed
+from celery_stargate.contrib.django.rows import mark_recorded, outbox_rows
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import FAILED, State
 from celery_stargate.contrib.django.wake import notify
@@ -112,7 +112,7 @@ class _Handover:
             lane: [keys[context] for context in contexts]
             for lane, contexts in recorded.lanes.items()
         }
-        mark_recorded(relaxed(outbox_rows(self.using)), ids, timezone.now())
+        mark_recorded(outbox_rows(self.using), ids, timezone.now())
         return len(free) == len(self.written) and not recorded.full_topics
 
     def _forget_rolled_back(self) -> None:

@@ -16,20 +16,8 @@ from celery_stargate.contrib.django.shards import shard_of
 from celery_stargate.contrib.django.states import State, sources
 from celery_stargate.errors import InvalidMessage
 
-__all__ = [
-    "RELAXED",
-    "is_alone",
-    "mark_recorded",
-    "new_row",
-    "outbox_model",
-    "outbox_rows",
-    "relax",
-    "relaxed",
-    "storable",
-]
+__all__ = ["mark_recorded", "new_row", "outbox_model", "outbox_rows", "relax", "storable"]
 
-#: Evaluated in a statement of PostgreSQL, it lets the transaction not wait for the disk.
-RELAXED = "set_config('synchronous_commit', 'off', true)"
 #: From so many primary keys on, they go as an array.
 _MANY = 10
 #: What the columns hold.
@@ -142,19 +130,6 @@ def relax(using: str) -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL synchronous_commit TO off")
-
-
-def relaxed(rows: Any) -> Any:
-    """Return rows whose change, alone in its transaction, does as :func:`relax` says."""
-    if connections[rows.db].vendor != "postgresql" or not is_alone(rows.db):
-        return rows
-    return rows.extra(where=[f"(SELECT {RELAXED}) IS NOT NULL"])  # noqa: S610  # no user's text
-
-
-def is_alone(using: str) -> bool:
-    """Whether the next statement of this thread is a transaction by itself."""
-    connection = connections[using]
-    return bool(connection.get_autocommit()) and not connection.in_atomic_block
 
 
 _before_recorded = sources(State.RECORDED)

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from django.db import connections
 from django.db.utils import Error
 
-from celery_stargate.contrib.django.rows import RELAXED, is_alone
 from celery_stargate.support.log import logger_of
 
 __all__ = ["Listen", "Poll", "Wake", "make_wake", "notify"]
@@ -21,17 +20,13 @@ _CHANNEL = "celery_stargate_outbox"
 def notify(using: str) -> None:
     """Wake the relays of a database, where it can.
 
-    A notification is told when its transaction has committed, and that would wait for the disk
-    like any other. What it tells of is committed already, so outside a transaction it does not.
-
     Raises:
         django.db.DatabaseError: the database did not answer.
     """
     connection = connections[using]
     if connection.vendor == "postgresql":
-        relaxed = f", {RELAXED}" if is_alone(using) else ""
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT pg_notify(%s, ''){relaxed}", [_CHANNEL])
+            cursor.execute("SELECT pg_notify(%s, '')", [_CHANNEL])
 
 
 class Wake(Protocol):

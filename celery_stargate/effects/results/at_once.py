@@ -74,6 +74,7 @@ class AtOnce:
                 try:
                     way = self._decide(entry, outcome, record, tells=tells)
                 except BaseException as error:
+                    # It raises again what is to end the program.
                     as_error(error)
                     logger.exception("a result will be stored by itself", context=outcome.context)
             found.append(way)
