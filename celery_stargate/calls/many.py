@@ -169,8 +169,10 @@ class _Begun:
         self._calls = calls
         self._options = options
         self.contexts = contexts
-        self.ids = [call.context for call in calls]
-        self.lanes = list(dict.fromkeys(part.lane for call in calls for part in call.parts))
+        # Only who waits for receipts needs these.
+        waited = calls if contexts is None else []
+        self.ids = [call.context for call in waited]
+        self.lanes = list(dict.fromkeys(part.lane for call in waited for part in call.parts))
         self.topic = str(calls[0].topic) if calls else ""
         self._seconds = options.seconds(runtime.settings.produce_timeout)
 
