@@ -165,18 +165,14 @@ class Watcher:
 
     async def _broken_logs(self) -> list[bytes]:
         """Mend our own keys; return those of waiting lanes that are no streams."""
-        await self._registry.heal(self._keys)
-        keys = [self._wake_key, *self._waiting]
+        await self._registry.heal(self._keys, {self._wake_key.decode(): "stream"})
+        keys = list(self._waiting)
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in keys:
                 pipeline.type(key)
-            wake, *types = await pipeline.execute()
-        if wake not in (b"stream", b"none"):
-            await self._redis.delete(self._wake_key)
+            types = await pipeline.execute()
         return [
-            key
-            for key, found in zip(keys[1:], types, strict=True)
-            if found not in (b"stream", b"none")
+            key for key, found in zip(keys, types, strict=True) if found not in (b"stream", b"none")
         ]
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.lanes.async_tls import ReadsFilesAgain
 from celery_stargate.lanes.packing import COMMAND_PACKER
-from celery_stargate.lanes.passing import Epoch, passing, unavailable
+from celery_stargate.lanes.passing import Epoch, note_reason, passing, unavailable
 from celery_stargate.lanes.sentinels import MasterWatch
 from celery_stargate.support.bound import USUAL
 
@@ -194,6 +194,7 @@ class _Leaving:
         try:
             async with asyncio.timeout(seconds):
                 while True:
+                    note_reason(unavailable(error))
                     self._epoch.leave(self._seen)
                     await self.leave()
                     await asyncio.sleep(wait)

@@ -23,6 +23,7 @@ from celery_stargate.lanes.cluster import (
     not_in_time,
     sha_of,
 )
+from celery_stargate.lanes.passing import note_reason, telling
 from celery_stargate.support.bound import USUAL
 
 __all__ = ["AsyncClusterClient", "AsyncClusterScript"]
@@ -55,7 +56,7 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
             RedisError, OSError: as redis-py raises them; what does not succeed within the bound is
                 a ConnectionError.
         """
-        failed: BaseException | None = None
+        failed: Exception | None = None
         waits = between_tries()
         try:
             async with asyncio.timeout(USUAL):
@@ -65,7 +66,8 @@ class AsyncClusterClient(_Commands):  # type: ignore[misc]
                     except (RedisError, RedisClusterException, OSError) as error:
                         if not may_pass(error):
                             raise
-                        failed = error
+                        failed = telling(error, failed)
+                        note_reason(not_in_time(failed))
                     await asyncio.sleep(waits.next())
         except TimeoutError as late:
             raise not_in_time(failed or late) from failed

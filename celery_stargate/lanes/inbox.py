@@ -10,6 +10,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
 
 from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
+from celery_stargate.lanes.scripts import AsyncScripts, Scripts
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.buckets import bucket_tag
 from celery_stargate.model.outcomes import CallOutcomes
@@ -23,6 +24,7 @@ logger = logger_of(__name__)
 _KEPT = 3600
 #: How many outcomes one read returns at most.
 _READ_COUNT = 100
+_HEAL = "registry/heal"
 _REPLACED = "the inbox %s is no stream in Redis; it is deleted, and begins anew"
 
 
@@ -62,6 +64,7 @@ class Inboxes:
     def __init__(self, connections: Connections, prefix: str) -> None:
         self._connections = connections
         self._prefix = prefix
+        self._scripts = Scripts(connections)
 
     def notify(self, address: str, call: CallOutcomes) -> None:
         """Put what became of a call into the inbox of the process that waits for it.
@@ -118,9 +121,13 @@ class Inboxes:
             pipeline.execute()
 
     def _replace(self, key: str) -> None:
-        """Delete an inbox that is no stream: nothing could be put into it, or read from it."""
-        logger.error(_REPLACED, key)
-        self._connections.sync().delete(key)
+        """Delete an inbox that is no stream: nothing could be put into it, or read from it.
+
+        Redis looks and deletes in one step. Meanwhile an owner may have begun it anew, and have put
+        an outcome into it.
+        """
+        if self._scripts.run(_HEAL, [key], ["stream"]):
+            logger.error(_REPLACED, key)
 
     def _key(self, inbox: str) -> str:
         return inbox_key(self._prefix, inbox)
@@ -142,8 +149,8 @@ async def read_inbox(
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            logger.error(_REPLACED, key)
-            await redis.delete(key)
+            if await AsyncScripts(redis).run(_HEAL, [key], ["stream"]):
+                logger.error(_REPLACED, key)
             return []
     return _entries(streams)
 

@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.inbox import InboxEntry, read_inbox
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
@@ -104,7 +105,8 @@ class LoopOutbox:
         left = time_left()
 
         def announce() -> None:
-            with bounded(left):
+            # It ends first, and says why.
+            with bounded(0.9 * left):
                 self._registry.announce(lane, options, again=again)
 
         async with _within(left):
@@ -148,6 +150,7 @@ class _Pipe:
         self._retries = retries
         self._waiting: deque[_Put] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._reason = Reason()
 
     async def put(self, asked: AskedPut, seconds: float) -> PutReply:
         """Put a context.
@@ -166,11 +169,14 @@ class _Pipe:
             # It begins when all calls that are ready now have come here.
             self._task = loop.create_task(self._send())
         # One for each call: a timer costs a third of what `asyncio.timeout` does.
-        timer = loop.call_later(seconds, _answer, put, NoAnswer("no answer in time"))
+        timer = loop.call_later(seconds, self._give_up, put)
         try:
             return await put.reply
         finally:
             timer.cancel()
+
+    def _give_up(self, put: _Put) -> None:
+        _answer(put, self._reason.error or NoAnswer("no answer in time"))
 
     def _made(
         self,
@@ -185,8 +191,10 @@ class _Pipe:
         batch: list[_Put] = []
         try:
             while batch := self._next():
+                self._reason.error = None
                 try:
-                    await self._put(batch)
+                    with reasons_into(self._reason):
+                        await self._put(batch)
                 except Exception as error:  # noqa: BLE001  # those who wait are told
                     for each in batch:
                         _answer(each, error)
@@ -258,6 +266,7 @@ class _Pipe:
             try:
                 return await run()
             except (LostConnection, NoAnswer, OSError) as error:
+                note_reason(error)
                 broken += not isinstance(error, NoAnswer)
                 if self._retries is not None and broken > self._retries:
                     raise

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import TimeoutError as NoAnswer
 
-__all__ = ["Epoch", "passing", "unavailable"]
+__all__ = ["Epoch", "Reason", "note_reason", "passing", "reasons_into", "telling", "unavailable"]
 
 #: What such an error's text holds. redis-py has no class for each of them; and a script of Redis
 #: 6.2 that meets one answers with a text of its own, and that word in it.
@@ -50,6 +54,35 @@ class Epoch:
                 self.number += 1
 
 
+class Reason:
+    """Why the last try of a task's calls failed, for those who do not wait for its end."""
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+
+_REASON: ContextVar[Reason | None] = ContextVar("celery_stargate_reason", default=None)
+
+
+@contextmanager
+def reasons_into(reason: Reason) -> Iterator[None]:
+    """Note there why the tries inside the block fail."""
+    token = _REASON.set(reason)
+    try:
+        yield
+    finally:
+        _REASON.reset(token)
+
+
+def note_reason(error: Exception) -> None:
+    """Note why a try failed, if somebody wants to know."""
+    reason = _REASON.get()
+    if reason is not None:
+        reason.error = telling(error, reason.error)
+
+
 def passing(error: BaseException) -> bool:
     """Whether a server cannot serve now, and a new connection may lead to one that can.
 
@@ -59,6 +92,20 @@ def passing(error: BaseException) -> bool:
     if isinstance(error, _CLASSES):
         return True
     return isinstance(error, RedisError) and any(word in str(error) for word in _WORDS)
+
+
+def telling(error: Exception, earlier: Exception | None) -> Exception:
+    """Return which error of a call says why it failed.
+
+    The last try often ends with the call's bound, without an answer; one before it got a reason.
+
+    Arguments:
+        error: of the last try.
+        earlier: of the tries before it.
+    """
+    if earlier is not None and isinstance(error, NoAnswer | TimeoutError):
+        return earlier
+    return error
 
 
 def unavailable(error: Exception) -> Exception:

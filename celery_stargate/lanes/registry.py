@@ -349,9 +349,14 @@ class Registry:
         """Return the registry that a lane is in."""
         return self.all_keys[lane.bucket(self.prefix)]
 
-    async def heal(self, keys: RegistryKeys) -> None:
-        """Delete keys of a registry that are of a wrong type, if there are any."""
-        types = keys.types
+    async def heal(self, keys: RegistryKeys, own: Mapping[str, str] | None = None) -> None:
+        """Delete keys of a registry that are of a wrong type, if there are any.
+
+        Arguments:
+            keys: of the registry.
+            own: keys of this process, and the type of each.
+        """
+        types = {**keys.types, **(own or {})}
         if await self._scripts.run("registry/heal", list(types), list(types.values())):
             logger.error(_HEALED)
 

@@ -20,7 +20,7 @@ from redis.sentinel import (
 )
 
 from celery_stargate.lanes.packing import COMMAND_PACKER
-from celery_stargate.lanes.passing import Epoch, passing, unavailable
+from celery_stargate.lanes.passing import Epoch, passing, telling, unavailable
 from celery_stargate.support.bound import bounded, call_bound, time_left
 
 __all__ = [
@@ -238,6 +238,7 @@ def _persist(call: Callable[[], _Result], pool: Any, waits_for_master: bool) -> 
     """Call until it succeeds, fails for good, or the bound is over."""
     epoch: Epoch = pool.connection_kwargs["epoch"]
     wait, broken = _FIRST_WAIT, 0
+    told: Exception | None = None
     with call_bound():
         while True:
             number = epoch.number
@@ -252,8 +253,9 @@ def _persist(call: Callable[[], _Result], pool: Any, waits_for_master: bool) -> 
                     raise
                 elif not isinstance(error, NoAnswer):
                     broken += 1
+                told = telling(error, told)
                 if (broken > _RETRIES and not waits_for_master) or time_left() <= wait:
-                    found = unavailable(error)
+                    found = unavailable(told)
                     if found is error:
                         raise
                     raise found from error

@@ -21,6 +21,7 @@ from celery_stargate.lanes.cluster import (
     not_in_time,
     sha_of,
 )
+from celery_stargate.lanes.passing import telling
 from celery_stargate.support.bound import bounded, call_bound, time_left
 from celery_stargate.support.shared_call import SharedCall
 
@@ -138,6 +139,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
     def insist(self, call: Callable[[Any], _Result]) -> _Result:
         """Call until it succeeds, fails for good, or the bound is over."""
         waits = between_tries()
+        told: Exception | None = None
         with call_bound():
             while True:
                 try:
@@ -147,8 +149,9 @@ class ClusterClient(_Commands):  # type: ignore[misc]
                     if not may_pass(error):
                         raise
                     wait = waits.next()
+                    told = telling(error, told)
                     if time_left() <= wait:
-                        raise not_in_time(error) from error
+                        raise not_in_time(told) from error
                 time.sleep(wait)
 
     def _connect(self) -> Any:

@@ -4,7 +4,7 @@ HTML comments before a block say what a reader does by hand:
 
 * ``by hand``: the block is not run (``pip install``: the tests have an environment).
 * ``terminal: NAME``: the command runs on, in a terminal of its own. ``stop: NAME`` ends it.
-* ``log: NAME``: the lines appear in that terminal.
+* ``log: NAME``: the lines appear in that terminal, in any order: several processes write there.
 * ``file: examples/…/NAME`` and ``save: PATH``: the block is saved; ``append: PATH``: added.
 * ``django: a moment`` and ``django: until``: typed into ``manage.py shell``, which stays open; with
   ``until`` it is repeated while the output is another one.
@@ -20,7 +20,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,8 +104,7 @@ class Walk:
             with self._path(notes["append"]).open("a") as file:
                 file.write(body)
         elif "log" in notes:
-            for line in body.splitlines():
-                self._await_line(notes["log"], line)
+            self._await_lines(notes["log"], body.splitlines())
         elif kind == "pycon":
             self._python(body, notes.get("django"))
         elif kind == "console":
@@ -155,17 +155,22 @@ class Walk:
         terminal.start(lambda: log.is_file() and ready.strip() in log.read_text(), timeout=45)
         self._read[name] = 0
 
-    def _await_line(self, name: str, line: str) -> None:
+    def _await_lines(self, name: str, lines: Sequence[str]) -> None:
         log = self.folder / f"{name}.log"
+        begin = self._read[name]
 
         def found() -> bool:
-            at = log.read_text().find(line, self._read[name])
-            if at < 0:
-                return False
-            self._read[name] = at + len(line)
+            text = log.read_text()
+            ends = []
+            for line, count in Counter(lines).items():
+                places = [each.end() for each in re.finditer(re.escape(line), text[begin:])]
+                if len(places) < count:
+                    return False
+                ends.append(places[count - 1])
+            self._read[name] = begin + max(ends)
             return True
 
-        assert eventually(found, timeout=_RECONNECTED), f"{line!r} is not in {log.read_text()}"
+        assert eventually(found, timeout=_RECONNECTED), f"{lines} are not in {log.read_text()}"
 
     def _python(self, body: str, how: str | None) -> None:
         if how is None:

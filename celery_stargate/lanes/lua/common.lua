@@ -167,16 +167,41 @@ local function part(context, i)
   return context .. '\n' .. i
 end
 
-local function forget_parts(context, count)
-  if count > 1 then
-    redis.call('HDEL', OUTCOMES, part(context, 'left'))
-    for i = 0, count - 1 do redis.call('HDEL', OUTCOMES, part(context, i)) end
+-- How many fields one command gets at most, because Lua's stack is bounded.
+local FIELDS = 1000
+
+-- Call do_some() with as many of count names at a time as one command takes; name(i) is the i-th,
+-- from 0.
+local function by_many(count, name, do_some)
+  for from = 0, count - 1, FIELDS do
+    local names = {}
+    for i = from, math.min(from + FIELDS, count) - 1 do names[#names + 1] = name(i) end
+    do_some(names)
   end
+end
+
+-- The outcomes of a list's messages; false for one that has none yet.
+local function parts_of(context, count)
+  local found = {}
+  by_many(count, function(i) return part(context, i) end, function(names)
+    for _, each in ipairs(redis.call('HMGET', OUTCOMES, unpack(names))) do found[#found + 1] = each end
+  end)
+  return found
+end
+
+local function forget_parts(context, count)
+  if count <= 1 then return end
+  redis.call('HDEL', OUTCOMES, part(context, 'left'))
+  by_many(count, function(i) return part(context, i) end, function(names)
+    redis.call('HDEL', OUTCOMES, unpack(names))
+  end)
 end
 
 local function forget_entries(first, count)
   if first <= 0 then return end
-  for n = first, first + count - 1 do redis.call('XDEL', LOG, string.format('%.0f-0', n)) end
+  by_many(count, function(i) return string.format('%.0f-0', first + i) end, function(ids)
+    redis.call('XDEL', LOG, unpack(ids))
+  end)
 end
 
 -- The key of the i-th result row that a call stores.

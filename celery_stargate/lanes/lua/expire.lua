@@ -26,9 +26,9 @@ for _, context in ipairs(overdue) do
     -- A record of another version: look at it again later; processes that can read it settle it.
     redis.call('ZADD', DEADLINES, now + 60000, context)
   else
-    local parts = {}
+    local parts, found = {}, count > 1 and parts_of(context, count) or {}
     for i = 0, math.max(count, 1) - 1 do
-      local known = count > 1 and redis.call('HGET', OUTCOMES, part(context, i))
+      local known = found[i + 1]
       if not known then
         known = (count > 0 and (first < 0 or first + i <= sent)) and '1' or '0'
         if count > 0 then

@@ -28,9 +28,7 @@ local function fail_rest(context, record, first, count, json)
     end
   end
   if tonumber(redis.call('HGET', OUTCOMES, left)) > 0 then return nil end
-  local parts = {}
-  for i = 0, count - 1 do parts[#parts + 1] = redis.call('HGET', OUTCOMES, part(context, i)) end
-  return '[' .. table.concat(parts, ',') .. ']'
+  return '[' .. table.concat(parts_of(context, count), ',') .. ']'
 end
 
 local function revoke(context, number, json)

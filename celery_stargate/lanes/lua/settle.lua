@@ -45,8 +45,9 @@ local function settle(context, number, place, json, kind)
   end
   if count <= 1 or place < 0 then
     local list = '[' .. json .. ']'
+    local known = cause and count > 1 and parts_of(context, count) or {}
     for i = 0, cause and count - 1 or -1 do
-      if count == 1 or redis.call('HEXISTS', OUTCOMES, part(context, i)) == 0 then
+      if not known[i + 1] then
         bury(context, record, first, count > 1 and i or -1, cause, json, now)
       end
     end
@@ -61,18 +62,11 @@ local function settle(context, number, place, json, kind)
   if first > 0 then forget_entries(first + place, 1) end
   redis.call('HSETNX', OUTCOMES, part(context, 'left'), count)
   if redis.call('HINCRBY', OUTCOMES, part(context, 'left'), -1) > 0 then return { 'part' } end
-  local parts = {}
-  for i = 0, count - 1 do
-    parts[#parts + 1] = redis.call('HGET', OUTCOMES, part(context, i))
-  end
-  local list = '[' .. table.concat(parts, ',') .. ']'
+  local list = '[' .. table.concat(parts_of(context, count), ',') .. ']'
   make_due(context, list, token, at)
   forget_parts(context, count)
   return { 'due', record, list }
 end
-
--- How many fields one command gets at most, because Lua's stack is bounded.
-local FIELDS = 1000
 
 -- Settle messages of one list, ARGV[from] up to ARGV[to - 1], with few commands; the answers are
 -- those of settle(). Returns false, having done nothing, if settle() must look at each of them.
@@ -97,16 +91,13 @@ local function settle_parts(context, from, to)
     if known then return false end
   end
   local left = tonumber(redis.call('HGET', OUTCOMES, part(context, 'left')) or count) - given
-  if left == 0 and count > FIELDS then return false end
   redis.call('HSET', OUTCOMES, part(context, 'left'), left, unpack(fields))
   if first > 0 then redis.call('XDEL', LOG, unpack(numbers)) end
   for _ = 1, given do reply[#reply + 1] = { 'part' } end
   if left > 0 then return true end
-  local all = {}
-  for i = 0, count - 1 do all[#all + 1] = part(context, i) end
-  local list = '[' .. table.concat(redis.call('HMGET', OUTCOMES, unpack(all)), ',') .. ']'
+  local list = '[' .. table.concat(parts_of(context, count), ',') .. ']'
   make_due(context, list, token, at)
-  redis.call('HDEL', OUTCOMES, part(context, 'left'), unpack(all))
+  forget_parts(context, count)
   reply[#reply] = { 'due', record, list }
   return true
 end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -10,6 +12,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.puts import follow_up_code
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.scripts import Scripts
 from celery_stargate.lanes.wire import decode_call, encode_call
 from celery_stargate.model.buckets import in_buckets
 from celery_stargate.model.outcomes import CallOutcomes
@@ -76,6 +79,23 @@ def test_an_inbox_that_is_no_stream_begins_anew(lanes: Outbox, client: redis.Red
     assert lanes.inboxes.subscribe("box", [], 0.05) == []
     client.set(inbox_key(lanes, "box"), "x")
     lanes.inboxes.notify("box/1", CallOutcomes("c", False, (receipt("c"),)))
+    assert [each.address for each in lanes.inboxes.subscribe("box", [], 1.0)] == ["box/1"]
+
+
+def test_an_inbox_that_was_begun_anew_meanwhile_is_kept(
+    lanes: Outbox, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner puts an outcome between the read that failed and the step that deletes."""
+    client.set(inbox_key(lanes, "box"), "x")
+    run = Scripts.run
+
+    def told_first(scripts: Scripts, *given: Any) -> Any:
+        monkeypatch.undo()
+        lanes.inboxes.notify("box/1", CallOutcomes("c", False, (receipt("c"),)))
+        return run(scripts, *given)
+
+    monkeypatch.setattr(Scripts, "run", told_first)
+    assert lanes.inboxes.subscribe("box", [], 0.05) == []
     assert [each.address for each in lanes.inboxes.subscribe("box", [], 1.0)] == ["box/1"]
 
 

@@ -15,6 +15,7 @@ from celery_stargate.lanes.loop_outbox import LoopOutbox
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.scripts import AsyncScripts
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.bound import bounded
 from tests.integration.lanes.rig import Owner, inbox_key, receipt
@@ -161,3 +162,22 @@ def test_an_inbox_that_is_no_stream_begins_anew(
 
     assert [each.address for each in run(lanes, use)] == ["box/1"]
     assert "begins anew" in caplog.text
+
+
+def test_an_inbox_that_was_begun_anew_meanwhile_is_kept(
+    lanes: Outbox, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner puts an outcome between the read that failed and the step that deletes."""
+    call, heal = CallOutcomes("c", False, (receipt("c"),)), AsyncScripts.run
+
+    async def told_first(scripts: AsyncScripts, *given: Any) -> Any:
+        lanes.inboxes.notify("box/1", call)
+        return await heal(scripts, *given)
+
+    async def use(outbox: LoopOutbox) -> list[Any]:
+        client.set(inbox_key(lanes, "box"), "x")
+        monkeypatch.setattr(AsyncScripts, "run", told_first)
+        assert await outbox.subscribe("box", [], 0.05) == []
+        return await outbox.subscribe("box", [], 5.0)
+
+    assert [each.address for each in run(lanes, use)] == ["box/1"]

@@ -181,3 +181,24 @@ def test_whose_time_was_over(seconds: float, theirs: bool) -> None:
 
     with pytest.raises(TimeoutError if theirs else NoAnswer):
         asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_the_reason_of_an_earlier_try_is_told() -> None:
+    """A caller's time ends during a try without an answer; the one before it said why."""
+
+    class Silent(Unsteady):
+        async def run(self, name: str, keys: Any, arguments: Any) -> Any:
+            if self.errors:
+                raise self.errors.pop(0)
+            return await asyncio.Event().wait()
+
+    async def main() -> Any:
+        scripts: Any = Silent(LostConnection("No master found"), NoAnswer("no answer"))
+        pipe = _Pipe(scripts, Callers(), "prefix", None)
+        asked = AskedPut(LANE, Record("a"), [("a", b"{}")], timeout=5.0, fresh=True)
+        with pytest.raises(LostConnection, match="No master found"):
+            await pipe.put(asked, 1.0)
+        for each in sending_tasks():
+            each.cancel()
+
+    asyncio.run(asyncio.wait_for(main(), 10))

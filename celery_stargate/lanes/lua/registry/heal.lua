@@ -1,4 +1,5 @@
--- Delete keys of the registry that are of a wrong type: nothing could be read from them, or written.
+-- Delete keys that are of a wrong type: nothing could be read from them, or written. In one step, so
+-- that nothing is deleted that another process has begun anew.
 --
 -- KEYS: as the callers give them. ARGV: the type of each.
 -- Returns how many were deleted. Workers send their heartbeats, and callers announce their lanes,
