@@ -17,18 +17,26 @@ if DEAD then GIVEN = GIVEN - 1 end
 local copy = false
 local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
 
+-- Fail what was not sent of a list; return all its outcomes, or nil if some are still to come.
 local function fail_rest(context, record, first, count, json)
-  local left = part(context, 'left')
-  redis.call('HSETNX', OUTCOMES, left, count)
+  local outcomes, failed = parts_of(context, count), {}
   for i = math.max(0, sent - first + 1), count - 1 do
-    if redis.call('HSETNX', OUTCOMES, part(context, i), json) == 1 then
+    if not outcomes[i + 1] then
+      outcomes[i + 1] = json
+      failed[#failed + 1] = i
       bury(context, record, first, i, cause, json, now)
-      forget_entries(first + i, 1)
-      redis.call('HINCRBY', OUTCOMES, left, -1)
     end
   end
-  if tonumber(redis.call('HGET', OUTCOMES, left)) > 0 then return nil end
-  return '[' .. table.concat(parts_of(context, count), ',') .. ']'
+  local known = 0
+  for _, each in ipairs(outcomes) do
+    if each then known = known + 1 end
+  end
+  if known == count then return '[' .. table.concat(outcomes, ',') .. ']' end
+  redis.call('HSET', OUTCOMES, part(context, 'left'), count - known)
+  for _, i in ipairs(failed) do
+    redis.call('HSET', OUTCOMES, part(context, i), json)
+    forget_entries(first + i, 1)
+  end
 end
 
 local function revoke(context, number, json)

@@ -992,6 +992,27 @@ def test_lists_of_any_length_are_settled_in_runs(pair: Pair, count: int) -> None
     assert (pair.state.log, pair.state.deadlines) == ([], {})
 
 
+@pytest.mark.parametrize("count", [999, 1000, 1001, 2001])
+@pytest.mark.parametrize("how", ["revoke", "expire", "all"])
+def test_lists_of_any_length_end_together(pair: Pair, count: int, how: str) -> None:
+    """What has an outcome keeps it; the others get that of the end, in the order of the list."""
+    messages = [each for _ in range(count) for each in ("", "frame")]
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", *messages)
+    pair.call("settle", "", "s", UNIT, "a", "", count - 1, '{"n":1}', "ok")
+    if how == "revoke":
+        list_of_all = pair.call("revoke", "r", UNIT, "a", "", '{"n":0}')[0][2]
+    elif how == "expire":
+        pair.leap(2 * UNIT)
+        list_of_all = pair.call("expire", UNIT, 10, "")[2]
+    else:
+        list_of_all = pair.call("settle", "", "e", UNIT, "a", "", -1, '{"n":0}', "ok")[1][2]
+    others = {"revoke": '{"n":0},' * (count - 1), "expire": "0," * (count - 1), "all": ""}[how]
+    last = '{"n":0}' if how == "all" else '{"n":1}'
+    assert list_of_all == f"[{others}{last}]".encode()
+    assert (pair.state.log, pair.state.deadlines) == ([], {})
+    assert list(pair.state.outcomes) == [b"a"]
+
+
 def test_a_list_whose_messages_are_elsewhere(pair: Pair) -> None:
     """Is settled in runs, too: no entry of this lane is its own."""
     pair.call("put", "t1", "b", "{}", UNIT, 0, 0, UNIT, "f", "", "frame")
