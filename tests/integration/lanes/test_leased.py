@@ -99,6 +99,35 @@ class TestLease:
         assert new.do(new.store.tick())
 
 
+class TestPause:
+    """An owner stops its lane, so that nobody sends before an operator has looked."""
+
+    def test_nobody_has_the_lane_until_it_ends(
+        self, make_owner: MakeOwner, client: redis.Redis, lane: Lane, prefix: str
+    ) -> None:
+        """The lease names why, for as long as was asked, with a fencing token of its own."""
+        owner, key = make_owner("owner"), lane.key(prefix, "lease")
+        token = owner.store.fencing_token
+        owner.do(owner.store.pause("a refusal", 30.0))
+        assert client.get(key) == f"paused by a refusal:{token + 1}".encode()
+        assert 25_000 < client.pttl(key) <= 30_000
+        assert client.hget(lane.key(prefix, "meta"), "fencing_token") == str(token + 1).encode()
+        heir = make_owner("heir", acquire=False)
+        assert not heir.do(heir.store.acquire())
+        with pytest.raises(Fenced):
+            owner.do(owner.store.tick())
+
+    def test_only_its_owner_can(
+        self, make_owner: MakeOwner, client: redis.Redis, lane: Lane, prefix: str
+    ) -> None:
+        """One that lost the lease leaves that of the next owner alone."""
+        old, _ = _taken_over(make_owner)
+        lease = client.get(lane.key(prefix, "lease"))
+        with pytest.raises(Fenced):
+            old.do(old.store.pause("a refusal", 30.0))
+        assert client.get(lane.key(prefix, "lease")) == lease
+
+
 def _taken_over(make_owner: MakeOwner, old: str = "old", new: str = "new") -> tuple[Owner, Owner]:
     """An owner that was paused, and the one that took its lane."""
     first = make_owner(old)
