@@ -272,9 +272,6 @@ def _run_tests(folder: Path, tests: list[str]) -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         sys.path[:] = [str(folder), *(each for each in sys.path if Path(each) != ROOT)]
-        for name in [each for each in sys.modules if each.partition(".")[0] in (PACKAGE, "tests")]:
-            # Imported by the tools, from the tree with nothing broken.
-            del sys.modules[name]
         for name in [name for name in os.environ if name.startswith(("STARGATE_", "PYTEST_"))]:
             del os.environ[name]
         os.environ["STARGATE_TEST_MACHINE"] = "quick x0.3"
