@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+from collections.abc import Iterable, Sequence
 
+from celery import signals
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from prometheus_client import Counter as CounterMetric
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from celery_stargate import observers
 from celery_stargate.instrumentation.prometheus import TopicLabels
@@ -20,6 +24,7 @@ from celery_stargate.observers import (
     Settlement,
 )
 from celery_stargate.support.fork_lock import ForkLock
+from celery_stargate.support.paced import Paced
 
 __all__ = ["MessageMetrics", "instrument"]
 
@@ -27,10 +32,24 @@ __all__ = ["MessageMetrics", "instrument"]
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
+class _FlushFirst(Collector):
+    """Has the durations recorded before they are read; it has no metrics of its own."""
+
+    def __init__(self, durations: Paced[tuple[str, list[float]]]) -> None:
+        self._durations = durations
+
+    def collect(self) -> Iterable[Metric]:
+        """Return nothing."""
+        self._durations.flush()
+        return ()
+
+
 class MessageMetrics(Observer):
     """Counts what happens to messages in this process.
 
-    It is safe where the process forks, and with ``prometheus_client``'s multiprocess mode.
+    It is safe where the process forks, and with ``prometheus_client``'s multiprocess mode. A thread
+    records the durations while no messages come, or when somebody reads the registry: that takes
+    longer than to count.
 
     Arguments:
         registry: gets the metrics.
@@ -41,6 +60,11 @@ class MessageMetrics(Observer):
         self.registry = registry
         self._topics = TopicLabels(max_topics)
         self._lock = ForkLock()
+        self._waiting: Paced[tuple[str, list[float]]] = Paced(self._record, "durations")
+        #: To be registered before what reads the durations.
+        self.flush_first = _FlushFirst(self._waiting)
+        # A registry reads its metrics in the order in which they came.
+        registry.register(self.flush_first)
         self._recorded = CounterMetric(
             "stargate_recorded_messages",
             "Messages that callers recorded.",
@@ -93,6 +117,7 @@ class MessageMetrics(Observer):
 
     def sent(self, lane: Lane, entries: Sequence[Entry]) -> None:
         """Count messages that are sent."""
+        self._waiting.expect()
         with self._lock:
             self._sent.labels(self._topics.of(lane.topic)).inc(len(entries))
 
@@ -104,22 +129,31 @@ class MessageMetrics(Observer):
         counted: dict[tuple[str, str], int] = {}
         # Most outcomes are receipts: these are counted with less work.
         stored: dict[str, int] = {}
-        seconds = []
-        for outcome, _, sent_at, answered_at, _ in settlements:
+        for outcome, *_ in settlements:
             if isinstance(outcome, Failure):
                 kind = outcome.status, outcome.code
                 counted[kind] = counted.get(kind, 0) + 1
             else:
                 stored[outcome.status] = stored.get(outcome.status, 0) + 1
-            if sent_at is not None and answered_at is not None:
-                seconds.append(answered_at - sent_at if answered_at > sent_at else 0.0)
         counted |= {(status, ""): count for status, count in stored.items()}
         with self._lock:
             for (status, error_type), count in counted.items():
                 self._outcomes.labels(topic, status, error_type).inc(count)
+        seconds = [
+            answered_at - sent_at
+            for _, _, sent_at, answered_at, _ in settlements
+            if sent_at is not None and answered_at is not None
+        ]
+        if seconds and not self._waiting.add((topic, seconds)):
+            # None is left out where too many wait.
+            self._record((topic, seconds))
+
+    def _record(self, durations: tuple[str, list[float]]) -> None:
+        topic, seconds = durations
+        with self._lock:
             observe = self._durations.labels(topic).observe
             for each in seconds:
-                observe(each)
+                observe(max(0.0, each))
 
     def taken_over(self, taken: LaneTakenOver) -> None:
         """Count a lane that had an owner before."""
@@ -139,9 +173,17 @@ class MessageMetrics(Observer):
         with self._lock:
             self._redis_errors.labels(type(error).__name__).inc()
 
+    def flush(self, **_: object) -> None:
+        """Record the durations that wait."""
+        self._waiting.flush()
+
     def remove(self) -> None:
         """Count nothing more, and leave the registry."""
         observers.remove(self)
+        atexit.unregister(self.flush)
+        signals.worker_process_shutdown.disconnect(self.flush)
+        self.flush()
+        self.registry.unregister(self.flush_first)
         for each in (
             *(self._recorded, self._sent, self._outcomes, self._durations),
             *(self._reconnects, self._takeovers, self._redis_errors),
@@ -160,4 +202,7 @@ def instrument(registry: CollectorRegistry = REGISTRY, max_topics: int = 500) ->
     """
     made = MessageMetrics(registry, max_topics)
     observers.add(made)
+    # In multiprocess mode another process reads what this one counted to its end.
+    atexit.register(made.flush)
+    signals.worker_process_shutdown.connect(made.flush, weak=False)
     return made

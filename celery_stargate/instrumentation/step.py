@@ -62,6 +62,7 @@ class MetricsStep(bootsteps.StartStopStep):
         served = self._registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             served = CollectorRegistry()
+            served.register(self._metrics.flush_first)
             MultiProcessCollector(served)  # type: ignore[no-untyped-call]  # it has no types
         served.register(OwnedCollector(lambda: _owned_here(parent.app)))
         settings = Runtime.of(parent.app).settings

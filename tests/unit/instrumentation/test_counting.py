@@ -96,6 +96,23 @@ def test_counts_all_that_happens(metrics: MessageMetrics) -> None:
     assert served - {"stargate_receipt_duration_seconds_sum"} == NAMES
 
 
+def test_durations_are_recorded_before_they_are_read(metrics: MessageMetrics) -> None:
+    """A thread records them when no messages come; who scrapes meanwhile misses none."""
+    for count in range(1, 4):
+        metrics.sent(LANE, [Entry(count, "c", b"")])
+        metrics.settled(LANE, [settled(0.02)] * 100)
+        durations = ("stargate_receipt_duration_seconds_count", "t")
+        assert scrape(metrics.registry)[durations] == 100 * count
+
+
+def test_no_duration_is_left_out_where_too_many_wait(
+    metrics: MessageMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics._waiting, "_limit", 0)  # noqa: SLF001
+    metrics.settled(LANE, [settled(0.02)] * 3)
+    assert scrape(metrics.registry)["stargate_receipt_duration_seconds_count", "t"] == 3
+
+
 def test_topics_are_bounded(metrics: MessageMetrics) -> None:
     for topic in "abcdef":
         metrics.sent(Lane(topic), [Entry(1, "a", b"")])
