@@ -640,6 +640,16 @@ class TestUnreadable:
         assert labels(owner) == ["e", "f", "g"]
         assert owner.store.unreadable == []
 
+    def test_a_list_s_entry_and_a_record_of_this_version_that_cannot_be_read(
+        self, lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, prefix: str
+    ) -> None:
+        """Both are damaged: no newer process can read them."""
+        put(lanes, lane, "a")
+        client.hset(lane.key(prefix, "contexts"), "a", "2 no head")
+        client.xadd(lane.key(prefix, "log"), {"f": b"secret", "p": "0"}, id="2-0")
+        assert labels(owner) == []
+        assert owner.store.unreadable == [(1, "damaged"), (2, "damaged")]
+
     def test_a_record_of_a_newer_version_keeps_its_place(
         self, lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, prefix: str
     ) -> None:

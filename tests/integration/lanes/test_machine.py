@@ -953,6 +953,16 @@ def test_a_backlog_of_one_is_a_backlog(pair: Pair) -> None:
         assert pair.call("put", *arguments) == answer
 
 
+def test_a_reservation_is_used_up_by_what_is_put_with_it(pair: Pair) -> None:
+    """Part by part, and then it is gone."""
+    pair.call("reserve", "r:1", 3, 6, 5 * UNIT)
+    for context, count, left in (("a", 1, b"2"), ("b", 2, None)):
+        messages = ["", "frame"] * count
+        pair.call("put", f"{context}:1", context, "{}", UNIT, "r:1", 0, UNIT, "f", *messages)
+        found = pair.state.reserved.get(b"r:1")
+        assert (found and found.split()[0]) == left
+
+
 def test_reservations_count_together(pair: Pair) -> None:
     """Each for as long as it holds; one that is taken back counts no more."""
     for name, ms, held in (("a:1", UNIT, 0), ("b:1", 3 * UNIT, 2), ("c:1", 5 * UNIT, 4)):
