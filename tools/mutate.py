@@ -53,6 +53,7 @@ TESTS = {
     f"{_LUA}/registry/overdue.lua": _OF_UNSTARTED,
     f"{_LUA}/registry/heal.lua": [f"{_LANES}/test_registry.py", *_OF_UNSTARTED],
     f"{_LUA}/registry": [f"{_LANES}/test_registry.py"],
+    f"{_LUA}/complete.lua": [*_OF_LANES, f"{_LANES}/test_inbox.py"],
     f"{_LUA}/discard.lua": [
         f"tests/integration/operations/test_dead_{name}.py" for name in ("steps", "letters")
     ],
