@@ -44,6 +44,9 @@ _OF_LANES = [
     f"{_LANES}/test_{name}.py"
     for name in ("machine", "states", "full", "leased", "outbox", "controls")
 ]
+_OF_DEAD_LETTERS = [
+    f"tests/integration/operations/test_dead_{name}.py" for name in ("steps", "letters")
+]
 _OF_UNSTARTED = [f"{_LANES}/test_unstarted.py"]
 #: The tests of a file, by the folder or the file that it is, the first that fits; those that fail
 #: soonest come first.
@@ -54,9 +57,11 @@ TESTS = {
     f"{_LUA}/registry/heal.lua": [f"{_LANES}/test_registry.py", *_OF_UNSTARTED],
     f"{_LUA}/registry": [f"{_LANES}/test_registry.py"],
     f"{_LUA}/complete.lua": [*_OF_LANES, f"{_LANES}/test_inbox.py"],
-    f"{_LUA}/discard.lua": [
-        f"tests/integration/operations/test_dead_{name}.py" for name in ("steps", "letters")
-    ],
+    **dict.fromkeys(
+        [f"{_LUA}/{name}.lua" for name in ("dead_letters", "redo", "replay", "restore")],
+        [*_OF_LANES, *_OF_DEAD_LETTERS],
+    ),
+    f"{_LUA}/discard.lua": _OF_DEAD_LETTERS,
     f"{_LUA}/pause.lua": [f"{_LANES}/test_leased.py"],
     f"{_LUA}/revoke.lua": [*_OF_LANES, f"{_LANES}/test_revocations.py"],
     f"{PACKAGE}/lanes": _OF_LANES,
@@ -65,7 +70,7 @@ TESTS = {
 #: script's; and no test that needs a Pulsar is run.
 _OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=40"]
 _LEFT_OUT = (
-    *("frozen", "fails_at_once", "threads", "sentinel", "cluster", "paused_topic"),
+    *("frozen", "fails_at_once", "threads", "sentinel", "cluster", "paused_topic", "killed"),
     # It looks for the text that a mutant changes.
     "is_missed",
 )

@@ -1100,3 +1100,49 @@ def test_a_lane_with_a_message_does_not_retire(pair: Pair) -> None:
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", "a", "frame")
     pair.change("contexts", b"a", None)
     assert pair.call("retire", "one:1") == 0
+
+
+def fail(pair: Pair, *contexts: str, bounds: str, count: int = 1) -> None:
+    """Let the deadlines of contexts pass, each with so many messages; they are kept."""
+    for each in contexts:
+        pair.call("put", each, each, "{}", UNIT, 0, 0, UNIT, "f", *["", "frame"] * count)
+    pair.leap(2 * UNIT)
+    pair.call("expire", UNIT, 100, "", "ProduceError deadline", dead=bounds)
+
+
+def test_several_dead_letters_are_confirmed_together(pair: Pair) -> None:
+    """Each by its own number."""
+    bounds = f"100 100000 {20 * UNIT}"
+    fail(pair, "a", "b", "c", "d", bounds=bounds)
+    assert pair.call("confirm", "a", 1, "b", 3, "d", 4, dead=bounds) == 2
+    assert set(pair.state.dead) == {b"b", b"c"}
+
+
+def test_dead_letters_above_their_number_go_some_at_a_time(pair: Pair) -> None:
+    """One call does not hold up Redis for all of them."""
+    bounds = f"5 100000 {20 * UNIT}"
+    fail(pair, "a", bounds=bounds, count=210)
+    assert len(pair.state.dead) == 10
+    fail(pair, "b", bounds=bounds)
+    assert len(pair.state.dead) == 5
+    assert pair.state.dead_counts[b"evicted"] == b"206"
+
+
+def test_dead_letters_may_have_as_many_bytes_as_their_bound(pair: Pair) -> None:
+    """And not one more; the oldest goes first."""
+    fail(pair, "a", "b", bounds=f"100 100000 {20 * UNIT}")
+    size = int(pair.state.dead_counts[b"bytes"]) // 2
+    fail(pair, "c", bounds=f"100 {3 * size} {20 * UNIT}")
+    assert set(pair.state.dead) == {b"a", b"b", b"c"}
+    fail(pair, "d", bounds=f"100 {4 * size - 1} {20 * UNIT}")
+    assert set(pair.state.dead) == {b"b", b"c", b"d"}
+
+
+def test_a_dead_letter_past_its_age_goes_when_another_comes(pair: Pair) -> None:
+    """One by one, and it is counted."""
+    bounds = f"100 100000 {9 * UNIT}"
+    for context, expected in (("a", b"a"), ("b", b"ab"), ("c", b"bc")):
+        fail(pair, context, bounds=bounds)
+        assert b"".join(sorted(pair.state.dead)) == expected
+        pair.leap(3 * UNIT)
+    assert pair.state.dead_counts[b"outdated"] == b"1"
