@@ -57,10 +57,10 @@ TESTS = {
     f"{_LUA}/registry/heal.lua": [f"{_LANES}/test_registry.py", *_OF_UNSTARTED],
     f"{_LUA}/registry": [f"{_LANES}/test_registry.py"],
     f"{_LUA}/complete.lua": [*_OF_LANES, f"{_LANES}/test_inbox.py"],
-    **dict.fromkeys(
-        [f"{_LUA}/{name}.lua" for name in ("dead_letters", "redo", "replay", "restore")],
-        [*_OF_LANES, *_OF_DEAD_LETTERS],
-    ),
+    **{
+        f"{_LUA}/{name}.lua": [*_OF_LANES, *_OF_DEAD_LETTERS]
+        for name in ("dead_letters", "redo", "replay", "restore")
+    },
     f"{_LUA}/discard.lua": _OF_DEAD_LETTERS,
     f"{_LUA}/pause.lua": [f"{_LANES}/test_leased.py"],
     f"{_LUA}/revoke.lua": [*_OF_LANES, f"{_LANES}/test_revocations.py"],
