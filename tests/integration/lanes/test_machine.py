@@ -1146,3 +1146,12 @@ def test_a_dead_letter_past_its_age_goes_when_another_comes(pair: Pair) -> None:
         assert b"".join(sorted(pair.state.dead)) == expected
         pair.leap(3 * UNIT)
     assert pair.state.dead_counts[b"outdated"] == b"1"
+
+
+def test_a_context_without_messages_ends_at_its_deadline(pair: Pair) -> None:
+    """It has one outcome, by which nothing was sent; nothing is a dead letter."""
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f")
+    pair.leap(2 * UNIT)
+    found = pair.call("expire", UNIT, 10, "", "E x", dead=f"100 100000 {9 * UNIT}")
+    assert (found[0], found[2]) == (b"a", b"[0]")
+    assert pair.state.dead == {}

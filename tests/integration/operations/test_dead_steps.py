@@ -90,6 +90,8 @@ def test_many_go_by_steps(
     kept: Callable[..., None],
     lane: Lane,
     topic: str,
+    client: redis.Redis,
+    prefix: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each step is bounded by count and by size, of each lane by itself; none is left out."""
@@ -109,6 +111,7 @@ def test_many_go_by_steps(
     size = max(each.size for each in found)
     first, rest = found[:3], found[3:]
     assert results(letters.discard(first)) == dict.fromkeys("abc", DeadResult.DONE)
+    assert client.hget(lane.key(prefix, "dead_counts"), "discarded") == b"3"
     monkeypatch.setattr(dead_letters, "_BYTES", size)
     assert results(letters.discard(rest)) == dict.fromkeys("dex", DeadResult.DONE)
     assert steps == [["a", "b"], ["c"], ["d"], ["e"], ["x"]]
