@@ -1155,3 +1155,49 @@ def test_a_context_without_messages_ends_at_its_deadline(pair: Pair) -> None:
     found = pair.call("expire", UNIT, 10, "", "E x", dead=f"100 100000 {9 * UNIT}")
     assert (found[0], found[2]) == (b"a", b"[0]")
     assert pair.state.dead == {}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_attempt_that_is_tried_again_leaves_no_dead_letter(pair: Pair, count: int) -> None:
+    """Neither of a message nor of any of a list; that of another attempt stays, and is told."""
+    bounds = f"100 100000 {20 * UNIT}"
+    fail(pair, "other", bounds=bounds)
+    fail(pair, "a", bounds=bounds, count=count)
+    assert len(pair.state.dead) == 1 + count
+    assert pair.call("give_up", "a", 2, "", dead=bounds) == 1
+    assert set(pair.state.dead) == {b"other"}
+    assert pair.state.dead_counts[b"retried"] == b"%d" % count
+    assert pair.call("give_up", "a", 2, "", dead=bounds) == 0
+
+
+def test_effects_that_failed_keep_the_dead_letter_of_their_message(pair: Pair) -> None:
+    """A message that failed has one already; one of an earlier attempt counts as a failure."""
+    bounds = f"100 100000 {20 * UNIT}"
+    fail(pair, "a", bounds=bounds)
+    assert pair.call("give_up", "a", 1, "RuntimeError x", dead=bounds) == 1
+    assert Letter.decode(pair.state.dead_letters[b"a"]).kind == b"m"
+    pair.call("put", "a2", "a", "{}", UNIT, 0, 0, UNIT, "f", "", "frame")
+    pair.call("settle", "", "s", UNIT, "a", "", -1, "{}", "ok")
+    assert pair.call("give_up", "a", 2, "RuntimeError x", dead=bounds) == 1
+    letter = Letter.decode(pair.state.dead_letters[b"a"])
+    assert (letter.kind, letter.failures) == (b"e", 2)
+
+
+def test_giving_up_prunes_tombstones(pair: Pair) -> None:
+    """Those that have ended by then."""
+    for context in "ab":
+        pair.call("put", context, context, "{}", UNIT, 0, UNIT, UNIT, "f", context, "frame")
+        pair.call("settle", "", f"{context} s", UNIT, context, "", -1, "{}", "ok")
+        pair.call("give_up", context, "", "")
+        pair.leap(2 * UNIT)
+    assert set(pair.state.tombstones) == {b"b"}
+
+
+def test_a_generation_that_is_left_is_no_hold_s_own(pair: Pair) -> None:
+    """Nothing new is sent under it; the next one is begun by this hold."""
+    pair.call("generation", "one:1", "", "g")
+    assert pair.state.meta[b"begun_by"] == b"1"
+    assert pair.call("generation", "one:1", "g", "") == [0, b"g"]
+    assert b"begun_by" not in pair.state.meta
+    pair.call("generation", "one:1", "g", "h")
+    assert (pair.state.meta[b"begun_by"], pair.state.meta[b"generation"]) == (b"1", b"h")
