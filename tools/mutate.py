@@ -3,6 +3,7 @@
 Mutants are made of the lanes' scripts and of `window.py`: an operator or a number changed, a
 condition turned round, a statement left out. Each is run with the tests that belong to its file, in
 a copy of the tree; a mutant that they pass has survived. Writes the figures of docs/mutations.md.
+Before that the tests of each file must pass with it, and fail with one that cannot be read.
 docs/mutations.toml explains by hand why a survivor is no fault; a survivor without an explanation
 makes the command fail. An explanation of a mutant that was found is only printed: where one
 millisecond decides, a run may find it and the next one not. It needs a `redis-server`.

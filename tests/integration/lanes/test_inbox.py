@@ -86,11 +86,11 @@ def test_an_inbox_that_was_begun_anew_meanwhile_is_kept(
     lanes: Outbox, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An owner puts an outcome between the read that failed and the step that deletes."""
-    client.set(inbox_key(lanes, "box"), "x")
-    run = Scripts.run
+    key, run = inbox_key(lanes, "box"), Scripts.run
+    client.set(key, "x")
 
     def told_first(scripts: Scripts, *given: Any) -> Any:
-        monkeypatch.undo()
+        client.delete(key)
         lanes.inboxes.notify("box/1", CallOutcomes("c", False, (receipt("c"),)))
         return run(scripts, *given)
 
