@@ -144,7 +144,7 @@ class MessageMetrics(Observer):
             for _, _, sent_at, answered_at, _ in settlements
             if sent_at is not None and answered_at is not None
         ]
-        if seconds and not self._waiting.add((topic, seconds)):
+        if seconds and not self._waiting.offer((topic, seconds)):
             # None is left out where too many wait.
             self._record((topic, seconds))
 

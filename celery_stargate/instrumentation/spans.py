@@ -144,7 +144,7 @@ class LaneSpans(Observer):
         common = _common(Operation.SEND, topic, server)
         for code, found in seconds.items():
             timed = _Timed(found, {**common, Attribute.ERROR_TYPE: code} if code else common)
-            if not self._maker.add(timed):
+            if not self._maker.offer(timed):
                 # Spans may be dropped where too many wait; numbers may not.
                 self._record(timed)
         if traced:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from celery_stargate.support.log import logger_of
@@ -34,7 +34,7 @@ class Paced(Generic[_Job]):
     """Does jobs in their order, and rests between them, so that other threads are hardly slowed.
 
     While new jobs come, it puts all off for up to two seconds: a burst of messages is over by then.
-    A forked child begins with none. If too many jobs wait, new ones are dropped, which is logged.
+    A forked child begins with none.
 
     Arguments:
         work: does one job; what it raises is logged.
@@ -59,20 +59,20 @@ class Paced(Generic[_Job]):
         self._doing = PerProcess(threading.RLock)
         self._thread = PerProcess(self._start)
 
-    def add(self, *jobs: _Job) -> bool:
-        """Let jobs be done soon; return whether there was room for all of them."""
-        waiting = self._waiting.get()
-        room = self._limit - len(waiting)
-        fits = len(jobs) <= room
-        if not fits and self._log_now():
+    def add(self, *jobs: _Job) -> None:
+        """Let jobs be done soon; those for which there is no room are dropped, which is logged."""
+        room = max(0, self._limit - len(self._waiting.get()))
+        if len(jobs) > room and self._log_now():
             logger.warning(
                 "%s: more than %d wait, and new ones are dropped", self._name, self._limit
             )
-        waiting.extend(jobs if fits else jobs[: max(0, room)])
-        self._added = time.monotonic()
-        self._thread.get()
-        self._given.get().set()
-        return fits
+        self._take(jobs[:room])
+
+    def offer(self, job: _Job) -> bool:
+        """Let a job be done soon; return False where there is no room, and the caller does it."""
+        there_is = len(self._waiting.get()) < self._limit
+        self._take((job,) if there_is else ())
+        return there_is
 
     def expect(self) -> None:
         """Count the process as busy: a job will come soon."""
@@ -81,6 +81,12 @@ class Paced(Generic[_Job]):
     def flush(self) -> None:
         """Do here what waits, and return when the thread has ended what it was doing, too."""
         self._do(self._limit)
+
+    def _take(self, jobs: Sequence[_Job]) -> None:
+        self._waiting.get().extend(jobs)
+        self._added = time.monotonic()
+        self._thread.get()
+        self._given.get().set()
 
     def _start(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name=f"stargate-{self._name}", daemon=True)

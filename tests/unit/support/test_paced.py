@@ -55,10 +55,10 @@ def test_puts_all_off_while_new_jobs_come(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(paced_module, "_QUIET", 0.5)
     done: list[int] = []
     paced = Paced(done.append, "unit", limit=1000)
-    assert paced.add(*range(10))
+    paced.add(*range(10))
     time.sleep(0.1)
     assert not done
-    assert paced.add(*range(600))
+    paced.add(*range(600))
     _until_done(paced, done, 100)
     monkeypatch.setattr(paced_module, "_PATIENCE", 0.1)
     done = []
@@ -79,10 +79,10 @@ def _until_done(paced: Paced[int], done: list[int], count: int) -> None:
 def test_says_what_it_has_no_room_for() -> None:
     done: list[int] = []
     paced = Paced(done.append, "unit", limit=5)
-    assert paced.add(1, 2, 3)
+    paced.add(1, 2, 3)
     with paced._doing.get():  # noqa: SLF001  # its thread waits
         given = len(paced._waiting.get())  # noqa: SLF001
-        assert not paced.add(*range(10, 20))
+        paced.add(*range(10, 20))
         assert len(paced._waiting.get()) == 5  # noqa: SLF001
     paced.flush()
     assert len(done) == 3 - given + 5
@@ -111,6 +111,26 @@ def test_too_many_are_dropped_and_told_once(caplog: pytest.LogCaptureFixture) ->
     paced.flush()
     assert len(done) < 20
     assert caplog.messages == ["unit: more than 5 wait, and new ones are dropped"]
+
+
+def test_what_is_offered_without_room_is_left_to_the_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is dropped, so nothing is logged."""
+    held = threading.Event()
+    done: list[int] = []
+
+    def work(job: int) -> None:
+        assert held.wait(10.0)
+        done.append(job)
+
+    paced = Paced(work, "unit", limit=5)
+    taken = [job for job in range(100) if paced.offer(job)]
+    held.set()
+    paced.flush()
+    assert done == taken
+    assert 5 <= len(taken) < 20
+    assert caplog.messages == []
 
 
 def test_one_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
