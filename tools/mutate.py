@@ -140,10 +140,16 @@ def lua_mutants(path: str, text: str) -> Iterator[Mutant]:
         other = _LUA_OTHERS.get(word, other)
         if other is not None:
             yield _replaced(path, text, found.span(), other)
-    for found in _LUA_CONDITION.finditer(text):
+    code = _LUA_WORD.sub(_without_comment, text)
+    for found in _LUA_CONDITION.finditer(code):
         yield _replaced(path, text, found.span(1), f"not ({found[1]})")
-    for found in _LUA_STATEMENT.finditer(text):
+    for found in _LUA_STATEMENT.finditer(code):
         yield _replaced(path, text, found.span(), "")
+
+
+def _without_comment(word: re.Match[str]) -> str:
+    """Return a word, or as many spaces as a comment has characters."""
+    return " " * len(word[0]) if word[0].startswith("--") else word[0]
 
 
 def _replaced(path: str, text: str, span: tuple[int, int], other: str) -> Mutant:

@@ -12,7 +12,7 @@ from tools.mutate import Mutant, find_mutants, lua_mutants, page, python_mutants
 FILES = ("registry/heartbeat", "put")
 
 LUA = """\
--- a and b: 1 + 1
+-- a and b: 1 + 1, if there are any. Only
 local a = tonumber(ARGV[1]) -- not 2 of them
 if a > 1 and b then redis.call('SET', KEYS[1], 'x + 1') end
 for i = 0, a do
