@@ -168,11 +168,21 @@ def measure_sizes(server: RedisServer, config: Config) -> tuple[Size, ...]:
 
 
 def _bare_memory(client: Redis, config: Config, message: str, count: int) -> float:
-    """Return what Redis needs for a message in a bare log, and empty Redis again."""
+    """Return what Redis needs for a message in a bare log, and empty Redis again.
+
+    Beside it, a byte is kept of its context, and its deadline: a hash and a sorted set by its id.
+    """
     log = BareLog(config, client, "bare")
-    log.put([message], "")
+    records, deadlines = f"{config.prefix}records", f"{config.prefix}deadlines"
+
+    def put(number: int) -> None:
+        ids = log.put([message] * number, "")
+        client.hset(records, mapping=dict.fromkeys(ids, "1"))
+        client.zadd(deadlines, {each: time.time() for each in ids})
+
+    put(1)
     before = int(client.info("memory")["used_memory"])
-    log.put([message] * count, "")
+    put(count)
     needed = int(client.info("memory")["used_memory"]) - before
     client.flushall()
     return needed / count

@@ -53,7 +53,8 @@ class Size(msgspec.Struct, frozen=True):
     #: Bytes of a message's record and its frame, and bytes of Redis' memory for it.
     stored: float
     memory: float
-    #: Bytes of Redis' memory for it in a bare log, without a record; 0: not measured.
+    #: Bytes of Redis' memory for it in a bare log, with a byte of its context, and its deadline;
+    #: 0: not measured.
     bare: float = 0.0
 
 

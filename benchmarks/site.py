@@ -34,6 +34,17 @@ _WAIT_TIMEOUT = 30.0
 _LOOK_EVERY = 0.005
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _pid_of(process: ServerProcess | None) -> int:
+    pid = None if process is None else process.pid
+    if pid is None:
+        raise BenchmarkError("a server that was just started does not run")
+    return pid
+
+
 class BenchmarkError(RuntimeError):
     """A rival did not do what it should; no figure is better than a wrong one."""
 
@@ -42,12 +53,18 @@ class Worker:
     """A Celery worker that runs only while it is awake.
 
     Asleep it is stopped (SIGSTOP) with its pool: it keeps its connections and takes no CPU.
+
+    Arguments:
+        on_resume: called before it is resumed.
     """
 
-    def __init__(self, name: str, process: ServerProcess, log: Path) -> None:
+    def __init__(
+        self, name: str, process: ServerProcess, log: Path, on_resume: Callable[[], None]
+    ) -> None:
         self.name = name
         self._process = process
         self._log = log
+        self._on_resume = on_resume
         #: How much of the log was read, and how many successes were in it.
         self._read = self._successes = 0
 
@@ -66,6 +83,7 @@ class Worker:
 
     def resume(self) -> None:
         """Let it go on."""
+        self._on_resume()
         self._process.resume()
 
     def require_alive(self) -> None:
@@ -169,12 +187,35 @@ class Site:
 
     Attributes:
         folder: for data and logs.
+        servers: the process ids of "Redis" and "Pulsar", as far as they were started here.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
         self._running = ExitStack()
         self._workers: dict[str, Worker] = {}
+        self.servers: dict[str, int] = {}
+        self._resumed: Callable[[], None] = _nothing
+        self._waited: Callable[[], None] = _nothing
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """All workers and bare owners that were started until now."""
+        return list(self._workers.values())
+
+    @contextmanager
+    def told(self, resumed: Callable[[], None], waited: Callable[[], None]) -> Iterator[None]:
+        """Tell where the clock of a rival starts and ends.
+
+        Arguments:
+            resumed: called before a worker is resumed.
+            waited: called when a wait has ended.
+        """
+        self._resumed, self._waited = resumed, waited
+        try:
+            yield
+        finally:
+            self._resumed = self._waited = _nothing
 
     def __enter__(self) -> Self:
         try:
@@ -201,6 +242,7 @@ class Site:
                 RedisServer(self.folder / "redis", appendonly=True)
             )
             redis_url = server.url
+            self.servers["Redis"] = _pid_of(server.process)
         pulsar_url = self._environ.get("STARGATE_TEST_PULSAR_URL")
         service_url = self._environ.get("STARGATE_TEST_PULSAR_SERVICE_URL")
         self.http_url = self._environ.get("STARGATE_TEST_PULSAR_HTTP_URL", "")
@@ -209,6 +251,7 @@ class Site:
             broker.start()
             # Nobody needs its data afterwards, and a clean stop takes it seven seconds.
             self._running.callback(broker.kill)
+            self.servers["Pulsar"] = _pid_of(broker.process)
             pulsar_url, service_url = broker.url, broker.service_url
             self.http_url = broker.http_url
         self.config = Config(redis_url, pulsar_url, service_url, f"bench-{uuid.uuid4().hex[:12]}-")
@@ -259,9 +302,12 @@ class Site:
         process = ServerProcess(f"program {name}", command, log_path=log, env=environ, cwd=_ROOT)
         self._running.callback(process.kill)
         process.start(ready.exists, timeout=_START_TIMEOUT)
-        worker = self._workers[name] = Worker(name, process, log)
+        worker = self._workers[name] = Worker(name, process, log, self._tell_resumed)
         worker.pause()
         return worker
+
+    def _tell_resumed(self) -> None:
+        self._resumed()
 
     @contextmanager
     def caller(self, config: Config | None = None) -> Iterator[Celery]:
@@ -305,6 +351,7 @@ class Site:
                     f"{worker.log_tail()}"
                 )
             time.sleep(_LOOK_EVERY)
+        self._waited()
 
     def remove_keys(self, prefix: str) -> None:
         """Remove all that begins so from Redis."""

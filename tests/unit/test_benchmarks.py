@@ -39,6 +39,8 @@ from benchmarks.rivals import GROUPS, RIVALS
 from benchmarks.runner import Rival, TooLong, run_rounds
 from benchmarks.sampler import part_of
 from benchmarks.shard_figures import Drain, ShardFigures
+from benchmarks.shares import ROWS
+from benchmarks.shares_figures import PARTS, Row, Share, Shares, render_shares
 from benchmarks.site import BenchmarkError
 from benchmarks.table import render, render_summary
 from benchmarks.targets import render_targets
@@ -494,6 +496,27 @@ def test_the_model_is_fed_by_what_was_measured() -> None:
     model = Model.of(bare, grown(level(1000, 1.0)), whole)
     assert model == Model(20_000.0, 10_000.0, 10_000.0, 550.0)
     assert "| loop-many | 100 (100 to 100) | `window` 100 |" in render_profile(whole)
+
+
+def test_shares_stand_beside_what_they_are_compared_with() -> None:
+    """Their ratios are those within a round; all processes together keep the cores busy."""
+    cpu = (ONE, ONE, Spread(6.0, 5.0, 7.0), Spread(2.0, 2.0, 2.0))
+    first = Share("bare", "a bare loop", (10.0, 20.0), cpu)
+    ours = Share("lane", "ours", (20.0, 30.0), cpu)
+    row = Row("In bulk", 1.25, (first, ours))
+    text = render_shares(Shares("2031-02-03T04:05:06+00:00", {"cpu": "A"}, 2, 2, (row,)))
+    assert f"| {' | '.join(PARTS)} |" in text
+    assert "| **In bulk** |  | at most 1.25 |" in text
+    assert "| a bare loop | 15 | 1 | 33 % | 1 | 1 | 6 | 2 | 10 |" in text
+    assert "| ours | 25 | 1.75 (1.50 to 2.00) | 20 % | 1 | 1 | 6 | 2 | 10 |" in text
+
+
+def test_shares_are_those_of_rivals() -> None:
+    """Each row names what it is compared with, ours, and the floor."""
+    known = {each.name for each in RIVALS}
+    for _, _, names in ROWS:
+        assert set(names) <= known
+        assert [each.startswith("floor-") for each in names] == [False, False, True]
 
 
 def stack_in(module: str, function: str) -> FrameType:
