@@ -12,10 +12,13 @@ from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
-__all__ = ["LogReader", "NewerRecord"]
+__all__ = ["READ_BYTES", "LogReader", "NewerRecord"]
 
 logger = logger_of(__name__)
 
+#: How many bytes of frames one script reads at most, beside one message: it must not hold Redis for
+#: long.
+READ_BYTES = 4 << 20
 #: How many entries one script sets aside at most: a script must not hold Redis for long.
 _BATCH = 200
 

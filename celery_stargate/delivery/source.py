@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from celery_stargate.delivery.effects_queue import EffectsQueue
-from celery_stargate.delivery.log_reader import LogReader
+from celery_stargate.delivery.log_reader import READ_BYTES, LogReader
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.states import Event, State
@@ -53,6 +53,8 @@ class LaneSource:
         self._last = last
         #: Whether the log may hold more than was read.
         self._more = True
+        #: How many bytes the frames of the last read had, on average.
+        self._usual = 1
         #: Whether Pulsar is to know the lane's numbers: then the session ends at a gap.
         self._gapless = lane.options.delivery == "effectively_once"
 
@@ -125,15 +127,16 @@ class LaneSource:
         return len(self._effects) <= 2 * self._lane.options.max_in_flight
 
     async def _read(self, count: int, size: int) -> list[Entry]:
+        size = min(size, READ_BYTES)
+        # By the size of the last ones: what does not fit is looked at in vain.
+        count = min(count, max(1, size // self._usual))
         entries = await self._log.read(self._after, count, size, mark=True, gapless=self._gapless)
+        held = sum(len(each.frame) for each in entries)
         # If there is room left, nothing is behind them. What is put meanwhile ends the wait for
         # a put at once.
-        self._more = (
-            self._log.newer is not None
-            or len(entries) == count
-            or 2 * sum(len(each.frame) for each in entries) > size
-        )
+        self._more = self._log.newer is not None or len(entries) == count or 2 * held > size
         if entries:
+            self._usual = max(1, held // len(entries))
             self.sent = max(self.sent, entries[-1].number)
         return entries
 

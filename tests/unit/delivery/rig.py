@@ -62,6 +62,8 @@ class FakeStore:
         self.aside: list[tuple[int, str]] = []
         #: Whether each read marked what it returned, and after which number it was.
         self.reads: list[tuple[int, bool]] = []
+        #: For how many messages, and how many bytes, each read asked.
+        self.asked: list[tuple[int, int]] = []
         #: Whether a message that is settled leaves the log, as in Redis.
         self.forgets = False
         self.settled: list[tuple[Entry, Outcome]] = []
@@ -90,8 +92,13 @@ class FakeStore:
     ) -> list[Entry]:
         self._raise("read")
         self.reads.append((after, mark))
-        found, self.unreadable = [], []
+        self.asked.append((count, size))
+        found: list[Entry] = []
+        self.unreadable = []
         for each in [each for each in self.log if each.number > after][:count]:
+            size -= len(each.frame)
+            if size < 0 and found:
+                break
             if (reason := self.reasons.get(each.number)) is None:
                 found.append(each)
                 continue

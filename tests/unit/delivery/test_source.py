@@ -9,6 +9,7 @@ from typing import Any
 from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.lanes.leased import Unreadable
+from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Receipt
 from tests.unit.delivery.rig import PartsRig, entry, receipt, settled, until
 
@@ -56,6 +57,24 @@ def test_the_log_in_order_and_then_what_is_put() -> None:
         assert [caught_up, rig.state] == [State.CAUGHT_UP, State.READING]
         assert rig.source.sent == 4
         assert all(mark for _, mark in rig.store.reads)
+
+    run(main)
+
+
+def test_large_messages_are_read_a_few_at_a_time() -> None:
+    """A script must not hold Redis for long, nor look at what it has no room for."""
+
+    async def main() -> None:
+        rig = Rig()
+        large = b"x" * (1 << 20)
+        rig.store.log = [Entry(number, f"c{number}", large) for number in range(1, 10)]
+        rig.store.log += [entry(10), entry(11)]
+        found = []
+        for _ in range(3):
+            entries = await rig.source.next(100, 32 << 20)
+            found.append([each.number for each in entries])
+        assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11]]
+        assert rig.store.asked == [(100, 4 << 20), (4, 4 << 20), (4, 4 << 20)]
 
     run(main)
 
