@@ -63,7 +63,7 @@ TESTS = {
         for name in ("dead_letters", "redo", "replay", "restore")
     },
     f"{_LUA}/discard.lua": _OF_DEAD_LETTERS,
-    f"{_LUA}/pause.lua": [f"{_LANES}/test_leased.py"],
+    f"{_LUA}/pause.lua": [f"{_LANES}/test_leased.py", f"{_LANES}/test_full.py"],
     f"{_LUA}/revoke.lua": [*_OF_LANES, f"{_LANES}/test_revocations.py"],
     f"{PACKAGE}/lanes": _OF_LANES,
 }

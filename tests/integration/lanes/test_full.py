@@ -92,6 +92,17 @@ def test_a_lane_is_taken(
     other.close()
 
 
+def test_a_lane_is_paused(
+    lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+) -> None:
+    """A policy may ask for that whatever Redis has room for."""
+    token = owner.store.fencing_token
+    fill()
+    owner.do(owner.store.pause("a refusal", 30.0))
+    held = client.get(lane.key(PREFIX, "lease"))
+    assert held == f"paused by a refusal:{token + 1}".encode()
+
+
 def test_a_lane_drains(
     lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
 ) -> None:

@@ -225,6 +225,20 @@ class TestRead:
         new = make_owner("new")
         assert new.do(new.store.progress()).sent == 1
 
+    def test_what_was_settled_was_not_tried_by_a_new_hold(
+        self, make_owner: MakeOwner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """It begins a generation of its own, under which nothing was sent yet."""
+        put(lanes, lane, "a")
+        old = make_owner("old")
+        labels(old, mark=True)
+        old.settle([("a", -1, receipt("a"))], "t")
+        assert old.do(old.store.progress()).tried == 1
+        old.do(old.store.release())
+        new = make_owner("new")
+        progress = new.do(new.store.progress())
+        assert (progress.sent, progress.tried, progress.own) == (1, 0, True)
+
     def test_numbers_go_on_after_all_was_settled(
         self, owner: Owner, lanes: Outbox, lane: Lane
     ) -> None:
@@ -703,10 +717,27 @@ def test_contexts_whose_effects_are_given_up(
     kept, again = (lanes.settle(lane, receipt(each)).settled for each in ("kept", "again"))
     assert kept is not None
     assert again is not None
+    client.zadd(lane.key(prefix, "tombstones"), {"ended long ago": 1})
     owner.do(store.give_up([(kept, "BackendError result"), (again, "")]))
     assert client.hlen(lane.key(prefix, "contexts")) == 0
     assert client.zrange(lane.key(prefix, "dead"), 0, -1) == [b"kept"]
+    assert client.zcard(lane.key(prefix, "tombstones")) == 0
     owner.do(store.give_up([]))
+
+
+def test_dead_letters_whose_bytes_were_counted_wrong(
+    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, owner: Owner
+) -> None:
+    """All of them are let go, and that ends it."""
+    store = LeasedLane(owner.store._redis, prefix, lane, "owner", 10.0, DeadLetterRules())  # noqa: SLF001
+    put(lanes, lane, "a")
+    settled = lanes.settle(lane, receipt("a")).settled
+    assert settled is not None
+    counts = lane.key(prefix, "dead_counts")
+    client.hset(counts, "bytes", 10**12)
+    owner.do(store.give_up([(settled, "BackendError result")]))
+    assert client.zcard(lane.key(prefix, "dead")) == 0
+    assert client.hget(counts, "evicted") == b"1"
 
 
 def test_a_receipt_that_comes_after_the_failure(
