@@ -683,6 +683,18 @@ class TestUnreadable:
         assert owner.do(owner.store.set_aside([(2, "expired")])) == 1
         assert client.hexists(contexts, "b")
 
+    def test_nothing_is_read_behind_a_record_of_a_newer_version(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """Though more stand behind it than one look finds, and nothing before it."""
+        contexts = lane.key(prefix, "contexts")
+        for number in range(20):
+            put(lanes, lane, f"c{number}")
+        client.hset(contexts, "c0", b"3" + client.hget(contexts, "c0")[1:])  # type: ignore[index, operator]
+        assert labels(owner, mark=True) == []
+        assert owner.store.unreadable == [(1, "newer")]
+        assert owner.do(owner.store.progress()).sent == 0
+
     def test_a_fenced_owner_sets_nothing_aside(self, owner: Owner, make_owner: MakeOwner) -> None:
         """The lane is another's."""
         owner.do(owner.store.release())

@@ -19,8 +19,9 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.record import Record, encode_record
 from celery_stargate.lanes.registry import RegistryKeys
+from celery_stargate.lanes.scripts import lane_keys
 from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.follow_up import PRODUCE, FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
@@ -780,6 +781,70 @@ def test_room_in_several_lanes_is_reserved_in_all_or_in_none(lanes: Outbox, lane
     for place in range(3):
         put(lanes, lane, f"c{place}", max_backlog=room)
     assert lanes.backlog(lane) == 3
+
+
+class TestManyInOneStep:
+    """The script ``put_many``, as ``produce_many`` and the calls of an event loop run it."""
+
+    @pytest.fixture
+    def put_some(self, lanes: Outbox, lane: Lane, prefix: str) -> Callable[..., tuple[str, int]]:
+        """Put contexts by one run, as a new call each time; return its word and number."""
+        keys, tokens = lane_keys(prefix, lane, "unit"), iter(range(1, 100))
+
+        def put_some(*contexts: str, room: int | str = 0, tombstone: int = 0) -> tuple[str, int]:
+            arguments: list[Any] = [f"unit:{next(tokens)}", 60_000, room, tombstone, 900_000]
+            for each in contexts:
+                arguments += (each, encode_record(Record(each)), "f", frame_of(each))
+            word, number = lanes._scripts.run("put_many", keys, arguments)  # noqa: SLF001
+            return bytes(word).decode(), int(number)
+
+        return put_some
+
+    def test_it_is_bounded(
+        self, put_some: Callable[..., tuple[str, int]], lanes: Outbox, lane: Lane
+    ) -> None:
+        """All of a run or nothing; a lane of one message is bounded, too."""
+        assert put_some("a", room=1) == ("new", 1)
+        assert put_some("b", room=1) == ("full", 1)
+        assert put_some("b", "c", "d", room=3) == ("full", 1)
+        assert put_some("b", "c", room=3) == ("new", 2)
+        assert lanes.backlog(lane) == 3
+
+    def test_it_uses_the_room_of_its_call(
+        self,
+        put_some: Callable[..., tuple[str, int]],
+        lanes: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+    ) -> None:
+        """As much as it puts; when all is used, nothing is left of it."""
+        room, key = lanes.reserve({lane: 10}, 10), lane.key(prefix, "reserved")
+        assert put_some("a", "b", "c", "d", room=room) == ("new", 1)
+        (left,) = client.hvals(key)
+        assert left.split()[0] == b"6"
+        assert put_some(*"efghij", room=room) == ("new", 5)
+        assert client.hlen(key) == 0
+
+    def test_it_knows_what_was_finished(
+        self,
+        put_some: Callable[..., tuple[str, int]],
+        lanes: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+    ) -> None:
+        """While the tombstone holds; and it forgets those that have ended."""
+        assert put_some("a", tombstone=60_000) == ("new", 1)
+        lanes.settle(lane, receipt("a"))
+        finish(lanes, lane, "a")
+        key = lane.key(prefix, "tombstones")
+        client.zadd(key, {"ended long ago": 1})
+        assert put_some("a", tombstone=60_000) == ("known", 0)
+        assert client.zcard(key) == 2
+        assert put_some("a", "b", tombstone=60_000) == ("new", 2)
+        assert client.zrange(key, 0, -1) == [b"a"]
+        assert lanes.backlog(lane) == 1
 
 
 def test_to_put_nothing(lanes: Outbox) -> None:
