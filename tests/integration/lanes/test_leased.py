@@ -444,6 +444,7 @@ class TestRetire:
         put(lanes, lane, "a")
         lanes.settle(lane, receipt("a"))
         finish(lanes, lane, "a")
+        client.zadd(lane.key(prefix, "tombstones"), {"ended long ago": 1})
         generation = client.hget(lane.key(prefix, "meta"), "generation")
         assert owner.do(owner.store.retire())
         assert not client.exists(lane.key(prefix, "meta"), lane.key(prefix, "log"))

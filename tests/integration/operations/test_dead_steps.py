@@ -15,6 +15,7 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.options import ProducerOptions
+from celery_stargate.model.outcome import Receipt
 from celery_stargate.operations import dead_letters
 from celery_stargate.operations.dead_letters import DeadLetters, receipt_tasks
 from celery_stargate.operations.dead_records import Letter
@@ -83,6 +84,70 @@ def test_one_that_cannot_be_sent_again(
     }
     assert outbox.backlog(lane) == 1
     assert sorted(each.id for each in letters.letters()) == ["bad", "gone"]
+
+
+def test_one_that_failed_again_meanwhile(
+    letters: DeadLetters, kept: Callable[..., None], lane: Lane, outbox: Outbox
+) -> None:
+    """Is another one: who chose it did not see that."""
+    kept(lane, "a")
+    [found] = letters.letters()
+    before = found._replace(last=found.last - 1)
+    assert results(letters.replay([before])) == {"a": DeadResult.MISSING}
+    assert outbox.backlog(lane) == 0
+    assert results(letters.replay([found])) == {"a": DeadResult.DONE}
+    assert outbox.backlog(lane) == 1
+
+
+def test_a_lane_of_one_message(
+    reader: LaneReader, outbox: Outbox, prefix: str, kept: Callable[..., None], lane: Lane
+) -> None:
+    """Takes one of them, and none if there is one already."""
+    bounded = ProducerOptions(max_backlog=1)
+    letters = DeadLetters(reader, outbox, prefix, DeadLetterRules(), lambda _: bounded)
+    kept(lane, "a", "b")
+    replayed = results(letters.replay(list(letters.letters())))
+    assert sorted(replayed.values()) == [DeadResult.DONE, DeadResult.FULL]
+    [left] = letters.letters()
+    assert results(letters.replay([left])) == {left.id: DeadResult.FULL}
+
+
+def test_effects_are_done_again(
+    letters: DeadLetters,
+    outbox: Outbox,
+    lane: Lane,
+    client: redis.Redis,
+    redis_server: ServerAddress,
+    prefix: str,
+) -> None:
+    """Of all that are chosen; their messages are stored, and not sent again."""
+    keeping = Outbox(Connections(redis_server.url), prefix, DeadLetterRules())
+    for each in ("a", "b", "c"):
+        frame = b'{"payload":"","context":"%s"}' % each.encode()
+        outbox.put(lane, Record(each), [("", frame)], timeout=60.0)
+        settled = outbox.settle(lane, Receipt(context=each, topic=lane.topic)).settled
+        assert settled is not None
+        keeping.give_up(lane, [(settled, "KeyError callbacks")])
+    found = list(letters.letters())
+    assert results(letters.replay(found)) == dict.fromkeys("abc", DeadResult.DONE)
+    assert outbox.backlog(lane) == 0
+    assert sorted(client.zrange(lane.key(prefix, "due"), 0, -1)) == [b"a", b"b", b"c"]
+    assert results(letters.replay(found)) == dict.fromkeys("abc", DeadResult.MISSING)
+
+
+def test_what_is_archived_comes_back_as_it_was(
+    letters: DeadLetters, kept: Callable[..., None], lane: Lane
+) -> None:
+    """With each of its times, and how often it failed."""
+    kept(lane, "a")
+    kept(lane, "a")
+    written: list[Any] = []
+    found = list(letters.letters())
+    assert [each.failures for each in found] == [2]
+    assert results(letters.archive(found, written.extend)) == {"a": DeadResult.DONE}
+    assert list(letters.letters()) == []
+    assert letters.restore(written) == 1
+    assert list(letters.letters()) == found
 
 
 def test_many_go_by_steps(
