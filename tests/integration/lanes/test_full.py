@@ -11,6 +11,7 @@ from celery_stargate import StoreUnavailable
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.revocations import Revocations
 from celery_stargate.model.follow_up import ResultRow
 from tests.integration.lanes.rig import Owner, failure, put, receipt
 from tests.servers import redis as redis_module
@@ -155,6 +156,19 @@ def test_deadlines_and_effects_go_on(
     fill()
     assert [each.record.context for each in owner.do(owner.store.due())] == ["overdue"]
     assert owner.do(owner.store.due()) == []
+
+
+def test_calls_are_revoked(
+    server: RedisServer, lanes: Outbox, lane: Lane, fill: Callable[[], None]
+) -> None:
+    """That makes room."""
+    revocations = Revocations(Connections(server.url), PREFIX)
+    put(lanes, lane, "a")
+    # The script is known to the server then.
+    assert revocations.revoke([lane], ["a"]).contexts == {"a"}
+    put(lanes, lane, "b")
+    fill()
+    assert revocations.revoke([lane], ["b"]).contexts == {"b"}
 
 
 def test_generations_begin(

@@ -648,9 +648,8 @@ class TestUnreadable:
         assert owner.do(owner.store.set_aside([*expected, (8, "damaged"), (9, "damaged")])) == 6
         assert client.hget(lane.key(prefix, "meta"), "set_aside") == b"6"
         quarantine: Any = client.xrange(lane.key(prefix, "quarantine"))
-        assert [each[b"number"] for _, each in quarantine] == [
-            b"%d" % n for n in (1, 2, 3, 4, 8, 9)
-        ]
+        told = [(int(each[b"number"]), each[b"reason"].decode()) for _, each in quarantine]
+        assert told == [*expected, (8, "damaged"), (9, "damaged")]
         assert quarantine[2][1][b"q"] == b"secret"
         assert labels(owner) == ["e", "f", "g"]
         assert owner.store.unreadable == []

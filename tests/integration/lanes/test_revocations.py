@@ -14,7 +14,7 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.revocations import Revocations
-from tests.integration.lanes.rig import Owner, put
+from tests.integration.lanes.rig import Owner, put, receipt
 from tests.topology import Topology
 
 
@@ -49,6 +49,36 @@ def test_what_became_of_each_context(
     assert (at, settled.failure.code) == (lane, "revoked")
     again = revocations.revoke([lane], ["waits"])
     assert (again.settled, again.sent, again.elsewhere) == ({}, set(), {})
+
+
+def test_the_rest_of_a_list(
+    revocations: Revocations, lanes: Outbox, lane: Lane, owner: Owner
+) -> None:
+    """Leaves the log at once; the list ends when what was sent has its outcomes."""
+    put(lanes, lane, "before")
+    put(lanes, lane, "list", 5)
+    put(lanes, lane, "behind")
+    sent = owner.do(owner.store.read(1, 2, 1 << 20, mark=True))
+    assert revocations.revoke([lane], ["list"]).sent == {"list"}
+    numbers = [each.number for each in owner.do(owner.store.read(0, 10, 1 << 20, mark=False))]
+    assert numbers == [1, 2, 3, 7]
+    outcomes = [("list", each.place, receipt("list")) for each in sent]
+    assert owner.settle(outcomes[:1], "one")[0] == []
+    [settled] = owner.settle(outcomes[1:], "two")[0]
+    found = [getattr(each, "code", "stored") for each in settled.outcomes]
+    assert found == ["stored", "stored", "revoked", "revoked", "revoked"]
+
+
+def test_one_message_and_none(
+    revocations: Revocations, lanes: Outbox, lane: Lane, owner: Owner
+) -> None:
+    """The last one that was sent; a list of one elsewhere; and a context without a message."""
+    put(lanes, lane, "sent")
+    owner.do(owner.store.read(0, 1, 1 << 20, mark=True))
+    lanes.put(lane, Record("list", is_list=True), [("", b"")], timeout=60.0)
+    lanes.put(lane, Record("bare"), [], timeout=60.0)
+    found = revocations.revoke([lane], ["sent", "list", "bare"])
+    assert (found.sent, found.elsewhere, found.contexts) == ({"sent"}, {"list": 1}, {"bare"})
 
 
 def test_nothing_to_revoke(revocations: Revocations, lane: Lane) -> None:
