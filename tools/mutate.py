@@ -9,7 +9,8 @@ makes the command fail. An explanation of a mutant that was found is only printe
 millisecond decides, a run may find it and the next one not. It needs a `redis-server`.
 
 With `--found FILE` a run that was stopped goes on: a mutant that the tests have found is noted in
-the file, and not run again. Begin with a new file when tests were changed or removed.
+the file, and not run again; nor is one that survived and of which something is said. Begin with a
+new file when tests were changed or removed.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ TESTS = {
     f"{_LUA}/revoke.lua": [*_OF_LANES, f"{_LANES}/test_revocations.py"],
     f"{PACKAGE}/lanes": _OF_LANES,
 }
+#: After the digest of a mutant that survived.
+_SURVIVED = " survived"
 #: What else is said to pytest. A Redis that is frozen, away, or more than one is no matter of a
 #: script's; and no test that needs a Pulsar is run.
 _OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=40"]
@@ -302,16 +305,18 @@ def _run_tests(folder: Path, tests: list[str]) -> None:
         os._exit(code)
 
 
-def read_found(notes: Path | None) -> set[str]:
-    """Return the digests of the mutants that earlier runs found."""
-    return set(notes.read_text("utf-8").split()) if notes and notes.is_file() else set()
+def read_notes(notes: Path | None) -> tuple[set[str], set[str]]:
+    """Return the digests of the mutants that earlier runs found, and of those that survived."""
+    lines = notes.read_text("utf-8").splitlines() if notes and notes.is_file() else []
+    survived = {line.removesuffix(_SURVIVED) for line in lines if line.endswith(_SURVIVED)}
+    return {line for line in lines if not line.endswith(_SURVIVED)}, survived
 
 
-def note_found(notes: Path | None, mutant: Mutant) -> None:
-    """Note a mutant that was found, for a run that goes on after this one."""
+def note(notes: Path | None, mutant: Mutant, *, survived: bool) -> None:
+    """Note what became of a mutant, for a run that goes on after this one."""
     if notes is not None:
         with notes.open("a", encoding="utf-8") as file:
-            file.write(f"{mutant.digest}\n")
+            file.write(f"{mutant.digest}{_SURVIVED if survived else ''}\n")
 
 
 def read_words() -> dict[tuple[str, str, str], str]:
@@ -361,7 +366,7 @@ def main() -> int:
     import redis.asyncio
 
     del celery, hypothesis, redis
-    began, survivors = time.monotonic(), []
+    began, words = time.monotonic(), read_words()
     with tempfile.TemporaryDirectory() as folder:
         folders = [copy_tree(Path(folder) / str(number)) for number in range(options.jobs)]
         unbroken = [
@@ -379,17 +384,17 @@ def main() -> int:
         if unread:
             print("tests pass with a file that cannot be read:", *unread)
             return 1
-        before = read_found(options.found)
-        waiting = [each for each in mutants if each.digest not in before]
+        found, left = read_notes(options.found)
+        survivors = [each for each in mutants if each.digest in left - found and each.name in words]
+        done = {*found, *(each.digest for each in survivors)}
+        waiting = [each for each in mutants if each.digest not in done]
         for count, (each, survived) in enumerate(run_all(waiting, folders), start=1):
-            if not survived:
-                note_found(options.found, each)
-            else:
+            note(options.found, each, survived=survived)
+            if survived:
                 survivors.append(each)
                 print(f"{each.path}:{each.line}: {each.before}  ->  {each.after}", flush=True)
             if count % 50 == 0:
                 print(f"{count} of {len(waiting)}, {time.monotonic() - began:.0f} s", flush=True)
-    words = read_words()
     survivors.sort(key=lambda each: (each.path, each.line))
     known = {each.name for each in survivors}
     unsaid = [each for each in survivors if each.name not in words]

@@ -114,13 +114,15 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """What was found is noted; the same place in another file, or broken otherwise, is not it."""
     notes = tmp_path / "found"
     mutant = Mutant("a.lua", 1, "old", "new", "new text")
-    assert mutate.read_found(None) == mutate.read_found(notes) == set()
-    mutate.note_found(None, mutant)
-    mutate.note_found(notes, mutant)
-    mutate.note_found(notes, mutant)
-    assert mutate.read_found(notes) == {mutant.digest}
+    assert mutate.read_notes(None) == mutate.read_notes(notes) == (set(), set())
+    mutate.note(None, mutant, survived=False)
+    mutate.note(notes, mutant, survived=True)
+    assert mutate.read_notes(notes) == (set(), {mutant.digest})
+    mutate.note(notes, mutant, survived=False)
+    mutate.note(notes, mutant, survived=False)
+    assert mutate.read_notes(notes) == ({mutant.digest}, {mutant.digest})
     for other in (replace(mutant, path="b.lua"), replace(mutant, text="newer text")):
-        assert other.digest not in mutate.read_found(notes)
+        assert other.digest not in mutate.read_notes(notes)[0]
 
 
 def test_the_page() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 import redis
 
@@ -750,6 +751,32 @@ def test_dead_letters_whose_bytes_were_counted_wrong(
     owner.do(store.give_up([(settled, "BackendError result")]))
     assert client.zcard(lane.key(prefix, "dead")) == 0
     assert client.hget(counts, "evicted") == b"1"
+
+
+def test_each_message_of_a_list_that_failed_is_a_dead_letter(
+    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, owner: Owner
+) -> None:
+    """Those that one call tells, and those that fail with the whole; not one that is stored."""
+    of_lane = owner.store._redis, prefix, lane, "owner", 10.0  # noqa: SLF001
+    store = LeasedLane(*of_lane, DeadLetterRules())
+    assert owner.do(store.acquire())
+    put(lanes, lane, "parts", 3)
+    put(lanes, lane, "whole", 3)
+    entries = owner.do(store.read(0, 10, 1 << 20, mark=True))
+    failed = [(each, failure(each.context)) for each in entries[:2]]
+    owner.do(store.settle(failed, "parts"))
+    owner.do(store.settle([(entries[4], receipt("whole"))], "one"))
+    whole = msgspec.structs.replace(entries[3], label="whole", place=-1)
+    settled = owner.do(store.settle([(whole, failure("whole"))], "whole")).settled
+    assert [each.record.context for each in settled] == ["whole"]
+    letters = {each.decode() for each in client.zrange(lane.key(prefix, "dead"), 0, -1)}
+    assert letters == {"parts\t0", "parts\t1", "whole\t0", "whole\t2"}
+
+
+def test_messages_of_a_list_that_is_gone(owner: Owner) -> None:
+    """Their outcomes are late."""
+    outcomes = [("gone", place, receipt("gone")) for place in range(2)]
+    assert owner.settle(outcomes, "t") == ([], frozenset({0, 1}), False)
 
 
 def test_a_receipt_that_comes_after_the_failure(

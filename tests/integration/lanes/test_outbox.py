@@ -19,7 +19,7 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import Outbox
-from celery_stargate.lanes.record import Record, encode_record
+from celery_stargate.lanes.record import Record, encode_outcome, encode_record
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.scripts import lane_keys
 from celery_stargate.lanes.wire import decode_call
@@ -845,6 +845,29 @@ class TestManyInOneStep:
         assert put_some("a", "b", tombstone=60_000) == ("new", 2)
         assert client.zrange(key, 0, -1) == [b"a"]
         assert lanes.backlog(lane) == 1
+
+
+def test_a_copy_of_a_call_settles_nothing(
+    lanes: Outbox, lane: Lane, owner: Owner, prefix: str
+) -> None:
+    """It was held up on its way: what it settled then is known, and the rest is another list's."""
+    put(lanes, lane, "list", 4)
+    keys = lane_keys(prefix, lane, "unit")
+
+    def settle(token: str, *places: int) -> list[str]:
+        arguments: list[Any] = ["", token, 15_000]
+        for place in places:
+            arguments += ("list", "", place, encode_outcome(receipt("list")), "ok")
+        _, *answers = lanes._scripts.run("settle", keys, arguments)  # noqa: SLF001
+        return [bytes(word).decode() for word, *_ in answers]
+
+    assert settle("unit:1", 0) == ["part"]
+    assert settle("unit:2", 1) == ["part"]
+    assert settle("unit:1", 0) == ["part"]
+    for places in ((2, 3), (2,), (4,), (-1,)):
+        assert settle("unit:1", *places) == ["late"] * len(places)
+    assert len(contexts_of(owner)) == 2
+    assert settle("unit:3", 2, 3) == ["part", "due"]
 
 
 def test_to_put_nothing(lanes: Outbox) -> None:
