@@ -158,6 +158,17 @@ def test_deadlines_and_effects_go_on(
     assert owner.do(owner.store.due()) == []
 
 
+def test_what_cannot_be_sent_is_set_aside(
+    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+) -> None:
+    """The lane goes on behind it."""
+    put(lanes, lane, "a")
+    client.hdel(lane.key(PREFIX, "contexts"), "a")
+    fill()
+    assert owner.do(owner.store.set_aside([(1, "orphan")])) == 1
+    assert lanes.backlog(lane) == 0
+
+
 def test_calls_are_revoked(
     server: RedisServer, lanes: Outbox, lane: Lane, fill: Callable[[], None]
 ) -> None:

@@ -682,6 +682,9 @@ class TestUnreadable:
         assert labels(owner, after=1) == ["c"]
         assert owner.store.unreadable == [(2, "expired")]
         assert owner.do(owner.store.set_aside([(2, "expired")])) == 1
+        assert client.hget(lane.key(prefix, "meta"), "set_aside") == b"1"
+        week = 7 * 86_400_000
+        assert week - 60_000 < client.pttl(lane.key(prefix, "quarantine")) <= week
         assert client.hexists(contexts, "b")
 
     def test_nothing_is_read_behind_a_record_of_a_newer_version(
@@ -769,8 +772,8 @@ def test_each_message_of_a_list_that_failed_is_a_dead_letter(
     whole = msgspec.structs.replace(entries[3], label="whole", place=-1)
     settled = owner.do(store.settle([(whole, failure("whole"))], "whole")).settled
     assert [each.record.context for each in settled] == ["whole"]
-    letters = {each.decode() for each in client.zrange(lane.key(prefix, "dead"), 0, -1)}
-    assert letters == {"parts\t0", "parts\t1", "whole\t0", "whole\t2"}
+    letters = set(client.zrange(lane.key(prefix, "dead"), 0, -1))
+    assert letters == {b"parts\t0", b"parts\t1", b"whole\t0", b"whole\t2"}
 
 
 def test_messages_of_a_list_that_is_gone(owner: Owner) -> None:
