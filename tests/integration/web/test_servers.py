@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 import urllib.request
@@ -42,7 +44,7 @@ SERVERS = {
     "gunicorn-gevent": f"{_GUNICORN} --worker-class gevent {_SITE}:wsgi",
     "gunicorn-uvicorn": f"{_GUNICORN} --worker-class uvicorn_worker.UvicornWorker {_SITE}:closing",
     "uwsgi": f"uwsgi --http-socket 127.0.0.1:{{port}} --master --processes 2 --enable-threads "
-    f"--die-on-term --module {_SITE}:wsgi",
+    f"--die-on-term --stats 127.0.0.1:{{stats}} --module {_SITE}:wsgi",
 }
 
 
@@ -50,11 +52,13 @@ class Site:
     """One web server of the site, which may be restarted."""
 
     def __init__(self, server: str, log: Path, command: str = "", **environ: str) -> None:
-        self.port = free_ports(1)[0]
-        program, *arguments = (command or SERVERS[server]).format(port=self.port).split()
+        self.port, self._stats = free_ports(2)
+        ports = {"port": self.port, "stats": self._stats}
+        program, *arguments = (command or SERVERS[server]).format(**ports).split()
         assert shutil.which(program, path=str(_PROGRAMS)), f"{program} is not installed"
         self.log = log
         self._workers = 2 if program == "gunicorn" else 0
+        self._tells_stats = "--stats" in arguments
         self.process = ServerProcess(
             server,
             [str(_PROGRAMS / program), *arguments],
@@ -92,10 +96,19 @@ class Site:
         except OSError:
             return ""
 
+    def _idle(self) -> bool:
+        """Whether no worker of uWSGI is busy, as it says itself."""
+        with socket.create_connection(("127.0.0.1", self._stats), 10) as stats:
+            told = json.load(stats.makefile())
+        return all(worker["status"] == "idle" for worker in told["workers"])
+
     def end(self, signum: int = signal.SIGTERM) -> None:
         """Send the main process a signal, and wait until it has ended."""
         pid = self.process.pid
         assert pid is not None
+        if self._tells_stats:
+            # In a worker that has not quite ended its request, uWSGI runs no exit handlers.
+            wait_for(self._idle)
         os.kill(pid, signum)
         try:
             wait_for(lambda: not self.process.alive, 30)
