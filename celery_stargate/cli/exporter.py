@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-import threading
 
 import click
 
 from celery_stargate.cli.command import Deployment, StargateCommand, pass_deployment
+from celery_stargate.support.stop_event import StopEvent
 
 __all__ = ["exporter"]
 
@@ -53,7 +53,7 @@ def exporter(deployment: Deployment, host: str, port: int, max_topics: int, once
     if once:
         click.echo(generate_latest(registry).decode(), nl=False)
         return
-    ended = threading.Event()
+    ended = StopEvent()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: ended.set())
     server, thread = start_http_server(port, host, registry)

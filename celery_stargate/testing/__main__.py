@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import threading
 
+from celery_stargate.support.stop_event import StopEvent
 from celery_stargate.testing.local_pulsar.server import LocalPulsar
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0: a free one (8080)")
     options = parser.parse_args()
-    stop = threading.Event()
+    stop = StopEvent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     pulsar = LocalPulsar(host=options.host, port=options.port)

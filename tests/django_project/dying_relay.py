@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from typing import Any
 
 import django
@@ -25,6 +24,7 @@ def main(step: str, using: str, wait: str = "") -> None:
     app.set_current()
     from celery_stargate.contrib.django.relay import Relay
     from celery_stargate.contrib.django.settings import OutboxSettings
+    from celery_stargate.support.stop_event import StopEvent
 
     class Dying(Relay):
         def read(self) -> Any:
@@ -51,7 +51,7 @@ def main(step: str, using: str, wait: str = "") -> None:
             die()
             return done
 
-    Dying(using, threading.Event(), OutboxSettings.read()).run(burst=not wait)
+    Dying(using, StopEvent(), OutboxSettings.read()).run(burst=not wait)
 
 
 if __name__ == "__main__":

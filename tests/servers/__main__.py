@@ -10,10 +10,10 @@ import argparse
 import signal
 import sys
 import tempfile
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+from celery_stargate.support.stop_event import StopEvent
 from tests.servers import pulsar, rabbitmq, redis
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     options = parser.parse_args()
     wanted = options.only or ["redis", "pulsar", "rabbitmq"]
 
-    stop = threading.Event()
+    stop = StopEvent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 

@@ -22,6 +22,7 @@ from celery_stargate.contrib.django import lanes
 from celery_stargate.contrib.django.closing import CLOSE_TASK, check_outcome, close_rows
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.support.log import logger_of
+from celery_stargate.support.stop_event import StopEvent
 
 __all__ = ["Closer"]
 
@@ -56,7 +57,7 @@ class Closer(threading.Thread):
         stop: set to end it after the present batch.
     """
 
-    def __init__(self, stargate: Stargate, queue: str, stop: threading.Event) -> None:
+    def __init__(self, stargate: Stargate, queue: str, stop: StopEvent) -> None:
         super().__init__(name="stargate-outbox-closer", daemon=True)
         self._stargate = stargate
         self._app = stargate.app

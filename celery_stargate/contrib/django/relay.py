@@ -7,7 +7,6 @@ their state, never by "id above the last": a row that becomes visible late is no
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from celery_stargate.contrib.django.sweep import Sweep
 from celery_stargate.contrib.django.wake import Poll, Wake, make_wake
 from celery_stargate.errors import InvalidMessage, StargateError
 from celery_stargate.support.log import logger_of
+from celery_stargate.support.stop_event import StopEvent
 
 __all__ = ["Relay", "make_relay", "run_burst"]
 
@@ -93,7 +93,7 @@ class Relay:
     def __init__(
         self,
         using: str,
-        stop: threading.Event,
+        stop: StopEvent,
         settings: OutboxSettings,
         *,
         wake: Wake | None = None,
@@ -317,9 +317,9 @@ def run_burst(using: str, batch_size: int | None = None) -> int:
     settings = OutboxSettings.read()
     if batch_size is not None:
         settings = replace(settings, batch_size=batch_size)
-    return Relay(using, threading.Event(), settings).run(burst=True)
+    return Relay(using, StopEvent(), settings).run(burst=True)
 
 
-def make_relay(using: str, stop: threading.Event, settings: OutboxSettings) -> Relay:
+def make_relay(using: str, stop: StopEvent, settings: OutboxSettings) -> Relay:
     """Return a relay that PostgreSQL's NOTIFY wakes, or that polls."""
     return Relay(using, stop, settings, wake=make_wake(using, settings.listen_using, stop))

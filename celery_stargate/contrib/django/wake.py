@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Protocol
 
 from django.db import connections
 from django.db.utils import Error
 
 from celery_stargate.support.log import logger_of
+from celery_stargate.support.stop_event import StopEvent
 
 __all__ = ["Listen", "Poll", "Wake", "make_wake", "notify"]
 
@@ -51,7 +51,7 @@ class Poll:
 
     tells = False
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: StopEvent) -> None:
         self._stop = stop
 
     def wait(self, timeout: float) -> None:
@@ -75,7 +75,7 @@ class Listen:
 
     tells = True
 
-    def __init__(self, using: str, stop: threading.Event) -> None:
+    def __init__(self, using: str, stop: StopEvent) -> None:
         self._using = using
         self._stop = stop
         self._connection: Any = None
@@ -120,7 +120,7 @@ class Listen:
         return found
 
 
-def make_wake(using: str, listen_using: str | None, stop: threading.Event) -> Wake:
+def make_wake(using: str, listen_using: str | None, stop: StopEvent) -> Wake:
     """Return what wakes the relay of a database: LISTEN with PostgreSQL and psycopg 3."""
     connection = connections[listen_using or using]
     module = getattr(connection, "Database", None)

@@ -10,7 +10,6 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import prometheus_client
@@ -19,6 +18,7 @@ import pytest
 from celery_stargate import Stargate
 from celery_stargate.cli import exporter
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.support.stop_event import StopEvent
 from tests.integration.cli.conftest import Run
 from tests.integration.conftest import MakeApp
 from tests.integration.lanes.rig import put
@@ -83,7 +83,7 @@ def test_ends_on_a_signal_and_leaves_nothing(
         served.append(start(*given))
         return served[-1]
 
-    class Ends(threading.Event):
+    class Ends(StopEvent):
         """A signal comes while the command waits for one."""
 
         def wait(self, timeout: float | None = None) -> bool:
@@ -95,7 +95,7 @@ def test_ends_on_a_signal_and_leaves_nothing(
 
     scraped: list[str] = []
     monkeypatch.setattr(prometheus_client, "start_http_server", noted)
-    monkeypatch.setattr(exporter, "threading", SimpleNamespace(Event=Ends))
+    monkeypatch.setattr(exporter, "StopEvent", Ends)
     ran = run("exporter", "--port", "0", app=app)
     [(server, thread)] = served
     assert (ran.code, ran.out) == (0, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from celery_stargate.contrib.django.closing import close_rows, close_signature
 from celery_stargate.contrib.django.states import State
 from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.model.outcome import Failure, Receipt
+from celery_stargate.support.stop_event import StopEvent
 from tests.django_project.rig import OutboxRig
 from tests.integration.rig import wait_for
 from tests.servers.fixtures import ServerAddress
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("using", ["postgres"], indirect=True)
 
 @contextmanager
 def closing(rig: OutboxRig) -> Iterator[None]:
-    stop = threading.Event()
+    stop = StopEvent()
     thread = Closer(rig.stargate, f"{rig.name}-close", stop)
     thread.start()
     try:

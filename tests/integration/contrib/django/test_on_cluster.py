@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from celery_stargate.contrib.django import handover, lanes
 from celery_stargate.contrib.django.closer import Closer
 from celery_stargate.contrib.django.operations import requeue
 from celery_stargate.contrib.django.relay import run_burst
+from celery_stargate.support.stop_event import StopEvent
 from celery_stargate.testing import LocalPulsar
 from tests.django_project.rig import OutboxRig
 from tests.integration.rig import wait_for
@@ -62,7 +62,7 @@ def rig(
 
 def test_from_the_commit_to_the_receipt(rig: OutboxRig, local: LocalPulsar) -> None:
     """By the caller and by the relay, in lanes of both masters; what failed is requeued."""
-    stop = threading.Event()
+    stop = StopEvent()
     closer = Closer(rig.stargate, f"{rig.name}-close", stop)
     closer.start()
     try:

@@ -18,6 +18,7 @@ from celery_stargate.contrib.django.models import OutboxShard
 from celery_stargate.contrib.django.relay import Relay, make_relay, run_burst
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.wake import Listen, Poll
+from celery_stargate.support.stop_event import StopEvent
 from tests.django_project.rig import LEASE, STEPS, OutboxRig
 from tests.django_project.setup import empty, migrate, use_postgres
 from tests.integration.rig import wait_for
@@ -47,7 +48,7 @@ def test_a_relay_killed_at_any_step_loses_and_repeats_nothing(rig: OutboxRig, st
     code, output = rig.run("tests.django_project.dying_relay", step, rig.using, batch_size=40)
     assert code == -signal.SIGKILL, output
     settings = replace(OutboxSettings.read(), batch_size=40, lease=LEASE)
-    stop = threading.Event()
+    stop = StopEvent()
     relay = Relay(rig.using, stop, settings)
 
     def look() -> None:
@@ -136,7 +137,7 @@ def test_a_dead_caller_with_an_open_transaction_is_skipped_until_it_commits(rig:
 @on_postgres
 def test_notify_wakes_the_relay(rig: OutboxRig) -> None:
     """With a poll of a minute the row goes at once: also that of a caller who left it."""
-    stop = threading.Event()
+    stop = StopEvent()
     settings = replace(OutboxSettings.read(), poll_interval=60.0)
     relay = make_relay(rig.using, stop, settings)
     wake = relay._wake
@@ -166,7 +167,7 @@ def test_notify_wakes_the_relay(rig: OutboxRig) -> None:
 @on_postgres
 def test_a_lost_listen_connection_leaves_the_poll(rig: OutboxRig) -> None:
     """As behind PgBouncer: the poll beneath takes the row, and LISTEN is tried again."""
-    stop = threading.Event()
+    stop = StopEvent()
     listen = Listen(rig.using, stop)
     listen.wait(0.1)
     first = listen._connection
@@ -180,7 +181,7 @@ def test_a_lost_listen_connection_leaves_the_poll(rig: OutboxRig) -> None:
 
 
 def test_without_notify_the_relay_polls(using: str, rig: OutboxRig) -> None:
-    relay = make_relay(using, threading.Event(), OutboxSettings.read())
+    relay = make_relay(using, StopEvent(), OutboxSettings.read())
     assert isinstance(relay._wake, Poll if using == "default" else Listen)
     relay._wake.close()
 

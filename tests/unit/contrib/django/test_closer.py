@@ -16,6 +16,7 @@ from celery_stargate.contrib.django import closer, lanes, outbox
 from celery_stargate.contrib.django.closer import Closer
 from celery_stargate.contrib.django.closing import close_rows, close_signature
 from celery_stargate.contrib.django.states import State
+from celery_stargate.support.stop_event import StopEvent
 from tests.django_project.world import FakeLanes
 
 pytestmark = pytest.mark.usefixtures("using", "fake")
@@ -25,7 +26,7 @@ class Rig:
     """A queue of closing tasks, and a closer that ends when a test says so."""
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
+        self.stop = StopEvent()
         self.stargate = lanes.current_stargate()
         self.queue = f"close-{uuid.uuid4().hex}"
 

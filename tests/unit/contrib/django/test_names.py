@@ -32,6 +32,7 @@ from celery_stargate.contrib.django.outbox import produce
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.topics import topic_names
 from celery_stargate.contrib.django.wake import Listen
+from celery_stargate.support.stop_event import StopEvent
 from tests.django_project.world import TOPIC, FakeLanes, make_stargate
 
 ROW = uuid.UUID("12345678-1234-5678-1234-567812345678")
@@ -173,7 +174,7 @@ def test_the_id_of_an_effect(args: tuple[Any, ...], found: str) -> None:
 
 def test_a_relay_that_is_to_end_waits_for_nothing() -> None:
     """No connection is made for it."""
-    stop = threading.Event()
+    stop = StopEvent()
     stop.set()
     waker: Any = Listen("default", stop)
     waker.wait(60.0)
@@ -188,7 +189,7 @@ def test_the_relay_process_closes_rows_where_they_have_a_queue(
     steps: list[str] = []
 
     class Closer:
-        def __init__(self, stargate: Any, name: str, stop: threading.Event) -> None:
+        def __init__(self, stargate: Any, name: str, stop: StopEvent) -> None:
             steps.append(name)
 
         def start(self) -> None:
@@ -197,7 +198,7 @@ def test_the_relay_process_closes_rows_where_they_have_a_queue(
         def join(self, timeout: float) -> None:
             steps.append("join")
 
-    def relay(database: str, stop: threading.Event, settings: OutboxSettings) -> Any:
+    def relay(database: str, stop: StopEvent, settings: OutboxSettings) -> Any:
         def run(*, burst: bool, on_pass: Any) -> int:
             steps.append("run")
             on_pass()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +24,7 @@ from celery_stargate.contrib.django.relay import Relay, run_burst
 from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.shards import SHARDS, shard_of
 from celery_stargate.contrib.django.states import State
+from celery_stargate.support.stop_event import StopEvent
 from tests.django_project.world import TOPIC, FakeLanes
 
 pytestmark = pytest.mark.usefixtures("using")
@@ -44,7 +44,7 @@ class Clock:
 
 def relay(clock: Clock | None = None, **settings: Any) -> Relay:
     chosen = replace(OutboxSettings.read(), **settings)
-    return Relay("default", threading.Event(), chosen, monotonic=clock or Clock())
+    return Relay("default", StopEvent(), chosen, monotonic=clock or Clock())
 
 
 def late(*messages: Any, **options: Any) -> list[outbox.Handle]:
@@ -476,7 +476,7 @@ def test_a_burst_goes_on_where_the_database_was_slow(fake: FakeLanes) -> None:
     """The leases end before a batch is put: it is read again; but not for ever."""
     late("one")
     moment = [0.0]
-    one = Relay("default", threading.Event(), OutboxSettings(), monotonic=lambda: moment[0])
+    one = Relay("default", StopEvent(), OutboxSettings(), monotonic=lambda: moment[0])
     read, slow = one.read, [True, True]
 
     def slowly() -> Any:
@@ -521,7 +521,7 @@ def test_a_relay_tries_again_where_redis_or_the_database_is_away(
 ) -> None:
     """Ever more seldom, and from the beginning after a pass that went well."""
 
-    class Stop(threading.Event):
+    class Stop(StopEvent):
         """Is not waited for: what is away is back after three waits."""
 
         def wait(self, timeout: float | None = None) -> bool:

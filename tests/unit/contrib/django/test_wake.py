@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from celery_stargate.contrib.django import outbox
 from celery_stargate.contrib.django.pending import PendingRow
 from celery_stargate.contrib.django.relay import Relay
 from celery_stargate.contrib.django.settings import OutboxSettings
+from celery_stargate.support.stop_event import StopEvent
 from tests.django_project.world import FakeLanes
 
 pytestmark = pytest.mark.usefixtures("using")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("using")
 class Told:
     """What wakes a relay; with the first wait it ends."""
 
-    def __init__(self, stop: threading.Event, *, tells: bool) -> None:
+    def __init__(self, stop: StopEvent, *, tells: bool) -> None:
         self.tells = tells
         self._stop = stop
 
@@ -53,7 +53,7 @@ def test_it_waits_when_it_has_caught_up(
 ) -> None:
     with override_settings(CELERY_STARGATE_OUTBOX_SEND_ON_COMMIT=False), transaction.atomic():
         outbox.produce_many(["one", "two"])
-    stop = threading.Event()
+    stop = StopEvent()
     settings = replace(OutboxSettings.read(), batch_size=batch_size)
     relay = Relay("default", stop, settings, wake=Told(stop, tells=tells))
     counted = []

@@ -17,13 +17,14 @@ from celery_stargate.contrib.django.lanes import current_stargate
 from celery_stargate.contrib.django.management.arguments import add_database, positive
 from celery_stargate.contrib.django.relay import make_relay
 from celery_stargate.contrib.django.settings import OutboxSettings
+from celery_stargate.support.stop_event import StopEvent
 
 #: How long the present batch of closings may take after a stop, in seconds.
 _CLOSER_TIMEOUT = 20.0
 
 
 @contextmanager
-def _stopping_by_signals(stop: threading.Event) -> Iterator[None]:
+def _stopping_by_signals(stop: StopEvent) -> Iterator[None]:
     """Set an event on SIGTERM or SIGINT; afterwards, they do what they did before."""
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -59,13 +60,11 @@ class Command(BaseCommand):
         settings = OutboxSettings.read()
         if options["batch_size"]:
             settings = replace(settings, batch_size=options["batch_size"])
-        stop = threading.Event()
+        stop = StopEvent()
         with _stopping_by_signals(stop):
             self._run(settings, stop, options)
 
-    def _run(
-        self, settings: OutboxSettings, stop: threading.Event, options: dict[str, Any]
-    ) -> None:
+    def _run(self, settings: OutboxSettings, stop: StopEvent, options: dict[str, Any]) -> None:
         closer = None
         if settings.close_queue is not None and not options["burst"]:
             closer = Closer(current_stargate(), settings.close_queue, stop)
