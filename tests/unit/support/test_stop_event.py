@@ -33,12 +33,11 @@ def interrupted(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
     """Run a handler in this thread before a step of what it calls, as Python does on a signal."""
     seen = [0]
 
-    def trace(frame: FrameType, event: str, _argument: Any) -> Any:
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            seen[0] += 1
-            if seen[0] == after:
-                handler()
+    def trace(_frame: FrameType, _event: str, _argument: Any) -> Any:
+        # At each line, call and return: a handler runs between two of them.
+        seen[0] += 1
+        if seen[0] == after:
+            handler()
         return trace
 
     before = sys.gettrace()
