@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import uuid
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from celery_stargate.calls.given import OneMessage, Timeout
 from celery_stargate.calls.prepare import Call, Preparation
 from celery_stargate.errors import ConfigurationError, shown
+from celery_stargate.model.context import new_context
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.durations import read_timeout
 from celery_stargate.model.entry import Entry
@@ -132,7 +132,7 @@ def produce(  # noqa: PLR0913  # public, and keyword-only
         "stargate_allow_token_without_tls": allow_token_without_tls,
     }
     settings = Settings.read({name: value for name, value in given.items() if value is not None})
-    call = Preparation(topic, settings.options).call(messages, str(uuid.uuid4()))
+    call = Preparation(topic, settings.options).call(messages, new_context())
     outcomes = publish(Endpoint.of(settings), call, read_timeout(timeout), query)
     return CallOutcomes(call.context, call.is_list, outcomes).answer()
 

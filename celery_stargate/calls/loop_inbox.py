@@ -14,6 +14,7 @@ from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.inbox import InboxEntry
 from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.alarms import Alarms
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
@@ -93,6 +94,7 @@ class LoopInbox:
         #: By address.
         self._waiting: dict[str, LoopTicket] = {}
         self._reading = False
+        self._alarms = Alarms()
         #: The entries that were handled, and that the next look deletes.
         self._handled: list[str] = []
         self._log_unreadable = Seldom()
@@ -126,7 +128,7 @@ class LoopInbox:
                     return False
                 waits = self._reading
                 if waits:
-                    await _woken(ticket, left)
+                    await self._woken(ticket, left)
                 else:
                     await self._read(min(left, _LOOK))
         finally:
@@ -135,6 +137,16 @@ class LoopInbox:
                 # It has read, or may have been woken to read.
                 self._pass_on()
         return True
+
+    async def _woken(self, ticket: LoopTicket, seconds: float) -> None:
+        """Wait until a ticket is woken, at most so many seconds."""
+        waker = ticket.waker = asyncio.get_running_loop().create_future()
+        self._alarms.begin(ticket, seconds, ticket.wake)
+        try:
+            await waker
+        finally:
+            self._alarms.end(ticket)
+            ticket.waker = None
 
     async def _read(self, seconds: float) -> None:
         """Look into the inbox once, whatever the look ends with."""
@@ -180,15 +192,3 @@ class LoopInbox:
                 )
             return
         self.deliver(address, call)
-
-
-async def _woken(ticket: LoopTicket, seconds: float) -> None:
-    """Wait until a ticket is woken, at most so many seconds."""
-    loop = asyncio.get_running_loop()
-    waker = ticket.waker = loop.create_future()
-    timer = loop.call_later(seconds, ticket.wake)
-    try:
-        await waker
-    finally:
-        timer.cancel()
-        ticket.waker = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import Waiting
 from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import InvalidMessage
+from celery_stargate.model.context import new_contexts
 from celery_stargate.model.message import Message
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.outcome import Receipt
@@ -47,7 +47,8 @@ def prepare_many(
             f"produce_many takes an iterable of messages, not {type(messages).__name__}; "
             "for one message use produce"
         )
-    calls, preparation = [], Preparation(topic, options)
+    calls, contexts = [], new_contexts()
+    preparation = Preparation(topic, options)
     trace = preparation.begin_trace("", server)
     with ends_if_raised(trace):
         for index, message in enumerate(messages):
@@ -56,7 +57,7 @@ def prepare_many(
                     raise InvalidMessage(
                         "a message is text, bytes, (key, payload), a mapping or a Message, not list"
                     )
-                calls.append(preparation.call(message, str(uuid.uuid4()), trace))
+                calls.append(preparation.call(message, next(contexts), trace))
             except InvalidMessage as error:
                 raise InvalidMessage(error.problem, index) from None
     if trace is not None and not calls:

@@ -92,39 +92,39 @@ class Recorder:
 
             await await_in_daemon(put, "stargate-record")
             return
-        given = self._single(call, record, timeout, 0.0, True)
-        options = given.pop("options")
+        asked = AskedPut(
+            call.lanes[0],
+            record,
+            [("", part.frame) for part in call.parts],
+            timeout,
+            call.options.max_backlog,
+            _once_window(call),
+            exclusive=True,
+            fresh=fresh,
+        )
         with call.ends_trace():
-            first = await outbox.put(AskedPut(**given, fresh=fresh), options)
+            first = await outbox.put(asked, self._differing(call))
         if first and observers.anybody():
             _tell([call], [record])
-
-    def _single(
-        self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
-    ) -> dict[str, Any]:
-        """Return the arguments that put a call of one lane."""
-        return {
-            "lane": call.parts[0].lane,
-            "record": record,
-            "messages": [("", part.frame) for part in call.parts],
-            "timeout": timeout,
-            "max_backlog": call.options.max_backlog,
-            "tombstone": max(tombstone, _once_window(call)),
-            "options": self._differing(call),
-            "exclusive": exclusive,
-        }
 
     def _put(
         self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
     ) -> bool:
         """Record a call; return False for a repeat of one that has its outcome."""
         home, *others = call.lanes
-        if not others:
-            return bool(
-                self._outbox.put(**self._single(call, record, timeout, tombstone, exclusive))
-            )
         tombstone, limit = max(tombstone, _once_window(call)), call.options.max_backlog
         common: dict[str, Any] = {"tombstone": tombstone, "options": self._differing(call)}
+        if not others:
+            first = self._outbox.put(
+                home,
+                record,
+                [("", part.frame) for part in call.parts],
+                timeout=timeout,
+                max_backlog=limit,
+                exclusive=exclusive,
+                **common,
+            )
+            return bool(first)
         # The list spans lanes. Its context holds a place for each message; each message is a
         # context of its own, whose outcome settles one place.
         counts = Counter(part.lane for part in call.parts)

@@ -249,6 +249,12 @@ class Runtime:
             return True
         return self.connections.same_as(target_of_backend(self.app))
 
+    @cached_property
+    def _patience(self) -> Patience:
+        return Patience(
+            look_every=min(self.settings.lease / 2, _LOOK_EVERY), give_up_after=_GIVE_UP_AFTER
+        )
+
     def waiting(
         self, seconds: float, lanes: Iterable[Lane], progress: Callable[[], int] = lambda: 0
     ) -> Waiting:
@@ -260,12 +266,9 @@ class Runtime:
             progress: a number that changes while outcomes still arrive.
         """
         own = tuple(lanes)
-        patience = Patience(
-            look_every=min(self.settings.lease / 2, _LOOK_EVERY), give_up_after=_GIVE_UP_AFTER
-        )
         return Waiting(
             time.monotonic() + seconds,
-            patience,
+            self._patience,
             lambda: self.settle_overdue(own),
             self.look_for_owner,
             progress=progress,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Any
 
 from celery_stargate.calls import eager
@@ -22,6 +21,7 @@ from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.record import Record
+from celery_stargate.model.context import new_context
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import error_of
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
@@ -48,7 +48,7 @@ def check(
     Raises:
         InvalidMessage, ConfigurationError: the call, or the settings.
     """
-    call = prepare(runtime.settings, message, context or str(uuid.uuid4()), topic)
+    call = prepare(runtime.settings, message, context or new_context(), topic)
     with ends_if_raised(call.trace):
         return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
 
@@ -92,14 +92,15 @@ async def aproduce(
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
     end = time.monotonic() + seconds
-    inbox = here.inbox_for(call.lanes[0])
+    lanes = call.lanes
+    inbox = here.inbox_for(lanes[0])
     ticket = inbox.expect()
     try:
         record = call.record(NO_CALLBACKS, inbox=ticket.address)
         await _arecord(runtime, here, call, record, seconds, fresh)
-        await runtime.waiting(end - time.monotonic(), call.lanes).until_async(
+        await runtime.waiting(end - time.monotonic(), lanes).until_async(
             lambda pause: inbox.wait(ticket, pause),
-            lambda: here.settle_overdue(call.lanes),
+            lambda: here.settle_overdue(lanes),
             here.look_for_owner,
         )
     finally:

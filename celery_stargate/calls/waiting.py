@@ -104,7 +104,8 @@ class Waiting:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._schedule = Schedule(deadline, patience)
-        self._actions = {Step.SETTLE: settle, Step.LOOK: look}
+        self._settle = settle
+        self._look = look
         self._progress = progress
         self._monotonic = monotonic
 
@@ -115,8 +116,10 @@ class Waiting:
             How many seconds to wait for the outcome before the next check; None to give up.
         """
         step, pause = self._next()
-        if step in self._actions:
-            self._actions[step]()
+        if step is Step.SETTLE:
+            self._settle()
+        elif step is Step.LOOK:
+            self._look()
         return None if step is Step.GIVE_UP else pause
 
     def until(self, done: Callable[[float], bool]) -> bool:
@@ -145,13 +148,14 @@ class Waiting:
             done: as in :meth:`until`.
             settle, look: take the place of those of this object.
         """
-        actions = {Step.SETTLE: settle, Step.LOOK: look}
         while True:
             step, pause = self._next()
             if step is Step.GIVE_UP:
                 return False
-            if step in actions:
-                await actions[step]()
+            if step is Step.SETTLE:
+                await settle()
+            elif step is Step.LOOK:
+                await look()
             if await done(pause):
                 return True
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import redis
@@ -257,13 +255,23 @@ def stream_entries(reply: Any) -> list[tuple[bytes, list[Any]]]:
     return list(reply or ())
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
+class _StoreErrors:
+    """Raises :class:`StoreUnavailable`; it holds nothing, so all blocks share one."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RedisError | OSError):
+            raise StoreUnavailable(explain(error)) from error
+
+
+_store_errors = _StoreErrors()
+
+
+def store_errors() -> _StoreErrors:
     """Raise :class:`StoreUnavailable` for what redis-py raises in the block."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(explain(error)) from error
+    return _store_errors
 
 
 def explain(error: Exception) -> str:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as LostConnection
@@ -20,6 +21,7 @@ from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
 from celery_stargate.lanes.wire import PutReply, PutWord, read_put
+from celery_stargate.support.alarms import Alarms
 from celery_stargate.support.bound import bounded, time_left
 from celery_stargate.support.shared_task import SharedTasks
 
@@ -75,7 +77,8 @@ class LoopOutbox:
         """
         lane = asked.lane
         with store_errors():
-            await self._announce(lane, options)
+            if not self._registry.is_announced(lane):
+                await self._announce(lane, options)
             reply = await self._pipe(lane).put(asked, time_left())
             if asked.begins_lane(reply):
                 await self._announce(lane, options, again=True)
@@ -151,6 +154,7 @@ class _Pipe:
         self._waiting: deque[_Put] = deque()
         self._task: asyncio.Task[None] | None = None
         self._reason = Reason()
+        self._alarms = Alarms()
 
     async def put(self, asked: AskedPut, seconds: float) -> PutReply:
         """Put a context.
@@ -168,12 +172,11 @@ class _Pipe:
         if self._task is None or self._task.done():
             # It begins when all calls that are ready now have come here.
             self._task = loop.create_task(self._send())
-        # One for each call: a timer costs a third of what `asyncio.timeout` does.
-        timer = loop.call_later(seconds, self._give_up, put)
+        self._alarms.begin(put.reply, seconds, partial(self._give_up, put))
         try:
             return await put.reply
         finally:
-            timer.cancel()
+            self._alarms.end(put.reply)
 
     def _give_up(self, put: _Put) -> None:
         _answer(put, self._reason.error or NoAnswer("no answer in time"))

@@ -159,10 +159,13 @@ def in_a_loop(waiting: Waiting, clock: Clock, done: Callable[[], bool]) -> bool:
 async def until_async(waiting: Waiting, done: Callable[[float], Awaitable[bool]]) -> bool:
     """Wait in an event loop, with the same actions."""
 
-    async def act(step: Step) -> None:
-        waiting._actions[step]()  # noqa: SLF001
+    async def settle() -> None:
+        waiting._settle()  # noqa: SLF001
 
-    return await waiting.until_async(done, lambda: act(Step.SETTLE), lambda: act(Step.LOOK))
+    async def look() -> None:
+        waiting._look()  # noqa: SLF001
+
+    return await waiting.until_async(done, settle, look)
 
 
 @pytest.mark.parametrize("way", [in_a_thread, in_a_loop])

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import uuid
+from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_stargate import InvalidMessage
-from celery_stargate.model.context import MAX_CONTEXT_SIZE, attempt_context, check_context, is_among
+from celery_stargate.model.context import (
+    MAX_CONTEXT_SIZE,
+    attempt_context,
+    check_context,
+    is_among,
+    new_context,
+    new_contexts,
+)
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.frame import encode_frame, label_in
 from celery_stargate.model.message import Message
@@ -124,3 +132,17 @@ def test_a_frame_that_is_too_large() -> None:
     assert encode_frame(Message("x"), "c", size)
     with pytest.raises(InvalidMessage, match=f"the frame has {size} bytes and the limit is"):
         encode_frame(Message("x"), "c", size - 1)
+
+
+def test_a_new_context_is_a_random_uuid() -> None:
+    """As those of Celery are, and each another one."""
+    found = [*(new_context() for _ in range(500)), *islice(new_contexts(), 500)]
+    assert len(set(found)) == 1000
+    for each in found:
+        read = uuid.UUID(each)
+        assert (str(read), read.version, read.variant) == (each, 4, uuid.RFC_4122)
+        check_context(each)
+    # Each digit that is random takes all its values.
+    for place in range(36):
+        digits = {each[place] for each in found}
+        assert len(digits) == {8: 1, 13: 1, 14: 1, 18: 1, 19: 4, 23: 1}.get(place, 16), place

@@ -1,0 +1,112 @@
+"""Many bounds of one event loop by one timer, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from celery_stargate.support.alarms import Alarms
+from tests.simulation.loop import VirtualLoop
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop = VirtualLoop()
+    task = loop.create_task(main())
+    assert loop.advance(task.done, 1e6)
+    loop.close()
+    task.result()
+
+
+def test_each_rings_at_its_time_unless_it_ended() -> None:
+    """Whatever the order in which they begin and end."""
+    rng = random.Random(7)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        alarms, due, rung = Alarms(), dict[int, float](), dict[int, float]()
+
+        def ring(number: int) -> Callable[[], None]:
+            return lambda: rung.__setitem__(number, loop.time())
+
+        for number in range(300):
+            seconds = rng.choice((0.0, 0.5, 30.0, rng.uniform(0, 3)))
+            due[number] = loop.time() + seconds
+            alarms.begin(number, seconds, ring(number))
+            if rng.random() < 0.4:
+                ended = rng.randrange(number + 1)
+                if due.get(ended, 0.0) > loop.time():
+                    alarms.end(ended)
+                    due.pop(ended)
+            if rng.random() < 0.2:
+                await asyncio.sleep(rng.uniform(0, 1))
+        await asyncio.sleep(40)
+        assert rung.keys() == due.keys()
+        assert rung == pytest.approx(due)
+
+    run(main)
+
+
+def test_one_timer_serves_all_and_none_is_left() -> None:
+    """A loop that has nothing to wait for has no timer."""
+
+    async def main() -> None:
+        alarms, rung, loop = Alarms(), asyncio.Event(), asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        call_at = loop.call_at
+
+        def noted(*given: Any, **options: Any) -> asyncio.TimerHandle:
+            timers.append(call_at(*given, **options))
+            return timers[-1]
+
+        loop.call_at = noted  # type: ignore[method-assign,assignment]
+        for number in range(100):
+            alarms.begin(number, 5.0 + number, rung.set)
+        assert len(timers) == 1
+        alarms.begin("earlier", 1.0, rung.set)
+        assert [each.cancelled() for each in timers] == [True, False]
+        for number in range(100):
+            alarms.end(number)
+        alarms.end("unknown")
+        assert not timers[-1].cancelled()
+        alarms.end("earlier")
+        assert all(each.cancelled() for each in timers)
+        await asyncio.sleep(200)
+        assert not rung.is_set()
+        # It begins anew after that.
+        alarms.begin("later", 1.0, rung.set)
+        await rung.wait()
+
+    run(main)
+
+
+def test_one_that_raises_hits_no_other() -> None:
+    async def main() -> None:
+        alarms, loop, told = Alarms(), asyncio.get_running_loop(), list[object]()
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        rung = asyncio.Event()
+        wrong = KeyError("wrong")
+
+        def fail() -> None:
+            raise wrong
+
+        alarms.begin("wrong", 1.0, fail)
+        alarms.begin("right", 1.0, rung.set)
+        await rung.wait()
+        assert told == [wrong]
+
+    run(main)
+
+
+def test_a_name_that_waits_is_replaced() -> None:
+    async def main() -> None:
+        alarms, rung = Alarms(), list[str]()
+        alarms.begin("a", 1.0, lambda: rung.append("first"))
+        alarms.begin("a", 2.0, lambda: rung.append("second"))
+        await asyncio.sleep(10)
+        assert rung == ["second"]
+
+    run(main)
