@@ -13,7 +13,7 @@ if rolled_back(ARGV[7], ARGV[8]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local gapless = ARGV[6] == '1'
 -- The last entry that was looked at, the last message that may be sent, and what was read of it.
-local seen, last, reply, read, most = after, after, { 0 }, 0, 8
+local seen, last, reply, read, most = after, after, { 0 }, 0, math.min(8, bytes)
 while count > 0 and bytes > 0 do
   local step = math.min(count, most)
   local entries = redis.call('XRANGE', LOG,

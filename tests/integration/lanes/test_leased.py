@@ -723,6 +723,24 @@ def test_records_by_their_messages(
     assert {number: record.context for number, record in found.items()} == {1: "here"}
 
 
+@single_server
+def test_who_wants_one_message_looks_at_one(
+    owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+) -> None:
+    """Whoever waits for a lane's first message does, and it may have many megabytes behind it."""
+    for number in range(20):
+        put(lanes, lane, f"c{number}")
+    key, end = lane.key(prefix, "log"), f"{prefix}:the end"
+    looked: list[str] = []
+    with client.monitor() as monitor:
+        assert labels(owner, count=100, size=1) == ["c0"]
+        client.echo(end)
+        while end not in (command := monitor.next_command()["command"]):
+            if command.startswith(f"XRANGE {key} "):
+                looked.append(command.split()[-1])
+    assert looked == ["1"]
+
+
 def test_contexts_whose_effects_are_given_up(
     lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, owner: Owner
 ) -> None:
