@@ -11,10 +11,11 @@ from pathlib import Path
 from benchmarks.bounded import bounded, end_on_sigterm
 from benchmarks.pages import RESULTS, save, write_pages
 
-from . import celery_results, celery_tracer, kombu_publish
+from . import celery_results, celery_tracer, kombu_publish, redis_scripts
 from .findings import Findings, render_findings
 from .redis_of_its_own import redis_url
 
+_CASES = (kombu_publish, celery_results, celery_tracer, redis_scripts)
 _PACKAGES = ("celery", "kombu", "redis")
 #: Seconds for all of it.
 _BOUND = 90
@@ -27,7 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write-docs", action="store_true", help="write them into the page")
     options = parser.parse_args(arguments)
     with bounded(_BOUND), redis_url() as url:
-        found = tuple(each.measure(url) for each in (kombu_publish, celery_results, celery_tracer))
+        found = tuple(
+            each.measure(url)
+            for each in (kombu_publish, celery_results, celery_tracer, redis_scripts)
+        )
     versions = {"redis-py" if each == "redis" else each: version(each) for each in _PACKAGES}
     findings = Findings(datetime.now(UTC).isoformat(timespec="seconds"), versions, found)
     print(render_findings(findings))
