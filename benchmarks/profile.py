@@ -117,9 +117,14 @@ class _Work:
             loop = self._thread("stargate")
             with Sampler(loop) as loops:
                 if effects:
-                    with Sampler(self._thread("stargate-effects_0")) as done:
+                    # One waits for the other's first batch, so both have begun soon.
+                    with (
+                        Sampler(self._thread("stargate-callbacks")) as callbacks,
+                        Sampler(self._thread("stargate-results")) as results,
+                    ):
                         self._wait(settling)
-                    self._add(f"effects-{name}", f"worker's effects, {words}", done)
+                    self._add(f"callbacks-{name}", f"worker's callbacks, {words}", callbacks)
+                    self._add(f"results-{name}", f"worker's results, {words}", results)
                 else:
                     # All that follows the receipts is done in the step that settles.
                     self._wait(settling)
