@@ -13,6 +13,8 @@ __all__ = ["PARTS", "Row", "Share", "Shares", "render_shares"]
 
 #: The processes, in the order of the table.
 PARTS = ("caller", "Redis", "worker", "Pulsar")
+#: Those that use one core at a time: Redis' one thread, and Python's lock.
+_ONE_CORE = 3
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -29,6 +31,11 @@ class Share(msgspec.Struct, frozen=True):
     def spent(self) -> float:
         """Microseconds of CPU for each message, of all processes."""
         return sum(each.median for each in self.cpu)
+
+    def least(self, cores: int) -> float:
+        """Return the microseconds that a message takes at least, if no core waits for another."""
+        one_core = [each.median for each in self.cpu[:_ONE_CORE]]
+        return max(self.spent / cores, *one_core)
 
     def times(self, other: Share) -> Spread:
         """Return how often a message takes what it takes another, round by round."""
@@ -57,7 +64,7 @@ class Shares(msgspec.Struct, frozen=True):
 
 def render_shares(found: Shares) -> str:
     """Return the table."""
-    head = ("", "µs a message", "of the first", "cores busy", *PARTS, "all")
+    head = ("", "µs a message", "of the first", "at least", "cores busy", *PARTS, "all")
     lines = [_cells(head), _cells(["---"] * len(head))]
     for row in found.rows:
         lines.append(_cells([f"**{row.words}**", "", f"at most {row.aim:.2f}"]))
@@ -66,6 +73,8 @@ def render_shares(found: Shares) -> str:
         f"Measured {found.date[:10]} by `python -m benchmarks.shares`: {found.rounds} rounds, in "
         "each of which every rival ran once. The columns from `caller` on are µs of CPU for each "
         "message, by the clocks of the processes; `worker` is the bare owner for a floor. "
+        "`at least` is what this CPU takes of the first's time if no process waits for another; it "
+        "is left out where more CPU was counted than there was in that time. "
         f"Machine: {', '.join(found.machine.values())}."
     )
     return "\n".join([*lines, "", words]) + "\n"
@@ -75,8 +84,11 @@ def _line(share: Share, first: Share, cores: int) -> str:
     took = spread(share.took)
     times = "1" if share is first else spread_text(share.times(first), lambda each: f"{each:.2f}")
     busy = f"{100 * share.spent / took.median / cores:.0f} %"
+    counts = share is not first and share.spent <= cores * took.median
+    least = f"{share.least(cores) / spread(first.took).median:.2f}" if counts else ""
     parts = [f"{each.median:,.0f}" for each in share.cpu]
-    return _cells([share.title, f"{took.median:,.0f}", times, busy, *parts, f"{share.spent:,.0f}"])
+    told = [f"{took.median:,.0f}", times, least, busy, *parts, f"{share.spent:,.0f}"]
+    return _cells([share.title, *told])
 
 
 def _cells(cells: Sequence[str]) -> str:

@@ -507,8 +507,17 @@ def test_shares_stand_beside_what_they_are_compared_with() -> None:
     text = render_shares(Shares("2031-02-03T04:05:06+00:00", {"cpu": "A"}, 2, 2, (row,)))
     assert f"| {' | '.join(PARTS)} |" in text
     assert "| **In bulk** |  | at most 1.25 |" in text
-    assert "| a bare loop | 15 | 1 | 33 % | 1 | 1 | 6 | 2 | 10 |" in text
-    assert "| ours | 25 | 1.75 (1.50 to 2.00) | 20 % | 1 | 1 | 6 | 2 | 10 |" in text
+    assert "| a bare loop | 15 | 1 |  | 33 % | 1 | 1 | 6 | 2 | 10 |" in text
+    assert "| ours | 25 | 1.75 (1.50 to 2.00) | 0.40 | 20 % | 1 | 1 | 6 | 2 | 10 |" in text
+
+
+def test_a_message_takes_at_least_its_cpu() -> None:
+    """That of all processes on all cores; and that of one which uses one core at a time."""
+    busiest = Share("lane", "ours", (20.0,), (ONE, ONE, Spread(6.0, 6.0, 6.0), ONE))
+    assert (busiest.least(1), busiest.least(2)) == (9.0, 6.0)
+    # Pulsar has a thread for each core.
+    pulsar = Share("lane", "ours", (20.0,), (ONE, ONE, ONE, Spread(6.0, 6.0, 6.0)))
+    assert (pulsar.least(2), pulsar.least(4)) == (4.5, 2.25)
 
 
 def test_shares_are_those_of_rivals() -> None:

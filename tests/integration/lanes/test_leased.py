@@ -732,7 +732,7 @@ def test_who_wants_one_message_looks_at_one(
         put(lanes, lane, f"c{number}")
     key, end = lane.key(prefix, "log"), f"{prefix}:the end"
     looked: list[str] = []
-    with client.monitor() as monitor:
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         assert labels(owner, count=100, size=1) == ["c0"]
         client.echo(end)
         while end not in (command := monitor.next_command()["command"]):
