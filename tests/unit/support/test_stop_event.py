@@ -112,10 +112,13 @@ def test_all_that_wait_go_on() -> None:
 
 
 def test_a_wait_ends_after_its_time() -> None:
+    """Or at once, if it is set."""
     stop = StopEvent()
     assert not stop.wait(0.0)
     assert not stop.wait(0.001)
     assert not stop.is_set()
+    stop.set()
+    assert stop.wait(0.0)
 
 
 def test_no_module_with_a_signal_handler_has_another_event() -> None:
