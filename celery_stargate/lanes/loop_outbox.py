@@ -103,8 +103,6 @@ class LoopOutbox:
         self, lane: Lane, options: Mapping[str, object] | None, *, again: bool = False
     ) -> None:
         """Make a lane known, as :meth:`CallerRegistry.announce` does, in a thread; that is rare."""
-        if not again and self._registry.is_announced(lane):
-            return
         left = time_left()
 
         def announce() -> None:

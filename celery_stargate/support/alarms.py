@@ -11,8 +11,8 @@ __all__ = ["Alarms"]
 class Alarms:
     """Calls functions at their times, unless what they belong to ends before.
 
-    Nearly all end before. With a timer of the event loop for each of them, a sixth of a call's time
-    went into timers; so all share one, which is set to the earliest.
+    Nearly all end before, and a timer of the event loop for each of them would be made in vain. So
+    all share one, which is set to the earliest.
 
     Example:
         >>> async def wait():
