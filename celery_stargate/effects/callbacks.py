@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from celery.canvas import maybe_signature
 from kombu.exceptions import OperationalError
 
-from celery_stargate.effects.inherit import inherited
+from celery_stargate.effects.copies import Copies
+from celery_stargate.effects.inherit import Inherited, inherited
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.together import may_publish_together, together
 from celery_stargate.effects.tracer import acting_as
@@ -80,9 +81,10 @@ def trigger(
     """
     if callback is not None:
         with acting_as(app), following(call, trace):
-            signature = _signature(app, callback)
-            options = inherited(app, call.context, request).apply_to(signature)
-            _publish(call, signature, marked, **options)
+            signature: Any = maybe_signature(unpack(callback), app=app)
+            inherits = inherited(app, call.context, request)
+            options = _options(call, signature, inherits, marked)
+            signature.apply_async((_argument(call),), **options)
 
 
 class Triggering(Protocol):
@@ -131,14 +133,17 @@ def trigger_together(
         return published
     try:
         with acting_as(app), together(app) as producer:
-            for call, callback, request, trace in waiting:
+            copies = Copies(app, producer)
+            for call, packed, request, trace in waiting:
                 try:
-                    signature = _signature(app, callback)
-                    if signature.get("subtask_type") is None:
-                        options = inherited(app, call.context, request).apply_to(signature)
+                    callback = unpack(packed)
+                    if callback.get("subtask_type") is None:
+                        inherits = inherited(app, call.context, request)
+                        if inherits.stamps:
+                            callback = maybe_signature(callback, app=app)
+                        options = _options(call, callback, inherits, marked)
                         with following(call, trace):
-                            options |= producer.options_for(signature)
-                            _publish(call, signature, marked, **options)
+                            copies.publish(callback, _argument(call), options)
                         published.add(call.context)
                 except OperationalError:
                     # The broker is unavailable: the others would only find that out again.
@@ -159,10 +164,6 @@ def following(call: CallOutcomes, trace: Carrier | None) -> AbstractContextManag
     outcome = call.outcomes[0]
     message_id = outcome.message_id if isinstance(outcome, Receipt) else None
     return follow(trace, call.context, outcome.topic, message_id)
-
-
-def _signature(app: Celery, packed: str) -> Any:
-    return maybe_signature(unpack(packed), app=app)
 
 
 class PlainTask(NamedTuple):
@@ -195,8 +196,11 @@ def _own_id(call: CallOutcomes) -> str:
     return callback_id(call.context, call.incarnation, option)
 
 
-def _publish(call: CallOutcomes, callback: Any, marked: bool = False, **options: Any) -> None:
-    argument = call.failure.to_dict() if call.failed else call.result
+def _options(
+    call: CallOutcomes, callback: Any, inherits: Inherited, marked: bool
+) -> dict[str, Any]:
+    """Return the options of ``apply_async`` that the callback of a call has not of its own."""
+    options = inherits.apply_to(callback)
     given = callback["options"]
     if callback.get("subtask_type") is None:
         if "task_id" not in given:
@@ -212,10 +216,15 @@ def _publish(call: CallOutcomes, callback: Any, marked: bool = False, **options:
         ):
             # What events and logs show. Celery's `saferepr`, which bounds the text, would cost as
             # much as a sixth of the whole callback.
-            options["argsrepr"] = repr((argument,))
+            options["argsrepr"] = repr((_argument(call),))
             if not callback["kwargs"] and "kwargsrepr" not in given:
                 options["kwargsrepr"] = "{}"
-    callback.apply_async((argument,), **options)
+    return options
+
+
+def _argument(call: CallOutcomes) -> Any:
+    """Return what a callback gets: a receipt, a list of receipts, or a failure, as JSON has it."""
+    return call.failure.to_dict() if call.failed else call.result
 
 
 def _is_short(call: CallOutcomes) -> bool:

@@ -29,7 +29,8 @@ class Together:
 
     def __init__(self, app: Celery, producer: Any) -> None:
         self._app = app
-        self._producer = producer
+        #: kombu's.
+        self.producer = producer
         self._declared: set[tuple[Any, ...]] = set()
         # A router may look at the arguments, and a receiver may add to what is declared.
         self._declares_each = bool(app.conf.task_routes) or has_receivers(
@@ -54,7 +55,7 @@ class Together:
         publish to find that it did. So only the first task for a queue declares it.
         """
         given = signature["options"]
-        options = {"producer": self._producer}
+        options = {"producer": self.producer}
         if not self._declares_each and "declare" not in given:
             destination = tuple(str(given.get(each)) for each in _DESTINATION)
             # A task may have a queue of its own as an attribute of its class.

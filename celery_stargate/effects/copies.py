@@ -1,0 +1,255 @@
+"""Publish many callbacks; those of one kind as copies of the first's message."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from celery import Task, signals
+from celery.app.routes import MapRoute
+from celery.canvas import Signature, maybe_signature
+from celery.utils.saferepr import saferepr
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from celery_stargate.effects.together import Together
+
+__all__ = ["Copies"]
+
+#: The options of ``apply_async`` in which callbacks of one kind may differ.
+_DIFFER = frozenset({"task_id", "parent_id", "root_id", "argsrepr", "kwargsrepr"})
+#: Methods of a task that may act, or look at its arguments, when it is published.
+_TASK_HOOKS = ("apply_async", "shadow_name")
+
+
+class _Differing(NamedTuple):
+    """In what a callback differs from others of its kind."""
+
+    task_id: str
+    parent_id: str | None
+    root_id: str | None
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    argsrepr: str
+    kwargsrepr: str
+
+
+class _Message(NamedTuple):
+    """What Celery gives to kombu's ``Producer.publish``."""
+
+    body: Any
+    options: dict[str, Any]
+
+
+class _Template:
+    """Makes messages from one that Celery made.
+
+    Fields have the names of Celery's message protocol 2
+    (https://docs.celeryq.dev/en/stable/internals/protocol.html).
+    """
+
+    def __init__(self, message: _Message, of: _Differing) -> None:
+        self._embed = message.body[2]
+        self._headers: dict[str, Any] = message.options["headers"]
+        self._options = {**message.options, "declare": ()}
+        self._named = [name for name, value in self._headers.items() if value == of.task_id]
+        # Celery takes these for properties, too, if they are given as options.
+        self._shown = [name for name in ("argsrepr", "kwargsrepr") if name in message.options]
+
+    @classmethod
+    def of(cls, message: _Message, of: _Differing) -> Self | None:
+        """Return the template of a message; None if others cannot be made from it.
+
+        Arguments:
+            message: what Celery made.
+            of: of what.
+        """
+        body, options = message
+        headers = options.get("headers")
+        if not (isinstance(body, tuple) and len(body) == 3 and isinstance(headers, dict)):
+            # Protocol 1 has no such body: args, kwargs, and what is to follow.
+            return None
+        if headers.get("eta") or headers.get("expires") or not options.get("retry"):
+            # A time is counted from each publish. And without retries it is Celery that translates
+            # the errors of the broker, not kombu.
+            return None
+        made = cls(message, of)
+        again = made.fill(of)
+        same = (again.body, {**again.options, "declare": options.get("declare")}) == message
+        return made if same and made._is_for_all(of) else None
+
+    def fill(self, of: _Differing) -> _Message:
+        """Return the message of another callback of the same kind."""
+        shown = {"argsrepr": of.argsrepr, "kwargsrepr": of.kwargsrepr}
+        headers = {
+            **self._headers,
+            **dict.fromkeys(self._named, of.task_id),
+            "root_id": of.root_id or of.task_id,
+            "parent_id": of.parent_id,
+            **shown,
+        }
+        options = {**self._options, "headers": headers, "correlation_id": of.task_id}
+        for name in self._shown:
+            options[name] = shown[name]
+        return _Message((of.args, of.kwargs, self._embed), options)
+
+    def _is_for_all(self, of: _Differing) -> bool:
+        """Whether no id is left in a message that has all others in the place of this one's."""
+        other = _Differing("", None, None, (), {}, "", "")
+        left = repr(self.fill(other))
+        return not any(each in left for each in (of.task_id, of.parent_id, of.root_id) if each)
+
+
+class _Recording:
+    """kombu's producer; it notes what is published."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+        self.published: list[_Message] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, body: Any, **options: Any) -> Any:
+        """Publish it, as kombu does."""
+        self.published.append(_Message(body, options))
+        return self._producer.publish(body, **options)
+
+
+class Copies:
+    """Publishes callbacks by one producer, for the time of one batch.
+
+    The first callback of a kind goes through Celery, with all that it does. Others of the same task
+    and options differ from its message in ids and arguments only, so kombu gets copies in which
+    these are replaced. That takes half the time. If anybody could notice the difference (a receiver
+    of a signal, a router that looks at arguments, a method of the user's own), all go through
+    Celery.
+
+    Arguments:
+        app: the app of the tasks.
+        together: its producer.
+    """
+
+    def __init__(self, app: Celery, together: Together) -> None:
+        self._app = app
+        self._together = together
+        self._possible = _publishes_plainly(app)
+        #: How deep Celery shows arguments.
+        self._levels: int = app.conf.task_repr_maxlevels
+        #: By the name of a task: whether publishing it calls no method of the user's own.
+        self._plain: dict[str, bool] = {}
+        #: By the kind of a callback: the first's message, and then the template.
+        self._firsts: dict[Hashable, tuple[_Message, _Differing]] = {}
+        self._templates: dict[Hashable, _Template | None] = {}
+
+    def publish(self, callback: Mapping[str, Any], argument: Any, options: dict[str, Any]) -> None:
+        """Publish a callback, as ``apply_async`` of its signature would.
+
+        Arguments:
+            callback: the dict of the signature of one task.
+            argument: its first argument, if it is not immutable.
+            options: of ``apply_async``; among them ``task_id``.
+
+        Raises:
+            What ``apply_async`` raises.
+        """
+        kind = self._kind(callback, options)
+        if kind is None:
+            self._apply(callback, argument, options)
+            return
+        differing = self._differing(callback, argument, options)
+        template = self._template(kind)
+        if template is not None:
+            message = template.fill(differing)
+            producer: Any = self._together.producer
+            if not message.options["headers"].get("ignore_result"):
+                self._app.backend.on_task_call(producer, differing.task_id)
+            producer.publish(message.body, **message.options)
+            return
+        recording = _Recording(self._together.producer)
+        self._apply(callback, argument, options, recording)
+        if kind not in self._templates and len(recording.published) == 1:
+            self._firsts[kind] = recording.published[0], differing
+
+    def _apply(
+        self,
+        callback: Mapping[str, Any],
+        argument: Any,
+        options: dict[str, Any],
+        producer: Any = None,
+    ) -> None:
+        own = self._together.options_for(callback)
+        if producer is not None:
+            own["producer"] = producer
+        signature: Any = maybe_signature(callback, app=self._app)
+        signature.apply_async((argument,), **options, **own)
+
+    def _template(self, kind: Hashable) -> _Template | None:
+        """Return the template of a kind: none for its first, made for its second."""
+        first = self._firsts.pop(kind, None)
+        if first is not None:
+            self._templates[kind] = _Template.of(*first)
+        return self._templates.get(kind)
+
+    def _kind(self, callback: Mapping[str, Any], options: Mapping[str, Any]) -> Hashable | None:
+        """Return what callbacks have in common whose messages are alike; None if none are."""
+        given = callback["options"]
+        if not self._possible or not _DIFFER.isdisjoint(given) or "producer" in given:
+            return None
+        name = callback["task"]
+        if name not in self._plain:
+            task = self._app.tasks.get(name)
+            hooks = [getattr(task, hook) for hook in _TASK_HOOKS if task is not None]
+            self._plain[name] = all(_is_own(hook, Task) for hook in hooks)
+        if not self._plain[name]:
+            return None
+        task_id = options["task_id"]
+        headers = options.get("headers") or {}
+        same = {each: value for each, value in options.items() if each not in _DIFFER}
+        # One that tells the task's id is another in each.
+        same["headers"] = [each for each in headers.items() if each[1] != task_id], len(headers)
+        of_args = len(callback["args"]), tuple(callback["kwargs"]), bool(callback["immutable"])
+        return name, of_args, repr((given, same))
+
+    def _differing(
+        self, callback: Mapping[str, Any], argument: Any, options: Mapping[str, Any]
+    ) -> _Differing:
+        args = callback["args"]
+        if not callback["immutable"]:
+            args = (argument, *args)
+        kwargs = dict(callback["kwargs"])
+        amqp, levels = self._app.amqp, self._levels
+        shown, shown_kwargs = options.get("argsrepr"), options.get("kwargsrepr")
+        if shown is None:
+            shown = saferepr(args, amqp.argsrepr_maxsize, maxlevels=levels)
+        if shown_kwargs is None:
+            shown_kwargs = saferepr(kwargs, amqp.kwargsrepr_maxsize, maxlevels=levels)
+        parent, root = options.get("parent_id"), options.get("root_id")
+        return _Differing(options["task_id"], parent, root, args, kwargs, shown, shown_kwargs)
+
+
+def _publishes_plainly(app: Celery) -> bool:
+    """Whether nobody but Celery does, or hears, anything when a task is published."""
+    amqp: Any = app.amqp
+    steps = (Signature.apply_async, app.send_task, amqp.send_task_message, amqp.create_task_message)
+    heard = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+    return (
+        not (app.conf.task_always_eager or app.conf.task_send_sent_event)
+        and not any(signal.has_listeners() for signal in heard)
+        and all(_is_celerys(step) for step in steps)
+        # Another router may look at the arguments.
+        and all(type(route) is MapRoute for route in amqp.router.routes)
+    )
+
+
+def _is_celerys(method: Any) -> bool:
+    """Whether a function is Celery's own, and not one that somebody has put around it."""
+    module = str(getattr(method, "__module__", ""))
+    return module.startswith("celery.") and not hasattr(method, "__wrapped__")
+
+
+def _is_own(method: Any, of: type) -> bool:
+    """Whether a bound method is that of a class of Celery's."""
+    function = getattr(method, "__func__", None)
+    return function is getattr(of, method.__name__, None) and _is_celerys(function)

@@ -1,0 +1,349 @@
+"""Copies: callbacks of one kind have the messages that Celery would make."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from celery import Celery, Task, signals
+from celery.canvas import Signature
+from kombu import Producer
+from kombu.exceptions import OperationalError
+from kombu.utils import json
+
+from celery_stargate.effects.callbacks import trigger, trigger_together
+from celery_stargate.effects.signatures import freeze_callback
+from celery_stargate.lanes.record import Record, Settled
+from tests.unit.helpers import failure, make_app, receipt
+
+COUNT = 4
+
+
+class Noted(Task):  # type: ignore[type-arg]
+    """A task that names itself by its arguments in events and logs."""
+
+    abstract = True
+
+    def shadow_name(self, args: Any, kwargs: Any, options: Any) -> Any:
+        """Return a name."""
+        return f"{self.name}-{args[0]['context']}"
+
+
+class Slow(Task):  # type: ignore[type-arg]
+    """A task whose class has options of its own."""
+
+    abstract = True
+    queue = "slow"
+    priority = 3
+    ignore_result = True
+    serializer = "yaml"
+    time_limit = 9
+
+
+class Late(Task):  # type: ignore[type-arg]
+    """A task that counts its time from each publish."""
+
+    abstract = True
+    expires = 60
+
+
+@pytest.fixture
+def app() -> Celery:
+    """An app with tasks of all kinds."""
+    made = make_app(task_create_missing_queues=True, accept_content=["json", "yaml"])
+
+    def work(*args: Any, **kwargs: Any) -> None:
+        """Do nothing."""
+
+    for name, base in (("plain", Task), ("noted", Noted), ("slow", Slow), ("late", Late)):
+        options: dict[str, Any] = {"name": f"shop.{name}", "base": base, "shared": False}
+        made.task(**options)(work)
+    return made
+
+
+@contextmanager
+def counted(app: Celery) -> Iterator[list[str]]:
+    """Note the names of the tasks that go through Celery."""
+    passed: list[str] = []
+    real = app.send_task
+
+    def send_task(name: str, *args: Any, **options: Any) -> Any:
+        passed.append(name)
+        return real(name, *args, **options)
+
+    # It stands for Celery's own.
+    send_task.__module__ = "celery.app.base"
+    app.__dict__["send_task"] = send_task
+    try:
+        yield passed
+    finally:
+        del app.__dict__["send_task"]
+
+
+def settled(
+    app: Celery,
+    callback: Any,
+    request: dict[str, Any] | None = None,
+    *,
+    failed: bool = False,
+    listed: bool = False,
+) -> list[Settled]:
+    """Return contexts with one callback."""
+    option = "on_error" if failed else "on_ack"
+    packed: dict[str, Any] = {option: freeze_callback(option, callback, app)}
+    found = []
+    for _ in range(COUNT):
+        context = str(uuid.uuid4())
+        root = {} if request is None else {"root_id": str(uuid.uuid4())}
+        record = Record(
+            context,
+            is_list=listed,
+            task=None if request is None else "celery_stargate.produce",
+            request=None if request is None else json.dumps({"id": context, **root, **request}),
+            incarnation="i",
+            **packed,
+        )
+        outcomes = (failure(context),) if failed else (receipt(context),) * (3 if listed else 1)
+        found.append(Settled(record, outcomes))
+    return found
+
+
+def drained(app: Celery) -> list[Any]:
+    """Return all messages of the broker, but for what is another in each delivery."""
+    found = []
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        for queue in (app.conf.task_default_queue, "slow", "other"):
+            app.amqp.queues[queue](channel).declare()
+            while (message := channel.basic_get(queue, no_ack=True)) is not None:
+                properties = {**message.properties}
+                properties.pop("delivery_tag")
+                info = properties.pop("delivery_info")
+                body = message.content_type, message.content_encoding, message.body
+                found.append((queue, info, message.headers, properties, body))
+    return found
+
+
+def publish(app: Celery, given: list[Settled], *, marked: bool = False) -> tuple[list[str], Any]:
+    """Publish callbacks together; return which went through Celery, and the messages."""
+    with counted(app) as passed:
+        assert len(trigger_together(app, given, marked=marked)) == len(given)
+    return passed, drained(app)
+
+
+def publish_each(app: Celery, given: list[Settled], *, marked: bool = False) -> Any:
+    """Publish callbacks one by one, and return the messages."""
+    for each in given:
+        trigger(app, each.call, each.callback, each.request, marked=marked)
+    return drained(app)
+
+
+SHAPES: dict[str, Any] = {
+    "bare": {},
+    "args": {"args": (1, "two", None, {"three": [3.0]})},
+    "long args": {"args": ("a" * 5000,), "kwargs": {"b": "c" * 5000}},
+    "kwargs": {"kwargs": {"a": 1}},
+    "immutable": {"args": (1,), "immutable": True},
+    "queue": {"options": {"queue": "other"}},
+    "options": {"options": {"priority": 7, "headers": {"mine": 1}, "ignore_result": True}},
+    "limits": {"options": {"time_limit": 5, "soft_time_limit": 3, "shadow": "s"}},
+    "compressed": {"options": {"serializer": "yaml", "compression": "zlib"}},
+    "links": {"options": {"link": [Signature("l")], "link_error": [Signature("e")]}},
+    "stamped": {"options": {"stamped_headers": ["order"], "order": "17"}},
+}
+REQUESTS: dict[str, Any] = {
+    "no request": None,
+    "a request": {},
+    "headers": {"tenant": "t", "replaced_task_nesting": 2, "delivery_info": {"priority": 4}},
+    "own headers": {"headers": {"tenant": "t"}},
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=list(REQUESTS))
+@pytest.mark.parametrize("name", ["shop.plain", "shop.elsewhere", "shop.slow"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_copies_are_what_celery_would_send(
+    app: Celery, shape: Any, name: str, request_: Any
+) -> None:
+    """Whatever the task, its options and the call; only the first goes through Celery."""
+    app.conf.task_inherit_parent_priority = True
+    given = settled(app, Signature(name, app=app, **shape), request_)
+    passed, together = publish(app, given, marked=True)
+    assert together == publish_each(app, given, marked=True)
+    assert len(together) == COUNT
+    assert passed == [name]
+
+
+@pytest.mark.parametrize("kind", ["failed", "listed"])
+def test_failures_and_lists(app: Celery, kind: str) -> None:
+    """Are arguments as any other."""
+    given = settled(app, app.signature("shop.plain"), {}, **{kind: True})
+    passed, together = publish(app, given)
+    assert together == publish_each(app, given)
+    assert passed == ["shop.plain"]
+
+
+def test_kinds_are_told_apart(app: Celery) -> None:
+    """By task and options; arguments may differ."""
+    given = [
+        each
+        for signature in (
+            *(app.signature("shop.plain", args=(number,)) for number in range(3)),
+            *(app.signature("shop.plain", kwargs={"order": str(number)}) for number in range(3)),
+            app.signature("shop.plain", options={"queue": "other"}),
+            app.signature("shop.elsewhere"),
+        )
+        for each in settled(app, signature)
+    ]
+    passed, together = publish(app, given)
+    assert together == publish_each(app, given)
+    assert passed == ["shop.plain"] * 3 + ["shop.elsewhere"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("shop.noted", {}), ("shop.late", {})),
+        *(("shop.plain", {"countdown": 9}), ("shop.plain", {"expires": 9})),
+        ("shop.plain", {"retry": False}),
+        ("shop.plain", {"argsrepr": "(…)"}),
+    ],
+)
+def test_what_differs_in_more_is_celerys(app: Celery, name: str, options: Any) -> None:
+    """A time, a name by the arguments, or an error that kombu would not translate."""
+    given = settled(app, app.signature(name, options=options))
+    passed, together = publish(app, given)
+    assert passed == [name] * COUNT
+    assert len({message[2]["id"] for message in together}) == COUNT
+
+
+def test_an_id_of_the_callers_own(app: Celery) -> None:
+    """It is in no other message."""
+    given = [
+        settled(app, app.signature("shop.plain", options={"task_id": f"mine-{number}"}))[0]
+        for number in range(COUNT)
+    ]
+    passed, together = publish(app, given)
+    assert [message[2]["id"] for message in together] == [f"mine-{n}" for n in range(COUNT)]
+    assert len(passed) == COUNT
+
+
+def test_an_id_that_is_everywhere(app: Celery) -> None:
+    """A context whose name is also a part of something else: nobody knows what to replace."""
+    given = [
+        Settled(each.record, each.outcomes)
+        for each in settled(app, app.signature("shop.plain"), {})
+    ]
+    named = [
+        Settled(
+            Record("py", task="t", request="{}", on_ack=given[0].record.on_ack), (receipt("py"),)
+        ),
+        *given,
+    ]
+    passed, together = publish(app, named)
+    assert passed == ["shop.plain"] * len(named)
+    assert together == publish_each(app, named)
+
+
+def listen(*_: Any, **__: Any) -> None:
+    """Hear of what is published."""
+
+
+@contextmanager
+def receiver(name: str) -> Iterator[None]:
+    """Have a receiver for a signal."""
+    signal = getattr(signals, name)
+    signal.connect(listen)
+    try:
+        yield
+    finally:
+        signal.disconnect(listen)
+
+
+@contextmanager
+def wrapped(owner: Any, name: str) -> Iterator[None]:
+    """Have somebody's function around a method, as tracing libraries do."""
+    real: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(real)
+    def around(*args: Any, **options: Any) -> Any:
+        return real(*args, **options)
+
+    setattr(owner, name, around)
+    try:
+        yield
+    finally:
+        setattr(owner, name, real)
+
+
+@pytest.mark.parametrize("name", ["before_task_publish", "after_task_publish", "task_sent"])
+def test_who_hears_of_one_hears_of_all(app: Celery, name: str) -> None:
+    """With a receiver all go through Celery."""
+    with receiver(name):
+        passed, _ = publish(app, settled(app, app.signature("shop.plain")))
+    assert len(passed) == COUNT
+
+
+@pytest.mark.parametrize("owner", [Task, Signature])
+def test_who_stands_around_celery(app: Celery, owner: Any) -> None:
+    """Is called for each, as by Sentry, OpenTelemetry and others."""
+    with wrapped(owner, "apply_async"):
+        passed, _ = publish(app, settled(app, app.signature("shop.plain")))
+    assert len(passed) == COUNT
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"task_send_sent_event": True},
+        {"task_routes": [lambda name, *_, **__: {"queue": "other"}]},
+        {"task_protocol": 1},
+        {"task_publish_retry": False},
+    ],
+)
+def test_settings_by_which_messages_differ(conf: Any) -> None:
+    """An event for each, a router that looks at arguments, another protocol."""
+    app = make_app(**conf)
+    passed, together = publish(app, settled(app, app.signature("shop.elsewhere")))
+    assert len(passed) == len(together) == COUNT
+
+
+def test_routes_by_name() -> None:
+    """Are the same for all of a task."""
+    app = make_app(task_routes={"shop.*": {"queue": "other"}})
+    given = settled(app, app.signature("shop.elsewhere"))
+    passed, together = publish(app, given)
+    assert passed == ["shop.elsewhere"]
+    assert together == publish_each(app, given)
+    assert {message[0] for message in together} == {"other"}
+
+
+def test_a_broker_that_goes_away(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While copies are published: none is surely published, and it is asked no more."""
+    asked: list[object] = []
+    real = Producer.publish
+
+    def away(self: Any, *args: Any, **options: Any) -> Any:
+        asked.append(args)
+        if len(asked) > 2:
+            raise OperationalError("away")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Producer, "publish", away)
+    assert trigger_together(app, settled(app, app.signature("shop.plain"))) == set()
+    assert len(asked) == 3
+
+
+def test_who_waits_for_the_callbacks_result(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result backend is told of each, but for those whose result is ignored."""
+    told: list[str] = []
+    monkeypatch.setattr(app.backend, "on_task_call", lambda producer, task_id: told.append(task_id))
+    given = settled(app, app.signature("shop.plain"))
+    _, together = publish(app, given)
+    assert told == [message[2]["id"] for message in together]
+    publish(app, settled(app, app.signature("shop.slow")))
+    assert len(told) == COUNT
