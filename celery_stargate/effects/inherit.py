@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from celery.app.task import Context
-
+from celery_stargate.effects.headers import user_headers
 from celery_stargate.effects.signatures import heads, unpack
 from celery_stargate.effects.tracer import CALL
 from celery_stargate.model.follow_up import RECEIVED_AT, RECORDED_AT
@@ -68,11 +66,8 @@ def inherited(app: Celery, context: str, request: str | None) -> Inherited:
         fields.pop(own, None)
     get = fields.get
     options: dict[str, Any] = {"parent_id": context, "root_id": get("root_id") or context}
-    given = get("headers")
-    if given is None:
-        given = {name: fields[name] for name in _custom_headers(frozenset(fields))}
-    if given:
-        options["headers"] = dict(given)
+    if given := user_headers(fields):
+        options["headers"] = given
     if get("replaced_task_nesting"):
         options["replaced_task_nesting"] = get("replaced_task_nesting")
     priority = (get("delivery_info") or {}).get("priority")
@@ -81,12 +76,3 @@ def inherited(app: Celery, context: str, request: str | None) -> Inherited:
     stamps = get("stamps") or {}
     headers = get("stamped_headers") or ()
     return Inherited(options, {header: stamps[header] for header in headers if header in stamps})
-
-
-@lru_cache(maxsize=64)
-def _custom_headers(names: frozenset[str]) -> frozenset[str]:
-    """Return which fields of a request are headers of the user, as Celery tells them apart.
-
-    Celery's own check takes longer than all else here, and looks at nothing but names.
-    """
-    return frozenset(Context(dict.fromkeys(names - {"headers"})).headers or ())

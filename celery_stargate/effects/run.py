@@ -359,13 +359,15 @@ class Effects:
         """Count tasks of chords' headers, where their results are stored."""
 
         def count(job: Job) -> None:
-            with acting_as(self._app), following(job.settled.call, job.trace):
-                parts[job].count(self._app.backend)
+            with following(job.settled.call, job.trace):
+                parts[job].count(backend)
 
+        backend: Any = self._app.backend
         ready = [job for job in parts if stage not in job.remaining]
         for job in ready:
             job.remaining.insert(0, stage)
-        self._attempts.each(stage, ready, count)
+        with acting_as(self._app):
+            self._attempts.each(stage, ready, count)
 
     def _flush(self, stage: Stage, stored: Sequence[Job]) -> None:
         """Store the rows of the batch.

@@ -20,6 +20,7 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import Retry
 
 from celery_stargate.effects.failures import Interrupted, Kind, kind_of
+from celery_stargate.effects.headers import user_headers
 from celery_stargate.effects.results.chords import ChordPart
 from celery_stargate.effects.results.write import ResultBatch, may_batch
 from celery_stargate.effects.signatures import unpack
@@ -271,7 +272,7 @@ class OutcomeTracer:
             "delivery_info": {"priority": None, "redelivered": False},
             **given,
             # Celery would take our own fields for headers of the user, and give them to a retry.
-            "headers": Context(given).headers or {},
+            "headers": user_headers(given),
             "is_eager": False,
             "hostname": self._hostname,
         }

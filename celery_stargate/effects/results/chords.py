@@ -38,9 +38,9 @@ class ChordPart:
         """
         stack: Any = _state._task_stack  # type: ignore[attr-defined]  # noqa: SLF001  # the tracer's
         stack.push(self._task)
-        self._task.push_request(vars(self._request))
+        self._task.request_stack.push(self._request)
         try:
             backend.on_chord_part_return(self._request, *self._given, **self._options)
         finally:
-            self._task.pop_request()
+            self._task.request_stack.pop()
             stack.pop()
