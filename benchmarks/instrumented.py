@@ -85,7 +85,7 @@ class World:
                 results.wait(ids)
                 ended = self._cpu()
 
-            seconds = drain(self._worker, call, count, wait)
+            seconds = drain(self._site, self._worker, call, count, wait)
             results.require_success()
         self.drain_cpu.append((ended - begun) / count)
         self.cpu.append((self._cpu() - before) / count)

@@ -74,20 +74,14 @@ class _Measured:
     def run(self, share: float) -> None:
         """Do a share of its operations, and keep what each took."""
         count = max(1, round(self._rival.count * share))
-        began, ended = self._spent(), None
+        clocks: list[tuple[float, ...]] = []
 
-        def begin() -> None:
-            nonlocal began, ended
-            began, ended = self._spent(), None
+        def look() -> None:
+            clocks.append(self._spent())
 
-        def end() -> None:
-            nonlocal ended
-            ended = self._spent()
-
-        with self._site.told(resumed=begin, waited=end):
+        with self._site.told(begins=look, ends=look):
             took = self._rival.run(count)
-        # After its last wait a rival only looks whether all went well.
-        ended = ended or self._spent()
+        began, ended = clocks
         self._took.append(1e6 * (took.seconds if isinstance(took, Laps) else took) / count)
         spent = zip(began, ended, strict=True)
         self._cpu.append(tuple(1e6 * (after - before) / count for before, after in spent))

@@ -23,6 +23,7 @@ from tests.servers.pulsar import PulsarServer
 from tests.servers.redis import RedisServer
 
 from .app import CONFIG_VARIABLE, READY_VARIABLE, Config, make_app
+from .stopwatch import Stopwatch
 
 __all__ = ["BenchmarkError", "Site", "Worker"]
 
@@ -53,18 +54,12 @@ class Worker:
     """A Celery worker that runs only while it is awake.
 
     Asleep it is stopped (SIGSTOP) with its pool: it keeps its connections and takes no CPU.
-
-    Arguments:
-        on_resume: called before it is resumed.
     """
 
-    def __init__(
-        self, name: str, process: ServerProcess, log: Path, on_resume: Callable[[], None]
-    ) -> None:
+    def __init__(self, name: str, process: ServerProcess, log: Path) -> None:
         self.name = name
         self._process = process
         self._log = log
-        self._on_resume = on_resume
         #: How much of the log was read, and how many successes were in it.
         self._read = self._successes = 0
 
@@ -83,7 +78,6 @@ class Worker:
 
     def resume(self) -> None:
         """Let it go on."""
-        self._on_resume()
         self._process.resume()
 
     def require_alive(self) -> None:
@@ -195,27 +189,30 @@ class Site:
         self._running = ExitStack()
         self._workers: dict[str, Worker] = {}
         self.servers: dict[str, int] = {}
-        self._resumed: Callable[[], None] = _nothing
-        self._waited: Callable[[], None] = _nothing
+        self._begins: Callable[[], None] = _nothing
+        self._ends: Callable[[], None] = _nothing
 
     @property
     def workers(self) -> Sequence[Worker]:
         """All workers and bare owners that were started until now."""
         return list(self._workers.values())
 
+    def stopwatch(self) -> Stopwatch:
+        """Return the clock for what is measured of a rival."""
+        return Stopwatch(self._begins, self._ends)
+
     @contextmanager
-    def told(self, resumed: Callable[[], None], waited: Callable[[], None]) -> Iterator[None]:
-        """Tell where the clock of a rival starts and ends.
+    def told(self, begins: Callable[[], None], ends: Callable[[], None]) -> Iterator[None]:
+        """Tell where the clocks of rivals start and end.
 
         Arguments:
-            resumed: called before a worker is resumed.
-            waited: called when a wait has ended.
+            begins, ends: what the stopwatches of a while call.
         """
-        self._resumed, self._waited = resumed, waited
+        self._begins, self._ends = begins, ends
         try:
             yield
         finally:
-            self._resumed = self._waited = _nothing
+            self._begins = self._ends = _nothing
 
     def __enter__(self) -> Self:
         try:
@@ -302,12 +299,9 @@ class Site:
         process = ServerProcess(f"program {name}", command, log_path=log, env=environ, cwd=_ROOT)
         self._running.callback(process.kill)
         process.start(ready.exists, timeout=_START_TIMEOUT)
-        worker = self._workers[name] = Worker(name, process, log, self._tell_resumed)
+        worker = self._workers[name] = Worker(name, process, log)
         worker.pause()
         return worker
-
-    def _tell_resumed(self) -> None:
-        self._resumed()
 
     @contextmanager
     def caller(self, config: Config | None = None) -> Iterator[Celery]:
@@ -351,7 +345,6 @@ class Site:
                     f"{worker.log_tail()}"
                 )
             time.sleep(_LOOK_EVERY)
-        self._waited()
 
     def remove_keys(self, prefix: str) -> None:
         """Remove all that begins so from Redis."""

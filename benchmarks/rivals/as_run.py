@@ -147,7 +147,7 @@ class _InfoGroup(_World, _Logged, LaneResults):
                     yield from called.result
 
             made = calls()
-            seconds = drain(self._worker, lambda: next(made), count, results.wait, _MANY)
+            seconds = drain(self.site, self._worker, lambda: next(made), count, results.wait, _MANY)
             results.require_success()
             return seconds
 
@@ -191,7 +191,7 @@ class _Chords(Rival):
                 expected += len(ids)
                 site.wait_until(worker, lambda: site.redis.llen(queue) >= expected)
 
-            seconds = drain(worker, call, chords, wait, 1)
+            seconds = drain(self.site, worker, call, chords, wait, 1)
         site.redis.delete(queue)
         # As if it had been just as many as were asked for.
         return seconds * count / (chords * _MANY)

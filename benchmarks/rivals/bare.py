@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any, ClassVar
 
 from benchmarks.payload import PAYLOAD, payload
@@ -54,12 +53,11 @@ class BareWebSocket(Rival):
                     room.release()
                 return contexts
 
-            began = time.perf_counter()
-            _, contexts = await asyncio.gather(send(), receive())
-            seconds = time.perf_counter() - began
+            with self.site.stopwatch() as watch:
+                _, contexts = await asyncio.gather(send(), receive())
         if len(contexts) != count:
             raise BenchmarkError(f"{len(contexts)} of {count} messages have a receipt")
-        return seconds
+        return watch.seconds
 
 
 class BareSendAsync(Rival):
@@ -103,16 +101,15 @@ class BareSendAsync(Rival):
                 done.set()
 
         body = payload(self.size).encode()
-        began = time.perf_counter()
-        for _ in range(count):
-            room.acquire()
-            self._producer.send_async(body, on_receipt)
-        if not done.wait(_TIMEOUT):
-            raise BenchmarkError(f"{receipts} of {count} messages have a receipt")
-        seconds = time.perf_counter() - began
+        with self.site.stopwatch() as watch:
+            for _ in range(count):
+                room.acquire()
+                self._producer.send_async(body, on_receipt)
+            if not done.wait(_TIMEOUT):
+                raise BenchmarkError(f"{receipts} of {count} messages have a receipt")
         if failed:
             raise BenchmarkError(f"pulsar-client: {failed[0]}")
-        return seconds
+        return watch.seconds
 
     def teardown(self) -> None:
         self._client.close()

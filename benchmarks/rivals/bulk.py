@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
@@ -87,17 +86,16 @@ class Bulk(Rival):
                 for worker in self._workers:
                     worker.pause()
                 self.put(app, messages)
-                began = time.perf_counter()
-                for worker in self._workers:
-                    worker.resume()
-            else:
-                began = time.perf_counter()
-                self.put(app, messages)
-            self._wait(settling)
-            seconds = time.perf_counter() - began
+            with self.site.stopwatch() as watch:
+                if self.backlog:
+                    for worker in self._workers:
+                        worker.resume()
+                else:
+                    self.put(app, messages)
+                self._wait(settling)
             settling.require_success()
             Stargate.of(app).close()
-            return seconds
+            return watch.seconds
 
     def put(self, app: Celery, messages: list[str]) -> None:
         """Record the messages."""

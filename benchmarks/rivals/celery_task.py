@@ -35,7 +35,9 @@ class _PoolTask(Rival):
         with self.site.caller() as app:
             task = app.signature(self.task, (PAYLOAD,), queue=self.worker)
             results = self.results(app)
-            seconds = drain(self._worker, lambda: str(task.apply_async().id), count, results.wait)
+            seconds = drain(
+                self.site, self._worker, lambda: str(task.apply_async().id), count, results.wait
+            )
             results.require_success()
             return seconds
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 from celery import Celery
@@ -33,12 +32,11 @@ class _Delay(Rival):
             # Nobody drains here; a survey that finds no worker must start none.
             vars(Stargate.of(app).runtime)["require_owner"] = lambda: None
             self.call(app, 20)
-            began = time.perf_counter()
-            self.call(app, count)
-            seconds = time.perf_counter() - began
+            with self.site.stopwatch() as watch:
+                self.call(app, count)
             Stargate.of(app).close()
         self.site.remove_keys(config.prefix)
-        return seconds
+        return watch.seconds
 
 
 class CeleryDelay(_Delay):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
-from benchmarks.site import Worker
+from benchmarks.site import Site, Worker
 
 __all__ = ["WARM_UP", "drain"]
 
@@ -14,6 +13,7 @@ WARM_UP = 20
 
 
 def drain(
+    site: Site,
     worker: Worker,
     call: Callable[[], str],
     count: int,
@@ -31,7 +31,7 @@ def drain(
         wait([call() for _ in range(warm_up)])
         worker.pause()
         ids = [call() for _ in range(count)]
-        began = time.perf_counter()
-        worker.resume()
-        wait(ids)
-        return time.perf_counter() - began
+        with site.stopwatch() as watch:
+            worker.resume()
+            wait(ids)
+        return watch.seconds

@@ -8,7 +8,6 @@ it is sent, and is settled in one step with its result. Celery alone does what C
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,14 +74,13 @@ class _Drain(_Floor):
             self.wait()
             self._owner.pause()
             self.put(count)
-            began = time.perf_counter()
-            self._owner.resume()
-            self.wait()
-            seconds = time.perf_counter() - began
+            with self.site.stopwatch() as watch:
+                self._owner.resume()
+                self.wait()
         prefix = self.site.config.prefix
         self.site.remove_keys(f"{prefix}celery-task-meta-")
         self.site.redis.delete(f"{prefix}{CALLBACKS_QUEUE}")
-        return seconds
+        return watch.seconds
 
 
 class FloorWarning(_Drain):
@@ -166,7 +164,7 @@ class FloorRoundTrip(_Floor):
 
         with self._owner.awake():
             self._log.skip_receipts()
-            return time_each(call, count)
+            return time_each(self.site, call, count)
 
 
 class _LogProducer:
@@ -213,7 +211,7 @@ class FloorGet(_Floor):
             noop.apply_async((PAYLOAD,), producer=producer).get(timeout=_TIMEOUT)
 
         try:
-            yield lambda: time_each(call, count)
+            yield lambda: time_each(self.site, call, count)
         finally:
             backend: Any = app.backend
             backend.result_consumer.stop()
@@ -262,6 +260,7 @@ class _Loop:
     """Callers of one event loop, each of which waits for its receipt before it calls again."""
 
     def __init__(self, site: Site, name: str) -> None:
+        self._site = site
         self._url = site.config.redis_url
         self._keys = keys_of(site.config, name)
         self._unput: list[str] = []
@@ -278,9 +277,9 @@ class _Loop:
             helpers.append(asyncio.ensure_future(self._hear(blocking)))
             try:
                 await self._all(1)
-                began = time.perf_counter()
-                await asyncio.wait_for(self._all(each), _TIMEOUT)
-                return time.perf_counter() - began
+                with self._site.stopwatch() as watch:
+                    await asyncio.wait_for(self._all(each), _TIMEOUT)
+                return watch.seconds
             finally:
                 for helper in helpers:
                     helper.cancel()
@@ -336,12 +335,12 @@ class _Bulk(_Floor):
             self._log.put(messages[: min(WARM_UP, count)], "")
             self.wait()
             self._log.skip_receipts()
-            began = time.perf_counter()
-            self._log.put(messages, "t" if self.waits else "")
-            if self.waits and (told := self._log.receipts(count)) != count:
-                raise BenchmarkError(f"told of {told} receipts of {count}")
-            self.wait()
-            return time.perf_counter() - began
+            with self.site.stopwatch() as watch:
+                self._log.put(messages, "t" if self.waits else "")
+                if self.waits and (told := self._log.receipts(count)) != count:
+                    raise BenchmarkError(f"told of {told} receipts of {count}")
+                self.wait()
+            return watch.seconds
 
 
 class FloorWaits(_Bulk):

@@ -60,7 +60,7 @@ class LaneResults(_Lane):
             produce = app.tasks[produce_task.name]
             results = self.results(app)
             seconds = drain(
-                self._worker, lambda: str(produce.delay(PAYLOAD).id), count, results.wait
+                self.site, self._worker, lambda: str(produce.delay(PAYLOAD).id), count, results.wait
             )
             results.require_success()
             return seconds
@@ -80,7 +80,11 @@ class LaneLists(_Lane):
             results = self.results(app)
             messages = [PAYLOAD] * _LIST
             seconds = drain(
-                self._worker, lambda: str(produce.delay(messages).id), lists, results.wait
+                self.site,
+                self._worker,
+                lambda: str(produce.delay(messages).id),
+                lists,
+                results.wait,
             )
             results.require_success()
             # As if it had been just as many as were asked for.
@@ -104,7 +108,7 @@ class LaneSilent(_Lane):
                 site.wait_until(worker, lambda: not site.redis.exists(contexts))
 
             before = site.messages_in(topic)
-            seconds = drain(worker, lambda: str(produce.delay(PAYLOAD).id), count, wait)
+            seconds = drain(self.site, worker, lambda: str(produce.delay(PAYLOAD).id), count, wait)
             stored = site.messages_in(topic) - before
         if stored != count + WARM_UP:
             raise BenchmarkError(f"Pulsar has {stored} messages of {count + WARM_UP}")
@@ -134,7 +138,7 @@ class _LaneAndThen(_Lane):
                 site.wait_until(worker, lambda: site.redis.llen(queue) >= expected)
                 results.wait(ids)
 
-            seconds = drain(worker, lambda: self.call(app, after), count, wait)
+            seconds = drain(self.site, worker, lambda: self.call(app, after), count, wait)
             results.require_success()
         site.redis.delete(queue)
         return seconds

@@ -50,7 +50,9 @@ class NoopGet(Rival):
     def run(self, count: int) -> Laps:
         with self._worker.awake(), self.site.caller() as app:
             signature = app.signature("bench.noop", (PAYLOAD,), queue="noop")
-            return time_each(lambda: signature.apply_async().get(timeout=_TIMEOUT), count)
+            return time_each(
+                self.site, lambda: signature.apply_async().get(timeout=_TIMEOUT), count
+            )
 
 
 class LaneGet(Rival):
@@ -68,7 +70,7 @@ class LaneGet(Rival):
     def run(self, count: int) -> Laps:
         with self._worker.awake(), self.site.caller() as app:
             produce = app.tasks[produce_task.name]
-            return time_each(lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count)
+            return time_each(self.site, lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count)
 
 
 class LaneGetHalfLoad(LaneGet):
@@ -92,7 +94,9 @@ class LaneGetHalfLoad(LaneGet):
                 self.site,
                 lambda: put_load(stargate),
                 lambda: self.site.wait_until(self._worker, settling.done),
-                lambda: time_each(lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count),
+                lambda: time_each(
+                    self.site, lambda: produce.delay(PAYLOAD).get(timeout=_TIMEOUT), count
+                ),
             )
 
 
@@ -153,7 +157,7 @@ class ProduceWaits(LaneGet):
     def run(self, count: int) -> Laps:
         with self._worker.awake(), self.site.caller() as app:
             stargate = Stargate.of(app)
-            laps = time_each(lambda: stargate.produce(PAYLOAD, timeout=_TIMEOUT), count)
+            laps = time_each(self.site, lambda: stargate.produce(PAYLOAD, timeout=_TIMEOUT), count)
             stargate.close()
             return laps
 
@@ -172,22 +176,26 @@ class AproduceWaits(LaneGet):
             return laps
 
     async def _run(self, stargate: Stargate, count: int) -> Laps:
-        laps = []
-        for number in range(-_WARM_UP, count):
-            began = time.perf_counter()
+        for _ in range(_WARM_UP):
             await stargate.aproduce(PAYLOAD, timeout=_TIMEOUT)
-            if number >= 0:
+        laps = []
+        with self.site.stopwatch():
+            for _ in range(count):
+                began = time.perf_counter()
+                await stargate.aproduce(PAYLOAD, timeout=_TIMEOUT)
                 laps.append(time.perf_counter() - began)
         return Laps.of(laps)
 
 
-def time_each(call: Callable[[], object], count: int) -> Laps:
+def time_each(site: Site, call: Callable[[], object], count: int) -> Laps:
     """Time each of so many calls, after some that do not count."""
-    laps = []
-    for number in range(-_WARM_UP, count):
-        began = time.perf_counter()
+    for _ in range(_WARM_UP):
         call()
-        if number >= 0:
+    laps = []
+    with site.stopwatch():
+        for _ in range(count):
+            began = time.perf_counter()
+            call()
             laps.append(time.perf_counter() - began)
     return Laps.of(laps)
 
@@ -204,12 +212,18 @@ class WebSocketRoundTrip(Rival):
         return asyncio.run(self._run(count))
 
     async def _run(self, count: int) -> Laps:
-        laps = []
         async with connect(self.site.config, "raw") as socket:
-            for number in range(-_WARM_UP, count):
-                began = time.perf_counter()
+
+            async def trip(number: int) -> None:
                 await socket.send(frame(str(number)), text=True)
                 require_receipt(await socket.recv(decode=False))
-                if number >= 0:
+
+            for number in range(_WARM_UP):
+                await trip(number)
+            laps = []
+            with self.site.stopwatch():
+                for number in range(count):
+                    began = time.perf_counter()
+                    await trip(number)
                     laps.append(time.perf_counter() - began)
         return Laps.of(laps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
@@ -57,9 +56,9 @@ class InThreads(_Together):
 
         with ThreadPoolExecutor(self.callers) as threads:
             list(threads.map(produce, range(self.callers)))
-            began = time.perf_counter()
-            list(threads.map(produce, range(self.callers * each)))
-            return time.perf_counter() - began
+            with self.site.stopwatch() as watch:
+                list(threads.map(produce, range(self.callers * each)))
+            return watch.seconds
 
 
 class InLoop(_Together):
@@ -76,11 +75,10 @@ class InLoop(_Together):
 
         async def main() -> float:
             await asyncio.gather(*(caller(1) for _ in range(self.callers)))
-            began = time.perf_counter()
-            await asyncio.gather(*(caller(each) for _ in range(self.callers)))
-            seconds = time.perf_counter() - began
+            with self.site.stopwatch() as watch:
+                await asyncio.gather(*(caller(each) for _ in range(self.callers)))
             await stargate.aclose()
-            return seconds
+            return watch.seconds
 
         return asyncio.run(main())
 
