@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .bounded import bounded, end_on_sigterm, tell
+from .clocks import CpuClocks
 from .figures import Report, make_groups
-from .machine import describe_machine, find_versions
+from .machine import count_cores, describe_machine, find_versions
 from .pages import RESULTS, save, write_pages
 from .payload import PAYLOAD
 from .rivals import GROUPS, find_rivals
@@ -111,6 +112,7 @@ def measure(
                 clock=time.monotonic,
                 tell=tell,
                 left_out=left_out,
+                run=CpuClocks(site).run,
             )
     return Report(
         date=now.isoformat(timespec="seconds"),
@@ -120,6 +122,7 @@ def measure(
         versions=versions,
         groups=make_groups(samples, GROUPS),
         left_out=left_out,
+        core_count=count_cores(),
     )
 
 

@@ -37,6 +37,8 @@ class Figure(msgspec.Struct, frozen=True):
     #: Where each operation was timed: milliseconds that half of them, and 99 of 100, took at most.
     p50: Spread | None = None
     p99: Spread | None = None
+    #: Seconds of CPU of a round, of each of :data:`benchmarks.shares.PARTS`.
+    cpu: tuple[Spread, ...] = ()
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -66,6 +68,8 @@ class Report(msgspec.Struct, frozen=True):
     #: Rivals that could not run here, with the reason.
     left_out: dict[str, str]
     version: int = VERSION
+    #: How many cores there were; 0 in a run of an older version.
+    core_count: int = 0
 
 
 class Laps(msgspec.Struct, frozen=True):
@@ -98,6 +102,8 @@ class Sample(msgspec.Struct, frozen=True):
     seconds: tuple[float, ...]
     #: Of the rounds in which each operation was timed.
     laps: tuple[Laps, ...] = ()
+    #: Seconds of CPU of each round, of each of :data:`benchmarks.shares.PARTS`.
+    cpu: tuple[tuple[float, ...], ...] = ()
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -147,6 +153,7 @@ def _figures(members: Sequence[Sample]) -> list[Figure]:
                 spread(ratios),
                 spread([1000 * lap.p50 for lap in each.laps]) if timed else None,
                 spread([1000 * lap.p99 for lap in each.laps]) if timed else None,
+                tuple(spread(part) for part in zip(*each.cpu, strict=True)),
             )
         )
     return figures

@@ -11,14 +11,19 @@ from redis import Redis
 
 from tests.servers.admin import PulsarAdmin
 
-__all__ = ["describe_machine", "find_versions"]
+__all__ = ["count_cores", "describe_machine", "find_versions"]
 
 _PACKAGES = ("celery", "kombu", "redis", "websockets", "msgspec", "pulsar-client")
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def describe_machine() -> dict[str, str]:
     """Return the processor, its cores, the memory, the system, and how busy it is just now."""
-    cores = len(os.sched_getaffinity(0))
+    cores = count_cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": _processor(),

@@ -26,7 +26,7 @@ from .outbox.figures import OutboxFigures, render_outbox
 from .profile_figures import Profile, render_profile
 from .readme import NOT_MEASURED, replace_block
 from .shard_figures import ShardFigures
-from .shares_figures import Shares, render_shares
+from .shares import render_shares
 from .table import MAIN, measured_on, render_groups, render_summary
 from .targets import render_targets
 from .workers_figures import Workers
@@ -65,7 +65,6 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     outbox = load("outbox", OutboxFigures, folder)
     workers = load("workers", Workers, folder)
     shards = load("shards", ShardFigures, folder)
-    shares = load("shares", Shares, folder)
 
     def say(found: _T | None, words: Callable[[_T], str], plot: str = "") -> str:
         said = "" if found is None else words(found).strip()
@@ -83,7 +82,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
             "lanes": say(report, lambda found: render_groups(found, ("lanes",)), "lanes"),
             "machine": say(report, measured_on),
             "profile": say(profile, render_profile),
-            "shares": say(shares, render_shares),
+            "shares": say(report, render_shares),
             "window": say(growth, render_window, "window"),
             "costs": say(growth, render_costs, "costs"),
             "memory": say(growth, render_memory, "memory"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from .figures import Laps, Sample
 
 if TYPE_CHECKING:
     from .site import Site
 
-__all__ = ["Rival", "TooLong", "reason_of", "run_rounds"]
+__all__ = ["Measured", "Rival", "TooLong", "reason_of", "run_rounds"]
 
 
 class TooLong(BaseException):
@@ -42,18 +42,33 @@ class Rival(ABC):
         """Let go of what :meth:`setup` made."""
 
 
+class Measured(NamedTuple):
+    """What a round took."""
+
+    took: float | Laps
+    #: Seconds of CPU, of each of :data:`benchmarks.shares.PARTS`; none where nobody looked.
+    cpu: tuple[float, ...] = ()
+
+
+def without_cpu(rival: Rival, count: int) -> Measured:
+    """Run a rival, and look at no clock but its own."""
+    return Measured(rival.run(count))
+
+
 class _Runner:
     """A rival and its rounds, until it fails."""
 
     def __init__(self, rival: Rival, share: float) -> None:
         self.rival = rival
         self.count = max(1, round(rival.count * share))
-        self.rounds: list[float | Laps] = []
+        self.rounds: list[Measured] = []
 
     def sample(self, rounds: int) -> Sample:
         rival, kept = self.rival, self.rounds[:rounds]
-        laps = tuple(each for each in kept if isinstance(each, Laps))
-        return Sample(rival.name, rival.title, self.count, tuple(map(_seconds, kept)), laps)
+        laps = tuple(each.took for each in kept if isinstance(each.took, Laps))
+        cpu = tuple(each.cpu for each in kept if each.cpu)
+        seconds = tuple(_seconds(each.took) for each in kept)
+        return Sample(rival.name, rival.title, self.count, seconds, laps, cpu)
 
 
 def run_rounds(
@@ -65,6 +80,7 @@ def run_rounds(
     clock: Callable[[], float],
     tell: Callable[[str], None],
     left_out: dict[str, str],
+    run: Callable[[Rival, int], Measured] = without_cpu,
 ) -> dict[str, list[Sample]]:
     """Run every rival once in each round, after one short round that does not count.
 
@@ -79,6 +95,7 @@ def run_rounds(
         clock: monotonic, in seconds.
         tell: gets a line about each measurement.
         left_out: gets the titles of those that failed, with the reason.
+        run: runs a rival, and looks at clocks.
 
     Returns:
         The samples by group, in the order of the rivals.
@@ -86,9 +103,9 @@ def run_rounds(
     began = clock()
     runners = [_Runner(rival, share) for rival in rivals]
 
-    def attempt(runner: _Runner, count: int) -> float | Laps | None:
+    def attempt(runner: _Runner, count: int) -> Measured | None:
         try:
-            return runner.rival.run(count)
+            return run(runner.rival, count)
         except Exception as error:  # noqa: BLE001  # told, and the others go on
             runners.remove(runner)
             left_out[runner.rival.title] = reason_of(error)
@@ -108,10 +125,10 @@ def run_rounds(
             order = list(runners)
             first = number % max(1, len(order))
             for runner in (*order[first:], *order[:first]):
-                took = attempt(runner, runner.count)
-                if took is not None:
-                    runner.rounds.append(took)
-                    rate = runner.count / _seconds(took)
+                measured = attempt(runner, runner.count)
+                if measured is not None:
+                    runner.rounds.append(measured)
+                    rate = runner.count / _seconds(measured.took)
                     tell(f"round {number + 1}: {runner.rival.name}: {rate:,.0f}/s")
             longest = max(longest, clock() - round_began)
             done = number + 1

@@ -1,4 +1,4 @@
-"""The benchmarks that look into the worker, each in a short round on real servers."""
+"""Benchmarks that look into processes, each in a short round on real servers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from benchmarks.figures import Report
 from tests.servers.fixtures import PulsarAddress
 
 _ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.no_cover
-def test_the_profile_finds_each_thread_of_a_worker(pulsar: PulsarAddress) -> None:
-    """It knows them by their names, and fails when one is called something else."""
+def run(pulsar: PulsarAddress, *command: str) -> str:
+    """Run a command of the benchmarks, and return what it prints."""
     environ = {
         **os.environ,
         "STARGATE_TEST_PULSAR_URL": pulsar.url,
@@ -24,7 +25,7 @@ def test_the_profile_finds_each_thread_of_a_worker(pulsar: PulsarAddress) -> Non
         "STARGATE_TEST_PULSAR_SERVICE_URL": pulsar.service_url,
     }
     ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.profile", "--quick"],
+        [sys.executable, "-m", *command],
         cwd=_ROOT,
         env=environ,
         capture_output=True,
@@ -33,5 +34,23 @@ def test_the_profile_finds_each_thread_of_a_worker(pulsar: PulsarAddress) -> Non
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.no_cover
+def test_the_profile_finds_each_thread_of_a_worker(pulsar: PulsarAddress) -> None:
+    """It knows them by their names, and fails when one is called something else."""
+    printed = run(pulsar, "benchmarks.profile", "--quick")
     for title in ("caller", "worker's loop", "worker's callbacks", "worker's results"):
-        assert f"| {title}, `on_ack` | " in ran.stdout
+        assert f"| {title}, `on_ack` | " in printed
+
+
+@pytest.mark.no_cover
+def test_the_comparison_counts_cpu(pulsar: PulsarAddress, tmp_path: Path) -> None:
+    """Of the caller, Redis and the worker, while a rival is measured; Pulsar is another's here."""
+    run(pulsar, "benchmarks", "--quick", "--only", "together", "--output", str(tmp_path))
+    report = msgspec.json.decode((tmp_path / "latest.json").read_bytes(), type=Report)
+    assert not report.left_out
+    cpu = {each.name: [part.median > 0 for part in each.cpu] for each in report.groups[0].figures}
+    assert set(cpu) == {"produce-threads", "aproduce-loop", "floor-loop"}
+    assert all(found == [True, True, True, False] for found in cpu.values())

@@ -36,11 +36,10 @@ from benchmarks.payload import PAYLOAD
 from benchmarks.profile_figures import Part, Profile, Thread, render_profile
 from benchmarks.readme import BEGIN, END, NOT_MEASURED, block_of, markers, replace_block
 from benchmarks.rivals import GROUPS, RIVALS
-from benchmarks.runner import Rival, TooLong, run_rounds
+from benchmarks.runner import Measured, Rival, TooLong, run_rounds
 from benchmarks.sampler import part_of
 from benchmarks.shard_figures import Drain, ShardFigures
-from benchmarks.shares import ROWS
-from benchmarks.shares_figures import PARTS, Row, Share, Shares, render_shares
+from benchmarks.shares import PARTS, ROWS, render_shares
 from benchmarks.site import BenchmarkError
 from benchmarks.table import render, render_summary
 from benchmarks.targets import render_targets
@@ -498,26 +497,71 @@ def test_the_model_is_fed_by_what_was_measured() -> None:
     assert "| loop-many | 100 (100 to 100) | `window` 100 |" in render_profile(whole)
 
 
+def with_cpu(name: str, took: tuple[float, ...], *cpu: float) -> Sample:
+    """Return rounds of one message, by the microseconds it took, and those of CPU."""
+    seconds = tuple(each / 1e6 for each in took)
+    spent = tuple(each / 1e6 for each in cpu)
+    return Sample(name, f"the {name}", 1, seconds, cpu=(spent,) * len(took))
+
+
+def shares(first: Sample, ours: Sample, *, cores: int = 2) -> list[str]:
+    """Return the lines of the table for one target."""
+    names = ("noop-info", "lane-info-on-ack", "floor-on-ack")
+    floor = msgspec.structs.replace(ours, name=names[2], title="the floor")
+    made = report(first, ours, floor)
+    return render_shares(msgspec.structs.replace(made, core_count=cores)).splitlines()
+
+
 def test_shares_stand_beside_what_they_are_compared_with() -> None:
     """Their ratios are those within a round; all processes together keep the cores busy."""
-    cpu = (ONE, ONE, Spread(6.0, 5.0, 7.0), Spread(2.0, 2.0, 2.0))
-    first = Share("bare", "a bare loop", (10.0, 20.0), cpu)
-    ours = Share("lane", "ours", (20.0, 30.0), cpu)
-    row = Row("In bulk", 1.25, (first, ours))
-    text = render_shares(Shares("2031-02-03T04:05:06+00:00", {"cpu": "A"}, 2, 2, (row,)))
-    assert f"| {' | '.join(PARTS)} |" in text
-    assert "| **In bulk** |  | at most 1.25 |" in text
-    assert "| a bare loop | 15 | 1 |  | 33 % | 1 | 1 | 6 | 2 | 10 |" in text
-    assert "| ours | 25 | 1.75 (1.50 to 2.00) | 0.40 | 20 % | 1 | 1 | 6 | 2 | 10 |" in text
+    first = with_cpu("noop-info", (10.0, 20.0), 1, 1, 6, 2)
+    ours = with_cpu("lane-info-on-ack", (20.0, 30.0), 1, 1, 6, 2)
+    lines = shares(first, ours)
+    assert f"| {' | '.join(PARTS)} |" in lines[0]
+    assert lines[2] == "| **`on_ack` on each** |  | at most 0.25 |"
+    assert lines[3] == "| the noop-info | 15 | 1 |  | 33 % | 1 | 1 | 6 | 2 | 10 |"
+    expected = "| 25 | 1.75 (1.50 to 2.00) | 0.40 | 20 % | 1 | 1 | 6 | 2 | 10 |"
+    assert lines[4] == f"| the lane-info-on-ack {expected}"
 
 
-def test_a_message_takes_at_least_its_cpu() -> None:
-    """That of all processes on all cores; and that of one which uses one core at a time."""
-    busiest = Share("lane", "ours", (20.0,), (ONE, ONE, Spread(6.0, 6.0, 6.0), ONE))
-    assert (busiest.least(1), busiest.least(2)) == (9.0, 6.0)
-    # Pulsar has a thread for each core.
-    pulsar = Share("lane", "ours", (20.0,), (ONE, ONE, ONE, Spread(6.0, 6.0, 6.0)))
-    assert (pulsar.least(2), pulsar.least(4)) == (4.5, 2.25)
+@pytest.mark.parametrize(
+    ("cpu", "cores", "least"),
+    [
+        # That of all processes on all cores; and that of one which uses one core at a time.
+        (((1, 1, 6, 1)), 1, "0.90"),
+        (((1, 1, 6, 1)), 2, "0.60"),
+        # Pulsar has a thread for each core.
+        (((1, 1, 1, 6)), 2, "0.45"),
+        # More than there was in that time.
+        (((9, 9, 9, 9)), 1, ""),
+    ],
+)
+def test_a_message_takes_at_least_its_cpu(cpu: tuple[float, ...], cores: int, least: str) -> None:
+    """It tells how little a message could take."""
+    ours = with_cpu("lane-info-on-ack", (20.0,), *cpu)
+    line = shares(with_cpu("noop-info", (10.0,), 1, 1, 1, 1), ours, cores=cores)[4]
+    assert line.split("|")[4].strip() == least
+
+
+def test_a_run_without_cpu_has_no_shares() -> None:
+    """One of an older version."""
+    assert render_shares(report(sample("noop-info", 1.0))) == ""
+
+
+def test_cpu_is_counted_round_by_round() -> None:
+    """Where clocks are looked at; a rival that fails has none."""
+    clock, log = Clock(), list[tuple[str, int]]()
+    rounds = iter([(0.0,), (1.0,), (3.0,)])
+
+    def run(rival: Rival, count: int) -> Measured:
+        return Measured(rival.run(count), next(rounds))
+
+    rival = FakeRival("a", clock, log, 0.01)
+    options: dict[str, Any] = {"rounds": 2, "seconds": 1000, "clock": clock, "left_out": {}}
+    samples = run_rounds([rival], tell=lambda _: None, run=run, **options)
+    assert samples["drain"][0].cpu == ((1.0,), (3.0,))
+    (figure,) = make_groups(samples, WORDS)[0].figures
+    assert figure.cpu == (Spread(2.0, 1.0, 3.0),)
 
 
 def test_shares_are_those_of_rivals() -> None:
