@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
@@ -98,10 +97,12 @@ class BoundedAsyncRedis(redis.asyncio.Redis):
         """
         run, leaving, began = super().execute_command, self._leaving, time.monotonic()
         try:
-            async with _within(CALL_TIMEOUT):
+            async with asyncio.timeout(CALL_TIMEOUT):
                 if leaving.is_due:
                     await leaving.leave()
                 return await run(*args, **options)  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            raise _no_answer() from None
         except RedisError as error:
             if not passing(error):
                 raise
@@ -145,10 +146,12 @@ class _BoundedPipeline(Pipeline):
             return replies
 
         try:
-            async with _within(CALL_TIMEOUT):
+            async with asyncio.timeout(CALL_TIMEOUT):
                 if leaving.is_due:
                     await leaving.leave()
                 return await attempt()
+        except TimeoutError:
+            raise _no_answer() from None
         except RedisError as error:
             if not passing(error):
                 raise
@@ -209,13 +212,8 @@ class _Leaving:
             raise unavailable(error) from error
 
 
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise redis.exceptions.TimeoutError(f"no answer within {seconds:g} s") from None
+def _no_answer() -> RedisError:
+    return redis.exceptions.TimeoutError(f"no answer within {CALL_TIMEOUT:g} s")
 
 
 @cache
