@@ -146,6 +146,8 @@ class _Owner:
                     ping_interval=None,
                     create_connection=_Batched,
                 ) as socket:
+                    # Who is ready is stopped, and time goes on: it must be connected everywhere.
+                    await asyncio.gather(self._redis.ping(), self._blocking.ping())
                     self._ready.touch()
                     await self._session(socket)
             except* ConnectionClosed:
