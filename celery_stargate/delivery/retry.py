@@ -46,12 +46,14 @@ class Retry:
         Raises:
             Whatever the call raises, except :data:`~celery_stargate.lanes.connections.UNAVAILABLE`.
         """
-        backoff = Backoff(longest=1.0, uniform=self._uniform)
-        log_now = Seldom()
+        backoff: Backoff | None = None
         while True:
             try:
                 return await call(*args, **kwargs)
             except UNAVAILABLE as error:
+                if backoff is None:
+                    # Hardly any call needs them.
+                    backoff, log_now = Backoff(longest=1.0, uniform=self._uniform), Seldom()
                 wait = backoff.next()
                 failed = error
                 observers.tell(lambda each: each.redis_failed(failed))  # noqa: B023

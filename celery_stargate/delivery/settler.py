@@ -163,17 +163,26 @@ class Settler:
 
     async def _settle(self, batch: Sequence[tuple[Entry, Outcome]]) -> _Settlement:
         """Settle some outcomes; store results in the same step where that is possible."""
+        waited_for: list[tuple[Entry, Receipt]] = []
+        rest: list[tuple[Entry, Outcome]] = []
+        for entry, outcome in batch:
+            if entry.inbox and isinstance(outcome, Receipt):
+                waited_for.append((entry, outcome))
+            else:
+                rest.append((entry, outcome))
+        if not rest:
+            return await self._settle_by([], [], {}, waited_for)
         effects, retry = self._lane.shared.services.effects, self._lane.retry
-        needed = effects.needs_records(batch)
+        needed = effects.needs_records(rest)
         records: dict[int, Record] = {}
         if needed:
             records = await retry.until_available(self._lane.store.records, needed)
-        ways = effects.at_once(batch, records)
+        ways = effects.at_once(rest, records)
         later = [Remaining.FULL if isinstance(way, ResultRow) else way for way in ways]
         if self._results_later or later == ways:
-            return await self._settle_by(later, batch, records)
+            return await self._settle_by(later, rest, records, waited_for)
         try:
-            return await self._settle_by(ways, batch, records)
+            return await self._settle_by(ways, rest, records, waited_for)
         except UNAVAILABLE:
             raise
         except ResponseError:
@@ -184,20 +193,25 @@ class Settler:
                 "are stored after it. Let its user SET and PUBLISH the keys of results",
                 lane=self._lane.name,
             )
-            return await self._settle_by(later, batch, records)
+            return await self._settle_by(later, rest, records, waited_for)
 
     async def _settle_by(
         self,
         ways: Sequence[Decision],
-        batch: Sequence[tuple[Entry, Outcome]],
+        rest: Sequence[tuple[Entry, Outcome]],
         records: Mapping[int, Record],
+        waited_for: Sequence[tuple[Entry, Receipt]],
     ) -> _Settlement:
-        """Settle some outcomes, each in the way that :meth:`Effects.at_once` says."""
-        fire_and_forget, results, waited_for, given = [], [], [], []
-        for (entry, outcome), way in zip(batch, ways, strict=True):
-            if entry.inbox and isinstance(outcome, Receipt):
-                waited_for.append((entry, outcome))
-            elif way is Remaining.FULL:
+        """Settle some outcomes.
+
+        Arguments:
+            ways: of the rest, as :meth:`Effects.at_once` says.
+            records: of the rest, as far as they were needed.
+            waited_for: receipts of which a waiting call is told in the step that settles.
+        """
+        fire_and_forget, results, given = [], [], []
+        for (entry, outcome), way in zip(rest, ways, strict=True):
+            if way is Remaining.FULL:
                 given.append((entry, outcome))
             elif way is Remaining.NOTHING:
                 fire_and_forget.append(entry)
@@ -214,7 +228,9 @@ class Settler:
             )
             completed = [*fire_and_forget, *(entry for entry, _ in results)]
             tells = records and self._lane.shared.services.effects.tells
-            outcomes = {each.number: outcome for each, outcome in batch} if places or tells else {}
+            outcomes: dict[int, Outcome] = {}
+            if places or tells:
+                outcomes = {each.number: outcome for each, outcome in (*rest, *waited_for)}
             if places:
                 asked = [*completed, *(entry for entry, _ in waited_for)]
                 late += [(asked[place], outcomes[asked[place].number]) for place in sorted(places)]

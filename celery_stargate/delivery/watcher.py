@@ -140,6 +140,9 @@ class Watcher:
                     self._release(key)
                     self._away.add(key)
             if self._away:
+                # Those that were woken go first.
+                await asyncio.sleep(0)
+            if self._away:
                 self._all_back.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_RETURN):

@@ -10,6 +10,8 @@ from celery.app.routes import MapRoute
 from celery.canvas import Signature, maybe_signature
 from celery.utils.saferepr import saferepr
 
+from celery_stargate.effects.results.write import has_receivers
+
 if TYPE_CHECKING:
     from celery import Celery
 
@@ -236,7 +238,7 @@ def _publishes_plainly(app: Celery) -> bool:
     heard = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
     return (
         not (app.conf.task_always_eager or app.conf.task_send_sent_event)
-        and not any(signal.has_listeners() for signal in heard)
+        and not has_receivers(*heard, deaf=())
         and all(_is_celerys(step) for step in steps)
         # Another router may look at the arguments.
         and all(type(route) is MapRoute for route in amqp.router.routes)

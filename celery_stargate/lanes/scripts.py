@@ -13,6 +13,7 @@ from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
 from redis.commands.core import AsyncScript, Script
+from redis.exceptions import NoScriptError
 
 from celery_stargate.lanes.async_cluster import AsyncClusterScript
 from celery_stargate.lanes.connections import Connections
@@ -147,7 +148,7 @@ class Scripts:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         # Registering a script hashes its text: once per process is enough.
-        self._registered: PerProcess[dict[str, Script]] = PerProcess(dict)
+        self._registered: PerProcess[dict[str, Script | ClusterScript]] = PerProcess(dict)
 
     def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script.
@@ -161,7 +162,15 @@ class Scripts:
         Raises:
             RedisError, OSError: as redis-py raises them.
         """
-        return self._script(name)(keys=keys, args=arguments)
+        script = self._script(name)
+        if not isinstance(script, Script):
+            return script(keys=keys, args=arguments)
+        try:
+            # As redis-py does, but without looking whether its client is a pipeline.
+            run: Any = script.registered_client.execute_command
+            return run("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return script(keys=keys, args=arguments)
 
     def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip.
@@ -184,7 +193,7 @@ class Scripts:
             # With raise_on_error redis-py would show the command, and so the payload, in the error.
             return pipeline.execute(raise_on_error=False)[1:]
 
-    def _script(self, name: str) -> Script:
+    def _script(self, name: str) -> Script | ClusterScript:
         registered = self._registered.get()
         script = registered.get(name)
         if script is None:
@@ -201,11 +210,18 @@ class AsyncScripts:
 
     def __init__(self, redis: AsyncRedis) -> None:
         self._redis = redis
-        self._registered: dict[str, AsyncScript] = {}
+        self._registered: dict[str, AsyncScript | AsyncClusterScript] = {}
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script; arguments, reply and errors are those of :meth:`Scripts.run`."""
-        return await self._script(name)(keys=keys, args=arguments)
+        script = self._script(name)
+        if not isinstance(script, AsyncScript):
+            return await script(keys=keys, args=arguments)
+        try:
+            run: Any = self._redis.execute_command
+            return await run("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await script(keys=keys, args=arguments)
 
     async def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip, as :meth:`Scripts.run_many` does."""
@@ -217,7 +233,7 @@ class AsyncScripts:
             _, *replies = await pipeline.execute(raise_on_error=False)
         return replies
 
-    def _script(self, name: str) -> AsyncScript:
+    def _script(self, name: str) -> AsyncScript | AsyncClusterScript:
         script = self._registered.get(name)
         if script is None:
             script = self._registered[name] = self._redis.register_script(_text(name))

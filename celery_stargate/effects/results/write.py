@@ -125,12 +125,16 @@ def may_batch(backend: Any, request: dict[str, Any]) -> bool:
     )
 
 
-def has_receivers(*given: Any) -> bool:
-    """Whether any of some signals has a receiver that is not Celery's own, or ours."""
+def has_receivers(*given: Any, deaf: tuple[str, ...] = _DEAF) -> bool:
+    """Whether any of some signals has a receiver, for all senders or for one.
+
+    Arguments:
+        deaf: what the modules of those begin with that do not count: Celery's own, and ours.
+    """
     for signal in given:
         for _, receiver in signal.receivers or ():
             found = receiver() if isinstance(receiver, weakref.ReferenceType) else receiver
             module = str(getattr(found, "__module__", ""))
-            if found is not None and not module.startswith(_DEAF):
+            if found is not None and not module.startswith(deaf):
                 return True
     return False

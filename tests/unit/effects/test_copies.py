@@ -254,14 +254,14 @@ def listen(*_: Any, **__: Any) -> None:
 
 
 @contextmanager
-def receiver(name: str) -> Iterator[None]:
+def receiver(name: str, sender: str | None = None) -> Iterator[None]:
     """Have a receiver for a signal."""
     signal = getattr(signals, name)
-    signal.connect(listen)
+    signal.connect(listen, sender=sender)
     try:
         yield
     finally:
-        signal.disconnect(listen)
+        signal.disconnect(listen, sender=sender)
 
 
 @contextmanager
@@ -280,10 +280,11 @@ def wrapped(owner: Any, name: str) -> Iterator[None]:
         setattr(owner, name, real)
 
 
+@pytest.mark.parametrize("sender", [None, "shop.plain"])
 @pytest.mark.parametrize("name", ["before_task_publish", "after_task_publish", "task_sent"])
-def test_who_hears_of_one_hears_of_all(app: Celery, name: str) -> None:
-    """With a receiver all go through Celery."""
-    with receiver(name):
+def test_who_hears_of_one_hears_of_all(app: Celery, name: str, sender: str | None) -> None:
+    """With a receiver all go through Celery, also if it hears of one task only."""
+    with receiver(name, sender):
         passed, _ = publish(app, settled(app, app.signature("shop.plain")))
     assert len(passed) == COUNT
 
