@@ -165,12 +165,14 @@ class Scripts:
         script = self._script(name)
         if not isinstance(script, Script):
             return script(keys=keys, args=arguments)
+        client: Any = script.registered_client
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
         try:
             # As redis-py does, but without looking whether its client is a pipeline.
-            run: Any = script.registered_client.execute_command
-            return run("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return client.execute_command(*command)
         except NoScriptError:
-            return script(keys=keys, args=arguments)
+            client.script_load(script.script)
+            return client.execute_command(*command)
 
     def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip.
@@ -217,11 +219,13 @@ class AsyncScripts:
         script = self._script(name)
         if not isinstance(script, AsyncScript):
             return await script(keys=keys, args=arguments)
+        client: Any = self._redis
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
         try:
-            run: Any = self._redis.execute_command
-            return await run("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await client.execute_command(*command)
         except NoScriptError:
-            return await script(keys=keys, args=arguments)
+            await client.script_load(script.script)
+            return await client.execute_command(*command)
 
     async def run_many(self, name: str, runs: Sequence[Run]) -> list[Any]:
         """Run a script several times in one round trip, as :meth:`Scripts.run_many` does."""
