@@ -370,11 +370,7 @@ class Effects:
             self._attempts.each(stage, ready, count)
 
     def _flush(self, stage: Stage, stored: Sequence[Job]) -> None:
-        """Store the rows of the batch.
-
-        Arguments:
-            stored: whose they are, in their order.
-        """
+        """Store the rows of the batch: those of some jobs, in their order."""
         batch = self._here.batch
         self._attempts.begin(stage)
         try:
