@@ -74,6 +74,7 @@ bench: $(VENV)/package.done
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.profile
+	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.cases
 	$(BIN)/python -m benchmarks.persistence --write
 	$(BIN)/python -m benchmarks.shards --write

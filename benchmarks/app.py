@@ -51,6 +51,8 @@ class Config:
     traces: float | None = None
     #: The Redis that holds the lanes; None for ``redis_url``.
     lanes_url: str | None = None
+    #: The file that gets the steps that a worker notes; None for none.
+    steps: str | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -27,6 +27,7 @@ from .profile_figures import Profile, render_profile
 from .readme import NOT_MEASURED, replace_block
 from .shard_figures import ShardFigures
 from .shares import render_shares
+from .steps_figures import Steps, render_steps
 from .table import MAIN, measured_on, render_groups, render_summary
 from .targets import render_targets
 from .workers_figures import Workers
@@ -65,6 +66,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
     outbox = load("outbox", OutboxFigures, folder)
     workers = load("workers", Workers, folder)
     shards = load("shards", ShardFigures, folder)
+    steps = load("steps", Steps, folder)
 
     def say(found: _T | None, words: Callable[[_T], str], plot: str = "") -> str:
         said = "" if found is None else words(found).strip()
@@ -83,6 +85,7 @@ def blocks(folder: Path = RESULTS) -> Mapping[Path, Mapping[str, str]]:
             "machine": say(report, measured_on),
             "profile": say(profile, render_profile),
             "shares": say(report, render_shares),
+            "steps": say(steps, render_steps),
             "window": say(growth, render_window, "window"),
             "costs": say(growth, render_costs, "costs"),
             "memory": say(growth, render_memory, "memory"),

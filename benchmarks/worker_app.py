@@ -23,6 +23,11 @@ if config.traces is not None:
 
     trace(config.traces)
 
+if config.steps is not None:
+    from .step_notes import Notes
+
+    Notes(Path(config.steps)).of_owner()
+
 
 @worker_ready.connect
 def _tell(**_: Any) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from benchmarks.figures import Report
+from benchmarks.steps_figures import STEPS
 from tests.servers.fixtures import PulsarAddress
 
 _ROOT = Path(__file__).parents[2]
@@ -54,3 +55,16 @@ def test_the_comparison_counts_cpu(pulsar: PulsarAddress, tmp_path: Path) -> Non
     cpu = {each.name: [part.median > 0 for part in each.cpu] for each in report.groups[0].figures}
     assert set(cpu) == {"produce-threads", "aproduce-loop", "floor-loop"}
     assert all(found == [True, True, True, False] for found in cpu.values())
+
+
+@pytest.mark.no_cover
+def test_the_steps_of_a_call_are_the_whole_call(pulsar: PulsarAddress) -> None:
+    """Each is found in the caller or the owner, whose modules it knows by their names."""
+    printed = run(pulsar, "benchmarks.steps", "--quick")
+    lines = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
+    micros = [int(line[1].partition(" ")[0].replace(",", "")) for line in lines]
+    *steps, whole, bare = micros
+    assert len(steps) == len(STEPS)
+    # Each is a median of its own.
+    assert 0.7 * whole < sum(steps) < 1.3 * whole
+    assert bare > 0

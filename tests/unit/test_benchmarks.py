@@ -41,6 +41,7 @@ from benchmarks.sampler import part_of
 from benchmarks.shard_figures import Drain, ShardFigures
 from benchmarks.shares import PARTS, ROWS, render_shares
 from benchmarks.site import BenchmarkError
+from benchmarks.steps_figures import CALLED, STEPS, Steps, laps, render_steps, steps_of
 from benchmarks.table import render, render_summary
 from benchmarks.targets import render_targets
 from benchmarks.workers_figures import Workers
@@ -562,6 +563,35 @@ def test_cpu_is_counted_round_by_round() -> None:
     assert samples["drain"][0].cpu == ((1.0,), (3.0,))
     (figure,) = make_groups(samples, WORDS)[0].figures
     assert figure.cpu == (Spread(2.0, 1.0, 3.0),)
+
+
+def noted(begin: float, *, leave_out: str = "") -> list[tuple[float, str]]:
+    """Return the notes of a call whose steps take one microsecond more each."""
+    notes = [(begin, CALLED)]
+    for number, (_, what) in enumerate(STEPS, 1):
+        notes.append((notes[-1][0] + number / 1e6, what))
+    return [each for each in notes if each[1] != leave_out]
+
+
+def test_the_steps_of_a_call_lead_from_one_note_to_the_next() -> None:
+    """In any order; a call without all of them does not count, and other notes are no steps."""
+    others = [(10.0 + 5e-6, "the owner is woken"), (10.0, "tick is asked for")]
+    notes = [*noted(30.0), *noted(20.0, leave_out="Pulsar answers"), *others, *noted(10.0)]
+    found = laps(notes)
+    assert len(found) == 2
+    for call in found:
+        assert list(call) == pytest.approx(list(range(1, len(STEPS) + 1)), abs=0.01)
+
+
+def test_each_step_is_a_median_of_its_own() -> None:
+    """Of a round's calls; its spread is that of the rounds."""
+    count = len(STEPS)
+    rounds = [[(1.0,) * count, (2.0,) * count, (9.0,) * count], [(4.0,) * count]]
+    assert {each.micros for each in steps_of(rounds)} == {Spread(3.0, 2.0, 4.0)}
+    made = Steps("2031-02-03T04:05:06", {"cpu": "A"}, 3, 2, steps_of(rounds), ONE, Spread(2, 2, 2))
+    text = render_steps(made)
+    assert f"| {STEPS[0][0]} | 3 (2 to 4) | 1.50 |" in text
+    assert "the whole call | 1 (1 to 1) | 0.50 |" in text
 
 
 def test_shares_are_those_of_rivals() -> None:
