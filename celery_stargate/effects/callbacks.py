@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from celery_stargate.effects.copies import Copies
 from celery_stargate.effects.inherit import Inherited, inherited
-from celery_stargate.effects.signatures import unpack
+from celery_stargate.effects.signatures import is_plain_json, unpack
 from celery_stargate.effects.together import may_publish_together, together
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.model.durations import until
@@ -139,11 +139,15 @@ def trigger_together(
                     callback = unpack(packed)
                     if callback.get("subtask_type") is None:
                         inherits = inherited(app, call.context, request)
-                        if inherits.stamps:
+                        publish = copies.publish
+                        if inherits.stamps or not (
+                            is_plain_json(packed) and is_plain_json(request or "")
+                        ):
+                            publish = copies.publish_by_celery
                             callback = maybe_signature(callback, app=app)
                         options = _options(call, callback, inherits, marked)
                         with following(call, trace):
-                            copies.publish(callback, _argument(call), options)
+                            publish(callback, _argument(call), options)
                         published.add(call.context)
                 except OperationalError:
                     # The broker is unavailable: the others would only find that out again.

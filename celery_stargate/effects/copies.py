@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from celery import Task, signals
 from celery.app.routes import MapRoute
+from celery.backends.base import Backend
 from celery.canvas import Signature, maybe_signature
 from celery.utils.saferepr import saferepr
 
 from celery_stargate.effects.results.write import has_receivers
+from celery_stargate.effects.tracer import no_subscription
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -21,8 +23,12 @@ __all__ = ["Copies"]
 
 #: The options of ``apply_async`` in which callbacks of one kind may differ.
 _DIFFER = frozenset({"task_id", "parent_id", "root_id", "argsrepr", "kwargsrepr"})
-#: Methods of a task that may act, or look at its arguments, when it is published.
-_TASK_HOOKS = ("apply_async", "shadow_name")
+#: Headers of the user that would stand in the place of Celery's.
+_CELERYS = frozenset({*_DIFFER, "id", "ignore_result", "eta", "expires"}) - {"task_id"}
+#: Methods of a task that are called when it is published.
+_TASK_HOOKS = ("apply_async", "shadow_name", "AsyncResult")
+#: How deep Celery shows arguments, where it has no setting for that.
+_LEVELS = 3
 
 
 class _Differing(NamedTuple):
@@ -49,37 +55,34 @@ class _Template:
 
     Fields have the names of Celery's message protocol 2
     (https://docs.celeryq.dev/en/stable/internals/protocol.html).
+
+    Arguments:
+        message: what Celery made.
+        first: in what that one differs from others.
     """
 
-    def __init__(self, message: _Message, of: _Differing) -> None:
+    def __init__(self, message: _Message, first: _Differing) -> None:
         self._embed = message.body[2]
         self._headers: dict[str, Any] = message.options["headers"]
-        self._options = {**message.options, "declare": ()}
-        self._named = [name for name, value in self._headers.items() if value == of.task_id]
-        # Celery takes these for properties, too, if they are given as options.
+        self._options = message.options
+        self._named = [name for name, value in self._headers.items() if value == first.task_id]
+        # Celery puts these among the properties, too, if they are given as options.
         self._shown = [name for name in ("argsrepr", "kwargsrepr") if name in message.options]
 
     @classmethod
-    def of(cls, message: _Message, of: _Differing) -> Self | None:
-        """Return the template of a message; None if others cannot be made from it.
-
-        Arguments:
-            message: what Celery made.
-            of: of what.
-        """
+    def of(cls, message: _Message, first: _Differing) -> Self | None:
+        """Return the template of a message; None if others cannot be made from it."""
         body, options = message
         headers = options.get("headers")
         if not (isinstance(body, tuple) and len(body) == 3 and isinstance(headers, dict)):
             # Protocol 1 has no such body: args, kwargs, and what is to follow.
             return None
         if headers.get("eta") or headers.get("expires") or not options.get("retry"):
-            # A time is counted from each publish. And without retries it is Celery that translates
-            # the errors of the broker, not kombu.
+            # Each has a time of its own, counted from its publish. And without retries it is Celery
+            # that translates the errors of the broker, not kombu.
             return None
-        made = cls(message, of)
-        again = made.fill(of)
-        same = (again.body, {**again.options, "declare": options.get("declare")}) == message
-        return made if same and made._is_for_all(of) else None
+        made = cls(message, first)
+        return made if made.fill(first) == message and made._is_for_all(first) else None
 
     def fill(self, of: _Differing) -> _Message:
         """Return the message of another callback of the same kind."""
@@ -96,11 +99,11 @@ class _Template:
             options[name] = shown[name]
         return _Message((of.args, of.kwargs, self._embed), options)
 
-    def _is_for_all(self, of: _Differing) -> bool:
-        """Whether no id is left in a message that has all others in the place of this one's."""
-        other = _Differing("", None, None, (), {}, "", "")
-        left = repr(self.fill(other))
-        return not any(each in left for each in (of.task_id, of.parent_id, of.root_id) if each)
+    def _is_for_all(self, first: _Differing) -> bool:
+        """Whether nothing of the first is left in a message that has other ids and arguments."""
+        left = repr(self.fill(_Differing("", None, None, (), {}, "", "")))
+        ids = first.task_id, first.parent_id, first.root_id
+        return not any(each in left for each in ids if each)
 
 
 class _Recording:
@@ -124,9 +127,9 @@ class Copies:
 
     The first callback of a kind goes through Celery, with all that it does. Others of the same task
     and options differ from its message in ids and arguments only, so kombu gets copies in which
-    these are replaced. That takes half the time. If anybody could notice the difference (a receiver
-    of a signal, a router that looks at arguments, a method of the user's own), all go through
-    Celery.
+    these are replaced. A copy takes half the time of Celery's way. If anybody could notice the
+    difference (a receiver of a signal, a router that looks at arguments, a method of the user's
+    own), all go through Celery.
 
     Arguments:
         app: the app of the tasks.
@@ -137,8 +140,7 @@ class Copies:
         self._app = app
         self._together = together
         self._possible = _publishes_plainly(app)
-        #: How deep Celery shows arguments.
-        self._levels: int = app.conf.task_repr_maxlevels
+        self._levels: int = getattr(app.conf, "task_repr_maxlevels", _LEVELS)
         #: By the name of a task: whether publishing it calls no method of the user's own.
         self._plain: dict[str, bool] = {}
         #: By the kind of a callback: the first's message, and then the template.
@@ -146,46 +148,52 @@ class Copies:
         self._templates: dict[Hashable, _Template | None] = {}
 
     def publish(self, callback: Mapping[str, Any], argument: Any, options: dict[str, Any]) -> None:
-        """Publish a callback, as ``apply_async`` of its signature would.
+        """Publish a callback as ``apply_async`` of its signature would, as a copy if possible.
 
         Arguments:
-            callback: the dict of the signature of one task.
+            callback: the signature of one task as plain JSON has it.
             argument: its first argument, if it is not immutable.
-            options: of ``apply_async``; among them ``task_id``.
+            options: of ``apply_async``, as plain JSON has them; among them ``task_id``.
 
         Raises:
             What ``apply_async`` raises.
         """
         kind = self._kind(callback, options)
         if kind is None:
-            self._apply(callback, argument, options)
+            self.publish_by_celery(callback, argument, options)
             return
         differing = self._differing(callback, argument, options)
         template = self._template(kind)
         if template is not None:
             message = template.fill(differing)
-            producer: Any = self._together.producer
-            if not message.options["headers"].get("ignore_result"):
-                self._app.backend.on_task_call(producer, differing.task_id)
-            producer.publish(message.body, **message.options)
+            given = message.options
+            if not self._together.declares_each:
+                given["declare"] = ()
+            self._together.producer.publish(message.body, **given)
             return
         recording = _Recording(self._together.producer)
-        self._apply(callback, argument, options, recording)
+        self.publish_by_celery(callback, argument, options, recording)
         if kind not in self._templates and len(recording.published) == 1:
             self._firsts[kind] = recording.published[0], differing
 
-    def _apply(
+    def publish_by_celery(
         self,
         callback: Mapping[str, Any],
         argument: Any,
         options: dict[str, Any],
         producer: Any = None,
     ) -> None:
+        """Publish a callback by ``apply_async`` of its signature.
+
+        Arguments and errors are those of :meth:`publish`; the callback may also be a signature.
+            producer: in the place of the usual one.
+        """
         own = self._together.options_for(callback)
         if producer is not None:
             own["producer"] = producer
         signature: Any = maybe_signature(callback, app=self._app)
         signature.apply_async((argument,), **options, **own)
+        self._together.note_published(callback)
 
     def _template(self, kind: Hashable) -> _Template | None:
         """Return the template of a kind: none for its first, made for its second."""
@@ -195,24 +203,36 @@ class Copies:
         return self._templates.get(kind)
 
     def _kind(self, callback: Mapping[str, Any], options: Mapping[str, Any]) -> Hashable | None:
-        """Return what callbacks have in common whose messages are alike; None if none are."""
+        """Return what callbacks with like messages have in common; None to go through Celery."""
         given = callback["options"]
-        if not self._possible or not _DIFFER.isdisjoint(given) or "producer" in given:
-            return None
-        name = callback["task"]
-        if name not in self._plain:
-            task = self._app.tasks.get(name)
-            hooks = [getattr(task, hook) for hook in _TASK_HOOKS if task is not None]
-            self._plain[name] = all(_is_own(hook, Task) for hook in hooks)
-        if not self._plain[name]:
+        headers = options.get("headers") or {}
+        if not (
+            self._possible
+            and self._is_plain(callback["task"])
+            and _DIFFER.isdisjoint(given)
+            and _CELERYS.isdisjoint(headers)
+            and _CELERYS.isdisjoint(given.get("headers") or ())
+        ):
             return None
         task_id = options["task_id"]
-        headers = options.get("headers") or {}
-        same = {each: value for each, value in options.items() if each not in _DIFFER}
-        # One that tells the task's id is another in each.
-        same["headers"] = [each for each in headers.items() if each[1] != task_id], len(headers)
+        same = {name: value for name, value in options.items() if name not in _DIFFER}
+        # The task's id as the value of a header is another one in each.
+        same["headers"] = [
+            (name, *(() if value == task_id else (value,))) for name, value in headers.items()
+        ]
+        shown = tuple(name in options for name in ("argsrepr", "kwargsrepr"))
         of_args = len(callback["args"]), tuple(callback["kwargs"]), bool(callback["immutable"])
-        return name, of_args, repr((given, same))
+        return callback["task"], shown, of_args, repr((given, same))
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether publishing a task calls neither a method of the user's own nor another app."""
+        if name not in self._plain:
+            task: Any = self._app.tasks.get(name)
+            self._plain[name] = task is None or (
+                task.app is self._app
+                and all(_is_own(getattr(task, hook), Task) for hook in _TASK_HOOKS)
+            )
+        return self._plain[name]
 
     def _differing(
         self, callback: Mapping[str, Any], argument: Any, options: Mapping[str, Any]
@@ -234,14 +254,22 @@ class Copies:
 def _publishes_plainly(app: Celery) -> bool:
     """Whether nobody but Celery does, or hears, anything when a task is published."""
     amqp: Any = app.amqp
-    steps = (Signature.apply_async, app.send_task, amqp.send_task_message, amqp.create_task_message)
+    steps = (
+        *(Signature.apply_async, app.send_task, amqp.send_task_message, amqp.create_task_message),
+        amqp.router.route,
+    )
     heard = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+    told: Any = app.backend.on_task_call
     return (
         not (app.conf.task_always_eager or app.conf.task_send_sent_event)
+        # The current task would get the callbacks as its children.
+        and app.current_worker_task is None
         and not has_receivers(*heard, deaf=())
         and all(_is_celerys(step) for step in steps)
         # Another router may look at the arguments.
         and all(type(route) is MapRoute for route in amqp.router.routes)
+        # Others subscribe to each result, or declare a queue for it.
+        and (told is no_subscription or _is_own(told, Backend))
     )
 
 
@@ -252,6 +280,6 @@ def _is_celerys(method: Any) -> bool:
 
 
 def _is_own(method: Any, of: type) -> bool:
-    """Whether a bound method is that of a class of Celery's."""
+    """Whether a bound method is the one that a class of Celery's has."""
     function = getattr(method, "__func__", None)
     return function is getattr(of, method.__name__, None) and _is_celerys(function)

@@ -16,7 +16,7 @@ from celery_stargate.support.decoding import UNDECODABLE
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Callbacks", "freeze_callback", "heads", "pack", "unpack"]
+__all__ = ["Callbacks", "freeze_callback", "heads", "is_plain_json", "pack", "unpack"]
 
 #: The key by which kombu's JSON marks a value of an extra type. Without it msgspec reads the same,
 #: many times as fast.
@@ -40,9 +40,14 @@ def pack(what: str, value: Any) -> str:
         raise InvalidMessage(f"{what} cannot be carried by JSON: {error}") from None
 
 
+def is_plain_json(text: str) -> bool:
+    """Whether :func:`pack` packed a value without the extra types of kombu's JSON."""
+    return _EXTRA_TYPE not in text
+
+
 def unpack(text: str) -> Any:
     """Return the value that :func:`pack` packed."""
-    if _EXTRA_TYPE not in text:
+    if is_plain_json(text):
         try:
             return _decode(text)
         except UNDECODABLE:

@@ -32,8 +32,8 @@ class Together:
         #: kombu's.
         self.producer = producer
         self._declared: set[tuple[Any, ...]] = set()
-        # A router may look at the arguments, and a receiver may add to what is declared.
-        self._declares_each = bool(app.conf.task_routes) or has_receivers(
+        #: A router may look at the arguments, and a receiver may add to what is declared.
+        self.declares_each = bool(app.conf.task_routes) or has_receivers(
             signals.before_task_publish
         )
 
@@ -54,16 +54,21 @@ class Together:
         kombu declares a queue once for each connection, but it takes a fifth of the time of a
         publish to find that it did. So only the first task for a queue declares it.
         """
-        given = signature["options"]
         options = {"producer": self.producer}
-        if not self._declares_each and "declare" not in given:
-            destination = tuple(str(given.get(each)) for each in _DESTINATION)
-            # A task may have a queue of its own as an attribute of its class.
-            destination += (signature["task"],)
-            if destination in self._declared:
-                options["declare"] = ()
-            self._declared.add(destination)
+        chosen = self.declares_each or "declare" in signature["options"]
+        if not chosen and _destination(signature) in self._declared:
+            options["declare"] = ()
         return options
+
+    def note_published(self, signature: Mapping[str, Any]) -> None:
+        """Note that a task was published, and so its queue is declared."""
+        self._declared.add(_destination(signature))
+
+
+def _destination(signature: Mapping[str, Any]) -> tuple[str, ...]:
+    given = signature["options"]
+    # A task may have a queue of its own as an attribute of its class.
+    return (signature["task"], *(str(given.get(each)) for each in _DESTINATION))
 
 
 def may_publish_together(app: Celery, count: int) -> bool:

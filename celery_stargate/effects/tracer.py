@@ -7,7 +7,7 @@ backend and option means for a produce task what it means for any task
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from types import MethodType
@@ -34,7 +34,16 @@ from celery_stargate.model.revocation import EXPIRED, REVOKED, expired_failure
 from celery_stargate.support.exits import as_error
 from celery_stargate.support.log import logger_of
 
-__all__ = ["CALL", "OUTCOME", "OutcomeTask", "OutcomeTracer", "Traced", "acting_as", "run"]
+__all__ = [
+    "CALL",
+    "OUTCOME",
+    "OutcomeTask",
+    "OutcomeTracer",
+    "Traced",
+    "acting_as",
+    "no_subscription",
+    "run",
+]
 
 logger = logger_of(__name__)
 
@@ -111,19 +120,22 @@ def acting_as(app: Celery) -> Iterator[None]:
     before = _state.get_current_app()
     app.set_current()
     backend: Any = app.backend
+    own = vars(backend).get("on_task_call")
     # Celery has a backend for each thread, unless it is told that one is safe for all.
     alone = not backend.thread_safe and isinstance(backend, RedisBackend)
     if alone:
-        backend.on_task_call = _no_subscription
+        backend.on_task_call = no_subscription
     try:
         yield
     finally:
         if alone:
-            backend.__dict__.pop("on_task_call", None)
+            del backend.on_task_call
+        if alone and own is not None:
+            backend.on_task_call = own
         before.set_current()
 
 
-def _no_subscription(producer: Any, task_id: str) -> None:
+def no_subscription(producer: Any, task_id: str) -> None:
     """Stand in the place of ``RedisBackend.on_task_call``."""
 
 
@@ -226,6 +238,7 @@ class OutcomeTracer:
         if isinstance(outcome, Failure) and outcome.code in (REVOKED, EXPIRED):
             self._revoke(task, task_id, Context(fields), outcome)
             return Traced(states.REVOKED)
+        published: Sequence[Mapping[str, Any]] = ()
         if isinstance(outcome, BaseException):
             way = _Way.BROKEN
         elif not isinstance(outcome, Failure) and may_batch(
@@ -233,7 +246,7 @@ class OutcomeTracer:
         ):
             way = _Way.BATCHED
             if together is not None:
-                _publish_by(together, fields)
+                published = _publish_by(together, fields)
         else:
             way = _Way.TRACED
         tracer, kept = self._tracer(task, way), len(self._batch)
@@ -250,6 +263,8 @@ class OutcomeTracer:
             exited = as_error(error)
             info = None if stored else self._exited(self._task(task), traced_request, exited)
         if info is None:
+            for each in published:
+                together.note_published(each)  # type: ignore[union-attr]
             return Traced(states.SUCCESS, batched=way is _Way.BATCHED)
         told = isinstance(outcome, Failure) and isinstance(info.retval, ProduceError)
         return Traced(info.state, None if told else info.retval)
@@ -372,10 +387,17 @@ def _without(fields: dict[str, Any], together: Together) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in published}
 
 
-def _publish_by(together: Together, fields: dict[str, Any]) -> None:
-    """Let Celery publish what goes on from a result by some producer: by options of a signature."""
+def _publish_by(together: Together, fields: dict[str, Any]) -> list[Mapping[str, Any]]:
+    """Let Celery publish what goes on from a result by some producer: by options of a signature.
+
+    Returns:
+        The signatures that it will publish.
+    """
+    published: list[Mapping[str, Any]] = []
     for name in ("callbacks", "chain"):
         if fields.get(name):
             *before, each = fields[name]
+            published.append(each)
             options = {**each["options"], **together.options_for(each)}
             fields[name] = [*before, {**each, "options": options}]
+    return published

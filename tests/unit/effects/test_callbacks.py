@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
 from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import freeze_callback
-from celery_stargate.effects.tracer import acting_as
+from celery_stargate.effects.tracer import acting_as, no_subscription
 from celery_stargate.lanes.record import Record, Settled
 from tests.unit.helpers import failure, make_app, receipt, sent_by_broker
 
@@ -197,6 +197,19 @@ def test_what_events_and_logs_show_of_the_arguments(
         assert published[-1]["kwargsrepr"] == saferepr(kwargs, 1024)
     trigger_one(app, calling(app, "c", app.signature("x", options={"kwargsrepr": "…"})))
     assert published[-1]["kwargsrepr"] == "…"
+
+
+def test_acting_as_leaves_the_backend_as_it_was() -> None:
+    """A hook of somebody else's comes back, such as ours for calls into lanes."""
+    app = make_app(result_backend="redis://redis.invalid:6379/0")
+    backend: Any = app.backend
+    with acting_as(app):
+        assert backend.on_task_call is no_subscription
+    assert "on_task_call" not in vars(backend)
+    backend.on_task_call = own = lambda producer, task_id: None
+    with acting_as(app):
+        assert backend.on_task_call is no_subscription
+    assert backend.on_task_call is own
 
 
 def test_acting_as_an_app(app: Celery) -> None:

@@ -6,16 +6,20 @@ import functools
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
+import msgspec
 import pytest
-from celery import Celery, Task, signals
+from celery import Celery, Task, _state, group, signals
+from celery.app.amqp import AMQP
+from celery.app.routes import Router
 from celery.canvas import Signature
-from kombu import Producer
+from kombu import Exchange, Producer, Queue
 from kombu.exceptions import OperationalError
 from kombu.utils import json
 
-from celery_stargate.effects.callbacks import trigger, trigger_together
+from celery_stargate.effects.callbacks import callback_id, trigger, trigger_together
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.lanes.record import Record, Settled
 from tests.unit.helpers import failure, make_app, receipt
@@ -31,6 +35,38 @@ class Noted(Task):  # type: ignore[type-arg]
     def shadow_name(self, args: Any, kwargs: Any, options: Any) -> Any:
         """Return a name."""
         return f"{self.name}-{args[0]['context']}"
+
+
+class Own(Task):  # type: ignore[type-arg]
+    """A task with results of its own."""
+
+    abstract = True
+    made: ClassVar[list[str]] = []
+
+    def AsyncResult(self, task_id: str, **options: Any) -> Any:  # Celery's name
+        """Return the result of a call."""
+        self.made.append(task_id)
+        return super().AsyncResult(task_id, **options)
+
+
+class ByArguments(Router):
+    """A router that looks at arguments."""
+
+    def route(
+        self, options: Any, name: str, args: Any = (), kwargs: Any = None, task_type: Any = None
+    ) -> Any:
+        """Send one of them elsewhere."""
+        if len(args) > 1 and args[1] == 2:
+            options = {**options, "queue": "other"}
+        return super().route(options, name, args, kwargs, task_type)
+
+
+class OwnAMQP(AMQP):
+    """Celery's, with that router."""
+
+    def Router(self, queues: Any = None, create_missing: Any = None) -> Any:  # Celery's name
+        """Return the router."""
+        return ByArguments(self.routes, queues or self.queues, create_missing=True, app=self.app)
 
 
 class Slow(Task):  # type: ignore[type-arg]
@@ -59,7 +95,13 @@ def app() -> Celery:
     def work(*args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    for name, base in (("plain", Task), ("noted", Noted), ("slow", Slow), ("late", Late)):
+    for name, base in (
+        ("plain", Task),
+        ("noted", Noted),
+        ("slow", Slow),
+        ("late", Late),
+        ("own", Own),
+    ):
         options: dict[str, Any] = {"name": f"shop.{name}", "base": base, "shared": False}
         made.task(**options)(work)
     return made
@@ -176,6 +218,136 @@ def test_copies_are_what_celery_would_send(
     assert together == publish_each(app, given, marked=True)
     assert len(together) == COUNT
     assert passed == [name]
+
+
+def by_id(messages: list[Any]) -> list[Any]:
+    """Return messages in the order of their ids."""
+    return sorted(messages, key=lambda message: str(message[2]["id"]))
+
+
+def check(app: Celery, given: list[Settled]) -> list[str]:
+    """See that messages are those that Celery would send; return which went through it."""
+    passed, together = publish(app, given)
+    assert by_id(together) == by_id(publish_each(app, given))
+    assert len(together) == len(given)
+    return passed
+
+
+def test_each_kind_of_outcome_for_one_callback(app: Celery) -> None:
+    """What events and logs show is given for one receipt, and is Celery's for others."""
+    signature = app.signature("shop.plain")
+    one, listed = settled(app, signature), settled(app, signature, listed=True)
+    valued = [Settled(each.record, (receipt(value={"x": 1}),)) for each in settled(app, signature)]
+    for given in ([*one, *listed, *valued], [*valued, *listed, *one]):
+        assert len(check(app, given)) == 2
+
+
+def test_headers_that_hold_the_id(app: Celery) -> None:
+    """Each under its own name."""
+    given = settled(app, app.signature("shop.plain"), {})
+    named = []
+    for number, each in enumerate(given):
+        context = each.record.context
+        headers = {f"x{number % 2}": callback_id(context, "i", "on_ack")}
+        request = json.dumps({"id": context, "headers": headers})
+        record = msgspec.structs.replace(each.record, request=request)
+        named.append(Settled(record, each.outcomes))
+    assert len(check(app, named)) == 2
+
+
+@pytest.mark.parametrize("name", ["root_id", "ignore_result", "argsrepr", "expires"])
+def test_headers_with_the_names_of_celerys(app: Celery, name: str) -> None:
+    """They take the place of these in all."""
+    headers = {"headers": {name: "the-users-own"}}
+    assert len(check(app, settled(app, app.signature("shop.plain", options=headers), {}))) == COUNT
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+def test_links_that_differ(app: Celery, stamped: bool) -> None:
+    """A group in a link is one with its options."""
+
+    def linked(queue: str) -> Any:
+        tasks = [Signature("l", app=app, options={"queue": queue}), Signature("m", app=app)]
+        return app.signature("shop.plain", options={"link": [group(tasks, app=app)]})
+
+    request = {"stamps": {"order": "1"}, "stamped_headers": ["order"]} if stamped else {}
+    check(app, [each for q in ("slow", "other") for each in settled(app, linked(q), request)])
+
+
+def numbered(app: Celery, name: str) -> list[Settled]:
+    """Return callbacks with other arguments each."""
+    signatures = [app.signature(name, args=(number,)) for number in (1, 2, 3)]
+    return [each for signature in signatures for each in settled(app, signature)]
+
+
+def test_a_router_of_the_apps_own() -> None:
+    """It may look at arguments."""
+    app = Celery("x", set_as_current=False, amqp=OwnAMQP)
+    app.conf.update(broker_url="memory://", result_backend="cache+memory://")
+    app.conf.task_default_queue = uuid.uuid4().hex
+    assert len(check(app, numbered(app, "shop.elsewhere"))) == 3 * COUNT
+
+
+def test_a_task_of_another_app(app: Celery) -> None:
+    """That one publishes it, by its own routes."""
+
+    class Two(Task):  # type: ignore[type-arg]
+        name = "shop.two"
+
+    def route(name: str, args: Any, *_: Any, **__: Any) -> Any:
+        return {"queue": "other"} if args[1] == 2 else None
+
+    other = make_app(task_routes=[route], task_default_queue=app.conf.task_default_queue)
+    task = Two()
+    app.register_task(task)
+    other.register_task(task)
+    given = numbered(app, "shop.two")
+    assert trigger_together(app, given) == {each.record.context for each in given}
+    assert by_id(drained(app)) == by_id(publish_each(app, given))
+
+
+def test_results_of_the_tasks_own(app: Celery) -> None:
+    """Are made for each."""
+    Own.made.clear()
+    publish(app, settled(app, app.signature("shop.own")))
+    assert len(Own.made) == COUNT
+
+
+def test_within_a_task(app: Celery) -> None:
+    """It gets them all as its children."""
+    outer: Any = app.tasks["shop.plain"]
+    stack: Any = _state._task_stack  # type: ignore[attr-defined]  # noqa: SLF001  # as a tracer does
+    stack.push(outer)
+    fields: dict[str, Any] = {"id": "outer", "root_id": "outer", "called_directly": False}
+    outer.push_request(**fields, children=[], delivery_info={})
+    try:
+        passed, _ = publish(app, settled(app, app.signature("shop.plain")))
+        assert len(outer.request.children) == len(passed) == COUNT
+    finally:
+        outer.pop_request()
+        stack.pop()
+
+
+def test_arguments_of_types_that_json_has_not(app: Celery) -> None:
+    """Celery may dump them, as for a task with models of pydantic."""
+    when = datetime(2031, 2, 3, tzinfo=UTC)
+    given = settled(app, app.signature("shop.plain", args=(when,)))
+    assert len(check(app, given)) == COUNT
+
+
+def test_the_first_that_fails_declares_nothing(app: Celery) -> None:
+    """The others are published into a queue that is there."""
+    name = uuid.uuid4().hex
+    queue = Queue(name, Exchange(name, "topic"), routing_key="a.#")
+    app.conf.task_queues = [Queue(app.conf.task_default_queue), queue]
+    options = {"queue": name, "routing_key": "a.b"}
+    bad = app.signature("shop.plain", options={**options, "compression": "nope"})
+    given = [settled(app, bad)[0], *settled(app, app.signature("shop.plain", options=options))]
+    assert len(trigger_together(app, given)) == COUNT
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        found = [channel.basic_get(name, no_ack=True) for _ in range(COUNT)]
+    assert None not in found
 
 
 @pytest.mark.parametrize("kind", ["failed", "listed"])

@@ -40,7 +40,10 @@ def test_which_tasks_it_takes() -> None:
 def declares(app: Celery, *signatures: Any) -> list[bool]:
     """Return for each task whether it declares its queue."""
     found = Together(app, "producer")
-    options = [found.options_for(each) for each in signatures]
+    options = []
+    for each in signatures:
+        options.append(found.options_for(each))
+        found.note_published(each)
     assert {each["producer"] for each in options} == {"producer"}
     return ["declare" not in each for each in options]
 
@@ -53,6 +56,16 @@ def test_a_queue_is_declared_once() -> None:
     assert declares(app, one, one, other, app.signature("b"), one, own) == [
         *(True, False, True, True, False, True)
     ]
+
+
+def test_one_that_was_not_published_declares_nothing() -> None:
+    """It may have failed before its queue was declared, and the next would go nowhere."""
+    app = make_app()
+    found, one = Together(app, "producer"), app.signature("a", queue="q")
+    assert "declare" not in found.options_for(one)
+    assert "declare" not in found.options_for(one)
+    found.note_published(one)
+    assert found.options_for(one)["declare"] == ()
 
 
 def test_where_each_declares() -> None:
