@@ -55,6 +55,6 @@ def _seconds(pid: int) -> float:
 
 
 def _family(pid: int) -> list[int]:
-    """Return a process and its children."""
+    """Return a process and its direct children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *map(int, children)]

@@ -77,11 +77,11 @@ class _Share:
         return sum(self.cpu)
 
     def least(self, cores: int) -> float:
-        """Return the microseconds that a message takes at least, if no core waits for another."""
+        """Return the microseconds that a message takes if no process waits for another."""
         return max(self.spent / cores, *self.cpu[:_ONE_CORE])
 
     def times(self, other: _Share) -> Spread:
-        """Return how often a message takes what it takes another, round by round."""
+        """Return how many times as long a message takes as with another rival, round by round."""
         return spread([mine / its for mine, its in zip(self.took, other.took, strict=True)])
 
 

@@ -18,7 +18,7 @@ from celery_stargate.pulsar import socket
 
 __all__ = ["Note", "Notes", "read_notes"]
 
-#: How often the notes are written, in seconds; what is noted between waits in memory.
+#: Seconds between two writes; until then notes are kept in memory.
 _WRITE_EVERY = 0.1
 
 #: When, in seconds, and what.

@@ -1,7 +1,7 @@
 """Where the time of one call goes: `python -m benchmarks.steps`. Within a minute.
 
-`stargate.produce` is called again and again, each time when the call before it has its receipt. The
-caller and the owner note when each step begins and ends.
+`stargate.produce` is called again and again: each call begins when the one before it has its
+receipt. The caller and the owner note when each step begins and ends.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Steps(msgspec.Struct, frozen=True):
 
 
 def laps(notes: Iterable[tuple[float, str]]) -> list[tuple[float, ...]]:
-    """Return the microseconds of each step, of each call of which all steps were noted.
+    """Return the microseconds of each step, for each call whose steps were all noted.
 
     Arguments:
         notes: of all processes; in any order.
@@ -88,8 +88,8 @@ def render_steps(found: Steps) -> str:
         lines.append(f"| {name} | {told} | {micros.median / found.bare.median:.2f} |")
     words = (
         f"Measured {found.date[:10]} by `python -m benchmarks.steps`: {found.rounds} rounds of "
-        f"{found.calls} calls, one after the other, and as many bare round trips; medians. To note "
-        "a step takes time, too, so the call takes a little longer than in the "
+        f"{found.calls} calls, one after the other, and as many bare round trips; the figures are "
+        "medians. Noting a step takes time, so the call takes a little longer than in the "
         f"[targets](#targets). Machine: {', '.join(found.machine.values())}."
     )
     return "\n".join([*lines, "", words]) + "\n"

@@ -1,4 +1,4 @@
-"""The clock of what is measured of a rival; others look at clocks of their own at its ends."""
+"""Times what is measured of a rival; others may look at clocks of their own at its two ends."""
 
 from __future__ import annotations
 

@@ -178,22 +178,9 @@ class Settler:
         if needed:
             records = await retry.until_available(self._lane.store.records, needed)
         ways = effects.at_once(rest, records)
-        later = [Remaining.FULL if isinstance(way, ResultRow) else way for way in ways]
-        if self._results_later or later == ways:
-            return await self._settle_by(later, rest, records, waited_for)
-        try:
-            return await self._settle_by(ways, rest, records, waited_for)
-        except UNAVAILABLE:
-            raise
-        except ResponseError:
-            # Redis would refuse it each time, and the messages would be sent again and again.
-            self._results_later = True
-            logger.error(
-                "Redis refuses to settle messages and store their results in one step; results "
-                "are stored after it. Let its user SET and PUBLISH the keys of results",
-                lane=self._lane.name,
-            )
-            return await self._settle_by(later, rest, records, waited_for)
+        if self._results_later:
+            ways = _with_results_later(ways)
+        return await self._settle_by(ways, rest, records, waited_for)
 
     async def _settle_by(
         self,
@@ -223,9 +210,24 @@ class Settler:
         store, retry = self._lane.store, self._lane.retry
         if fire_and_forget or results or waited_for:
             token = uuid.uuid4().hex
-            places, fenced = await retry.until_available(
-                store.complete, fire_and_forget, results, token, waited_for
-            )
+            try:
+                places, fenced = await retry.until_available(
+                    store.complete, fire_and_forget, results, token, waited_for
+                )
+            except UNAVAILABLE:
+                raise
+            except ResponseError:
+                if not results:
+                    raise
+                # Redis would refuse it each time, and the messages would be sent again and again.
+                self._results_later = True
+                logger.error(
+                    "Redis refuses to settle messages and store their results in one step; results "
+                    "are stored after it. Let its user SET and PUBLISH the keys of results",
+                    lane=self._lane.name,
+                )
+                later = _with_results_later(ways)
+                return await self._settle_by(later, rest, records, waited_for)
             completed = [*fire_and_forget, *(entry for entry, _ in results)]
             tells = records and self._lane.shared.services.effects.tells
             outcomes: dict[int, Outcome] = {}
@@ -246,3 +248,8 @@ class Settler:
             late += [given[place] for place in sorted(more)]
             fenced = fenced or lost
         return _Settlement(settled, late, fenced)
+
+
+def _with_results_later(ways: Sequence[Decision]) -> list[Decision]:
+    """Return decisions by which results are stored after the step that settles."""
+    return [Remaining.FULL if isinstance(way, ResultRow) else way for way in ways]

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from celery import Task, signals
-from celery.app.routes import MapRoute
+from celery.app.routes import MapRoute, Router
 from celery.backends.base import Backend
 from celery.canvas import Signature, maybe_signature
 from celery.utils.saferepr import saferepr
@@ -26,13 +26,13 @@ _DIFFER = frozenset({"task_id", "parent_id", "root_id", "argsrepr", "kwargsrepr"
 #: Headers of the user that would stand in the place of Celery's.
 _CELERYS = frozenset({*_DIFFER, "id", "ignore_result", "eta", "expires"}) - {"task_id"}
 #: Methods of a task that are called when it is published.
-_TASK_HOOKS = ("apply_async", "shadow_name", "AsyncResult")
+_TASK_HOOKS = ("apply_async", "shadow_name", "AsyncResult", "_get_exec_options")
 #: How deep Celery shows arguments, where it has no setting for that.
 _LEVELS = 3
 
 
 class _Differing(NamedTuple):
-    """In what a callback differs from others of its kind."""
+    """The fields in which a callback differs from others of its kind."""
 
     task_id: str
     parent_id: str | None
@@ -58,7 +58,7 @@ class _Template:
 
     Arguments:
         message: what Celery made.
-        first: in what that one differs from others.
+        first: the fields of that message that others replace.
     """
 
     def __init__(self, message: _Message, first: _Differing) -> None:
@@ -118,7 +118,9 @@ class _Recording:
 
     def publish(self, body: Any, **options: Any) -> Any:
         """Publish it, as kombu does."""
-        self.published.append(_Message(body, options))
+        # As it is now: somebody may add headers on the way.
+        kept = {**options, "headers": {**(options.get("headers") or {})}}
+        self.published.append(_Message(body, kept))
         return self._producer.publish(body, **options)
 
 
@@ -127,9 +129,9 @@ class Copies:
 
     The first callback of a kind goes through Celery, with all that it does. Others of the same task
     and options differ from its message in ids and arguments only, so kombu gets copies in which
-    these are replaced. A copy takes half the time of Celery's way. If anybody could notice the
+    these are replaced. A copy takes half the time of Celery's way. Whatever could notice the
     difference (a receiver of a signal, a router that looks at arguments, a method of the user's
-    own), all go through Celery.
+    own) makes all callbacks, or those of that task, go through Celery.
 
     Arguments:
         app: the app of the tasks.
@@ -237,7 +239,7 @@ class Copies:
     def _differing(
         self, callback: Mapping[str, Any], argument: Any, options: Mapping[str, Any]
     ) -> _Differing:
-        args = callback["args"]
+        args = callback["args"] or ()
         if not callback["immutable"]:
             args = (argument, *args)
         kwargs = dict(callback["kwargs"])
@@ -254,9 +256,11 @@ class Copies:
 def _publishes_plainly(app: Celery) -> bool:
     """Whether nobody but Celery does, or hears, anything when a task is published."""
     amqp: Any = app.amqp
+    router: Any = amqp.router
+    kind: type = type(router)
     steps = (
         *(Signature.apply_async, app.send_task, amqp.send_task_message, amqp.create_task_message),
-        amqp.router.route,
+        router.route,
     )
     heard = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
     told: Any = app.backend.on_task_call
@@ -267,7 +271,8 @@ def _publishes_plainly(app: Celery) -> bool:
         and not has_receivers(*heard, deaf=())
         and all(_is_celerys(step) for step in steps)
         # Another router may look at the arguments.
-        and all(type(route) is MapRoute for route in amqp.router.routes)
+        and kind is Router
+        and all(type(route) is MapRoute for route in router.routes)
         # Others subscribe to each result, or declare a queue for it.
         and (told is no_subscription or _is_own(told, Backend))
     )

@@ -27,6 +27,7 @@ def user_headers(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _names_of_users(names: frozenset[str]) -> frozenset[str]:
     """Return which names of fields Celery takes for headers of the user.
 
-    Celery looks at nothing but names, and takes longer than all else that is done with a request.
+    Celery looks at nothing but names, and takes longer over it than everything else that is done
+    with a request, so the answer is kept.
     """
     return frozenset(Context(dict.fromkeys(names - {"headers"})).headers or ())

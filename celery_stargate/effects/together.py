@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from celery import Task, signals
+from celery.app.routes import Router
 
 from celery_stargate.effects.results.write import has_receivers
 
@@ -33,8 +34,10 @@ class Together:
         self.producer = producer
         self._declared: set[tuple[Any, ...]] = set()
         #: A router may look at the arguments, and a receiver may add to what is declared.
-        self.declares_each = bool(app.conf.task_routes) or has_receivers(
-            signals.before_task_publish
+        self.declares_each = (
+            bool(app.conf.task_routes)
+            or type(app.amqp.router) is not Router
+            or has_receivers(signals.before_task_publish)
         )
 
     def takes(self, signature: Mapping[str, Any]) -> bool:
@@ -52,13 +55,23 @@ class Together:
         """Return the options of ``apply_async`` that publish a task by this producer.
 
         kombu declares a queue once for each connection, but it takes a fifth of the time of a
-        publish to find that it did. So only the first task for a queue declares it.
+        publish to find out that it has. So tasks declare their queue until one of them is
+        published. A task that is published in a way of its own may choose another queue each time.
         """
         options = {"producer": self.producer}
-        chosen = self.declares_each or "declare" in signature["options"]
-        if not chosen and _destination(signature) in self._declared:
+        if (
+            not self.declares_each
+            and "declare" not in signature["options"]
+            and _destination(signature) in self._declared
+            and self.takes(signature)
+            and self._is_of_this_app(signature["task"])
+        ):
             options["declare"] = ()
         return options
+
+    def _is_of_this_app(self, name: str) -> bool:
+        task: Any = self._app.tasks.get(name)
+        return task is None or task.app is self._app
 
     def note_published(self, signature: Mapping[str, Any]) -> None:
         """Note that a task was published, and so its queue is declared."""

@@ -132,6 +132,23 @@ def test_a_redis_that_refuses_results_in_the_same_step(caplog: pytest.LogCapture
     assert caplog.text.count("Let its user SET and PUBLISH") == 1
 
 
+def test_a_redis_that_refuses_to_settle_after_results(caplog: pytest.LogCaptureFixture) -> None:
+    """What it has settled is not settled again, and its user's rights are not to blame."""
+    rig: list[PartsRig] = []
+
+    async def main() -> None:
+        rig.append(PartsRig())
+        rig[0].effects.ways = {"c1": ROW}
+        rig[0].store.errors["settle"] = [ResponseError("OOM")]
+        await settle(rig[0], 1, 2)
+
+    with pytest.raises(ResponseError, match="OOM"):
+        asyncio.run(main())
+    assert rig[0].store.rows == [("c1", ROW)]
+    assert rig[0].store.settled == []
+    assert "Let its user" not in caplog.text
+
+
 def test_successes_are_told_when_redis_knows_them() -> None:
     """All but what came too late, with the record that was read before; once."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from celery_stargate.lanes.record import Record, Settled
 from tests.unit.helpers import failure, make_app, receipt
 
 COUNT = 4
+#: Where some tasks go by their arguments.
+CHOSEN: dict[str, str] = {}
 
 
 class Noted(Task):  # type: ignore[type-arg]
@@ -49,6 +52,35 @@ class Own(Task):  # type: ignore[type-arg]
         return super().AsyncResult(task_id, **options)
 
 
+class Optional(Task):  # type: ignore[type-arg]
+    """A task with other options in each call."""
+
+    abstract = True
+
+    def _get_exec_options(self) -> Any:
+        return {"headers": {"number": uuid.uuid4().hex}}
+
+
+class Chooses(Task):  # type: ignore[type-arg]
+    """A task that chooses its queue by its arguments."""
+
+    abstract = True
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
+        """Publish it."""
+        if args[1] == 2:
+            options |= CHOSEN
+        return super().apply_async(args, kwargs, **options)
+
+
+class LooksUp(Router):
+    """A router that looks at arguments in one of its steps."""
+
+    def lookup_route(self, name: str, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Send one of them elsewhere."""
+        return {"queue": "other"} if args and args[-1] == 2 else None
+
+
 class ByArguments(Router):
     """A router that looks at arguments."""
 
@@ -61,12 +93,25 @@ class ByArguments(Router):
         return super().route(options, name, args, kwargs, task_type)
 
 
+class ChoosesByArguments(Router):
+    """A router that sends one of them by a topic exchange."""
+
+    def route(
+        self, options: Any, name: str, args: Any = (), kwargs: Any = None, task_type: Any = None
+    ) -> Any:
+        """Send one of them elsewhere."""
+        if len(args) > 1 and args[1] == 2:
+            options = {**options, **CHOSEN}
+        return super().route(options, name, args, kwargs, task_type)
+
+
 class OwnAMQP(AMQP):
     """Celery's, with that router."""
 
     def Router(self, queues: Any = None, create_missing: Any = None) -> Any:  # Celery's name
         """Return the router."""
-        return ByArguments(self.routes, queues or self.queues, create_missing=True, app=self.app)
+        kind = self.app.conf.get("test_router", ByArguments)
+        return kind(self.routes, queues or self.queues, create_missing=True, app=self.app)
 
 
 class Slow(Task):  # type: ignore[type-arg]
@@ -95,13 +140,9 @@ def app() -> Celery:
     def work(*args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    for name, base in (
-        ("plain", Task),
-        ("noted", Noted),
-        ("slow", Slow),
-        ("late", Late),
-        ("own", Own),
-    ):
+    bases = {"plain": Task, "noted": Noted, "slow": Slow, "late": Late, "own": Own}
+    bases |= {"optional": Optional, "chooses": Chooses}
+    for name, base in bases.items():
         options: dict[str, Any] = {"name": f"shop.{name}", "base": base, "shared": False}
         made.task(**options)(work)
     return made
@@ -189,7 +230,8 @@ SHAPES: dict[str, Any] = {
     "args": {"args": (1, "two", None, {"three": [3.0]})},
     "long args": {"args": ("a" * 5000,), "kwargs": {"b": "c" * 5000}},
     "kwargs": {"kwargs": {"a": 1}},
-    "immutable": {"args": (1,), "immutable": True},
+    "immutable": {"immutable": True},
+    "immutable with args": {"args": (1,), "immutable": True},
     "queue": {"options": {"queue": "other"}},
     "options": {"options": {"priority": 7, "headers": {"mine": 1}, "ignore_result": True}},
     "limits": {"options": {"time_limit": 5, "soft_time_limit": 3, "shadow": "s"}},
@@ -280,12 +322,44 @@ def numbered(app: Celery, name: str) -> list[Settled]:
     return [each for signature in signatures for each in settled(app, signature)]
 
 
-def test_a_router_of_the_apps_own() -> None:
+@pytest.mark.parametrize("kind", [ByArguments, LooksUp])
+def test_a_router_of_the_apps_own(kind: type[Router]) -> None:
     """It may look at arguments."""
     app = Celery("x", set_as_current=False, amqp=OwnAMQP)
-    app.conf.update(broker_url="memory://", result_backend="cache+memory://")
-    app.conf.task_default_queue = uuid.uuid4().hex
+    app.conf.update(broker_url="memory://", result_backend="cache+memory://", test_router=kind)
+    app.conf.update(task_default_queue=uuid.uuid4().hex, task_routes={"nobody": {"queue": "slow"}})
     assert len(check(app, numbered(app, "shop.elsewhere"))) == 3 * COUNT
+
+
+@pytest.mark.parametrize("case", ["router", "task", "other app"])
+def test_a_queue_that_only_some_go_to(app: Celery, case: str) -> None:
+    """It is declared: a topic exchange without it would drop them."""
+    chosen = uuid.uuid4().hex
+    CHOSEN.update(queue=chosen, routing_key="a.b")
+
+    def route(name: str, args: Any, *_: Any, **__: Any) -> Any:
+        return CHOSEN if args[1] == 2 else None
+
+    name = "shop.chooses"
+    if case == "router":
+        app = Celery("x", set_as_current=False, amqp=OwnAMQP)
+        app.conf.update(make_app().conf.table())
+        app.conf.update(test_router=ChoosesByArguments)
+        name = "shop.elsewhere"
+    queues = Queue(app.conf.task_default_queue), Queue(chosen, Exchange(chosen, "topic"), "a.#")
+    app.conf.task_queues = queues
+    if case == "other app":
+        name = "shop.two"
+        other = make_app(task_routes=[route], task_queues=queues)
+        other.conf.task_default_queue = app.conf.task_default_queue
+        task = type("Two", (Task,), {"name": name})()
+        app.register_task(task)
+        other.register_task(task)
+    assert len(trigger_together(app, numbered(app, name))) == 3 * COUNT
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        found = [channel.basic_get(chosen, no_ack=True) for _ in range(COUNT)]
+    assert None not in found
 
 
 def test_a_task_of_another_app(app: Celery) -> None:
@@ -311,6 +385,25 @@ def test_results_of_the_tasks_own(app: Celery) -> None:
     Own.made.clear()
     publish(app, settled(app, app.signature("shop.own")))
     assert len(Own.made) == COUNT
+
+
+def test_options_that_differ_from_call_to_call(app: Celery) -> None:
+    """Are those of each call."""
+    _, together = publish(app, settled(app, app.signature("shop.optional")))
+    assert len({message[2]["number"] for message in together}) == COUNT
+
+
+def test_headers_that_are_added_on_the_way(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who stands around kombu; they are no part of the first's message."""
+    real, numbers = Producer.publish, itertools.count()
+
+    def publish_with(self: Any, body: Any, headers: Any = None, **options: Any) -> Any:
+        headers.setdefault("number", next(numbers))
+        return real(self, body, headers=headers, **options)
+
+    monkeypatch.setattr(Producer, "publish", publish_with)
+    _, together = publish(app, settled(app, app.signature("shop.plain")))
+    assert [message[2]["number"] for message in together] == [*range(COUNT)]
 
 
 def test_within_a_task(app: Celery) -> None:
