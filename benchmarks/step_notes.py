@@ -16,10 +16,10 @@ from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.scripts import AsyncScripts, Scripts
 from celery_stargate.pulsar import socket
 
-__all__ = ["Note", "Notes", "read_notes"]
+__all__ = ["WRITE_EVERY", "Note", "Notes", "read_notes"]
 
 #: Seconds between two writes; until then notes are kept in memory.
-_WRITE_EVERY = 0.1
+WRITE_EVERY = 0.1
 
 #: When, in seconds, and what.
 Note = tuple[float, str]
@@ -99,7 +99,7 @@ class Notes:
     def _write(self) -> None:
         with self._path.open("ab") as file:
             while True:
-                time.sleep(_WRITE_EVERY)
+                time.sleep(WRITE_EVERY)
                 some, self.kept = self.kept, []
                 for each in some:
                     file.write(msgspec.json.encode(each) + b"\n")
@@ -109,4 +109,6 @@ class Notes:
 def read_notes(path: Path) -> list[Note]:
     """Return what another process has written."""
     decode = msgspec.json.Decoder(tuple[float, str]).decode
-    return [decode(line) for line in path.read_bytes().splitlines()]
+    # Its last line may be half written.
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [decode(line) for line in whole.splitlines()]

@@ -6,18 +6,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from celery import Task, signals
-from celery.app.routes import MapRoute, Router
+from celery.app.routes import MapRoute
 from celery.backends.base import Backend
-from celery.canvas import Signature, maybe_signature
+from celery.canvas import maybe_signature
 from celery.utils.saferepr import saferepr
 
 from celery_stargate.effects.results.write import has_receivers
+from celery_stargate.effects.together import Together, is_celerys, publishes_by_celery_alone
 from celery_stargate.effects.tracer import no_subscription
 
 if TYPE_CHECKING:
     from celery import Celery
-
-    from celery_stargate.effects.together import Together
 
 __all__ = ["Copies"]
 
@@ -187,8 +186,12 @@ class Copies:
     ) -> None:
         """Publish a callback by ``apply_async`` of its signature.
 
-        Arguments and errors are those of :meth:`publish`; the callback may also be a signature.
-            producer: in the place of the usual one.
+        Arguments:
+            callback, argument, options: as in :meth:`publish`; a signature, too, is a callback.
+            producer: takes the place of the usual one.
+
+        Raises:
+            What ``apply_async`` raises.
         """
         own = self._together.options_for(callback)
         if producer is not None:
@@ -255,13 +258,7 @@ class Copies:
 
 def _publishes_plainly(app: Celery) -> bool:
     """Whether nobody but Celery does, or hears, anything when a task is published."""
-    amqp: Any = app.amqp
-    router: Any = amqp.router
-    kind: type = type(router)
-    steps = (
-        *(Signature.apply_async, app.send_task, amqp.send_task_message, amqp.create_task_message),
-        router.route,
-    )
+    router: Any = app.amqp.router
     heard = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
     told: Any = app.backend.on_task_call
     return (
@@ -269,22 +266,15 @@ def _publishes_plainly(app: Celery) -> bool:
         # The current task would get the callbacks as its children.
         and app.current_worker_task is None
         and not has_receivers(*heard, deaf=())
-        and all(_is_celerys(step) for step in steps)
-        # Another router may look at the arguments.
-        and kind is Router
+        and publishes_by_celery_alone(app)
+        # A function among the routes may look at the arguments.
         and all(type(route) is MapRoute for route in router.routes)
         # Others subscribe to each result, or declare a queue for it.
         and (told is no_subscription or _is_own(told, Backend))
     )
 
 
-def _is_celerys(method: Any) -> bool:
-    """Whether a function is Celery's own, and not one that somebody has put around it."""
-    module = str(getattr(method, "__module__", ""))
-    return module.startswith("celery.") and not hasattr(method, "__wrapped__")
-
-
 def _is_own(method: Any, of: type) -> bool:
     """Whether a bound method is the one that a class of Celery's has."""
     function = getattr(method, "__func__", None)
-    return function is getattr(of, method.__name__, None) and _is_celerys(function)
+    return function is getattr(of, method.__name__, None) and is_celerys(function)

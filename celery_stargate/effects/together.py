@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task, signals
 from celery.app.routes import Router
+from celery.canvas import Signature
 
 from celery_stargate.effects.results.write import has_receivers
 
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Together", "may_publish_together", "together"]
+__all__ = [
+    "Together",
+    "is_celerys",
+    "may_publish_together",
+    "publishes_by_celery_alone",
+    "together",
+]
 
 #: The options by which Celery finds a task's queue, where nothing routes by the task.
 _DESTINATION = ("queue", "exchange", "routing_key", "exchange_type")
@@ -36,7 +43,7 @@ class Together:
         #: A router may look at the arguments, and a receiver may add to what is declared.
         self.declares_each = (
             bool(app.conf.task_routes)
-            or type(app.amqp.router) is not Router
+            or not publishes_by_celery_alone(app)
             or has_receivers(signals.before_task_publish)
         )
 
@@ -82,6 +89,27 @@ def _destination(signature: Mapping[str, Any]) -> tuple[str, ...]:
     given = signature["options"]
     # A task may have a queue of its own as an attribute of its class.
     return (signature["task"], *(str(given.get(each)) for each in _DESTINATION))
+
+
+def publishes_by_celery_alone(app: Celery) -> bool:
+    """Whether no code but Celery's own runs between ``apply_async`` and kombu.
+
+    Such is a router of another class, or a function that somebody has put around one of Celery's:
+    it may choose another queue for each task.
+    """
+    amqp: Any = app.amqp
+    kind: type = type(amqp.router)
+    steps = (
+        *(Signature.apply_async, Task.apply_async, app.send_task, amqp.router.route),
+        *(amqp.create_task_message, amqp.send_task_message),
+    )
+    return kind is Router and all(is_celerys(step) for step in steps)
+
+
+def is_celerys(method: Any) -> bool:
+    """Whether a function is Celery's own, and not one that somebody has put around it."""
+    module = str(getattr(method, "__module__", ""))
+    return module.startswith("celery.") and not hasattr(method, "__wrapped__")
 
 
 def may_publish_together(app: Celery, count: int) -> bool:

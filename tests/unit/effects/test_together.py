@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 from celery import Celery, Task, group, signals
+from celery.canvas import Signature
 
 from celery_stargate.effects.together import Together, may_publish_together
 from tests.unit.helpers import make_app
@@ -66,6 +68,23 @@ def test_one_that_was_not_published_declares_nothing() -> None:
     assert "declare" not in found.options_for(one)
     found.note_published(one)
     assert found.options_for(one)["declare"] == ()
+
+
+@pytest.mark.parametrize("owner", [Task, Signature])
+def test_who_stands_around_celery_may_choose_a_queue(
+    owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So each declares its own."""
+    real = owner.apply_async
+
+    @functools.wraps(real)
+    def around(*args: Any, **options: Any) -> Any:
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, "apply_async", around)
+    app = make_app()
+    one = app.signature("a", queue="q")
+    assert declares(app, one, one) == [True, True]
 
 
 def test_where_each_declares() -> None:
