@@ -180,13 +180,16 @@ def _state(text: str, measured: Measured) -> str:
             "> **Out of date.** This page was measured on an earlier layout of the code, and shows "
             f"its file names and lines. {again}"
         )
+    one, some = ("has changed", "have changed")
+    if measured.names_only:
+        one, some = ("was added or removed", "were added or removed")
     changed = sorted(path for path in known.keys() | now.keys() if known.get(path) != now.get(path))
     if not changed:
-        return f"Up to date: no source has changed since it was measured. {again}"
+        return f"Up to date: no source {one} since it was measured. {again}"
     named = ", ".join(f"`{path}`" for path in changed[:_NAMED])
     more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
     return (
-        f"> **Out of date.** {len(changed)} of {len(now)} sources have changed since this page was "
+        f"> **Out of date.** {len(changed)} of {len(now)} sources {some} since this page was "
         f"measured: {named}{more}. {again}"
     )
 
