@@ -173,11 +173,11 @@ class TestErrors:
         """401; with the right one it is stored; and no text holds it."""
         with LocalPulsar(tokens={"g00d": "admin"}) as local:
             url = url_of(local.url, topic)
-            for token in (None, "b4d", lambda: "b4d"):
+            for token in (None, "wr0ng", lambda: "wr0ng"):
                 with pytest.raises(ProduceError) as caught:
                     celery_stargate.produce(url, "x", token=token)
                 assert "HTTP 401" in str(caught.value)
-                assert "b4d" not in str(caught.value)
+                assert "wr0ng" not in str(caught.value)
             assert celery_stargate.produce(url, "x", token="g00d").status == "stored"
             assert celery_stargate.produce(url, "x", token=lambda: "g00d").status == "stored"
 
