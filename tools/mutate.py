@@ -38,7 +38,7 @@ from tools.generated import fingerprints, measured_page, record
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "docs/mutations.md"
 WORDS = ROOT / "docs" / "mutations.toml"
-PACKAGE = "celery_stargate"
+PACKAGE, PLUGIN = "celery_stargate", "pytest_celery_stargate"
 
 _LUA = f"{PACKAGE}/lanes/lua"
 _LANES = "tests/integration/lanes"
@@ -256,7 +256,7 @@ def tests_of(path: str) -> list[str]:
 
 def copy_tree(folder: Path) -> Path:
     """Copy what the tests need into a folder."""
-    for name in (PACKAGE, "tests"):
+    for name in (PACKAGE, PLUGIN, "tests"):
         leave_out = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=leave_out)
     shutil.copy(ROOT / "pyproject.toml", folder)
