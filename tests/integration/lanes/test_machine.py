@@ -1095,6 +1095,25 @@ def test_a_completed_context_is_buried(pair: Pair) -> None:
     assert pair.call("put", "t3", *arguments) == [b"new", 2]
 
 
+def test_a_completion_forgets_tombstones_that_have_ended(pair: Pair) -> None:
+    """Also where no later call has one."""
+    for context, tombstone in (("a", UNIT), ("b", 0)):
+        pair.call("put", context, context, "{}", 5 * UNIT, 0, tombstone, UNIT, "q", "", "frame")
+    pair.call("complete", "one:1", "first", 1, "a", "")
+    assert pair.state.tombstones.keys() == {b"a"}
+    pair.leap(2 * UNIT)
+    # The leap ends the lease, too; a receipt counts all the same.
+    pair.call("complete", "one:1", "second", 1, "b", "")
+    assert pair.state.tombstones == {}
+
+
+def test_a_read_that_finds_nothing_marks_nothing(pair: Pair) -> None:
+    """Whatever number it begins behind."""
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "q", "a", "frame")
+    assert pair.call("read", "one:1", 5, 10, 1000, 1, 0, 0, "") == [0]
+    assert b"sent" not in pair.state.meta
+
+
 def test_a_lane_with_a_message_does_not_retire(pair: Pair) -> None:
     """Not even where the message's context is gone."""
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", "a", "frame")
