@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,23 @@ def test_new_source_makes_a_page_old(page: Path, tmp_path: Path) -> None:
     measure()
     written(tmp_path, "b.lua", LUA)
     assert len(list(generated.problems())) == 1
+
+
+def test_a_page_that_looks_at_names_alone(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so: a source that changed is none that was added or removed."""
+    measured = generated.measured_page("page.md")
+    monkeypatch.setattr(generated, "MEASURED", (replace(measured, names_only=True),))
+    measure()
+    written(tmp_path, "a.lua", LUA.replace("GET", "DEL"))
+    assert not list(generated.problems())
+    state = block_of(page.read_text("utf-8"), "state")
+    assert state.startswith("Up to date: no source was added or removed")
+    written(tmp_path, "b.lua", LUA)
+    generated.write()
+    state = block_of(page.read_text("utf-8"), "state")
+    assert "1 of 2 sources were added or removed" in state
 
 
 def test_sources_are_those_of_before_the_measurement(page: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,3 +134,13 @@ def test_the_page() -> None:
     assert "| together | 4 | 2 | 2 | 50.0 % |" in text
     assert "- a.lua, line 1: `old 1`\n  became `new 1`.\n  It is the same.\n" in text
     assert "`new 2`.\n  nobody has said why\n" in text
+
+
+def test_the_copy_holds_all_packages(tmp_path: Path) -> None:
+    """The tests of a mutant run in it, and pytest loads the plugins that the project has."""
+    project = tomllib.loads((mutate.ROOT / "pyproject.toml").read_text("utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    plugins = project["project"]["entry-points"]["pytest11"].values()
+    copied = mutate.copy_tree(tmp_path)
+    assert {each.name for each in copied.iterdir()} >= {*packages, "tests", "pyproject.toml"}
+    assert all((copied / each.partition(".")[0]).is_dir() for each in plugins)
