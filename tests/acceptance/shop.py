@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.acceptance.rig import WAIT, eventually
-from tests.servers.process import ServerProcess, free_ports, listening
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess, listening
 
 __all__ = ["Shop"]
 

@@ -26,7 +26,8 @@ from tests.acceptance.shop import Shop
 from tests.plugin_project import installed
 from tests.servers.admin import topic_path
 from tests.servers.fixtures import PulsarAddress, require
-from tests.servers.process import ServerProcess, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess
 from tests.servers.redis import RedisServer, missing_reason
 
 _ROOT = Path(__file__).parents[2]

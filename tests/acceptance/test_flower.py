@@ -17,7 +17,8 @@ import pytest
 from tests.acceptance.conftest import MakeRig
 from tests.acceptance.rig import WAIT, Rig, Worker, eventually
 from tests.acceptance.tasks import CONF, LOG_URL, READY
-from tests.servers.process import ServerProcess, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess
 
 
 class Flower:

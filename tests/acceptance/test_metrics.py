@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.acceptance.conftest import MakeRig
 from tests.acceptance.rig import WAIT, eventually
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 
 
 def scrape(port: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.walk import Walk, environment
 from tests.servers.fixtures import require
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 from tests.servers.redis import missing_reason
 
 _TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 
 __all__ = ["Frames", "ToxicProxy", "split_frames"]
 

@@ -20,7 +20,7 @@ from celery_stargate.lanes.scripts import LANE_PARTS, AsyncScripts, Scripts
 from celery_stargate.testing import LocalPulsar
 from tests.integration.rig import Triggered
 from tests.servers.fixtures import PulsarAddress, ServerAddress
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 
 _HERE = Path(__file__).parent
 

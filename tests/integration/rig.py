@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 from celery_stargate import Stargate
 from celery_stargate.calls.prepare import prepare
 from celery_stargate.effects.signatures import NO_CALLBACKS
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 
 #: The bound on every wait; nothing should come near it.
 WAIT = 20.0

@@ -27,7 +27,7 @@ from celery_stargate.testing import LocalPulsar
 from celery_stargate.worker.revoking import ControlStep
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import Triggered, wait_for
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 
 
 class Rig:

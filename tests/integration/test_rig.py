@@ -6,13 +6,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 
 import pytest
 
 from tests.integration import rig
 from tests.integration.rig import Proxy, elapsed
-from tests.servers.process import free_ports
 
 
 @pytest.fixture(autouse=True)
@@ -111,12 +109,3 @@ def test_a_refusing_port_refuses_and_stays_taken(refusing_port: int) -> None:
         socket.create_connection(("127.0.0.1", refusing_port), timeout=5)
     with pytest.raises(OSError, match="in use"), closing(socket.socket()) as other:
         other.bind(("127.0.0.1", refusing_port))
-
-
-def test_ports_of_servers_are_not_those_of_connections() -> None:
-    """Or a client could take one while its server restarts, or even connect to itself."""
-    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii")
-    first, last = map(int, text.split())
-    ports = free_ports(50)
-    assert len(set(ports)) == 50
-    assert not any(first <= port <= last for port in ports)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -16,17 +13,13 @@ import redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
+from tests.servers.ports import ports_with_bus
 from tests.servers.process import ServerError
 from tests.servers.redis import RedisServer
 from tests.servers.redis import missing_reason as redis_missing_reason
 
 #: How long the nodes have to agree, in seconds.
 _TIMEOUT = 60.0
-
-#: A node's bus listens this far above its port.
-_BUS_OFFSET = 10_000
-#: Where nodes listen: so that their buses are below what Linux gives to outgoing connections.
-_PORTS = range(11_000, 20_000)
 
 #: redis-cli makes no cluster of fewer masters.
 _FEWEST_OF_REDIS_CLI = 3
@@ -234,22 +227,3 @@ class ClusterServers:
             if time.monotonic() > end:
                 raise ServerError(f"waited {_TIMEOUT:g} s for {what}")
             time.sleep(0.1)
-
-
-def ports_with_bus(count: int) -> list[int]:
-    """Return free ports whose bus ports are free too, both below those of outgoing connections.
-
-    Raises:
-        ServerError: there are not so many.
-    """
-    with ExitStack() as held:
-        found: list[int] = []
-        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
-            if len(found) == count:
-                return found
-            with suppress(OSError):
-                for each in (port, port + _BUS_OFFSET):
-                    sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-                    sock.bind(("127.0.0.1", each))
-                found.append(port)
-        raise ServerError(f"fewer than {count} ports are free from {_PORTS[0]} to {_PORTS[-1]}")

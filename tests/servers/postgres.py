@@ -15,7 +15,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from tests.servers.process import ServerError, ServerProcess, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerError, ServerProcess
 from tests.servers.server import Server
 
 #: Where Debian keeps what it puts behind wrappers, the newest version first.

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 #: Where a server that must be found from one process after another keeps its files.
 CACHE_VARIABLE = "STARGATE_TEST_CACHE"
-#: Where servers listen: below what Linux gives to outgoing connections (32768 and up).
-_PORTS = range(20_000, 32_000)
 
 
 class ServerError(RuntimeError):
@@ -29,29 +26,6 @@ def cache_folder() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "celery-stargate"
-
-
-def free_ports(count: int) -> list[int]:
-    """`count` different ports of 127.0.0.1 that nothing has just now, and no connection gets.
-
-    The kernel takes the ports of outgoing connections, and those of `bind` to port 0, from another
-    range. A port of that range may be gone when its server restarts, and a client that tries it
-    meanwhile may even connect to itself.
-
-    Raises:
-        ServerError: there are not so many.
-    """
-    # All are held open together, or one could be chosen twice.
-    with ExitStack() as held:
-        ports: list[int] = []
-        for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
-            if len(ports) == count:
-                return ports
-            sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            with suppress(OSError):
-                sock.bind(("127.0.0.1", port))
-                ports.append(port)
-        raise ServerError(f"fewer than {count} ports are free from {_PORTS[0]} to {_PORTS[-1]}")
 
 
 def listening(port: int) -> bool:
@@ -106,6 +80,11 @@ class ServerProcess:
         """Whether the process exists (a frozen one does)."""
         return self._child is not None and self._child.poll() is None
 
+    def require_alive(self) -> None:
+        """Raise :class:`ServerError` with the end of its log if the process has ended."""
+        if not self.alive:
+            raise ServerError(f"{self.name} has ended:\n{self.log_tail()}")
+
     def start(self, ready: Callable[[], bool], *, timeout: float) -> None:
         """Start it and wait until `ready()` is true.
 
@@ -135,8 +114,7 @@ class ServerProcess:
         end = time.monotonic() + timeout
         try:
             while not ready():
-                if not self.alive:
-                    raise ServerError(f"{self.name} ended while it started:\n{self.log_tail()}")
+                self.require_alive()
                 if time.monotonic() > end:
                     raise ServerError(
                         f"{self.name} was not ready in {timeout:g} s:\n{self.log_tail()}"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tests.servers.admin import PulsarAdmin
 from tests.servers.credentials import TLSFiles, make_token
-from tests.servers.process import ServerError, ServerProcess, cache_folder, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerError, ServerProcess, cache_folder
 from tests.servers.server import Server
 
 #: The broker that CI runs, and one that the environment names.

@@ -7,7 +7,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from tests.servers.process import ServerProcess, free_ports, listening
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess, listening
 from tests.servers.server import Server
 
 #: Where Debian keeps the start script itself; the one on PATH changes to the user `rabbitmq`,

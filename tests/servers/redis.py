@@ -7,7 +7,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.servers.process import ServerProcess, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess
 from tests.servers.server import Server
 
 #: What the project demands of Redis, and what its tests need; `config` overrides each.

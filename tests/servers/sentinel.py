@@ -13,7 +13,8 @@ from urllib.parse import quote
 import redis
 from redis.exceptions import RedisError
 
-from tests.servers.process import ServerError, ServerProcess, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerError, ServerProcess
 from tests.servers.redis import RedisServer
 from tests.servers.redis import missing_reason as redis_missing_reason
 
@@ -202,17 +203,20 @@ class SentinelServers:
             log_path=folder / "sentinel.log",
         )
         self._running.callback(process.kill)
-        process.start(lambda: self._answers(port), timeout=20)
+        process.start(lambda: self._answers(port, process), timeout=20)
         self._sentinels.append(process)
 
-    def _answers(self, port: int) -> bool:
+    def _answers(self, port: int, process: ServerProcess) -> bool:
+        """Whether it answers: this process, and not another that has its port."""
         try:
             with self._sentinel_client(port) as client:
-                return bool(client.ping())
+                return bool(client.info("server")["process_id"] == process.pid)
         except RedisError:
             return False
 
     def _complete(self) -> bool:
+        for process in (*self._sentinels, *(server.process for server in self.servers)):
+            process.require_alive()
         replicas = len(self.servers) - 1
         others = len(self.sentinel_ports) - 1
         try:
@@ -238,10 +242,10 @@ class SentinelServers:
     def _data_client(self, server: RedisServer) -> redis.Redis:
         return redis.Redis(port=server.port, password=self.password, socket_timeout=2.0)
 
-    @staticmethod
-    def _wait(what: str, ready: Callable[[], bool]) -> None:
+    def _wait(self, what: str, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + _TIMEOUT
         while not ready():
             if time.monotonic() > end:
-                raise ServerError(f"waited {_TIMEOUT:g} s for {what}")
+                logs = [f"{each.name}:\n{each.log_tail(1000)}" for each in self._sentinels]
+                raise ServerError("\n".join([f"waited {_TIMEOUT:g} s for {what}", *logs]))
             time.sleep(0.1)

@@ -26,9 +26,9 @@ from tests.contract.wire import wait_until
 from tests.integration.conftest import MakeApp
 from tests.integration.lanes.rig import put
 from tests.servers import redis as redis_module
-from tests.servers.cluster import ports_with_bus
 from tests.servers.credentials import TLSFiles, make_tls, tls_missing_reason
 from tests.servers.fixtures import require
+from tests.servers.ports import ports_with_bus
 from tests.servers.redis import RedisServer
 
 USER, PASSWORD = "lanes", "p@:/%#?w"

@@ -16,7 +16,7 @@ from celery_stargate.pulsar.endpoint import Endpoint
 from celery_stargate.testing import LocalPulsar
 from tests.servers.admin import PulsarAdmin
 from tests.servers.credentials import make_token
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 
 _SECRET = b"the secret of the admin tests, long enough"
 

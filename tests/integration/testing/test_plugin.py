@@ -11,7 +11,7 @@ from celery_stargate.testing import local_redis
 from celery_stargate.testing.local_redis import LocalRedis
 from tests.plugin_project import Project
 from tests.servers.fixtures import PulsarAddress, ServerAddress, require
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 from tests.servers.redis import missing_reason
 
 pytest_plugins = ["pytester"]

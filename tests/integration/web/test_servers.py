@@ -21,7 +21,8 @@ from tests.integration.rig import elapsed, wait_for
 from tests.integration.test_exit import require_given_back
 from tests.integration.web.gunicorn_conf import READY
 from tests.servers.fixtures import ServerAddress
-from tests.servers.process import ServerProcess, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess
 
 _PROGRAMS = Path(sys.executable).parent
 _ROOT = Path(__file__).parents[3]

@@ -19,7 +19,7 @@ from celery_stargate.instrumentation import step
 from celery_stargate.instrumentation.step import MetricsStep
 from celery_stargate.observers import MessageRecorded
 from celery_stargate.support.processes import process_name
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 from tests.unit.helpers import make_app
 from tests.unit.instrumentation.test_prometheus import lane
 

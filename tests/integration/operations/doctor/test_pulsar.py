@@ -20,7 +20,7 @@ from tests.integration.rig import wait_for
 from tests.servers.admin import PulsarAdmin, topic_path
 from tests.servers.credentials import make_tls, make_token, tls_missing_reason
 from tests.servers.fixtures import PulsarAddress, require
-from tests.servers.process import free_ports
+from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
 
 SECRET = b"the secret of the doctor's tests, long enough"

@@ -15,7 +15,8 @@ from tests.integration.operations.doctor.between import Between, ahead, as_old, 
 from tests.integration.operations.doctor.conftest import Diagnose
 from tests.integration.rig import wait_for
 from tests.servers.fixtures import ServerAddress, require
-from tests.servers.process import ServerProcess, free_ports
+from tests.servers.ports import free_ports
+from tests.servers.process import ServerProcess
 from tests.servers.redis import RedisServer, missing_reason
 
 
