@@ -96,9 +96,12 @@ class TaskEvents:
         with self._lock:
             events, self._unsent = self._unsent, []
         dispatcher = self._consumer().event_dispatcher
-        with _larger_buffer(dispatcher):
-            for kind, fields in events:
-                dispatcher.send(kind, **fields)
+        if events:
+            with _sent_together(dispatcher):
+                for kind, fields in events:
+                    dispatcher.send(kind, **fields)
+                # Not what waits for the broker: that is the dispatcher's own business.
+                dispatcher.flush(errors=False)
 
     def _events(self, settled: Settled) -> Iterator[_Event]:
         request = request_fields(settled.record.request)
@@ -155,17 +158,18 @@ def _shown(error: BaseException | None) -> str:
 
 
 @contextmanager
-def _larger_buffer(dispatcher: Any) -> Iterator[None]:
-    """Let a dispatcher that gathers the events of tasks send more of them in one message.
+def _sent_together(dispatcher: Any) -> Iterator[None]:
+    """Let a dispatcher that gathers the events of tasks send them in fewer messages, and only then.
 
-    What is left at the end leaves with its next message, for which it has asked already.
+    By itself it gathers fewer, and asks the loop that runs this to flush the last ones. The loop
+    does that after its next poll, which takes up to a second in an idle worker.
     """
-    limit = dispatcher.buffer_limit
-    dispatcher.buffer_limit = max(limit, _GATHERED)
+    limit, ask = dispatcher.buffer_limit, dispatcher.on_send_buffered
+    dispatcher.buffer_limit, dispatcher.on_send_buffered = max(limit, _GATHERED), None
     try:
         yield
     finally:
-        dispatcher.buffer_limit = limit
+        dispatcher.buffer_limit, dispatcher.on_send_buffered = limit, ask
 
 
 def _in_order(result: Any) -> Any:

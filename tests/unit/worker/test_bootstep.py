@@ -141,7 +141,12 @@ class Consumer:
 
     def __init__(self, *, enabled: bool, groups: tuple[str, ...] = ()) -> None:
         self.event_dispatcher = SimpleNamespace(
-            enabled=enabled, groups=set(groups), send=self._send, buffer_limit=24
+            enabled=enabled,
+            groups=set(groups),
+            send=self._send,
+            flush=lambda **_: None,
+            buffer_limit=24,
+            on_send_buffered=None,
         )
         self.sent: list[tuple[str, dict[str, Any]]] = []
 
