@@ -21,6 +21,13 @@ _SMALL = 1024
 #: How long one read of the inbox blocks, in ms; below redis-py's own timeout.
 _BLOCK_MS = 3000
 
+#: One that is put alone is marked: it is noted as sent, so that its owner need not do that.
+_PUT_ONE = """
+local id = redis.call('XADD', KEYS[1], '*', 'p', ARGV[3], 'n', ARGV[4], 'k', ARGV[1], 'g', ARGV[2],
+  'm', '')
+redis.call('HSET', KEYS[2], 'sent', id)
+"""
+
 _PUT_MANY = """
 for i = 3, #ARGV, 2 do
   redis.call('XADD', KEYS[1], '*', 'p', ARGV[i], 'n', ARGV[i + 1], 'k', ARGV[1], 'g', ARGV[2])
@@ -43,8 +50,9 @@ class BareLog:
 
     def __init__(self, config: Config, redis: Redis, name: str) -> None:
         self._redis: Any = redis
-        self._log, _, self._inbox = keys_of(config, name)
-        self._script = redis.register_script(_PUT_MANY)
+        self._log, self._meta, self._inbox = keys_of(config, name)
+        self._put_one = redis.register_script(_PUT_ONE)
+        self._put_many = redis.register_script(_PUT_MANY)
         self._last: Any = "0-0"
 
     def put(
@@ -58,21 +66,21 @@ class BareLog:
             group: of their chord.
         """
         names = names or [str(uuid.uuid4()) for _ in payloads]
-        fields = {"k": kind, "g": group}
         if len(payloads) == 1:
-            self._redis.xadd(self._log, {"p": payloads[0], "n": names[0], **fields})
+            keys = [self._log, self._meta]
+            self._put_one(keys=keys, args=[kind, group, payloads[0], names[0]])
         elif len(payloads[0]) < _SMALL:
             for start in range(0, len(payloads), _PUT):
                 some = slice(start, start + _PUT)
                 pairs = zip(payloads[some], names[some], strict=True)
                 args = [each for pair in pairs for each in pair]
-                self._script(keys=[self._log], args=[kind, group, *args])
+                self._put_many(keys=[self._log], args=[kind, group, *args])
         else:
             size = max(1, _PUT_BYTES // len(payloads[0]))
             for start in range(0, len(payloads), size):
                 with self._redis.pipeline(transaction=False) as pipe:
                     for place in range(start, min(start + size, len(payloads))):
-                        given = {"p": payloads[place], "n": names[place], **fields}
+                        given = {"p": payloads[place], "n": names[place], "k": kind, "g": group}
                         pipe.xadd(self._log, given)
                     pipe.execute()
         return names

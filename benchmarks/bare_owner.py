@@ -1,9 +1,9 @@
 """The owner of a bare log in Redis: ``python -m benchmarks.bare_owner NAME``.
 
 It does what no owner of a lane can leave out, with redis-py, websockets and Celery alone: wait for
-entries, note in Redis that they may be sent, send them, and settle them in one step with their
-results and what tells the caller. It has no deadlines, no leases, no names of messages, and no
-care for failures, so what it takes is a floor of what a lane takes.
+entries, note in Redis that they may be sent unless their put has done so, send them, and settle
+them in one step with their results and what tells the caller. It has no deadlines, no leases, no
+names of messages, and no care for failures, so what it takes is a floor of what a lane takes.
 
 What follows an entry's receipt are the letters of its kind:
 
@@ -171,7 +171,8 @@ class _Owner:
                 continue
             [(_, entries)] = found
             last, bytes_ = entries[-1][0], 0
-            await self._redis.hset(self._meta, "sent", last)
+            if b"m" not in entries[-1][1]:
+                await self._redis.hset(self._meta, "sent", last)
             frames: list[bytes] = []
             for id_, fields in entries:
                 payload, name = fields[b"p"], fields[b"n"]

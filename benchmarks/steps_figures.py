@@ -17,9 +17,7 @@ __all__ = ["CALLED", "STEPS", "Step", "Steps", "laps", "render_steps", "steps_of
 STEPS: Sequence[tuple[str, str]] = (
     ("the caller checks the call, and encodes it", "put is asked for"),
     ("redis-py and Redis: the put, until the owner is woken", "the owner is woken"),
-    ("the owner's event loop", "read is asked for"),
-    ("redis-py and Redis: the owner reads, and notes that it may send", "read is answered"),
-    ("the owner writes the frame", "the frame is written"),
+    ("the owner takes the message, and writes its frame", "the frame is written"),
     ("Pulsar, until its receipt is there", "Pulsar answers"),
     ("the owner reads the receipt, and decides what follows", "complete is asked for"),
     ("redis-py and Redis: the owner settles, until the caller is told", "the caller is told"),

@@ -150,7 +150,7 @@ class FloorChord(_Drain):
 
 
 class FloorRoundTrip(_Floor):
-    """Redis three times, one after the other, and Pulsar once."""
+    """Redis twice, one after the other, and Pulsar once."""
 
     group = "one"
     name = "floor-round-trip"

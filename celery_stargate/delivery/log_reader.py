@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from celery_stargate.delivery.owned import OwnedLane
+from celery_stargate.delivery.watcher import Found
 from celery_stargate.lanes.leased import Unreadable
 from celery_stargate.model.entry import Entry
 from celery_stargate.support.backoff import Backoff
@@ -65,11 +66,10 @@ class LogReader:
             if entries or gapless or self.newer is not None or not moved:
                 break
         if entries:
-            self._in_vain = False
-            self._backoff.reset()
+            self._went_well()
         return entries
 
-    async def wait(self, after: int, timeout: float) -> bool:
+    async def wait(self, after: int, timeout: float) -> Found | None:
         """Wait until the log holds something after a number.
 
         If the last wait found something that could not be read, pause first: the next one would
@@ -79,13 +79,27 @@ class LogReader:
             timeout: seconds to wait at most.
 
         Returns:
-            Whether it does.
+            What it holds; None after ``timeout``.
         """
         if self._in_vain:
             await asyncio.sleep(self._backoff.next())
         key = self._lane.store.log_key
-        self._in_vain = await self._lane.shared.watcher.wait(key, after, timeout)
-        return self._in_vain
+        found = await self._lane.shared.watcher.wait(key, after, timeout)
+        self._in_vain = found is not None
+        return found
+
+    def take(self, found: Found) -> Entry | None:
+        """Return the message that a wait brought, if its put marked it; else it is to be read."""
+        if found.entry is None:
+            return None
+        entry = self._lane.store.take(found.entry)
+        if entry is not None:
+            self._went_well()
+        return entry
+
+    def _went_well(self) -> None:
+        self._in_vain = False
+        self._backoff.reset()
 
     async def _set_aside(self, unreadable: list[tuple[int, str]]) -> int:
         """Set entries aside but one that waits for a newer version; return how many were."""

@@ -127,6 +127,9 @@ class LaneOwner:
         machine.apply(Event.DRAIN)
         try:
             async with asyncio.timeout(timeout):
+                store, retry = self._lane.store, self._lane.retry
+                store.expected = 0
+                await retry.until_available(store.expect_nothing)
                 await self._lane.changes.until(lambda: not self._busy)
         except TimeoutError:
             logger.warning(

@@ -175,6 +175,8 @@ class Sender:
                     await producer.close()
                 finally:
                     producer.abort()
+        # What is put before the next connection may be sent only then.
+        await self._lane.retry.until_available(self._lane.store.expect_nothing)
         if session is not None and session.pause is not None:
             await self._pause(session.pause)
         if event is not Event.LINK_BROKEN or self._lane.counters.receipts > receipts:

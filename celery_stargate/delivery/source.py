@@ -10,6 +10,7 @@ from celery_stargate.delivery.log_reader import READ_BYTES, LogReader
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.states import Event, State
+from celery_stargate.delivery.watcher import Found
 from celery_stargate.lanes.leased import Progress
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.revocation import revoked_failure
@@ -53,6 +54,8 @@ class LaneSource:
         self._last = last
         #: Whether the log may hold more than was read.
         self._more = True
+        #: The next message, if its put marked it.
+        self._marked: Entry | None = None
         #: How many bytes the frames of the last read had, on average.
         self._usual = 1
         #: Whether Pulsar is to know the lane's numbers: then the session ends at a gap.
@@ -88,8 +91,11 @@ class LaneSource:
                     return ()
                 count = min(count, self._last - self._after)
             if not self._more:
-                if not await self._wait_for_put():
+                found = await self._wait_for_put()
+                if found is None:
                     return ()
+                if self._effects_keep_up():
+                    self._marked = self._log.take(found)
                 self._more = True
                 continue
             machine.apply(Event.READ)
@@ -127,6 +133,12 @@ class LaneSource:
         return len(self._effects) <= 2 * self._lane.options.max_in_flight
 
     async def _read(self, count: int, size: int) -> list[Entry]:
+        if self._marked is not None:
+            entries, self._marked = [self._marked], None
+            # What is behind it ends the next wait at once.
+            self._more = False
+            self.sent = max(self.sent, entries[0].number)
+            return entries
         size = min(size, READ_BYTES)
         # By the size of the last ones: what does not fit is looked at in vain.
         count = min(count, max(1, size // self._usual))
@@ -149,12 +161,19 @@ class LaneSource:
             await self._settler.until_at_most(0)
         return wanted
 
-    async def _wait_for_put(self) -> bool:
-        """Wait until the log holds another message; return False after the idle timeout."""
+    async def _wait_for_put(self) -> Found | None:
+        """Wait until the log holds another message; return None after the idle timeout."""
         machine, settings = self._lane.machine, self._lane.shared.settings
         machine.apply(Event.END_OF_LOG)
-        found = await self._log.wait(self._after, settings.idle_timeout)
-        if found:
+        store = self._lane.store
+        # With numbers a put must not mark: a Redis that came back without its tail would mark a
+        # message whose number Pulsar has, and the next owner would send it under that name.
+        store.expected = 0 if self._gapless else self._after + 1
+        try:
+            found = await self._log.wait(self._after, settings.idle_timeout)
+        finally:
+            store.expected = 0
+        if found is not None:
             machine.apply(Event.PUT)
         return found
 

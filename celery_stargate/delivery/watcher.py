@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from celery_stargate.lanes.connections import UNAVAILABLE, stream_entries
 from celery_stargate.lanes.registry import Registry, is_wrong_type
+from celery_stargate.lanes.wire import StoredEntry
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
-__all__ = ["Watcher"]
+__all__ = ["Found", "Watcher"]
 
 logger = logger_of(__name__)
 
@@ -26,6 +27,13 @@ _BLOCK_MS = 2000
 #: lane that comes back later has to wake the read, which costs more than all else of a single
 #: message.
 _RETURN = 0.005
+
+
+class Found(NamedTuple):
+    """A lane's log holds a message, or has to be looked at."""
+
+    #: The first one, if the wait brought it.
+    entry: StoredEntry | None = None
 
 
 class Watcher:
@@ -59,7 +67,7 @@ class Watcher:
         self._events_key = self._keys.key("events").encode()
         self._wake_key = self._keys.key(f"wake:{owner}").encode()
         self._on_event = on_event
-        self._waiting: dict[bytes, tuple[int, asyncio.Future[None]]] = {}
+        self._waiting: dict[bytes, tuple[int, asyncio.Future[StoredEntry | None]]] = {}
         self._reading = False
         #: The lanes that the last read woke and that do not wait again yet.
         self._away: set[bytes] = set()
@@ -70,10 +78,10 @@ class Watcher:
         #: Between reads that fail for another reason than that Redis is away.
         self._backoff = Backoff(0.1, 5.0)
 
-    async def wait(self, log_key: str, after: int, timeout: float) -> bool:
-        """Wait until a lane's log holds a message after a number; False after ``timeout`` s."""
+    async def wait(self, log_key: str, after: int, timeout: float) -> Found | None:
+        """Wait until a lane's log holds a message after a number; None after ``timeout`` s."""
         key = log_key.encode()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[StoredEntry | None] = asyncio.get_running_loop().create_future()
         self._waiting[key] = after, future
         self._away.discard(key)
         if not self._away:
@@ -82,17 +90,16 @@ class Watcher:
             if self._reading:
                 await self._wake()
             async with asyncio.timeout(timeout):
-                await future
+                return Found(await future)
         except TimeoutError:
-            return False
+            return None
         except (RedisError, OSError):
             # The source finds out by itself that Redis is away; it must not spin meanwhile.
             await asyncio.sleep(0.5)
-            return True
+            return Found()
         finally:
             if self._waiting.get(key, (0, None))[1] is future:
                 del self._waiting[key]
-        return True
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -137,7 +144,7 @@ class Watcher:
                 elif key == self._wake_key:
                     wake = entries[-1][0]
                 else:
-                    self._release(key)
+                    self._release(key, entries[0])
                     self._away.add(key)
             if self._away:
                 # Those that were woken go first.
@@ -188,10 +195,10 @@ class Watcher:
             pipeline.expire(self._wake_key, 3600)
             await pipeline.execute()
 
-    def _release(self, key: bytes) -> None:
+    def _release(self, key: bytes, entry: StoredEntry | None = None) -> None:
         waiting = self._waiting.pop(key, None)
         if waiting is not None and not waiting[1].done():
-            waiting[1].set_result(None)
+            waiting[1].set_result(entry)
 
     def _release_all(self) -> None:
         for key in list(self._waiting):

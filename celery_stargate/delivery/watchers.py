@@ -8,7 +8,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from celery_stargate.delivery.watcher import Watcher
+from celery_stargate.delivery.watcher import Found, Watcher
 from celery_stargate.lanes.registry import Registry
 from celery_stargate.support.cancel import cancel_all
 
@@ -53,7 +53,7 @@ class BucketWatchers:
             for keys in registry.all_keys
         }
 
-    async def wait(self, log_key: str, after: int, timeout: float) -> bool:
+    async def wait(self, log_key: str, after: int, timeout: float) -> Found | None:
         """Do as :meth:`Watcher.wait`."""
         return await self._watchers[_tag(log_key)].wait(log_key, after, timeout)
 

@@ -29,12 +29,14 @@ from celery_stargate.lanes.wire import (
     Fenced,
     LaneTick,
     SettleReply,
+    StoredEntry,
     StoreRolledBack,
     Unreadable,
     check_lease,
     last_number,
     read_complete,
     read_entries,
+    read_marked,
     read_settle,
     read_tick,
 )
@@ -111,6 +113,13 @@ class LeasedLane:
         self._lease = ""
         #: The highest number that was marked as perhaps sent, by us or before; Redis must know it.
         self._known = 0
+        #: Field ``m`` of that message's entry, if its put marked it; Redis must know that, too.
+        self._marked = ""
+        #: The number of the message that is waited for; 0: none. Each step that completes others
+        #: says so in Redis, so that its put marks that message as one that may be sent.
+        self.expected = 0
+        #: The number of which Redis was told last, and whose message was not taken; 0: none.
+        self._told = 0
         #: The generation that this hold works under; Redis must know it. Empty: not read yet.
         self._generation = ""
         #: Number and reason (:class:`Unreadable`) of what the last read left out.
@@ -187,7 +196,7 @@ class LeasedLane:
 
     def tick_request(self) -> tuple[Sequence[str], Sequence[str | int]]:
         """Return keys and arguments of the ``tick`` script, to run it for many lanes at once."""
-        return self._keys, (self._lease, self._ttl, self._known)
+        return self._keys, (self._lease, self._ttl, self._noted)
 
     def read_tick(self, reply: Any) -> LaneTick:
         """Read the reply of the ``tick`` script.
@@ -218,7 +227,7 @@ class LeasedLane:
         while True:
             word, *fields = await self._run(
                 *("read", self._lease, after, count, size, int(mark), int(gapless)),
-                *(self._known, self._generation),
+                *(self._noted, self._generation),
             )
             check_lease(word)
             if not fields:
@@ -226,11 +235,43 @@ class LeasedLane:
             entries, unreadable = read_entries(fields)
             self.unreadable += unreadable
             if mark and entries:
-                self._known = max(self._known, entries[-1].number)
+                await self._was_read(entries[-1].number)
             waits = bool(unreadable) and unreadable[-1][1] == Unreadable.NEWER
             if entries or waits or gapless or len(self.unreadable) >= _UNREADABLE:
                 return entries
             after = last_number(fields)
+
+    async def _was_read(self, last: int) -> None:
+        """Note that a read marked all messages up to a number."""
+        by: Any = b""
+        if last == self._told:
+            # Its put may have marked it, although the wait did not bring it.
+            by = await self._redis.hget(self._meta_key, "marked") or b""
+        if last > self._known:
+            self._known, self._marked = last, by.decode()
+        if last >= self._told:
+            self._told = 0
+
+    def take(self, stored: StoredEntry) -> Entry | None:
+        """Take the message that is waited for, if its put marked it: then it may be sent.
+
+        Arguments:
+            stored: the entry of the log.
+
+        Returns:
+            None for one that has to be read.
+        """
+        marked = read_marked(stored, self.fencing_token)
+        if marked is None or marked.entry.number != self._told:
+            return None
+        self._known, self._marked, self._told = marked.entry.number, marked.by, 0
+        return marked.entry
+
+    async def expect_nothing(self) -> None:
+        """Let no put mark a message any more."""
+        if self._told:
+            await self._redis.hdel(self._meta_key, "expected")
+            self._told = 0
 
     async def set_aside(self, unreadable: Iterable[tuple[int, str]]) -> int:
         """Move entries that may not be sent from the log into the quarantine.
@@ -251,15 +292,17 @@ class LeasedLane:
 
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""
-        names = ("sent", "tried", "generation", "begun_by")
+        names = ("sent", "tried", "generation", "begun_by", "marked")
         stored: Any = await self._redis.hmget(self._meta_key, *names)
-        sent, tried, generation, begun_by = stored
+        sent, tried, generation, begun_by, marked = stored
         name, hold = (generation or b"").decode(), self._lease.rpartition(":")[2]
         own = (begun_by or b"").decode() == hold
         found = Progress(int(sent or 0), int(tried or 0), name, own)
-        if found.sent < self._known or self._generation not in ("", name):
+        by = (marked or b"").decode()
+        another = found.sent == self._known and self._marked != by
+        if found.sent < self._known or another or self._generation not in ("", name):
             raise StoreRolledBack
-        self._known, self._generation = found.sent, name
+        self._known, self._marked, self._generation = found.sent, by, name
         return found
 
     async def begin_generation(self, ended: str) -> str:
@@ -336,6 +379,9 @@ class LeasedLane:
             arguments += (row.value, row.expires)
         for entry, receipt in waited_for:
             arguments += (encode_outcome(receipt), entry.inbox)
+        if self.expected:
+            arguments += (self._noted, self._generation, self.expected)
+            self._told = self.expected
         return read_complete(await self._run("complete", *arguments, keys=keys))
 
     async def expire(self) -> list[Settled]:
@@ -380,6 +426,11 @@ class LeasedLane:
         arguments = [part for each in stored for part in each]
         if self._dead.bounds:
             await self._run_dead("confirm", *arguments)
+
+    @property
+    def _noted(self) -> str:
+        """The highest number that Redis must know to be marked, and by which put, if it was one."""
+        return f"{self._known} {self._marked}"
 
     async def _run_dead(self, name: str, *arguments: Argument) -> Any:
         """Run a script that gets the keys of dead letters, where they are kept."""

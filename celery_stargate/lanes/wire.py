@@ -38,6 +38,7 @@ __all__ = [
     "SettleReply",
     "SettleWord",
     "StoreRolledBack",
+    "StoredEntry",
     "Unreadable",
     "check_lease",
     "decode_call",
@@ -46,6 +47,7 @@ __all__ = [
     "read_answer",
     "read_complete",
     "read_entries",
+    "read_marked",
     "read_put",
     "read_settle",
     "read_tick",
@@ -79,6 +81,9 @@ def decode_call(wire: bytes) -> CallOutcomes:
 
 
 # What the scripts answer.
+
+#: An entry of a stream, as redis-py gives it: its id and its fields.
+StoredEntry = tuple[bytes, dict[bytes, bytes]]
 
 
 class Fenced(Exception):
@@ -267,18 +272,59 @@ def read_entries(fields: Sequence[Any]) -> ReadReply:
             unreadable.append((number, code.decode()))
             continue
         try:
-            name = label.decode() if label else label_in(frame)
-            after = code[1:].decode()
+            entries.append(_read_entry(number, label, frame, place, code))
         except ValueError:
             unreadable.append((number, Unreadable.DAMAGED))
-        else:
-            # A code of a later version: do whatever the record says.
-            follow_up = _FOLLOW_UPS.get(code[:1], FollowUp.MORE)
-            if follow_up is FollowUp.WAITER:
-                entries.append(Entry(number, name, frame, place, follow_up, inbox=after))
-            else:
-                entries.append(Entry(number, name, frame, place, follow_up, after or PRODUCE))
     return ReadReply(entries, unreadable)
+
+
+def _read_entry(number: int, label: bytes, frame: bytes, place: int, code: bytes) -> Entry:
+    """Read one message.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    name = label.decode() if label else label_in(frame)
+    after = code[1:].decode()
+    # A code of a later version: do whatever the record says.
+    follow_up = _FOLLOW_UPS.get(code[:1], FollowUp.MORE)
+    if follow_up is FollowUp.WAITER:
+        return Entry(number, name, frame, place, follow_up, inbox=after)
+    return Entry(number, name, frame, place, follow_up, after or PRODUCE)
+
+
+class Marked(NamedTuple):
+    """A message that its put marked for the lane's owner."""
+
+    entry: Entry
+    #: What the log says of it: the hold's fencing token, and the token of the put.
+    by: str
+
+
+def read_marked(stored: StoredEntry, fencing_token: int) -> Marked | None:
+    """Read an entry of a lane's log, if its put marked it for a hold of the lease.
+
+    Arguments:
+        stored: as redis-py gives it.
+        fencing_token: of the hold.
+
+    Returns:
+        None for one that its owner has to read with ``read``: it was not marked, or it is
+        damaged.
+    """
+    entry_id, fields = stored
+    by = fields.get(b"m", b"")
+    if by.partition(b" ")[0] != b"%d" % fencing_token:
+        return None
+    number = entry_id.partition(b"-")[0]
+    code, frame = next(iter(fields.items()))
+    try:
+        entry = _read_entry(
+            int(number), fields.get(b"l", b""), frame, -1, code + fields.get(b"t", b"")
+        )
+        return Marked(entry, by.decode())
+    except ValueError:
+        return None
 
 
 def last_number(fields: Sequence[Any]) -> int:

@@ -188,6 +188,18 @@ def _numbers_believed() -> Iterator[None]:
         yield
 
 
+_wait_for_put = vars(LaneSource)["_wait_for_put"]
+
+
+async def _wait_to_be_marked(source: Any) -> Any:
+    """Wait as if numbers did not count."""
+    numbers, source._gapless = source._gapless, False  # noqa: SLF001
+    try:
+        return await _wait_for_put(source)
+    finally:
+        source._gapless = numbers  # noqa: SLF001
+
+
 class _Counting:
     """Another id each time."""
 
@@ -278,6 +290,12 @@ CONTROLS: Mapping[str, Control] = {
         "P3",
         Focus(rates={"receipt lost": 0.3, "receipt late": 0.2}),
         seeds=200,
+    ),
+    "no mark by a put where numbers count": Control(
+        partial(replaced, LaneSource, "_wait_for_put", _wait_to_be_marked),
+        "P1",
+        Focus(effectively_once=True, restored=True, owners_survive=True),
+        seeds=400,
     ),
     "the search for a message that breaks each connection": Control(
         partial(replaced, Suspicion, "broke", lambda *args, **options: None),

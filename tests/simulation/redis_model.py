@@ -105,6 +105,10 @@ class RedisModel:
         fields[name] = _encode(value)
         return int(new)
 
+    def hdel(self, key: Argument, name: Argument) -> int:
+        """Delete a hash's field; whether it was there."""
+        return int(self.hash(key).pop(_encode(name), None) is not None)
+
     def xlen(self, key: Argument) -> int:
         """How many entries a stream holds."""
         return len(self.stream(key).entries)
@@ -306,6 +310,7 @@ class _Lane:
         else:
             first = -self._number("apart") - 1
             self._meta[b"apart"] = b"%d" % -first
+        marked = self._mark(first, token) if len(frames) == 1 else ()
         version = max(map(_version, frames), default=1)
         head = b"%d %d %d %d\n" % (version, first, len(frames), int(tombstone))
         self._contexts[context] = head + body
@@ -313,7 +318,7 @@ class _Lane:
         for i, (label, frame) in enumerate(zip(labels, frames, strict=True) if here else ()):
             named = (b"l", label) if label else ()
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
-            self._log.add((first + i, 0), *_entry(mark, frame), *named, *place)
+            self._log.add((first + i, 0), *_entry(mark, frame), *named, *place, *marked)
         self._use(max_backlog, len(frames))
         if int(tombstone):
             self._prune()
@@ -343,11 +348,12 @@ class _Lane:
         if not new:
             return self._answer(token, b"known", 0, remember)
         first = self._take_numbers(len(new))
+        marked = self._mark(first, token) if len(new) == 1 else ()
         for number, (context, body, mark, frame) in enumerate(new, first):
             head = b"%d %d 1 %d\n" % (_version(frame), number, int(tombstone))
             self._contexts[context] = head + body
             self._deadlines[context] = self._now + int(timeout)
-            self._log.add((number, 0), *_entry(mark, frame))
+            self._log.add((number, 0), *_entry(mark, frame), *marked)
         self._use(max_backlog, len(quads))
         if int(tombstone):
             self._prune()
@@ -375,6 +381,24 @@ class _Lane:
         first = (self._number("last") or self._log.last[0]) + 1
         self._meta[b"last"] = b"%d" % (first + count - 1)
         return first
+
+    def _mark(self, number: int, token: bytes) -> tuple[bytes, ...]:
+        """Note a message as sent, if the owner expects it; return the fields that say so."""
+        lease, _, expected = self._meta.get(b"expected", b"").rpartition(b" ")
+        if expected != b"%d" % number or not self._holds(lease):
+            return ()
+        self._meta[b"sent"] = self._meta[b"tried"] = b"%d" % number
+        marked = b"%s %s %d" % (lease.rpartition(b":")[2], token, self._now)
+        self._meta[b"marked"] = marked
+        return b"m", marked
+
+    def _is_rolled_back(self, known: bytes, generation: bytes = b"") -> bool:
+        number, _, marked = known.partition(b" ")
+        sent = self._number("sent")
+        stored = self._meta.get(b"marked", b"")
+        other = sent == int(number) and marked != stored
+        changed = generation and generation != self._meta.get(b"generation")
+        return bool(sent < int(number) or other or changed)
 
     def _is_copy(self, token: bytes, number: bytes) -> bool:
         if number:
@@ -444,8 +468,7 @@ class _Lane:
     ) -> list[Any]:
         if not self._holds(lease):
             return [1]
-        changed = generation and generation != self._meta.get(b"generation")
-        if self._number("sent") < int(known) or changed:
+        if self._is_rolled_back(known, generation):
             return [2]
         last, left, taken, reply = int(after), int(size), 0, [0]
         for number, code, label, frame, place, why in list(map(self._message, self._log.entries)):
@@ -465,6 +488,8 @@ class _Lane:
             last = number
             reply += [number, label, frame, place, code]  # type: ignore[list-item]
         if mark == b"1" and last > int(after):
+            if last > self._number("sent"):
+                self._meta.pop(b"marked", None)
             for name in ("sent", "tried"):
                 self._meta[name.encode()] = b"%d" % max(last, self._number(name))
         return reply
@@ -590,6 +615,7 @@ class _Lane:
     def complete(self, lease: bytes, token: bytes, count: bytes, *rest: bytes) -> list[int]:
         contexts, numbers = rest[: int(count)], rest[int(count) : 2 * int(count)]
         told = rest[2 * int(count) :]
+        known, generation, expected = told[2 * len(self._results) :] or (b"0", b"", b"")
         fenced = int(not self._holds(lease))
         by, _, answer = self._meta.get(b"completed", b"").rpartition(b" ")
         if by == token:
@@ -608,7 +634,7 @@ class _Lane:
             self._log.entries.pop((first, 0), None)
             if tombstone:
                 self._tombstones[each] = self._now + tombstone
-        results = zip(self._results, told[::2], told[1::2], strict=True)
+        results = zip(self._results, told[::2], told[1::2], strict=False)
         for place, (key, value, expires) in enumerate(results, len(contexts) - len(self._results)):
             if done.get(contexts[place]) == place:
                 self._redis.set(key, value, 1000 * int(expires))
@@ -616,6 +642,8 @@ class _Lane:
         self._prune()
         late = [place for place in range(1, len(contexts) + 1) if place - 1 not in done.values()]
         self._meta[b"completed"] = token + b" " + b",".join(b"%d" % place for place in late)
+        if expected and not fenced and not self._is_rolled_back(known, generation):
+            self._meta[b"expected"] = lease + b" " + expected
         return [fenced, len(late), *late]
 
     def expire(self, grace: bytes, limit: bytes, wanted: bytes, cause: bytes = b"") -> list[bytes]:
@@ -802,7 +830,7 @@ class _Lane:
     def tick(self, lease: bytes, ttl: bytes, known: bytes) -> list[int]:
         if not self._holds(lease):
             return [1]
-        if self._number("sent") < int(known):
+        if self._is_rolled_back(known):
             return [2]
         self._redis.pexpire(self._lease_key, int(ttl))
         left = max(0, min(self._deadlines.values()) - self._now) if self._deadlines else -1

@@ -156,6 +156,9 @@ class SimulatedRedis:
     async def hset(self, key: str, name: str, value: str) -> Any:
         return await self._call("hset", partial(self._server.model.hset, key, name, value))
 
+    async def hdel(self, key: str, name: str) -> Any:
+        return await self._call("hdel", partial(self._server.model.hdel, key, name))
+
     async def xadd(self, key: Any, fields: Mapping[Any, Any], **options: Any) -> Any:
         return await self._call("xadd", partial(self._server.model.xadd, key, fields, **options))
 

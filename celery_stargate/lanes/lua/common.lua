@@ -7,7 +7,8 @@
 --                 model/frame.py describes it; then, where they are needed, t = the address of the waiting
 --                 call, or the task whose result is stored, if it is not the produce task of every
 --                 app; l = the label that Pulsar echoes, if the frame does not tell
---                 it; p = the message's place in its list.
+--                 it; p = the message's place in its list; m = the put marked it: it was noted as
+--                 sent for the hold with the fencing token that begins this value.
 --                 Codes: q = nothing follows the receipt; r = a task's result; i = a task ends
 --                 without a result; w = a call is told, and that is all; f = anything, which only the record tells (FollowUp)
 --   2 contexts    hash: context -> record, "<version> <first number> <messages> <tombstone ms>\n<body>".
@@ -22,7 +23,9 @@
 --   6 lease       string: "<owner>:<fencing token>"; its time to live is the lease's
 --   7 meta        hash: last = last number given; sent = last number that may have been sent;
 --                 tried = the same under the present generation; fencing_token; generation;
---                 begun_by = the fencing token of the hold that began it; apart = how many contexts
+--                 begun_by = the fencing token of the hold that began it; expected = "<lease>
+--                 <number>" of the next message, if its owner waits for it; marked = field m of message
+--                 "sent", if its put marked it; apart = how many contexts
 --                 without messages in this lane there were; set_aside = how many entries were;
 --                 options = producer options left by a caller; completed = "<token> <places of those
 --                 that were late>" of the last call of complete
@@ -63,11 +66,36 @@ local function pass_when_full()
   redis.call('HDEL', META, '')
 end
 
--- Whether Redis came back with an older state: it knows of fewer sent messages than the owner does,
--- or not of the generation that the owner began.
-local function rolled_back(known, generation)
-  local sent, now = unpack(redis.call('HMGET', META, 'sent', 'generation'))
-  return tonumber(sent or '0') < tonumber(known) or (generation ~= '' and generation ~= now)
+-- The fields of meta by which an owner finds that Redis came back with an older state.
+local NOTED = { 'sent', 'generation', 'marked' }
+
+-- Whether the values of these fields are older than what the owner knows: fewer messages were sent,
+-- another put marked that number, or there is not the generation that the owner began.
+-- known: the highest number that the owner knows to be noted as sent; after a space comes field m of
+-- that message, or nothing if its put did not mark it.
+-- under: the generation that the owner works under ("": it does not say).
+local function is_older(known, under, sent, generation, marked)
+  local number, by = string.match(known, '^(%d+) ?(.*)$')
+  sent, number = tonumber(sent or '0'), tonumber(number)
+  return sent < number or (sent == number and by ~= (marked or ''))
+    or (under ~= '' and under ~= generation)
+end
+
+local function rolled_back(known, under)
+  return is_older(known, under, unpack(redis.call('HMGET', META, unpack(NOTED))))
+end
+
+-- Mark a message, if the lane's owner waits for it: note it as sent, as a read would, so that the
+-- owner may send it as soon as it is in the log. Returns field m of its entry, or nil. A repeat of the
+-- put, of which Redis has forgotten the first, has another time. Not for a record of a new version:
+-- the owner does not look at the record.
+local function mark(number, token, now)
+  local lease, expected = string.match(redis.call('HGET', META, 'expected') or '', '^(.*) (%d+)$')
+  if tonumber(expected) ~= number or redis.call('GET', LEASE) ~= lease then return nil end
+  local sent = string.format('%.0f', number)
+  local marked = string.format('%s %s %.0f', string.match(lease, '%d+$'), token, now)
+  redis.call('HSET', META, 'sent', sent, 'tried', sent, 'marked', marked)
+  return marked
 end
 
 -- The answer to a repeated call of put or put_many; nil for a call that is new. A caller makes one

@@ -5,6 +5,8 @@
 --       expires (0: never) of each row
 --       A row may also be a receipt for a waiting call: the receipt as JSON, and the call's address,
 --       which has a slash
+--       Then, from an owner that waits for the next message: known and generation (as in read), and
+--       the number of that message, which its put is to mark
 -- KEYS: after the lane's eleven those of the rows; the inbox of a waiting call. The rows belong to
 --       the last of the contexts, in order. A row is stored and published, and a call is told, if its
 --       context is settled by this call, else not.
@@ -22,9 +24,10 @@ local function reply(places)
   return found
 end
 
-local answered = redis.call('HGET', META, 'completed')
-if answered then
-  local by, places = string.match(answered, '^(.*) ([%d,]*)$')
+local completed, sent, generation, marked = unpack(redis.call('HMGET', META, 'completed',
+  unpack(NOTED)))
+if completed then
+  local by, places = string.match(completed, '^(.*) ([%d,]*)$')
   if by == ARGV[2] then return reply(places) end
 end
 
@@ -105,5 +108,10 @@ end
 if #tombs > 0 then redis.call('ZADD', TOMBSTONES, unpack(tombs)) end
 prune_tombstones(now)
 local places = table.concat(late, ',')
-redis.call('HSET', META, 'completed', ARGV[2] .. ' ' .. places)
+local noted = { 'completed', ARGV[2] .. ' ' .. places }
+local known, under, expected = unpack(ARGV, 4 + 2 * given + 2 * (#KEYS - 11))
+if expected and fenced == 0 and not is_older(known, under, sent, generation, marked) then
+  noted[3], noted[4] = 'expected', ARGV[1] .. ' ' .. expected
+end
+redis.call('HSET', META, unpack(noted))
 return reply(places)

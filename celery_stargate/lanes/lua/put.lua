@@ -39,6 +39,7 @@ if here then
 else
   first = -redis.call('HINCRBY', META, 'apart', 1)
 end
+local marked = count == 1 and first > 0 and mark(first, token, now)
 local version = 1
 for i = 10, #ARGV, 2 do version = math.max(version, version_of(ARGV[i])) end
 redis.call('HSET', CONTEXTS, context,
@@ -53,6 +54,10 @@ for i = 0, first > 0 and count - 1 or -1 do
   if count > 1 then
     fields[#fields + 1] = 'p'
     fields[#fields + 1] = i
+  end
+  if marked then
+    fields[#fields + 1] = 'm'
+    fields[#fields + 1] = marked
   end
   redis.call('XADD', LOG, string.format('%.0f-0', first + i), unpack(fields))
 end

@@ -25,6 +25,7 @@ end
 if #new == 0 then return answer(token, 'known', 0, remember) end
 -- The first write needs memory: a full Redis refuses the whole call, and nothing is half recorded.
 local first = take_numbers(#new)
+local marked = #new == 1 and mark(first, token, now)
 local records, deadlines, deadline = {}, {}, now + timeout
 for place, i in ipairs(new) do
   local number = string.format('%.0f', first + place - 1)
@@ -33,7 +34,12 @@ for place, i in ipairs(new) do
     .. ARGV[i + 1]
   deadlines[#deadlines + 1] = deadline
   deadlines[#deadlines + 1] = ARGV[i]
-  redis.call('XADD', LOG, number .. '-0', unpack(entry(ARGV[i + 2], ARGV[i + 3])))
+  local fields = entry(ARGV[i + 2], ARGV[i + 3])
+  if marked then
+    fields[#fields + 1] = 'm'
+    fields[#fields + 1] = marked
+  end
+  redis.call('XADD', LOG, number .. '-0', unpack(fields))
 end
 redis.call('HSET', CONTEXTS, unpack(records))
 redis.call('ZADD', DEADLINES, unpack(deadlines))

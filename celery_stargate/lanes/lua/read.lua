@@ -2,8 +2,8 @@
 --
 -- ARGV: lease, after (number), max count, max bytes of frames (the first may be larger), note (1,
 --       or 0 to note nothing), gapless (1: stop before a number that is not the one before plus 1,
---       or 0), known (the highest number that the caller knows to be noted), generation that the
---       caller knows ("": none)
+--       or 0), known (as rolled_back() in common.lua gets it), generation that the caller knows ("":
+--       none)
 -- Returns {0, number, label, frame, place, code, ...}, {1} if another process has the lease, or
 --       {2} if less is noted than the caller knows, or another generation. label "": it is in the frame; place -1: in no list;
 --       code: as in put. An entry that may not be sent has place -2, and the reason as its code; at
@@ -56,6 +56,7 @@ if ARGV[5] == '1' and last > after then
     pass_when_full()
     redis.call('HSET', META, 'sent', string.format('%.0f', math.max(last, sent)),
       'tried', string.format('%.0f', math.max(last, tried)))
+    if last > sent then redis.call('HDEL', META, 'marked') end
   end
 end
 return reply

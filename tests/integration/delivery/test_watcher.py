@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from celery_stargate.delivery.watcher import Watcher
+from celery_stargate.delivery.watcher import Found, Watcher
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
@@ -38,7 +38,7 @@ class Rig:
             self.lanes.put, lane, Record(context), [(context, b"{}")], timeout=60
         )
 
-    def wait(self, lane: Lane, after: int = 0, timeout: float = WAIT) -> asyncio.Task[bool]:
+    def wait(self, lane: Lane, after: int = 0, timeout: float = WAIT) -> asyncio.Task[Found | None]:
         """Begin to wait."""
         key = lane.key(self.prefix, "log")
         return asyncio.ensure_future(self.watcher.wait(key, after, timeout))

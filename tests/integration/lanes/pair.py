@@ -175,6 +175,7 @@ class Pair:
             assert left == expected
             assert 0 <= int(until) - int(ends) <= took
         reserved.update(real.reserved)
+        self._take_over_mark(real, took)
         for part in _HASHES:
             assert getattr(real, part) == self.model.hash(self.key(part)), part
         for part in _DEAD_HASHES:
@@ -202,6 +203,17 @@ class Pair:
         assert all(value == there[name] for name, value in real.strings.items())
         for key, ms in real.ends.items():
             assert abs(ms - self.model.pttl(key)) < UNIT // 2, key
+
+    def _take_over_mark(self, real: State, took: int) -> None:
+        """Take over the time at which a put marked its message."""
+        meta = self.model.hash(self.key("meta"))
+        stored, expected = real.meta.get(b"marked", b""), meta.get(b"marked", b"")
+        (by, _, ms), (own, _, began) = stored.rpartition(b" "), expected.rpartition(b" ")
+        if by and by == own:
+            assert 0 <= int(ms) - int(began) <= took
+            meta[b"marked"] = stored
+            for fields in self.model.stream(self.key("log")).entries.values():
+                fields[:] = [stored if each == expected else each for each in fields]
 
     def _is_string(self, name: str) -> bool:
         return name == self.key("lease") or ":answers:" in name or ":result:" in name

@@ -549,6 +549,67 @@ def a_place_has_one_outcome_in_a_run(world: World) -> None:
     assert world.client.hget(world.key("outcomes"), "a\nleft") == b"2"
 
 
+def _wait_for(world: World, lease: str, number: int, known: str = "0 ") -> None:
+    """Say that the owner waits for a message, as one does that completes another."""
+    world.script("complete", lease, f"of {lease}", 1, "gone", "", known, "", number)
+
+
+def _is_marked(world: World) -> bool:
+    """Whether the last message was."""
+    found: Any = world.client.xrevrange(world.key("log"), count=1)
+    return b"m" in found[0][1]
+
+
+def what_is_marked_is_noted(world: World) -> None:
+    """Its owner sends it: if nobody knew that, it could be called refused."""
+    _wait_for(world, world.make_owner().store._lease, 1)  # noqa: SLF001
+    world.put("a")
+    assert _is_marked(world)
+    assert world.client.hmget(world.key("meta"), "sent", "tried") == [b"1", b"1"]
+
+
+def what_is_not_waited_for_is_not_marked(world: World) -> None:
+    """Its owner would not send it before what is ahead of it."""
+    _wait_for(world, world.make_owner().store._lease, 1)  # noqa: SLF001
+    world.put("a")
+    world.put("b")
+    assert not _is_marked(world)
+
+
+def nothing_is_marked_to_an_earlier_hold(world: World) -> None:
+    """It was frozen, and sends nothing more."""
+    old = world.make_owner("old")
+    _wait_for(world, old.store._lease, 1)  # noqa: SLF001
+    world.client.delete(world.key("lease"))
+    world.make_owner("new")
+    world.put("a")
+    assert not _is_marked(world)
+
+
+def another_with_the_number_is_noticed(world: World) -> None:
+    """Redis forgot the message that was marked, and marked another one."""
+    lease = world.make_owner().store._lease  # noqa: SLF001
+    _wait_for(world, lease, 1)
+    world.put("a")
+    assert world.script("tick", lease, 1000, "1 1 forgotten:1") == [2]
+
+
+def who_lost_the_lease_waits_in_vain(world: World) -> None:
+    """Puts mark for the other one."""
+    old, new = world.taken_over()
+    _wait_for(world, new.store._lease, 1)  # noqa: SLF001
+    _wait_for(world, old.store._lease, 1)  # noqa: SLF001
+    world.put("a")
+    assert _is_marked(world)
+
+
+def who_knows_more_than_redis_waits_in_vain(world: World) -> None:
+    """Redis went back: what it gives a number to has to wait for another generation."""
+    _wait_for(world, world.make_owner().store._lease, 1, "7 ")  # noqa: SLF001
+    world.put("a")
+    assert not _is_marked(world)
+
+
 _FENCE = "if redis.call('GET', LEASE) ~= ARGV[1] then"
 
 #: The check, the script, and its protection with what stands there once it is off.
@@ -600,7 +661,7 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     ),
     (a_hold_has_a_generation_of_its_own, "lease", "'^%d+')) > tried", "'^%d+')) < 0"),
     (what_was_tried_goes_under_its_own_name, "lease", "'^%d+')) > tried", "'^%d+')) > 0"),
-    (a_generation_that_is_lost_is_noticed, "common", "generation ~= now", "false"),
+    (a_generation_that_is_lost_is_noticed, "common", "under ~= generation", "false"),
     (there_is_one_outcome, "settle", "if settled then", "if false then"),
     (a_place_has_one_outcome, "settle", "json) == 0", "json) == 2"),
     (nobody_else_refuses, "settle", "kind == 'foreign' and count > 0", "false"),
@@ -612,7 +673,7 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (numbers_have_no_gap, "read", "gapless and found.number ~= last + 1", "false"),
     (a_generation_has_tried_nothing, "generation", "redis.call('HDEL', META, 'tried')", ""),
     (generations_begin_once, "generation", "'generation') == ARGV[2]", "'generation')"),
-    (a_redis_that_went_back_is_noticed, "common", "< tonumber(known)", "< 0"),
+    (a_redis_that_went_back_is_noticed, "common", "return sent < number or", "return"),
     (a_repeated_put_of_many_is_answered, "common", "if by == token then", "if false then"),
     (
         what_is_there_is_not_put_with_many,
@@ -649,6 +710,27 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
         a_message_between_what_is_completed_stays,
         "complete",
         "and highest - lowest + 1 == #done",
+        "",
+    ),
+    (
+        what_is_marked_is_noted,
+        "common",
+        "redis.call('HSET', META, 'sent', sent, 'tried', sent, 'marked', marked)",
+        "",
+    ),
+    (what_is_not_waited_for_is_not_marked, "common", "tonumber(expected) ~= number or", ""),
+    (
+        nothing_is_marked_to_an_earlier_hold,
+        "common",
+        "or redis.call('GET', LEASE) ~= lease",
+        "",
+    ),
+    (another_with_the_number_is_noticed, "common", "by ~= (marked or '')", "false"),
+    (who_lost_the_lease_waits_in_vain, "complete", "expected and fenced == 0", "expected"),
+    (
+        who_knows_more_than_redis_waits_in_vain,
+        "complete",
+        "and not is_older(known, under, sent, generation, marked)",
         "",
     ),
     (a_place_has_one_outcome_in_a_run, "settle", "if known then return false end", ""),

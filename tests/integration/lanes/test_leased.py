@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,11 +11,13 @@ import msgspec
 import pytest
 import redis
 
-from celery_stargate.lanes import leased
+from celery_stargate.lanes import leased, scripts
+from celery_stargate.lanes.connections import stream_entries
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import Fenced, LeasedLane, StoreRolledBack
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.wire import StoredEntry
 from celery_stargate.model.dead_letters import DeadLetterRules
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.frame import encode_frame
@@ -843,3 +845,241 @@ def test_an_error_in_place_of_a_tick(owner: Owner) -> None:
     """Is raised: the leases of many lanes are renewed by one pipeline, which returns it."""
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
         owner.store.read_tick(redis.exceptions.ResponseError("WRONGTYPE"))
+
+
+class TestMarkedByThePut:
+    """A put marks the message that the lane's owner waits for: it needs no read."""
+
+    @pytest.fixture
+    def waiting(self, owner: Owner, lanes: Outbox, lane: Lane) -> Owner:
+        """An owner that completed a message, and waits for the second one."""
+        put(lanes, lane, "a")
+        owner.do(owner.store.read(0, 10, 1 << 20, mark=True))
+        expect(owner, 2)
+        owner.complete(["a"], [], "token")
+        return owner
+
+    @pytest.fixture
+    def found(self, client: redis.Redis, waiting: Owner) -> Callable[[int], StoredEntry]:
+        """Find an entry of the log, as the wait for it does."""
+
+        def find(number: int) -> StoredEntry:
+            key = waiting.store.log_key
+            found: Any = client.xread({key: f"{number - 1}-0"}, count=1)
+            ((_, [(entry, fields)]),) = stream_entries(found)
+            return bytes(entry), fields
+
+        return find
+
+    def test_it_may_be_sent_at_once(
+        self, waiting: Owner, found: Callable[[int], StoredEntry], lanes: Outbox, lane: Lane
+    ) -> None:
+        """It is what a read would have returned, and noted as sent; it is settled as ever."""
+        put(lanes, lane, "b")
+        taken = waiting.store.take(found(2))
+        progress = waiting.do(waiting.store.progress())
+        assert (progress.sent, progress.tried) == (2, 2)
+        assert [taken] == waiting.do(waiting.store.read(1, 10, 1 << 20, mark=True))
+        assert waiting.do(waiting.store.tick()).backlog == 1
+        assert waiting.complete(["b"], [], "second") == (frozenset(), False)
+        assert waiting.do(waiting.store.tick()).idle
+
+    def test_so_is_one_of_an_event_loop(
+        self, waiting: Owner, found: Callable[[int], StoredEntry], lanes: Outbox, lane: Lane
+    ) -> None:
+        """Which is put together with others that are put at the same time; here it is alone."""
+        frame = encode_frame(Message(payload="x"), "b", 1 << 20)
+        lanes.put_many([(lane, Record("b"), frame)], timeout=60.0)
+        taken = waiting.store.take(found(2))
+        assert taken is not None
+        assert (taken.number, taken.context) == (2, "b")
+
+    def test_what_is_behind_it_is_read(
+        self, waiting: Owner, found: Callable[[int], StoredEntry], lanes: Outbox, lane: Lane
+    ) -> None:
+        """Until the owner has said that it waits for the next one."""
+        for context in "bcd":
+            put(lanes, lane, context)
+        assert waiting.store.take(found(2)) is not None
+        assert waiting.store.take(found(3)) is None
+        assert waiting.do(waiting.store.progress()).sent == 2
+        waiting.do(waiting.store.read(2, 10, 1 << 20, mark=True))
+        expect(waiting, 5)
+        waiting.complete(["b"], [], "more")
+        put(lanes, lane, "e")
+        assert waiting.store.take(found(5)) is not None
+
+    def test_lists_are_read(
+        self, waiting: Owner, found: Callable[[int], StoredEntry], lanes: Outbox, lane: Lane
+    ) -> None:
+        """And many calls that are put together: one read gets all of them."""
+        put(lanes, lane, "list", 2)
+        assert waiting.store.take(found(2)) is None
+        expect(waiting, 4)
+        waiting.complete(["gone"], [], "none")
+        lanes.put_many([(lane, Record(each), b"{}") for each in "bc"], timeout=60.0)
+        assert waiting.store.take(found(4)) is None
+
+    @pytest.mark.parametrize("then", ["release", "pause", "expect nothing"])
+    def test_nobody_waits_any_more(
+        self,
+        waiting: Owner,
+        found: Callable[[int], StoredEntry],
+        lanes: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+        then: str,
+    ) -> None:
+        """What is put then was not sent."""
+        calls = {
+            "release": waiting.store.release,
+            "pause": lambda: waiting.store.pause("a refusal", 30.0),
+            "expect nothing": waiting.store.expect_nothing,
+        }
+        waiting.do(calls[then]())
+        put(lanes, lane, "b")
+        assert b"m" not in found(2)[1]
+        assert client.hget(lane.key(prefix, "meta"), "sent") == b"1"
+
+    def test_another_hold_does_not_take_it(
+        self,
+        waiting: Owner,
+        found: Callable[[int], StoredEntry],
+        lanes: Outbox,
+        lane: Lane,
+        make_owner: MakeOwner,
+    ) -> None:
+        """The next owner reads it, as one that may have been sent."""
+        put(lanes, lane, "b")
+        waiting.do(waiting.store.release())
+        heir = make_owner("heir")
+        expect(heir, 2)
+        heir.complete(["gone"], [], "none")
+        assert heir.store.take(found(2)) is None
+        assert heir.do(heir.store.progress()).sent == 2
+        (entry,) = heir.do(heir.store.read(0, 10, 1 << 20, mark=True))
+        assert entry.number == 2
+
+    def test_one_that_lost_the_lease_gets_nothing(
+        self,
+        waiting: Owner,
+        found: Callable[[int], StoredEntry],
+        lanes: Outbox,
+        lane: Lane,
+        make_owner: MakeOwner,
+    ) -> None:
+        """Its receipts count, but it waits in vain."""
+        put(lanes, lane, "b")
+        waiting.do(waiting.store.read(1, 10, 1 << 20, mark=True))
+        waiting.do(waiting.store.release())
+        make_owner("heir")
+        expect(waiting, 3)
+        assert waiting.complete(["b"], [], "late").fenced
+        put(lanes, lane, "c")
+        assert b"m" not in found(3)[1]
+
+    def test_a_redis_that_forgot_it_and_marked_another(
+        self,
+        waiting: Owner,
+        found: Callable[[int], StoredEntry],
+        lanes: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+    ) -> None:
+        """Both have the same number, so only the put tells them apart."""
+        keys = [lane.key(prefix, part) for part in ("log", "contexts", "deadlines", "meta")]
+        before = [client.dump(each) for each in keys]
+        put(lanes, lane, "sent")
+        assert waiting.store.take(found(2)) is not None
+        restore(client, keys, before)
+        put(lanes, lane, "other")
+        assert client.hget(keys[-1], "sent") == b"2"
+        store = waiting.store
+        for call in (store.tick, store.progress, lambda: store.read(0, 1, 1, mark=True)):
+            with pytest.raises(StoreRolledBack):
+                waiting.do(call())
+        expect(waiting, 3)
+        waiting.complete(["other"], [], "other")
+        put(lanes, lane, "next")
+        assert b"m" not in found(3)[1]
+
+    @pytest.mark.parametrize("how", ["after a new connection", "although it was marked"])
+    def test_a_redis_that_marks_a_number_that_was_read(
+        self,
+        waiting: Owner,
+        lanes: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+        how: str,
+    ) -> None:
+        """It came back from before the number was given."""
+        keys = [lane.key(prefix, part) for part in ("log", "contexts", "deadlines", "meta")]
+        before = [client.dump(each) for each in keys]
+        if how == "after a new connection":
+            waiting.do(waiting.store.expect_nothing())
+        put(lanes, lane, "sent")
+        waiting.do(waiting.store.read(1, 10, 1 << 20, mark=True))
+        assert not waiting.do(waiting.store.tick()).idle
+        restore(client, keys, before)
+        put(lanes, lane, "other")
+        assert client.hget(keys[-1], "sent") == b"2"
+        for call in (waiting.store.tick, waiting.store.progress):
+            with pytest.raises(StoreRolledBack):
+                waiting.do(call())
+
+    def test_a_put_that_is_repeated_after_a_redis_forgot_it(
+        self,
+        waiting: Owner,
+        found: Callable[[int], StoredEntry],
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+    ) -> None:
+        """The token is the same, and so is the number; it was sent once already."""
+        keys = [lane.key(prefix, part) for part in ("log", "contexts", "deadlines", "meta")]
+        before = [client.dump(each) for each in keys]
+        script = client.register_script(scripts.lane_script("put"))
+        names = [lane.key(prefix, part) for part in scripts.LANE_PARTS]
+        names.append(lane.key(prefix, "answers:me"))
+        arguments: list[str | int] = ["me:1", "b", "{}", 60_000, 0, 0, 1000, "f", "b", "frame"]
+        script(keys=names, args=arguments)
+        assert waiting.store.take(found(2)) is not None
+        restore(client, keys, before)
+        client.delete(names[-1])
+        began = server_ms(client)
+        wait_for(lambda: server_ms(client) > began, 1.0)
+        script(keys=names, args=arguments)
+        with pytest.raises(StoreRolledBack):
+            waiting.do(waiting.store.tick())
+
+    def test_it_is_taken_once(
+        self, waiting: Owner, found: Callable[[int], StoredEntry], lanes: Outbox, lane: Lane
+    ) -> None:
+        """An answer of Redis that was held up brings it once more."""
+        put(lanes, lane, "b")
+        stored = found(2)
+        waiting.do(waiting.store.read(1, 10, 1 << 20, mark=True))
+        assert waiting.store.take(stored) is None
+        waiting.do(waiting.store.tick())
+
+
+def server_ms(client: redis.Redis) -> int:
+    """The server's time in ms."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def restore(client: redis.Redis, keys: list[str], before: list[Any]) -> None:
+    """Give keys the values that they had."""
+    for key, data in zip(keys, before, strict=True):
+        client.delete(key)
+        if data is not None:
+            client.restore(key, 0, data)
+
+
+def expect(owner: Owner, number: int) -> None:
+    """Let an owner wait for a message."""
+    owner.store.expected = number

@@ -37,7 +37,7 @@ from tests.simulation.dead_letters_model import Letter
 # The scripts are tested here, not a module: and tracing makes it ten times as long.
 pytestmark = pytest.mark.no_cover
 
-CONTEXTS = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"]
+CONTEXTS = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"m"]
 #: Which context: mostly one of those that could be meant, by its number; from 8 on any.
 CONTEXT = st.integers(0, 9)
 #: Which of the leases that were ever given; 0 is the one that holds.
@@ -54,6 +54,8 @@ LIMIT = st.sampled_from([1, 100, 100])
 MARK = st.sampled_from(["f", "f", "q", "r", "i", "rshop.orders", "i\u00e4"])
 #: How far the mark that a caller knows of is ahead of what is there: 1 where Redis went back.
 AHEAD = st.sampled_from([-1, 0, 0, 0, 0, 1])
+#: By which put the last message was marked, as far as the caller knows.
+MARKED = st.sampled_from(["none", "the last", "the last", "another"])
 #: Whose number is given: that of the context that is there, none, or that of an earlier one.
 MEANT = st.sampled_from(["this", "this", "this", "any", "another"])
 OUTCOME = st.tuples(
@@ -116,6 +118,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "mark": st.booleans(),
             "gapless": st.booleans(),
             "ahead": AHEAD,
+            "marked": MARKED,
         },
     ),
     "settle": (
@@ -152,6 +155,10 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "results": st.integers(0, 4),
             "expires": st.sampled_from([0, UNIT // 1000, 5 * UNIT // 1000]),
             "again": st.booleans(),
+            # Which message is waited for, after the last; and what the waiting one knows.
+            "expects": st.sampled_from([None, 1, 1, 1, 2, 0]),
+            "ahead": AHEAD,
+            "marked": MARKED,
         },
     ),
     "expire": (
@@ -215,7 +222,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         1,
         {"which": LEASE, "ended": st.sampled_from(["present", "present", "another", "any"])},
     ),
-    "tick": (1, {"which": LEASE, "ttl": DURATION, "ahead": AHEAD}),
+    "tick": (1, {"which": LEASE, "ttl": DURATION, "ahead": AHEAD, "marked": MARKED}),
     "retire": (1, {"which": LEASE, "dead": DEAD}),
     "leap": (1, {"ms": st.sampled_from([2 * UNIT, 4 * UNIT])}),
     "upgrade": (1, {"chosen": CONTEXT}),
@@ -281,6 +288,35 @@ class LaneMachine(RuleBasedStateMachine):
     def marked(self) -> int:
         """The highest number that may have been sent."""
         return int(self.state.meta.get(b"sent", 0))
+
+    @property
+    def last(self) -> int:
+        """The last number that was given."""
+        return int(self.state.meta.get(b"last", 0))
+
+    def known(self, ahead: int, marked: str) -> tuple[str, bool]:
+        """What an owner knows to be noted, and whether Redis knows less, or something else."""
+        stored = self.state.meta.get(b"marked", b"").decode()
+        by = {"none": "", "the last": stored, "another": "9 nobody:1 7"}[marked]
+        number = max(0, self.marked + ahead)
+        less = number > self.marked or (number == self.marked and by != stored)
+        return f"{number} {by}", less
+
+    def check_mark(self, before: State, new: int, first: int) -> None:
+        """Of new messages the one that is waited for was marked, if it came alone."""
+        lease, _, number = before.meta.get(b"expected", b"").rpartition(b" ")
+        held = before.strings.get(self.pair.key("lease"))
+        marked = new == 1 and number == b"%d" % first and lease == held
+        by = self.state.meta.get(b"marked", b"")
+        if marked:
+            assert by.startswith(lease.rpartition(b":")[2] + b" ")
+            assert self.marked == first
+            assert self.state.log[-1][1][b"m"] == by
+        else:
+            assert (by, self.marked) == (
+                before.meta.get(b"marked", b""),
+                int(before.meta.get(b"sent", 0)),
+            )
 
     def lease(self, which: int) -> bytes:
         """The lease that holds, taken if need be; or one of the last that do not."""
@@ -348,9 +384,11 @@ class LaneMachine(RuleBasedStateMachine):
             frame = b"x" * size if (size + place) % 3 else packed
             arguments += [label, b"" if elsewhere and count > 1 else frame]
         known, limit = context in self.state.contexts, numbers["max_backlog"]
-        what, _ = answer = self.call("put", *arguments, caller=caller)
+        before = self.pair.state
+        what, first = answer = self.call("put", *arguments, caller=caller)
         self.puts[caller] = "put", arguments, answer
         self.told.append((caller, "put", arguments))
+        self.check_mark(before, count if what == b"new" and first > 0 else 0, first)
         assert (what == b"new") == (context in self.state.contexts and not known)
         if isinstance(limit, int) and limit and what == b"new" and not (elsewhere and count > 1):
             assert count == 0 or len(self.state.log) <= limit
@@ -371,11 +409,13 @@ class LaneMachine(RuleBasedStateMachine):
                 frame = b'%d\n%b{"context":"%s"}' % (size, b"\n" * size, context)
             arguments += [context, f'{{"n":{number}}}', mark, frame]
         last = int(self.state.meta.get(b"last", 0))
-        before = self.state.contexts.keys()
+        there = self.pair.state
+        before = there.contexts.keys()
         answer = self.call("put_many", *arguments, caller=caller)
         self.puts[caller] = "put_many", arguments, answer
         self.told.append((caller, "put_many", arguments))
         new = [each for each in contexts if each in self.state.contexts and each not in before]
+        self.check_mark(there, len(new), answer[1])
         assert (answer[0] == b"new") == bool(new)
         assert not new or answer[1] == last + 1
         assert not (new and isinstance(limit, int) and limit) or len(self.state.log) <= limit
@@ -448,15 +488,16 @@ class LaneMachine(RuleBasedStateMachine):
         mark: bool,
         gapless: bool,
         ahead: int,
+        marked: str,
     ) -> None:
         """From anywhere, bounded by count, bytes, or the first gap."""
         there = [number for number, _ in self.state.log]
         after = max(0, there[min(start, len(there) - 1)] - before) if there else start
-        lease, known = self.lease(which), self.marked + ahead
+        lease, (known, less) = self.lease(which), self.known(ahead, marked)
         word, *found = self.call(
             "read", lease, after, count, size, int(mark), int(gapless), known, ""
         )
-        assert word == (1 if lease != self.held else 2 if ahead > 0 else 0)
+        assert word == (1 if lease != self.held else 2 if less else 0)
         rows = list(zip(*(found[i::5] for i in range(5)), strict=True))
         numbers = [row[0] for row in rows if row[3] != -2]
         frames = [row[2] for row in rows if row[3] != -2]
@@ -536,6 +577,9 @@ class LaneMachine(RuleBasedStateMachine):
         results: int,
         expires: int,
         again: bool,
+        expects: int | None,
+        ahead: int,
+        marked: str,
     ) -> None:
         """By the owner or a fenced one: a receipt counts; the answer may be lost."""
         contexts = [self.choose(each, self.state.deadlines) for each in chosen]
@@ -548,8 +592,15 @@ class LaneMachine(RuleBasedStateMachine):
         numbers = [self.number(each, how) for each, how in zip(contexts, meant, strict=False)]
         aimed = {each: self.means(each, how) for each, how in zip(contexts, meant, strict=False)}
         arguments = [lease, token, len(contexts), *contexts, *numbers, *values]
+        expected, is_told = self.state.meta.get(b"expected"), False
+        if expects is not None:
+            (known, less), number = self.known(ahead, marked), self.last + expects
+            is_told = lease == self.held and not less
+            expected = b"%s %d" % (lease, number) if is_told else expected
+            arguments += [known, "", number]
         answer = self.call("complete", *arguments, results=keys)
         assert answer[0] == (lease != self.held)
+        assert self.state.meta.get(b"expected") == expected
         assert due == self.state.due.keys(), "what has its outcome keeps it"
         for context in set(contexts):
             if contexts.count(context) == 1 and not aimed[context] and context in pending:
@@ -715,11 +766,11 @@ class LaneMachine(RuleBasedStateMachine):
         assert (self.state.meta.get(b"generation") == new.encode()) == begun
         assert not begun or b"tried" not in self.state.meta
 
-    def tick(self, which: int, ttl: int, ahead: int) -> None:
+    def tick(self, which: int, ttl: int, ahead: int, marked: str) -> None:
         """Renew the lease, and count."""
-        lease = self.lease(which)
-        word, *_ = self.call("tick", lease, ttl, self.marked + ahead)
-        assert word == (1 if lease != self.held else 2 if ahead > 0 else 0)
+        lease, (known, less) = self.lease(which), self.known(ahead, marked)
+        word, *_ = self.call("tick", lease, ttl, known)
+        assert word == (1 if lease != self.held else 2 if less else 0)
 
     def retire(self, which: int, dead: str) -> None:
         """A lane that holds anything stays."""
@@ -1109,7 +1160,7 @@ def test_a_completion_forgets_tombstones_that_have_ended(pair: Pair) -> None:
 def test_a_read_that_finds_nothing_marks_nothing(pair: Pair) -> None:
     """Even if it begins behind the last message."""
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "q", "a", "frame")
-    assert pair.call("read", "one:1", 5, 10, 1000, 1, 0, 0, "") == [0]
+    assert pair.call("read", "one:1", 5, 10, 1000, 1, 0, "0 ", "") == [0]
     assert b"sent" not in pair.state.meta
 
 

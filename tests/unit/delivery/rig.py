@@ -17,11 +17,12 @@ from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.shared import Services, Shared, StageThreads
 from celery_stargate.delivery.states import Event, State, lane_machine
 from celery_stargate.delivery.telling import Telling
+from celery_stargate.delivery.watcher import Found
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LaneTick, Progress, Unreadable
 from celery_stargate.lanes.record import Record, Settled
-from celery_stargate.lanes.wire import SettleReply
+from celery_stargate.lanes.wire import SettleReply, StoredEntry
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import Decision, FollowUp, Remaining, ResultRow
 from celery_stargate.model.options import ProducerOptions
@@ -80,6 +81,12 @@ class FakeStore:
         self.fenced = False
         #: The places that a completion answers as late.
         self.late_places: frozenset[int] = frozenset()
+        #: The number of the message that is waited for; 0: none.
+        self.expected = 0
+        #: The messages that were marked, by the id of their entry, until they are taken.
+        self.marked: dict[bytes, Entry] = {}
+        #: How often nothing was expected any more.
+        self.expected_nothing = 0
         #: Raised by the next calls of the method of that name.
         self.errors: dict[str, list[Exception]] = {}
 
@@ -115,6 +122,13 @@ class FakeStore:
         gone = {number for number, _ in unreadable}
         self.log = [each for each in self.log if each.number not in gone]
         return len(unreadable)
+
+    def take(self, stored: StoredEntry) -> Entry | None:
+        return self.marked.pop(stored[0], None)
+
+    async def expect_nothing(self) -> None:
+        self._raise("expect_nothing")
+        self.expected_nothing += 1
 
     async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         self._raise("settle")
@@ -192,13 +206,13 @@ class FakeEffects:
 
 
 class FakeWatcher:
-    """Says that something was put as soon as the test does."""
+    """Says what was put as soon as the test does."""
 
     def __init__(self) -> None:
         self.waits: asyncio.Queue[int] = asyncio.Queue()
-        self.answers: asyncio.Queue[bool] = asyncio.Queue()
+        self.answers: asyncio.Queue[Found | None] = asyncio.Queue()
 
-    async def wait(self, log_key: str, after: int, timeout: float) -> bool:
+    async def wait(self, log_key: str, after: int, timeout: float) -> Found | None:
         self.waits.put_nowait(after)
         return await self.answers.get()
 

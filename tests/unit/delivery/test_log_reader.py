@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from celery_stargate.delivery import log_reader
+from celery_stargate.delivery.watcher import Found
 from celery_stargate.lanes.leased import Unreadable
 from celery_stargate.support.log import package_logger as logger
-from tests.unit.delivery.rig import PartsRig
+from tests.unit.delivery.rig import PartsRig, entry
 
 
 @pytest.fixture
@@ -85,16 +86,38 @@ def test_what_wakes_the_lane_and_cannot_be_read_does_not_make_it_spin(pauses: li
     async def main() -> None:
         rig = PartsRig()
         for _ in range(20):
-            rig.watcher.answers.put_nowait(True)
+            rig.watcher.answers.put_nowait(Found())
             assert await rig.log.wait(0, 60.0)
             assert await read(rig) == []
         assert len(pauses) == 19
         assert pauses[-1] >= 2.5
         rig.store.log = PartsRig(1).store.log
         assert await read(rig) == [1]
-        rig.watcher.answers.put_nowait(True)
+        rig.watcher.answers.put_nowait(Found())
         assert await rig.log.wait(1, 60.0)
         assert len(pauses) == 19
+
+    run(main)
+
+
+def test_a_message_that_its_put_marked_is_taken(pauses: list[float]) -> None:
+    """It ends the waits that found nothing to read, as one that is read does."""
+
+    async def main() -> None:
+        rig = PartsRig()
+        rig.watcher.answers.put_nowait(Found())
+        found = await rig.log.wait(0, 60.0)
+        assert found is not None
+        assert rig.log.take(found) is None
+        rig.store.marked[b"1-0"] = entry(1)
+        for _ in range(2):
+            rig.watcher.answers.put_nowait(Found((b"1-0", {})))
+            found = await rig.log.wait(0, 60.0)
+            assert found is not None
+            taken = rig.log.take(found)
+        assert taken is None
+        assert [each.number for each in rig.store.log] == []
+        assert len(pauses) == 1
 
     run(main)
 

@@ -14,6 +14,7 @@ from celery_stargate.delivery.lease import Lease
 from celery_stargate.delivery.log_reader import NewerRecord
 from celery_stargate.delivery.sender import Sender
 from celery_stargate.delivery.states import Event, State
+from celery_stargate.delivery.watcher import Found
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.leased import Progress, Unreadable
 from celery_stargate.model.dead_letters import DeadLetterRules, Policy
@@ -161,6 +162,20 @@ def test_no_connection_now(error: Exception, waits: list[float]) -> None:
     run(main)
 
 
+def test_nothing_is_expected_between_two_connections(waits: list[float]) -> None:
+    """A put that came then would call its message sent, though nobody sends it."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        rig.errors = [LinkBroken("no route")]
+        rig.breaks_when_sent = True
+        rig.broken.set()
+        await send_until(rig, lambda: len(rig.made) == 3)
+        assert rig.store.expected_nothing == 2
+
+    run(main)
+
+
 def test_a_newer_record_is_left_to_a_newer_worker(waits: list[float]) -> None:
     """The owner ends, a lease later at the earliest: deadlines had their time."""
 
@@ -287,7 +302,7 @@ def test_a_lane_that_is_given_back_before_there_was_a_message() -> None:
         await rig.watcher.waits.get()
         rig.go_to(Event.DRAIN)
         rig.store.log.append(entry(1))
-        rig.watcher.answers.put_nowait(True)
+        rig.watcher.answers.put_nowait(Found())
         await until(lambda: len(rig.store.reads) == 2)
         for _ in range(10):
             await asyncio.sleep(0)

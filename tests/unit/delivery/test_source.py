@@ -8,6 +8,7 @@ from typing import Any
 
 from celery_stargate.delivery.source import LaneSource
 from celery_stargate.delivery.states import Event, State
+from celery_stargate.delivery.watcher import Found
 from celery_stargate.lanes.leased import Unreadable
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.outcome import Failure, Receipt
@@ -52,11 +53,107 @@ def test_the_log_in_order_and_then_what_is_put() -> None:
         assert await rig.watcher.waits.get() == 3
         caught_up = rig.state
         rig.store.log.append(entry(4))
-        rig.watcher.answers.put_nowait(True)
+        rig.watcher.answers.put_nowait(Found())
         assert await waiting == [4]
         assert [caught_up, rig.state] == [State.CAUGHT_UP, State.READING]
         assert rig.source.sent == 4
         assert all(mark for _, mark in rig.store.reads)
+
+    run(main)
+
+
+def test_a_message_that_its_put_marked_is_not_read() -> None:
+    """The owner says which one it waits for; what is behind it is read as ever."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        assert await rig.next() == [1]
+        assert rig.store.expected == 0
+        waiting = asyncio.ensure_future(rig.next())
+        assert await rig.watcher.waits.get() == 1
+        assert rig.store.expected == 2
+        reads = len(rig.store.reads)
+        rig.store.marked[b"2-0"] = entry(2)
+        rig.watcher.answers.put_nowait(Found((b"2-0", {})))
+        assert await waiting == [2]
+        assert (rig.store.expected, rig.source.sent, rig.source.after) == (0, 2, 2)
+        waiting = asyncio.ensure_future(rig.next())
+        assert await rig.watcher.waits.get() == 2
+        assert len(rig.store.reads) == reads
+        rig.store.log.append(entry(3))
+        rig.watcher.answers.put_nowait(Found((b"3-0", {})))
+        assert await waiting == [3]
+        assert rig.store.reads[reads:] == [(2, True)]
+
+    run(main)
+
+
+def test_no_put_marks_where_numbers_count() -> None:
+    """Redis may have forgotten that it gave the number before: only a read finds that."""
+
+    async def main() -> None:
+        rig = Rig(1, delivery="effectively_once")
+        assert await rig.next() == [1]
+        waiting = asyncio.ensure_future(rig.next())
+        assert await rig.watcher.waits.get() == 1
+        assert rig.store.expected == 0
+        waiting.cancel()
+
+    run(main)
+
+
+def test_a_message_that_was_marked_and_revoked() -> None:
+    """It is failed, as if it had been read."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.revoked.add("c1")
+        waiting = asyncio.ensure_future(rig.next())
+        await rig.watcher.waits.get()
+        rig.store.marked[b"1-0"] = entry(1)
+        rig.watcher.answers.put_nowait(Found((b"1-0", {})))
+        await until(lambda: 1 in rig.settler)
+        waiting.cancel()
+
+    run(main)
+
+
+def test_a_message_that_is_marked_while_effects_are_slow() -> None:
+    """It is read when they have caught up: its deadline may have passed by then."""
+
+    async def main() -> None:
+        rig = Rig(max_in_flight=1)
+        waiting = asyncio.ensure_future(rig.next())
+        await rig.watcher.waits.get()
+        rig.queue.add(settled(number) for number in range(100, 103))
+        rig.store.marked[b"1-0"] = entry(1)
+        rig.watcher.answers.put_nowait(Found((b"1-0", {})))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        assert b"1-0" in rig.store.marked
+        # The deadline ends it.
+        effects = asyncio.ensure_future(rig.queue.run())
+        assert await rig.watcher.waits.get() == 0
+        effects.cancel()
+        waiting.cancel()
+
+    run(main)
+
+
+def test_a_message_that_is_marked_for_a_lane_that_is_given_back() -> None:
+    """It is the next owner's."""
+
+    async def main() -> None:
+        rig = Rig(1)
+        assert await rig.next() == [1]
+        waiting = asyncio.ensure_future(rig.next())
+        await rig.watcher.waits.get()
+        rig.go_to(Event.DRAIN)
+        rig.store.marked[b"2-0"] = entry(2)
+        rig.watcher.answers.put_nowait(Found((b"2-0", {})))
+        await nothing_more(rig, waiting)
+        assert rig.source.after == 1
 
     run(main)
 
@@ -85,7 +182,7 @@ def test_the_idle_timeout_ends_the_session() -> None:
     async def main() -> None:
         rig = Rig(1)
         assert await rig.next() == [1]
-        rig.watcher.answers.put_nowait(False)
+        rig.watcher.answers.put_nowait(None)
         assert await rig.next() == []
         assert rig.go_to(Event.SESSION_OVER) is State.IDLE
 
@@ -218,7 +315,7 @@ def test_given_back_while_it_waits_for_a_put() -> None:
         waiting = asyncio.ensure_future(rig.next())
         await rig.watcher.waits.get()
         assert rig.go_to(Event.DRAIN) is State.DRAINING
-        rig.watcher.answers.put_nowait(True)
+        rig.watcher.answers.put_nowait(Found())
         await nothing_more(rig, waiting)
 
     run(main)

@@ -26,6 +26,7 @@ from celery_stargate.lanes.wire import (
     read_answer,
     read_complete,
     read_entries,
+    read_marked,
     read_put,
     read_settle,
     read_tick,
@@ -151,3 +152,31 @@ def test_entries() -> None:
     ]
     assert unreadable == [(5, "damaged"), (6, "damaged"), (7, "orphan"), (8, "newer")]
     assert last_number(fields) == 8
+
+
+def test_a_message_that_its_put_marked() -> None:
+    """For this hold of the lease; its label may be in the frame, and its code have a name."""
+    frame = b'{"payload":"","context":"in the frame"}'
+    found = read_marked((b"7-0", {b"q": frame, b"m": b"3 caller:1"}), 3)
+    assert found is not None
+    assert found == (Entry(7, "in the frame", frame, -1, FollowUp.NOTHING, PRODUCE), "3 caller:1")
+    fields = {b"w": b"frame", b"t": b"inbox/4", b"l": b"own", b"m": b"3 caller:2"}
+    found = read_marked((b"8-0", fields), 3)
+    assert found is not None
+    waits = Entry(8, "own", b"frame", -1, FollowUp.WAITER, inbox="inbox/4")
+    assert found == (waits, "3 caller:2")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"q": b'{"context":"c"}'},
+        {b"q": b'{"context":"c"}', b"m": b"4 caller:1"},
+        {b"q": b"no frame", b"m": b"3 caller:1"},
+        {b"q": b"frame", b"l": b"\xff", b"m": b"3 caller:1"},
+        {},
+    ],
+)
+def test_a_message_that_its_owner_has_to_read(fields: dict[bytes, bytes]) -> None:
+    """It was not marked, or for another hold, or it is damaged."""
+    assert read_marked((b"7-0", fields), 3) is None
