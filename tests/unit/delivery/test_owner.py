@@ -66,6 +66,20 @@ def test_drained_with_nothing_in_flight() -> None:
     run(main)
 
 
+def test_a_drained_owner_expects_no_message() -> None:
+    """A put that marked one now would call it sent, though nobody sends it."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.store.expected = 2
+        running = asyncio.ensure_future(rig.owner.run())
+        await rig.owner.drain(5.0)
+        assert (rig.store.expected, rig.store.expected_nothing) == (0, 1)
+        await running
+
+    run(main)
+
+
 def test_drained_with_an_outcome_that_redis_does_not_know() -> None:
     """It waits for that."""
 
