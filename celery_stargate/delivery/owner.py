@@ -128,6 +128,7 @@ class LaneOwner:
         try:
             async with asyncio.timeout(timeout):
                 store, retry = self._lane.store, self._lane.retry
+                # The source may still be in its wait, and says so only when it goes on.
                 store.expected = 0
                 await retry.until_available(store.expect_nothing)
                 await self._lane.changes.until(lambda: not self._busy)

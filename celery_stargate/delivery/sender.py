@@ -175,7 +175,7 @@ class Sender:
                     await producer.close()
                 finally:
                     producer.abort()
-        # What is put before the next connection may be sent only then.
+        # A put must not mark a message that nobody can send: it would count as perhaps sent.
         await self._lane.retry.until_available(self._lane.store.expect_nothing)
         if session is not None and session.pause is not None:
             await self._pause(session.pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -110,16 +111,19 @@ class LeasedLane:
         self._dead = DeadLetterWriter(prefix, lane, "owner", rules)
         self._contexts_key = self._keys[LANE_PARTS.index("contexts")]
         self._meta_key = self._keys[LANE_PARTS.index("meta")]
+        self._lease_key = self._keys[LANE_PARTS.index("lease")]
         self._lease = ""
         #: The highest number that was marked as perhaps sent, by us or before; Redis must know it.
         self._known = 0
         #: Field ``m`` of that message's entry, if its put marked it; Redis must know that, too.
         self._marked = ""
-        #: The number of the message that is waited for; 0: none. Each step that completes others
-        #: says so in Redis, so that its put marks that message as one that may be sent.
+        #: The number of the message that is waited for; 0: none. :meth:`complete` says so in Redis,
+        #: so that its put marks that message as one that may be sent.
         self.expected = 0
         #: The number of which Redis was told last, and whose message was not taken; 0: none.
         self._told = 0
+        #: Held while Redis may be told of it.
+        self._completing = asyncio.Lock()
         #: The generation that this hold works under; Redis must know it. Empty: not read yet.
         self._generation = ""
         #: Number and reason (:class:`Unreadable`) of what the last read left out.
@@ -225,30 +229,27 @@ class LeasedLane:
         """
         self.unreadable = []
         while True:
-            word, *fields = await self._run(
+            word, *reply = await self._run(
                 *("read", self._lease, after, count, size, int(mark), int(gapless)),
                 *(self._noted, self._generation),
             )
             check_lease(word)
+            marked, fields = reply[0], reply[1:]
             if not fields:
                 return []
             entries, unreadable = read_entries(fields)
             self.unreadable += unreadable
             if mark and entries:
-                await self._was_read(entries[-1].number)
+                self._was_read(entries[-1].number, marked.decode())
             waits = bool(unreadable) and unreadable[-1][1] == Unreadable.NEWER
             if entries or waits or gapless or len(self.unreadable) >= _UNREADABLE:
                 return entries
             after = last_number(fields)
 
-    async def _was_read(self, last: int) -> None:
-        """Note that a read marked all messages up to a number."""
-        by: Any = b""
-        if last == self._told:
-            # Its put may have marked it, although the wait did not bring it.
-            by = await self._redis.hget(self._meta_key, "marked") or b""
+    def _was_read(self, last: int, marked: str) -> None:
+        """Note that a read marked all messages up to a number, or the last one's put did before."""
         if last > self._known:
-            self._known, self._marked = last, by.decode()
+            self._known, self._marked = last, marked
         if last >= self._told:
             self._told = 0
 
@@ -268,10 +269,11 @@ class LeasedLane:
         return marked.entry
 
     async def expect_nothing(self) -> None:
-        """Let no put mark a message any more."""
-        if self._told:
-            await self._redis.hdel(self._meta_key, "expected")
-            self._told = 0
+        """Let no put mark a message any more. A completion on its way comes first."""
+        async with self._completing:
+            if self._told:
+                await self._redis.hdel(self._meta_key, "expected")
+                self._told = 0
 
     async def set_aside(self, unreadable: Iterable[tuple[int, str]]) -> int:
         """Move entries that may not be sent from the log into the quarantine.
@@ -301,7 +303,9 @@ class LeasedLane:
         by = (marked or b"").decode()
         another = found.sent == self._known and self._marked != by
         if found.sent < self._known or another or self._generation not in ("", name):
-            raise StoreRolledBack
+            held: Any = await self._redis.get(self._lease_key)
+            # The next owner has a generation of its own, and sends.
+            raise StoreRolledBack if held == self._lease.encode() else Fenced
         self._known, self._marked, self._generation = found.sent, by, name
         return found
 
@@ -379,10 +383,11 @@ class LeasedLane:
             arguments += (row.value, row.expires)
         for entry, receipt in waited_for:
             arguments += (encode_outcome(receipt), entry.inbox)
-        if self.expected:
-            arguments += (self._noted, self._generation, self.expected)
-            self._told = self.expected
-        return read_complete(await self._run("complete", *arguments, keys=keys))
+        async with self._completing:
+            if self.expected:
+                arguments += (self._noted, self._generation, self.expected)
+                self._told = self.expected
+            return read_complete(await self._run("complete", *arguments, keys=keys))
 
     async def expire(self) -> list[Settled]:
         """Settle up to 100 contexts whose deadline has passed."""

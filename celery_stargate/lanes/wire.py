@@ -102,7 +102,7 @@ def check_lease(word: int) -> None:
 
     Raises:
         Fenced: another process has the lease.
-        StoreRolledBack: Redis knows of fewer sent messages than the caller does.
+        StoreRolledBack: Redis came back with an older state than the caller knows.
     """
     if word == 1:
         raise Fenced
@@ -263,7 +263,7 @@ _UNREADABLE = -2
 
 
 def read_entries(fields: Sequence[Any]) -> ReadReply:
-    """Read the messages in the reply of ``read``, all after its first word."""
+    """Read the messages in the reply of ``read``."""
     entries: list[Entry] = []
     unreadable: list[tuple[int, str]] = []
     columns = (fields[i::_ENTRY_FIELDS] for i in range(_ENTRY_FIELDS))

@@ -191,6 +191,11 @@ def _numbers_believed() -> Iterator[None]:
 _wait_for_put = vars(LaneSource)["_wait_for_put"]
 
 
+def _forget_mark(store: LeasedLane, last: int, marked: str) -> None:
+    del marked
+    store._known = max(store._known, last)  # noqa: SLF001
+
+
 async def _wait_to_be_marked(source: Any) -> Any:
     """Wait as if numbers did not count."""
     numbers, source._gapless = source._gapless, False  # noqa: SLF001
@@ -295,6 +300,12 @@ CONTROLS: Mapping[str, Control] = {
         partial(replaced, LaneSource, "_wait_for_put", _wait_to_be_marked),
         "P1",
         Focus(effectively_once=True, restored=True, owners_survive=True),
+        seeds=400,
+    ),
+    "a read that tells of a mark": Control(
+        partial(replaced, LeasedLane, "_was_read", _forget_mark),
+        "a false alarm",
+        Focus(effectively_once=False, rates={"pause at a step": 0.02}),
         seeds=400,
     ),
     "the search for a message that breaks each connection": Control(

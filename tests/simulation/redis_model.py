@@ -470,14 +470,15 @@ class _Lane:
             return [1]
         if self._is_rolled_back(known, generation):
             return [2]
-        last, left, taken, reply = int(after), int(size), 0, [0]
+        last, left, taken = int(after), int(size), 0
+        reply: list[Any] = [0, b""]
         for number, code, label, frame, place, why in list(map(self._message, self._log.entries)):
             if number <= int(after):
                 continue
-            if (len(reply) - 1) // 5 >= int(count) or left <= 0:
+            if (len(reply) - 2) // 5 >= int(count) or left <= 0:
                 break
             if why:
-                reply += [number, b"", b"", -2, why]  # type: ignore[list-item]
+                reply += [number, b"", b"", -2, why]
                 if why == b"newer":
                     break
                 continue
@@ -486,10 +487,12 @@ class _Lane:
             left -= len(frame)
             taken += 1
             last = number
-            reply += [number, label, frame, place, code]  # type: ignore[list-item]
+            reply += [number, label, frame, place, code]
         if mark == b"1" and last > int(after):
             if last > self._number("sent"):
                 self._meta.pop(b"marked", None)
+            elif last == self._number("sent"):
+                reply[1] = self._meta.get(b"marked", b"")
             for name in ("sent", "tried"):
                 self._meta[name.encode()] = b"%d" % max(last, self._number(name))
         return reply

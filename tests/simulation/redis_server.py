@@ -147,6 +147,9 @@ class SimulatedRedis:
         """Return what runs a script: called with ``keys`` and ``args``."""
         return _Script(self._server, self._call, script)
 
+    async def get(self, key: str) -> Any:
+        return await self._call("get", partial(self._server.model.get, key))
+
     async def hget(self, key: str, name: str) -> Any:
         return await self._call("hget", partial(self._server.model.hget, key, name))
 

@@ -87,8 +87,8 @@ end
 
 -- Mark a message, if the lane's owner waits for it: note it as sent, as a read would, so that the
 -- owner may send it as soon as it is in the log. Returns field m of its entry, or nil. A repeat of the
--- put, of which Redis has forgotten the first, has another time. Not for a record of a new version:
--- the owner does not look at the record.
+-- put, of which Redis has forgotten the first, has another time. A later version of put must not mark
+-- what an owner of this version cannot read: the owner sends it without a look at the record.
 local function mark(number, token, now)
   local lease, expected = string.match(redis.call('HGET', META, 'expected') or '', '^(.*) (%d+)$')
   if tonumber(expected) ~= number or redis.call('GET', LEASE) ~= lease then return nil end

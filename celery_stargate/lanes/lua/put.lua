@@ -1,4 +1,5 @@
 -- Record a context with its messages: ABSENT -> PENDING. Idempotent by context, and by token.
+-- Marks a single message that the lane's owner waits for.
 --
 -- ARGV: token, context, body, deadline after ms, max backlog (0: no limit; or the name of a
 --       reservation that the call has), tombstone ms, answer ms (how long a repeat of this call
@@ -39,7 +40,7 @@ if here then
 else
   first = -redis.call('HINCRBY', META, 'apart', 1)
 end
-local marked = count == 1 and first > 0 and mark(first, token, now)
+local marked = count == 1 and mark(first, token, now)
 local version = 1
 for i = 10, #ARGV, 2 do version = math.max(version, version_of(ARGV[i])) end
 redis.call('HSET', CONTEXTS, context,

@@ -4,16 +4,18 @@
 --       or 0 to note nothing), gapless (1: stop before a number that is not the one before plus 1,
 --       or 0), known (as rolled_back() in common.lua gets it), generation that the caller knows ("":
 --       none)
--- Returns {0, number, label, frame, place, code, ...}, {1} if another process has the lease, or
---       {2} if less is noted than the caller knows, or another generation. label "": it is in the frame; place -1: in no list;
---       code: as in put. An entry that may not be sent has place -2, and the reason as its code; at
---       one that waits for a newer process ("newer") the read ends, because order is kept.
+-- Returns {0, marked, number, label, frame, place, code, ...}, {1} if another process has the lease,
+--       or {2} if Redis came back with an older state than the caller knows.
+--       marked: field m of the last message, if its put marked it and it was noted now; else "".
+--       label "": it is in the frame; place -1: in no list; code: as in put. An entry that may not be
+--       sent has place -2, and the reason as its code; at one that waits for a newer process ("newer")
+--       the read ends, because order is kept.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 if rolled_back(ARGV[7], ARGV[8]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local gapless = ARGV[6] == '1'
 -- The last entry that was looked at, the last message that may be sent, and what was read of it.
-local seen, last, reply, read, most = after, after, { 0 }, 0, math.min(8, bytes)
+local seen, last, reply, read, most = after, after, { 0, '' }, 0, math.min(8, bytes)
 while count > 0 and bytes > 0 do
   local step = math.min(count, most)
   local entries = redis.call('XRANGE', LOG,
@@ -50,13 +52,14 @@ while count > 0 and bytes > 0 do
   most = math.max(1, math.min(128, math.floor(bytes * #parsed / held)))
 end
 if ARGV[5] == '1' and last > after then
-  local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
-  local tried = tonumber(redis.call('HGET', META, 'tried') or '0')
+  local noted = redis.call('HMGET', META, 'sent', 'tried', 'marked')
+  local sent, tried = tonumber(noted[1] or '0'), tonumber(noted[2] or '0')
   if last > sent or last > tried then
     pass_when_full()
     redis.call('HSET', META, 'sent', string.format('%.0f', math.max(last, sent)),
       'tried', string.format('%.0f', math.max(last, tried)))
     if last > sent then redis.call('HDEL', META, 'marked') end
   end
+  if last == sent then reply[2] = noted[3] or '' end
 end
 return reply

@@ -19,6 +19,7 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.wire import StoredEntry
 from celery_stargate.model.dead_letters import DeadLetterRules
+from celery_stargate.model.entry import Entry
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.frame import encode_frame
 from celery_stargate.model.message import Message
@@ -917,8 +918,17 @@ class TestMarkedByThePut:
         assert waiting.store.take(found(2)) is None
         expect(waiting, 4)
         waiting.complete(["gone"], [], "none")
-        lanes.put_many([(lane, Record(each), b"{}") for each in "bc"], timeout=60.0)
+        frames = {each: encode_frame(Message(payload="x"), each, 1 << 20) for each in "bc"}
+        lanes.put_many([(lane, Record(each), frames[each]) for each in "bc"], timeout=60.0)
         assert waiting.store.take(found(4)) is None
+        expect(waiting, 6)
+        waiting.complete(["gone"], [], "again")
+        # Only one of these is new.
+        frames["d"] = encode_frame(Message(payload="x"), "d", 1 << 20)
+        lanes.put_many([(lane, Record(each), frames[each]) for each in "bcd"], timeout=60.0)
+        taken = waiting.store.take(found(6))
+        assert taken is not None
+        assert taken.context == "d"
 
     @pytest.mark.parametrize("then", ["release", "pause", "expect nothing"])
     def test_nobody_waits_any_more(
@@ -941,6 +951,79 @@ class TestMarkedByThePut:
         put(lanes, lane, "b")
         assert b"m" not in found(2)[1]
         assert client.hget(lane.key(prefix, "meta"), "sent") == b"1"
+
+    @pytest.mark.parametrize("then", ["is read", "is marked"])
+    def test_a_completion_on_its_way_comes_before_the_end_of_the_wait(
+        self,
+        waiting: Owner,
+        lanes: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+        then: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Or it would say that somebody waits after the connection has ended."""
+        store, held = waiting.store, asyncio.Event()
+        run: Any = store._run  # noqa: SLF001
+
+        async def held_up(name: str, *arguments: Any, **options: Any) -> Any:
+            await held.wait()
+            return await run(name, *arguments, **options)
+
+        monkeypatch.setattr(store, "_run", held_up)
+
+        async def end() -> None:
+            store.expected = 2
+            completing = asyncio.ensure_future(store.complete([Entry(1, "gone", b"")], [], "t"))
+            await asyncio.sleep(0)
+            store.expected = 0
+            ending = asyncio.ensure_future(store.expect_nothing())
+            ended, _ = await asyncio.wait([ending], timeout=0.1)
+            assert not ended
+            held.set()
+            await asyncio.gather(completing, ending)
+
+        waiting.do(end())
+        assert client.hget(lane.key(prefix, "meta"), "expected") is None
+        if then == "is marked":
+            # Redis got the completion only now: it took longer than its caller waits.
+            lease: Any = client.get(lane.key(prefix, "lease"))
+            client.hset(lane.key(prefix, "meta"), "expected", lease + b" 2")
+        put(lanes, lane, "b")
+        marked = client.hget(lane.key(prefix, "meta"), "marked")
+        assert (marked is not None) == (then == "is marked")
+        (entry,) = waiting.do(store.read(1, 10, 1 << 20, mark=True))
+        assert entry.number == 2
+        waiting.do(store.tick())
+
+    def test_a_process_that_takes_its_own_lease_again(
+        self, waiting: Owner, lanes: Outbox, lane: Lane, make_owner: MakeOwner
+    ) -> None:
+        """It could not give it back. The lease is the same, and so the put still marks for it."""
+        again = make_owner()
+        assert again.store.fencing_token == waiting.store.fencing_token
+        assert again.do(again.store.progress()).sent == 1
+        put(lanes, lane, "b")
+        (entry,) = again.do(again.store.read(1, 10, 1 << 20, mark=True))
+        assert entry.number == 2
+        again.do(again.store.tick())
+        # Nor does a read of what is ahead of it forget by which put it was marked.
+        put(lanes, lane, "c")
+        again.do(again.store.read(2, 10, 1 << 20, mark=True))
+        again.do(again.store.tick())
+
+    def test_another_hold_marks_what_it_sends(
+        self, waiting: Owner, lanes: Outbox, lane: Lane, make_owner: MakeOwner
+    ) -> None:
+        """One who lost the lease does not take that for a Redis that came back."""
+        put(lanes, lane, "b")
+        waiting.do(waiting.store.progress())
+        waiting.do(waiting.store.release())
+        heir = make_owner("heir")
+        heir.do(heir.store.begin_generation(heir.do(heir.store.progress()).generation))
+        with pytest.raises(Fenced):
+            waiting.do(waiting.store.progress())
 
     def test_another_hold_does_not_take_it(
         self,
@@ -1062,6 +1145,22 @@ class TestMarkedByThePut:
         put(lanes, lane, "b")
         stored = found(2)
         waiting.do(waiting.store.read(1, 10, 1 << 20, mark=True))
+        assert waiting.store.take(stored) is None
+        waiting.do(waiting.store.tick())
+        expect(waiting, 3)
+        waiting.complete(["b"], [], "third")
+        put(lanes, lane, "c")
+        assert waiting.store.take(found(3)) is not None
+        assert waiting.store.take(found(3)) is None
+
+    def test_one_behind_it_was_read(
+        self, waiting: Owner, found: Callable[[int], StoredEntry], lanes: Outbox, lane: Lane
+    ) -> None:
+        """A read got both; then the wait brings the first one."""
+        put(lanes, lane, "b")
+        put(lanes, lane, "c")
+        stored = found(2)
+        assert len(waiting.do(waiting.store.read(1, 10, 1 << 20, mark=True))) == 2
         assert waiting.store.take(stored) is None
         waiting.do(waiting.store.tick())
 

@@ -494,10 +494,12 @@ class LaneMachine(RuleBasedStateMachine):
         there = [number for number, _ in self.state.log]
         after = max(0, there[min(start, len(there) - 1)] - before) if there else start
         lease, (known, less) = self.lease(which), self.known(ahead, marked)
+        there_sent, there_mark = self.marked, self.state.meta.get(b"marked", b"")
         word, *found = self.call(
             "read", lease, after, count, size, int(mark), int(gapless), known, ""
         )
         assert word == (1 if lease != self.held else 2 if less else 0)
+        by, found = (found[0], found[1:]) if found else (b"", [])
         rows = list(zip(*(found[i::5] for i in range(5)), strict=True))
         numbers = [row[0] for row in rows if row[3] != -2]
         frames = [row[2] for row in rows if row[3] != -2]
@@ -511,6 +513,8 @@ class LaneMachine(RuleBasedStateMachine):
         assert sum(map(len, frames)) <= max(size, len(frames[0]) if frames else 0)
         if mark and numbers:
             assert int(self.state.meta[b"sent"]) >= int(self.state.meta[b"tried"]) >= numbers[-1]
+        again = mark and numbers and numbers[-1] == there_sent
+        assert by == (there_mark if again else b"")
 
     def settle(
         self,
@@ -742,7 +746,7 @@ class LaneMachine(RuleBasedStateMachine):
     def set_aside(self, which: int, start: int) -> None:
         """Entries that may not be sent leave the log; one that waits for another version stays."""
         lease = self.lease(which)
-        _, *found = self.pair.call("read", lease, start, 100, 10_000, 0, 0, 0, "")
+        found = self.pair.call("read", lease, start, 100, 10_000, 0, 0, 0, "")[2:]
         rows = [
             each for each in zip(*(found[i::5] for i in range(5)), strict=True) if each[3] == -2
         ]
@@ -980,11 +984,11 @@ def test_a_lane_is_read_step_by_step(pair: Pair, count: int) -> None:
         (1000, 52, 10),
     ):
         found = pair.call("read", "one:1", 0, limit, size, 1, 1, 0, "")
-        assert found[1::5] == list(range(1, expected + 1))
+        assert found[2::5] == list(range(1, expected + 1))
     pair.call("settle", "", "s", UNIT, "a", "", 20, "{}", "ok")
     assert pair.call("read", "one:1", 0, 1000, 1000, 1, 1, 0, "")[-5] == 20
-    assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0, "")[1::5]) == count - 1
-    assert pair.call("read", "one:1", count, 10, 10, 1, 1, 0, "") == [0]
+    assert len(pair.call("read", "one:1", 0, 1000, 1000, 1, 0, 0, "")[2::5]) == count - 1
+    assert pair.call("read", "one:1", count, 10, 10, 1, 1, 0, "") == [0, b""]
 
 
 def test_under_a_new_generation_messages_are_tried_anew(pair: Pair) -> None:
@@ -995,6 +999,22 @@ def test_under_a_new_generation_messages_are_tried_anew(pair: Pair) -> None:
     pair.call("generation", "one:1", "g", "h")
     pair.call("read", "one:1", 0, 2, 1000, 1, 1, 3, "")
     assert (pair.state.meta[b"sent"], pair.state.meta[b"tried"]) == (b"3", b"2")
+
+
+def test_a_mark_stays_until_a_read_goes_further(pair: Pair) -> None:
+    """Also where only what was tried is noted; a read up to the message tells of the mark."""
+    pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", "a", "frame")
+    pair.call("complete", "one:1", "t", 1, "gone", "", "0 ", "", 2)
+    pair.call("put", "u", "b", "{}", UNIT, 0, 0, UNIT, "f", "b", "frame")
+    marked = pair.state.meta[b"marked"]
+    pair.call("generation", "one:1", "g", "h")
+    known = f"2 {marked.decode()}"
+    assert pair.call("read", "one:1", 0, 1, 1000, 1, 0, known, "")[:2] == [0, b""]
+    assert pair.call("read", "one:1", 0, 2, 1000, 1, 0, known, "")[:2] == [0, marked]
+    assert pair.state.meta[b"marked"] == marked
+    pair.call("put", "v", "c", "{}", UNIT, 0, 0, UNIT, "f", "c", "frame")
+    assert pair.call("read", "one:1", 0, 3, 1000, 1, 0, known, "")[:2] == [0, b""]
+    assert b"marked" not in pair.state.meta
 
 
 def test_a_backlog_of_one_is_a_backlog(pair: Pair) -> None:
@@ -1160,7 +1180,7 @@ def test_a_completion_forgets_tombstones_that_have_ended(pair: Pair) -> None:
 def test_a_read_that_finds_nothing_marks_nothing(pair: Pair) -> None:
     """Even if it begins behind the last message."""
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "q", "a", "frame")
-    assert pair.call("read", "one:1", 5, 10, 1000, 1, 0, "0 ", "") == [0]
+    assert pair.call("read", "one:1", 5, 10, 1000, 1, 0, "0 ", "") == [0, b""]
     assert b"sent" not in pair.state.meta
 
 

@@ -75,7 +75,7 @@ def test_an_older_worker_loses_nothing(
     keys = lane_keys(prefix, filled, "old")
     lease: Any = client.get(filled.key(prefix, "lease"))
     reply: Any = client.eval(older("read"), len(keys), *keys, lease, 0, 10, 1 << 20, 1, 0, 0, "")
-    assert reply[1] == 1 and reply[6:] == [2, b"", b"", -2, b"newer"]
+    assert reply[2] == 1 and reply[7:] == [2, b"", b"", -2, b"newer"]
     moved = client.eval(older("set_aside"), len(keys), *keys, lease, 2, "damaged")
     assert moved == [0, 0]
     client.zadd(filled.key(prefix, "deadlines"), {"large": 1})
