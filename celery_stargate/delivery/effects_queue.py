@@ -57,6 +57,11 @@ class EffectsQueue:
     def __len__(self) -> int:
         return len(self._known) + len(self._untold) + self._being_told
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether more may be sent: what waits for slow effects is to stay in Redis."""
+        return len(self) <= 2 * self._lane.options.max_in_flight
+
     def add(self, settled: Iterable[Settled]) -> None:
         """Queue contexts; one that is here already is left out."""
         for each in settled:

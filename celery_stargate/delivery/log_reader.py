@@ -69,7 +69,7 @@ class LogReader:
             self._went_well()
         return entries
 
-    async def wait(self, after: int, timeout: float) -> Found | None:
+    async def wait(self, after: int, timeout: float, *, to_be_marked: bool = False) -> Found | None:
         """Wait until the log holds something after a number.
 
         If the last wait found something that could not be read, pause first: the next one would
@@ -77,19 +77,24 @@ class LogReader:
 
         Arguments:
             timeout: seconds to wait at most.
+            to_be_marked: let the put of the next message mark it, so that :meth:`take` takes it.
 
         Returns:
             What it holds; None after ``timeout``.
         """
         if self._in_vain:
             await asyncio.sleep(self._backoff.next())
-        key = self._lane.store.log_key
-        found = await self._lane.shared.watcher.wait(key, after, timeout)
+        store = self._lane.store
+        store.expected = after + 1 if to_be_marked else 0
+        try:
+            found = await self._lane.shared.watcher.wait(store.log_key, after, timeout)
+        finally:
+            store.expected = 0
         self._in_vain = found is not None
         return found
 
     def take(self, found: Found) -> Entry | None:
-        """Return the message that a wait brought, if its put marked it; else it is to be read."""
+        """Return the message that a wait brought, if its put marked it; None for one to be read."""
         if found.entry is None:
             return None
         entry = self._lane.store.take(found.entry)

@@ -123,14 +123,13 @@ class LaneOwner:
         Arguments:
             timeout: seconds to wait at most; what has no receipt by then is the next owner's.
         """
-        machine = self._lane.machine
+        machine, store = self._lane.machine, self._lane.store
         machine.apply(Event.DRAIN)
+        # A put must not mark a message any more: the source may still wait, but takes none.
+        store.expected = 0
+        ending = asyncio.ensure_future(self._lane.retry.until_available(store.expect_nothing))
         try:
             async with asyncio.timeout(timeout):
-                store, retry = self._lane.store, self._lane.retry
-                # The source may still be in its wait, and says so only when it goes on.
-                store.expected = 0
-                await retry.until_available(store.expect_nothing)
                 await self._lane.changes.until(lambda: not self._busy)
         except TimeoutError:
             logger.warning(
@@ -138,6 +137,9 @@ class LaneOwner:
                 len(self._in_flight),
                 lane=self.name,
             )
+        finally:
+            # When the lease is released, nothing is marked anyway.
+            await cancel_all([ending])
         machine.apply(Event.DRAINED)
         self._stopping.set()
 

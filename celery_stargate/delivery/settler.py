@@ -210,6 +210,9 @@ class Settler:
         store, retry = self._lane.store, self._lane.retry
         if fire_and_forget or results or waited_for:
             token = uuid.uuid4().hex
+            if not self._effects.keeps_up:
+                # The next message stays in Redis until they do, and is read then.
+                store.expected = 0
             try:
                 places, fenced = await retry.until_available(
                     store.complete, fire_and_forget, results, token, waited_for

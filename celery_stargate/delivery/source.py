@@ -83,7 +83,7 @@ class LaneSource:
             if machine.state is not State.READY:
                 # The session stays for the receipts, until the owner stops.
                 await _until_cancelled()
-            await changes.until(self._effects_keep_up)
+            await changes.until(lambda: self._effects.keeps_up)
             if machine.state is not State.READY:
                 continue
             if self._last is not None:
@@ -94,7 +94,7 @@ class LaneSource:
                 found = await self._wait_for_put()
                 if found is None:
                     return ()
-                if self._effects_keep_up():
+                if self._effects.keeps_up:
                     self._marked = self._log.take(found)
                 self._more = True
                 continue
@@ -127,10 +127,6 @@ class LaneSource:
         if self._lane.machine.state in (State.READING, State.LAST_BATCH):
             self._lane.machine.apply(Event.BATCH_SENT)
             self._lane.changes.notify()
-
-    def _effects_keep_up(self) -> bool:
-        """Whether more may be read: what waits for slow effects is to stay in Redis."""
-        return len(self._effects) <= 2 * self._lane.options.max_in_flight
 
     async def _read(self, count: int, size: int) -> list[Entry]:
         if self._marked is not None:
@@ -165,15 +161,14 @@ class LaneSource:
         """Wait until the log holds another message; return None after the idle timeout."""
         machine, settings = self._lane.machine, self._lane.shared.settings
         machine.apply(Event.END_OF_LOG)
-        store = self._lane.store
         # With numbers a put must not mark: a Redis that came back without its tail would mark a
         # message whose number Pulsar has, and the next owner would send it under that name.
-        store.expected = 0 if self._gapless else self._after + 1
-        try:
-            found = await self._log.wait(self._after, settings.idle_timeout)
-        finally:
-            store.expected = 0
-        if found is not None:
+        mark = not self._gapless
+        found = await self._log.wait(self._after, settings.idle_timeout, to_be_marked=mark)
+        if found is None:
+            # The connection is closed now, which takes time.
+            await self._lane.retry.until_available(self._lane.store.expect_nothing)
+        else:
             machine.apply(Event.PUT)
         return found
 

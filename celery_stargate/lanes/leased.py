@@ -120,9 +120,9 @@ class LeasedLane:
         #: The number of the message that is waited for; 0: none. :meth:`complete` says so in Redis,
         #: so that its put marks that message as one that may be sent.
         self.expected = 0
-        #: The number of which Redis was told last, and whose message was not taken; 0: none.
+        #: The number of which Redis was told last, if its message was not taken yet; else 0.
         self._told = 0
-        #: Held while Redis may be told of it.
+        #: Held while :meth:`complete` runs.
         self._completing = asyncio.Lock()
         #: The generation that this hold works under; Redis must know it. Empty: not read yet.
         self._generation = ""
@@ -262,18 +262,20 @@ class LeasedLane:
         Returns:
             None for one that has to be read.
         """
-        marked = read_marked(stored, self.fencing_token)
+        marked = read_marked(stored, self._lease)
         if marked is None or marked.entry.number != self._told:
             return None
         self._known, self._marked, self._told = marked.entry.number, marked.by, 0
         return marked.entry
 
     async def expect_nothing(self) -> None:
-        """Let no put mark a message any more. A completion on its way comes first."""
+        """Let no put mark a message any more; :attr:`expected` is 0 by now."""
         async with self._completing:
-            if self._told:
-                await self._redis.hdel(self._meta_key, "expected")
-                self._told = 0
+            # One that is on its way may still tell Redis of a message.
+            pass
+        if self._told:
+            await self._redis.hdel(self._meta_key, "expected")
+            self._told = 0
 
     async def set_aside(self, unreadable: Iterable[tuple[int, str]]) -> int:
         """Move entries that may not be sent from the log into the quarantine.

@@ -297,16 +297,16 @@ class Marked(NamedTuple):
     """A message that its put marked for the lane's owner."""
 
     entry: Entry
-    #: What the log says of it: the hold's fencing token, and the token of the put.
+    #: What the log says of it: the lease, the token of the put, and its time.
     by: str
 
 
-def read_marked(stored: StoredEntry, fencing_token: int) -> Marked | None:
-    """Read an entry of a lane's log, if its put marked it for a hold of the lease.
+def read_marked(stored: StoredEntry, lease: str) -> Marked | None:
+    """Read an entry of a lane's log, if its put marked it for the owner that has the lease.
 
     Arguments:
         stored: as redis-py gives it.
-        fencing_token: of the hold.
+        lease: as Redis has it.
 
     Returns:
         None for one that its owner has to read with ``read``: it was not marked, or it is
@@ -314,7 +314,7 @@ def read_marked(stored: StoredEntry, fencing_token: int) -> Marked | None:
     """
     entry_id, fields = stored
     by = fields.get(b"m", b"")
-    if by.partition(b" ")[0] != b"%d" % fencing_token:
+    if not by.startswith(b"%s " % lease.encode()):
         return None
     number = entry_id.partition(b"-")[0]
     code, frame = next(iter(fields.items()))

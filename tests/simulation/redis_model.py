@@ -388,7 +388,7 @@ class _Lane:
         if expected != b"%d" % number or not self._holds(lease):
             return ()
         self._meta[b"sent"] = self._meta[b"tried"] = b"%d" % number
-        marked = b"%s %s %d" % (lease.rpartition(b":")[2], token, self._now)
+        marked = b"%s %s %d" % (lease, token, self._now)
         self._meta[b"marked"] = marked
         return b"m", marked
 

@@ -7,8 +7,8 @@
 --                 model/frame.py describes it; then, where they are needed, t = the address of the waiting
 --                 call, or the task whose result is stored, if it is not the produce task of every
 --                 app; l = the label that Pulsar echoes, if the frame does not tell
---                 it; p = the message's place in its list; m = the put marked it: it was noted as
---                 sent for the hold with the fencing token that begins this value.
+--                 it; p = the message's place in its list; m = "<lease> <token of the put> <ms>", if
+--                 the put marked it: it was noted as sent for the owner that had this lease.
 --                 Codes: q = nothing follows the receipt; r = a task's result; i = a task ends
 --                 without a result; w = a call is told, and that is all; f = anything, which only the record tells (FollowUp)
 --   2 contexts    hash: context -> record, "<version> <first number> <messages> <tombstone ms>\n<body>".
@@ -93,7 +93,7 @@ local function mark(number, token, now)
   local lease, expected = string.match(redis.call('HGET', META, 'expected') or '', '^(.*) (%d+)$')
   if tonumber(expected) ~= number or redis.call('GET', LEASE) ~= lease then return nil end
   local sent = string.format('%.0f', number)
-  local marked = string.format('%s %s %.0f', string.match(lease, '%d+$'), token, now)
+  local marked = string.format('%s %s %.0f', lease, token, now)
   redis.call('HSET', META, 'sent', sent, 'tried', sent, 'marked', marked)
   return marked
 end

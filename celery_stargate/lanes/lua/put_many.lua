@@ -1,5 +1,5 @@
 -- Record many contexts, each with one message, in order: ABSENT -> PENDING. Idempotent by context,
--- and by token. If only one is new, marks its message if the lane's owner waits for that.
+-- and by token. Marks the message of a single new one that the lane's owner waits for.
 --
 -- ARGV: token, deadline after ms, max backlog (as in put), tombstone ms, answer ms (as in put), then
 --       context, body, code, frame of each; code: as in put

@@ -591,7 +591,7 @@ def another_with_the_number_is_noticed(world: World) -> None:
     lease = world.make_owner().store._lease  # noqa: SLF001
     _wait_for(world, lease, 1)
     world.put("a")
-    assert world.script("tick", lease, 1000, "1 1 forgotten:1") == [2]
+    assert world.script("tick", lease, 1000, "1 one:1 forgotten:1 7") == [2]
 
 
 def who_lost_the_lease_waits_in_vain(world: World) -> None:

@@ -997,6 +997,28 @@ class TestMarkedByThePut:
         assert entry.number == 2
         waiting.do(store.tick())
 
+    def test_the_end_of_the_wait_does_not_hold_up_a_completion(
+        self, waiting: Owner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its connection may be dead, and that of the completion not."""
+        store = waiting.store
+
+        async def hang(*arguments: Any) -> None:
+            del arguments
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(store._redis, "hdel", hang)  # noqa: SLF001
+
+        async def complete() -> None:
+            ending = asyncio.ensure_future(store.expect_nothing())
+            await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                await store.complete([Entry(1, "gone", b"")], [], "t")
+            assert not ending.done()
+            ending.cancel()
+
+        waiting.do(complete())
+
     def test_a_process_that_takes_its_own_lease_again(
         self, waiting: Owner, lanes: Outbox, lane: Lane, make_owner: MakeOwner
     ) -> None:

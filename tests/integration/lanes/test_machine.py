@@ -297,7 +297,7 @@ class LaneMachine(RuleBasedStateMachine):
     def known(self, ahead: int, marked: str) -> tuple[str, bool]:
         """What an owner knows to be noted, and whether Redis knows less, or something else."""
         stored = self.state.meta.get(b"marked", b"").decode()
-        by = {"none": "", "the last": stored, "another": "9 nobody:1 7"}[marked]
+        by = {"none": "", "the last": stored, "another": "nobody:9 nobody:1 7"}[marked]
         number = max(0, self.marked + ahead)
         less = number > self.marked or (number == self.marked and by != stored)
         return f"{number} {by}", less
@@ -309,7 +309,7 @@ class LaneMachine(RuleBasedStateMachine):
         marked = new == 1 and number == b"%d" % first and lease == held
         by = self.state.meta.get(b"marked", b"")
         if marked:
-            assert by.startswith(lease.rpartition(b":")[2] + b" ")
+            assert by.startswith(lease + b" ")
             assert self.marked == first
             assert self.state.log[-1][1][b"m"] == by
         else:

@@ -85,6 +85,8 @@ class FakeStore:
         self.expected = 0
         #: The messages that were marked, by the id of their entry, until they are taken.
         self.marked: dict[bytes, Entry] = {}
+        #: What each completion said that is waited for.
+        self.told_of: list[int] = []
         #: How often nothing was expected any more.
         self.expected_nothing = 0
         #: Raised by the next calls of the method of that name.
@@ -153,6 +155,7 @@ class FakeStore:
         waited_for: Sequence[tuple[Entry, Receipt]] = (),
     ) -> tuple[frozenset[int], bool]:
         self._raise("complete")
+        self.told_of.append(self.expected)
         self.told += [(each.inbox, receipt) for each, receipt in waited_for]
         self.completed += [each.label for each in entries]
         self.rows += [(each.label, row) for each, row in rows]

@@ -122,6 +122,32 @@ def test_a_message_that_its_put_marked_is_taken(pauses: list[float]) -> None:
     run(main)
 
 
+def test_nothing_is_expected_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens then."""
+    expected: list[int] = []
+
+    async def main() -> None:
+        rig = PartsRig()
+
+        class Asyncio:
+            @staticmethod
+            async def sleep(seconds: float) -> None:
+                del seconds
+                expected.append(rig.store.expected)
+
+        monkeypatch.setattr(log_reader, "asyncio", Asyncio)
+        for _ in range(2):
+            waiting = asyncio.ensure_future(rig.log.wait(7, 60.0, to_be_marked=True))
+            await rig.watcher.waits.get()
+            expected.append(rig.store.expected)
+            rig.watcher.answers.put_nowait(Found())
+            assert await waiting
+        assert expected == [8, 0, 8]
+        assert rig.store.expected == 0
+
+    run(main)
+
+
 def test_what_is_behind_is_read_at_once() -> None:
     """Where nothing of what was read can be sent, and all of it could be set aside."""
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from celery_stargate.delivery.owner import LaneOwner
 from celery_stargate.delivery.states import Event, State
@@ -42,6 +44,11 @@ class Rig(PartsRig):
         """Give the settler an outcome."""
         self.owner._settler.give(entry(number), receipt(number))  # noqa: SLF001
 
+    def forget_outcomes(self) -> None:
+        """Let the settler have none, as if Redis knew them all."""
+        self.owner._settler._numbers.clear()  # noqa: SLF001
+        self.owner._lane.changes.notify()  # noqa: SLF001
+
 
 def run(main: Callable[[], Any]) -> None:
     """Run it, in bounded time."""
@@ -66,18 +73,43 @@ def test_drained_with_nothing_in_flight() -> None:
     run(main)
 
 
-def test_a_drained_owner_expects_no_message() -> None:
-    """A put that marked one now would call it sent, though nobody sends it."""
+@pytest.mark.parametrize("error", [None, ResponseError("refused")])
+def test_a_drained_owner_expects_no_message(error: Exception | None) -> None:
+    """A put that marked one now would call it sent, though nobody sends it.
+
+    Whatever Redis says to that, the drain ends with what is in flight.
+    """
 
     async def main() -> None:
         rig = Rig()
+        rig.give(1)
         rig.store.expected = 2
+        errors = rig.store.errors["expect_nothing"] = [error] if error else []
         running = asyncio.ensure_future(rig.owner.run())
-        await rig.owner.drain(5.0)
-        assert (rig.store.expected, rig.store.expected_nothing) == (0, 1)
+        draining = asyncio.ensure_future(rig.owner.drain(5.0))
+        await until(lambda: not errors and rig.store.expected_nothing == (error is None))
+        assert rig.store.expected == 0
+        assert not draining.done()
+        rig.forget_outcomes()
+        await draining
         await running
 
     run(main)
+
+
+def test_drained_while_redis_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    """An owner that has nothing in flight does not wait for it."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.store.errors["expect_nothing"] = [RedisConnectionError("away")] * 1000
+        running = asyncio.ensure_future(rig.owner.run())
+        await rig.owner.drain(60.0)
+        await running
+
+    with caplog.at_level("WARNING", logger.name):
+        run(main)
+    assert not caplog.records
 
 
 def test_drained_with_an_outcome_that_redis_does_not_know() -> None:
@@ -90,8 +122,7 @@ def test_drained_with_an_outcome_that_redis_does_not_know() -> None:
         draining = asyncio.ensure_future(rig.owner.drain(5.0))
         await until(lambda: rig.machine.state is State.DRAINING)
         assert not draining.done()
-        rig.owner._settler._numbers.clear()  # noqa: SLF001
-        rig.owner._lane.changes.notify()  # noqa: SLF001
+        rig.forget_outcomes()
         await draining
         await running
 

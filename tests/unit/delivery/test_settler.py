@@ -16,7 +16,7 @@ from celery_stargate.lanes.leased import Fenced
 from celery_stargate.model.follow_up import Remaining, ResultRow
 from celery_stargate.model.outcome import Failure
 from celery_stargate.observers import Observer, Settlement
-from tests.unit.delivery.rig import PartsRig, entry, receipt, until
+from tests.unit.delivery.rig import PartsRig, entry, receipt, settled, until
 
 ROW = ResultRow("key", "value", 0)
 
@@ -64,6 +64,21 @@ def test_a_waiting_call_is_told_in_the_same_step() -> None:
     rig = asyncio.run(main())
     assert rig.store.told == [("i/7", receipt(1))]
     assert [each.context for each, _ in rig.store.settled] == ["c2"]
+
+
+def test_no_message_is_expected_while_effects_are_slow() -> None:
+    """It is not sent before they have caught up, and its deadline may pass by then."""
+
+    async def main() -> None:
+        rig = PartsRig(max_in_flight=1)
+        rig.effects.ways = dict.fromkeys(("c1", "c2"), Remaining.NOTHING)
+        rig.store.expected = 3
+        await settle(rig, 1)
+        rig.queue.add(settled(number) for number in range(100, 103))
+        await settle(rig, 2)
+        assert rig.store.told_of == [3, 0]
+
+    asyncio.run(main())
 
 
 def test_a_message_is_here_until_redis_knows_its_outcome() -> None:

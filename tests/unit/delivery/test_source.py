@@ -184,6 +184,8 @@ def test_the_idle_timeout_ends_the_session() -> None:
         assert await rig.next() == [1]
         rig.watcher.answers.put_nowait(None)
         assert await rig.next() == []
+        # To close the connection takes time, and nobody sends what is put meanwhile.
+        assert rig.store.expected_nothing == 1
         assert rig.go_to(Event.SESSION_OVER) is State.IDLE
 
     run(main)

@@ -157,26 +157,31 @@ def test_entries() -> None:
 def test_a_message_that_its_put_marked() -> None:
     """For this hold of the lease; its label may be in the frame, and its code have a name."""
     frame = b'{"payload":"","context":"in the frame"}'
-    found = read_marked((b"7-0", {b"q": frame, b"m": b"3 caller:1"}), 3)
+    found = read_marked((b"7-0", {b"q": frame, b"m": b"one:3 caller:1 7"}), "one:3")
     assert found is not None
-    assert found == (Entry(7, "in the frame", frame, -1, FollowUp.NOTHING, PRODUCE), "3 caller:1")
-    fields = {b"w": b"frame", b"t": b"inbox/4", b"l": b"own", b"m": b"3 caller:2"}
-    found = read_marked((b"8-0", fields), 3)
+    assert found == (
+        Entry(7, "in the frame", frame, -1, FollowUp.NOTHING, PRODUCE),
+        "one:3 caller:1 7",
+    )
+    fields = {b"w": b"frame", b"t": b"inbox/4", b"l": b"own", b"m": b"one:3 caller:2 7"}
+    found = read_marked((b"8-0", fields), "one:3")
     assert found is not None
     waits = Entry(8, "own", b"frame", -1, FollowUp.WAITER, inbox="inbox/4")
-    assert found == (waits, "3 caller:2")
+    assert found == (waits, "one:3 caller:2 7")
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {b"q": b'{"context":"c"}'},
-        {b"q": b'{"context":"c"}', b"m": b"4 caller:1"},
-        {b"q": b"no frame", b"m": b"3 caller:1"},
-        {b"q": b"frame", b"l": b"\xff", b"m": b"3 caller:1"},
+        {b"q": b'{"context":"c"}', b"m": b"one:4 caller:1 7"},
+        {b"q": b'{"context":"c"}', b"m": b"two:3 caller:1 7"},
+        {b"q": b'{"context":"c"}', b"m": b"one:33 caller:1 7"},
+        {b"q": b"no frame", b"m": b"one:3 caller:1 7"},
+        {b"q": b"frame", b"l": b"\xff", b"m": b"one:3 caller:1 7"},
         {},
     ],
 )
 def test_a_message_that_its_owner_has_to_read(fields: dict[bytes, bytes]) -> None:
     """It was not marked, or for another hold, or it is damaged."""
-    assert read_marked((b"7-0", fields), 3) is None
+    assert read_marked((b"7-0", fields), "one:3") is None
