@@ -166,7 +166,7 @@ class LaneSource:
         mark = not self._gapless
         found = await self._log.wait(self._after, settings.idle_timeout, to_be_marked=mark)
         if found is None:
-            # The connection is closed now, which takes time.
+            # The connection is closed now. A put meanwhile must not mark a message in vain.
             await self._lane.retry.until_available(self._lane.store.expect_nothing)
         else:
             machine.apply(Event.PUT)

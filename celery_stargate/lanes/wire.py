@@ -263,7 +263,7 @@ _UNREADABLE = -2
 
 
 def read_entries(fields: Sequence[Any]) -> ReadReply:
-    """Read the messages in the reply of ``read``."""
+    """Read the messages in the reply of ``read``: all after the first word and the mark."""
     entries: list[Entry] = []
     unreadable: list[tuple[int, str]] = []
     columns = (fields[i::_ENTRY_FIELDS] for i in range(_ENTRY_FIELDS))
