@@ -58,6 +58,7 @@ TESTS = {
     f"{_LUA}/registry/overdue.lua": _OF_UNSTARTED,
     f"{_LUA}/registry/heal.lua": [f"{_LANES}/test_registry.py", *_OF_UNSTARTED],
     f"{_LUA}/registry": [f"{_LANES}/test_registry.py"],
+    f"{_LUA}/announcement.lua": [*_OF_LANES, f"{_LANES}/test_registry.py"],
     f"{_LUA}/complete.lua": [*_OF_LANES, f"{_LANES}/test_inbox.py"],
     **{
         f"{_LUA}/{name}.lua": [*_OF_LANES, *_OF_DEAD_LETTERS]

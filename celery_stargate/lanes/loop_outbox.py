@@ -228,7 +228,7 @@ class _Pipe:
         with self._callers.lend(len(batch)) as callers:
             runs: list[Run] = [
                 (
-                    lane_keys(self._prefix, each.asked.lane, caller.name),
+                    lane_keys(self._prefix, each.asked.lane, caller.name, announces=True),
                     [caller.token(), *each.arguments],
                 )
                 for each, caller in zip(batch, callers, strict=True)
@@ -243,10 +243,11 @@ class _Pipe:
     async def _put_together(self, batch: Sequence[_Put]) -> None:
         asked = batch[0].asked
         with self._callers.lend() as [caller]:
-            keys = lane_keys(self._prefix, asked.lane, caller.name)
+            keys = lane_keys(self._prefix, asked.lane, caller.name, announces=True)
             arguments: list[Argument] = [caller.token(), *asked.of_all]
             for each in batch:
                 arguments += each.arguments
+            arguments.append(asked.lane.name)
             reply = await self._persist(
                 batch, lambda: self._scripts.run("put_many", keys, arguments)
             )

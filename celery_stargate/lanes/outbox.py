@@ -118,7 +118,8 @@ class Outbox:
         arguments = asked.arguments(self._prefix)
         with call_bound(), store_errors(), self._callers.lend() as [caller]:
             self.registry.announce(lane, options)
-            reply = read_put(self._run("put", lane, caller, [caller.token(), *arguments]))
+            keys = lane_keys(self._prefix, lane, caller.name, announces=True)
+            reply = read_put(self._scripts.run("put", keys, [caller.token(), *arguments]))
             if asked.begins_lane(reply):
                 self.registry.announce(lane, options, again=True)
         return asked.number(reply)
@@ -318,7 +319,8 @@ class Outbox:
                 for record, frame in part:
                     arguments += (record.context, encode_record(record))
                     arguments += (follow_up_code(self._prefix, lane, record), frame)
-                runs.append((lane_keys(self._prefix, lane, caller.name), arguments))
+                arguments.append(lane.name)
+                runs.append((lane_keys(self._prefix, lane, caller.name, announces=True), arguments))
             yield [lane for lane, _ in parts], runs
 
     def _reserve(self, lane: Lane, name: str, count: int, max_backlog: int) -> tuple[bool, int]:

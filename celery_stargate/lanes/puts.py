@@ -53,6 +53,7 @@ class AskedPut:
         ]
         for label, frame in messages:
             arguments += (label, frame)
+        arguments.append(self.lane.name)
         return arguments
 
     @property
@@ -64,7 +65,7 @@ class AskedPut:
 
     @property
     def of_all(self) -> list[Argument]:
-        """The arguments of ``put_many`` that are those of all puts, after the token."""
+        """The first arguments of ``put_many``, after the token: those of all puts."""
         tombstone = round(self.tombstone * 1000)
         return [milliseconds(self.timeout), self.max_backlog, tombstone, ANSWER_MS]
 
@@ -84,7 +85,7 @@ class AskedPut:
         return sum(len(frame) for _, frame in self.messages)
 
     def begins_lane(self, reply: PutReply) -> bool:
-        """Whether the lane is new, or Redis lost it with its announcement."""
+        """Whether the lane is new, or Redis lost it, and with it the options for workers."""
         return reply.word is PutWord.NEW and reply.number == 1 and bool(self.messages)
 
     def number(self, reply: PutReply) -> int:

@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError
 from celery_stargate.lanes.async_cluster import AsyncClusterScript
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.registry_keys import RegistryKeys
 from celery_stargate.lanes.sync_cluster import ClusterScript
 from celery_stargate.support.per_process import PerProcess
 
@@ -64,6 +65,9 @@ _WITH_DEAD_LETTERS = frozenset(
 #: Before the name of a script of the registry.
 _REGISTRY = "registry/"
 
+#: The scripts that announce a lane; they have ``announcement.lua`` before them.
+_ANNOUNCING = frozenset({"put", "put_many", f"{_REGISTRY}announce"})
+
 #: An argument of a script; redis-py sends a number as its decimal text.
 Argument = str | bytes | int
 #: One run of a script: its keys and its arguments.
@@ -80,7 +84,14 @@ def registry_script(name: str) -> str:
     return _text(_REGISTRY + name)
 
 
-def lane_keys(prefix: str, lane: Lane, caller: str, *, dead_letters: bool = False) -> list[str]:
+def lane_keys(
+    prefix: str,
+    lane: Lane,
+    caller: str,
+    *,
+    dead_letters: bool = False,
+    announces: bool = False,
+) -> list[str]:
     """Return the keys that a lane's script gets.
 
     Arguments:
@@ -88,9 +99,15 @@ def lane_keys(prefix: str, lane: Lane, caller: str, *, dead_letters: bool = Fals
         caller: the name of the caller, who has a key for the answer to the last call.
         dead_letters: with the keys of the lane's dead letters; the last argument of the script is
             then :meth:`DeadLetterRules.argument`.
+        announces: with the keys by which ``put`` and ``put_many`` announce the lane; their last
+            argument is the lane's name.
     """
     keys = [*_part_keys(prefix, lane), lane.key(prefix, f"answers:{caller}")]
-    return [*keys, *_dead_keys(prefix, lane)] if dead_letters else keys
+    if dead_letters:
+        keys += _dead_keys(prefix, lane)
+    if announces:
+        keys += _announcing_keys(prefix, lane.bucket(prefix))
+    return keys
 
 
 class Caller:
@@ -264,10 +281,12 @@ def script_on(redis: Any, name: str) -> Script:
 
 @cache
 def _text(name: str) -> str:
-    if name.startswith(_REGISTRY):
-        return _code(_read(f"{name}.lua"))
-    dead_letters = _read("dead_letters.lua") if name in _WITH_DEAD_LETTERS else ""
-    return _code(_read("common.lua") + dead_letters + _read(f"{name}.lua"))
+    parts = [] if name.startswith(_REGISTRY) else ["common.lua"]
+    if name in _WITH_DEAD_LETTERS:
+        parts.append("dead_letters.lua")
+    if name in _ANNOUNCING:
+        parts.append("announcement.lua")
+    return _code("".join(map(_read, [*parts, f"{name}.lua"])))
 
 
 def _code(text: str) -> str:
@@ -284,6 +303,12 @@ def _read(path: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def _part_keys(prefix: str, lane: Lane) -> tuple[str, ...]:
     return tuple(lane.key(prefix, part) for part in LANE_PARTS)
+
+
+@cache
+def _announcing_keys(prefix: str, bucket: int) -> tuple[str, ...]:
+    registry = RegistryKeys(prefix, bucket)
+    return registry.key("lanes"), registry.key("events")
 
 
 @lru_cache(maxsize=1 << 12)

@@ -22,7 +22,7 @@ from celery_stargate.lanes.record import (
     encode_record,
 )
 from celery_stargate.lanes.registry import RegistryKeys
-from celery_stargate.lanes.scripts import LANE_PARTS, lane_script, registry_script
+from celery_stargate.lanes.scripts import lane_keys, lane_script, registry_script
 from celery_stargate.model.entry import label_of
 from celery_stargate.model.follow_up import FollowUp
 from celery_stargate.model.outcome import Receipt
@@ -182,9 +182,11 @@ class Caller:
     async def _lane_call(
         self, name: str, lane: Lane, arguments: list[Any], caller: str | None = None
     ) -> Any:
-        prefix = self._registry.prefix
-        keys = [lane.key(prefix, part) for part in LANE_PARTS]
-        keys.append(lane.key(prefix, f"answers:{caller or self._process.name}"))
+        announces = name in {"put", "put_many"}
+        prefix, caller = self._registry.prefix, caller or self._process.name
+        keys = lane_keys(prefix, lane, caller, announces=announces)
+        if announces:
+            arguments = [*arguments, lane.name]
         script = self._redis.register_script(lane_script(name))
         return await script(keys=keys, args=arguments)
 

@@ -82,6 +82,17 @@ CASES: Mapping[str, Case] = {
         Focus(restored=True, owners_survive=True),
         seeds=150,
     ),
+    "a lane whose announcement Redis forgot": Case(
+        "Redis went back to before a lane was announced, and then ran a put whose caller was gone, "
+        "or waited no longer: the lane was in no list, and its message waited for the next put.",
+        Focus(
+            restored=True,
+            owners_survive=True,
+            rates={"command late": 0.2},
+            timed=("caller dies",),
+        ),
+        seeds=150,
+    ),
     "one error, and a lane that is handed over": Case(
         "An error of one message, those behind it stored, and the owner gave the lane away before "
         "it had begun a new generation: the next one took the refused message for stored.",

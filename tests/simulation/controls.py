@@ -279,6 +279,17 @@ CONTROLS: Mapping[str, Control] = {
         ),
         seeds=200,
     ),
+    "a put that announces a lane that begins": Control(
+        partial(replaced, _Lane, "_announce", lambda lane, first, name: None),
+        "P2",
+        Focus(
+            restored=True,
+            owners_survive=True,
+            rates={"command late": 0.2},
+            timed=("caller dies",),
+        ),
+        seeds=400,
+    ),
     "due effects": Control(
         partial(replaced, LeasedLane, "due", _nothing),
         "P1",

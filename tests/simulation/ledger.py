@@ -103,8 +103,8 @@ class Ledger:
         self.open: set[str] = set()
         self._numbers: dict[tuple[str, int, int], str] = {}
         self._lives: Counter[str] = Counter()
-        #: The tokens of completions that were answered.
-        self._completions: set[str] = set()
+        #: When each put and each completion was done first, as far as Redis knows; by its token.
+        self._done: dict[str, float] = {}
         #: The calls, by what the scripts know them by: lane, context and first number.
         self._calls: dict[tuple[str, str, int], Context] = {}
 
@@ -116,14 +116,12 @@ class Ledger:
         self, now: float, now_ms: int, lane: str, name: str, args: Sequence[Any], reply: Any
     ) -> None:
         """Redis ran a lane's script."""
-        if name == "put":
-            if reply[0] == b"new":
-                self._recorded(now, now_ms, lane, args[2], reply[1])
-        elif name == "put_many":
+        if name in {"put", "put_many"}:
             if reply[0] == b"new":
                 # The simulated callers put one at a time.
-                [body] = args[6::4]
-                self._recorded(now, now_ms, lane, body, reply[1])
+                body = args[2] if name == "put" else args[6]
+                repeated = self._is_repeat(args[0], now)
+                self._recorded(now, now_ms, lane, body, reply[1], repeated=repeated)
         elif name == "complete":
             count = args[2]
             given = zip(args[3 : 3 + count], args[3 + count : 3 + 2 * count], strict=True)
@@ -151,12 +149,21 @@ class Ledger:
         elif name == "retire" and reply:
             self._lives[lane] += 1
 
-    def _recorded(self, now: float, now_ms: int, lane: str, body: bytes, first: int) -> None:
+    def _is_repeat(self, token: str, now: float) -> bool:
+        """Whether Redis knows a call; then the answer was lost, and is given again."""
+        known = token in self._done
+        self._done.setdefault(token, now)
+        return known
+
+    def _recorded(
+        self, now: float, now_ms: int, lane: str, body: bytes, first: int, *, repeated: bool
+    ) -> None:
         context = self.contexts[name_of(b"\n" + body)]
         self._calls[lane, context.context, first] = context
         if context.recorded is not None and context.forgotten:
-            # Its caller repeats what Redis forgot.
-            self.open.add(context.name)
+            if not repeated:
+                # Its caller repeats what Redis forgot.
+                self.open.add(context.name)
             return
         if context.recorded is not None:
             if context.first != first:
@@ -181,10 +188,8 @@ class Ledger:
         *,
         late: int,
     ) -> None:
-        if token in self._completions:
-            # The answer was lost, and is given again.
+        if self._is_repeat(token, now):
             return
-        self._completions.add(token)
         contexts = [self.contexts[each] for each in names]
         pending = [each for each in contexts if each.settled is None]
         if len(contexts) - len(pending) != late and not any(each.forgotten for each in contexts):
@@ -216,6 +221,8 @@ class Ledger:
             self.open.discard(context.name)
             if there(context):
                 self.open.add(context.name)
+        # A repeat of a call that Redis forgot does it again.
+        self._done = {token: at for token, at in self._done.items() if at < copied_at}
 
     def notify(self, name: str, told: Told) -> None:
         """The effects of a context were done."""

@@ -258,7 +258,8 @@ class _Lane:
 
     def __init__(self, redis: RedisModel, keys: Sequence[str], dead: DeadLetters) -> None:
         self._redis, self._now, self._dead = redis, redis.now(), dead
-        self._results = keys[11:]
+        #: Of results, or those by which the lane is announced.
+        self._more = keys[11:]
         #: Whether a call without numbers is a copy of one that came before.
         self._copy = False
         self._log_key, contexts, deadlines, outcomes, due = keys[:5]
@@ -289,10 +290,11 @@ class _Lane:
         tombstone: bytes,
         remember: bytes,
         mark: bytes,
-        *messages: bytes,
+        *given: bytes,
     ) -> list[Any]:
         if before := self._answered(token):
             return before
+        *messages, name = given
         if context in self._contexts:
             found = _read_head(self._contexts[context])
             first = found[0] if found and context not in self._outcomes else 0
@@ -319,6 +321,7 @@ class _Lane:
             named = (b"l", label) if label else ()
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
             self._log.add((first + i, 0), *_entry(mark, frame), *named, *place, *marked)
+        self._announce(first, name)
         self._use(max_backlog, len(frames))
         if int(tombstone):
             self._prune()
@@ -331,10 +334,11 @@ class _Lane:
         max_backlog: bytes,
         tombstone: bytes,
         remember: bytes,
-        *puts: bytes,
+        *given: bytes,
     ) -> list[Any]:
         if before := self._answered(token):
             return before
+        *puts, name = given
         quads = list(zip(*(puts[i::4] for i in range(4)), strict=True))
         new = [
             each
@@ -354,6 +358,7 @@ class _Lane:
             self._contexts[context] = head + body
             self._deadlines[context] = self._now + int(timeout)
             self._log.add((number, 0), *_entry(mark, frame), *marked)
+        self._announce(first, name)
         self._use(max_backlog, len(quads))
         if int(tombstone):
             self._prune()
@@ -381,6 +386,11 @@ class _Lane:
         first = (self._number("last") or self._log.last[0]) + 1
         self._meta[b"last"] = b"%d" % (first + count - 1)
         return first
+
+    def _announce(self, first: int, name: bytes) -> None:
+        """Announce a lane that begins."""
+        if first == 1:
+            _Registry(self._redis, self._more).announce(name)
 
     def _mark(self, number: int, token: bytes) -> tuple[bytes, ...]:
         """Note a message as sent, if the owner expects it; return the fields that say so."""
@@ -618,7 +628,7 @@ class _Lane:
     def complete(self, lease: bytes, token: bytes, count: bytes, *rest: bytes) -> list[int]:
         contexts, numbers = rest[: int(count)], rest[int(count) : 2 * int(count)]
         told = rest[2 * int(count) :]
-        known, generation, expected = told[2 * len(self._results) :] or (b"0", b"", b"")
+        known, generation, expected = told[2 * len(self._more) :] or (b"0", b"", b"")
         fenced = int(not self._holds(lease))
         by, _, answer = self._meta.get(b"completed", b"").rpartition(b" ")
         if by == token:
@@ -637,8 +647,8 @@ class _Lane:
             self._log.entries.pop((first, 0), None)
             if tombstone:
                 self._tombstones[each] = self._now + tombstone
-        results = zip(self._results, told[::2], told[1::2], strict=False)
-        for place, (key, value, expires) in enumerate(results, len(contexts) - len(self._results)):
+        results = zip(self._more, told[::2], told[1::2], strict=False)
+        for place, (key, value, expires) in enumerate(results, len(contexts) - len(self._more)):
             if done.get(contexts[place]) == place:
                 self._redis.set(key, value, 1000 * int(expires))
                 self._redis.published.append((key, value))

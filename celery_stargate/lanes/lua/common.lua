@@ -1,7 +1,7 @@
 -- The common part of all lane scripts; it is put before each of them.
 --
 -- Keys: these eleven, all of one lane and so in one slot of a cluster. The keys of result rows, which
--- only complete.lua gets, come after them.
+-- only complete.lua gets, come after them; or the keys of dead letters, or of the registry.
 --   1 log         stream: the messages without a receipt; entry n-0 is the lane's message n.
 --                 Fields: the code of its follow-up (the name) = its frame (the value), as
 --                 model/frame.py describes it; then, where they are needed, t = the address of the waiting
@@ -238,9 +238,17 @@ local function result_key(i)
 end
 
 -- The first fields of a message in the log. The code may have a name after it.
-local function entry(code, frame)
-  if #code == 1 then return { code, frame } end
-  return { string.sub(code, 1, 1), frame, 't', string.sub(code, 2) }
+-- marked: field m; nil or false for a message that its put did not mark.
+local function entry(code, frame, marked)
+  local fields = { string.sub(code, 1, 1), frame }
+  if #code > 1 then
+    fields[3], fields[4] = 't', string.sub(code, 2)
+  end
+  if marked then
+    fields[#fields + 1] = 'm'
+    fields[#fields + 1] = marked
+  end
+  return fields
 end
 
 -- PENDING -> DUE.

@@ -1,10 +1,10 @@
 -- Record a context with its messages: ABSENT -> PENDING. Idempotent by context, and by token.
--- Marks a single message that the lane's owner waits for.
+-- Marks a single message that the lane's owner waits for, and announces a lane that begins.
 --
 -- ARGV: token, context, body, deadline after ms, max backlog (0: no limit; or the name of a
 --       reservation that the call has), tombstone ms, answer ms (how long a repeat of this call
 --       gets the same reply), code of the follow-up (see common.lua; a task's name may come after
---       it), then label and frame of each message.
+--       it), then label and frame of each message, then the name of the lane.
 --       An empty label: it is in the frame. An empty frame: the message is in another lane; then
 --       all messages of the call are.
 -- Returns {word, number}: "new" and the first number (below 0: none here); "known" and the first
@@ -13,7 +13,7 @@
 local token, context, body = ARGV[1], ARGV[2], ARGV[3]
 local timeout, max_backlog = tonumber(ARGV[4]), tonumber(ARGV[5])
 local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
-local code, count = ARGV[8], (#ARGV - 8) / 2
+local code, count = ARGV[8], (#ARGV - 9) / 2
 
 local before = answered(token)
 if before then return before end
@@ -42,12 +42,12 @@ else
 end
 local marked = count == 1 and mark(first, token, now)
 local version = 1
-for i = 10, #ARGV, 2 do version = math.max(version, version_of(ARGV[i])) end
+for i = 10, #ARGV - 1, 2 do version = math.max(version, version_of(ARGV[i])) end
 redis.call('HSET', CONTEXTS, context,
   string.format('%d %.0f %d %.0f\n', version, first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
 for i = 0, first > 0 and count - 1 or -1 do
-  local fields = entry(code, ARGV[10 + 2 * i])
+  local fields = entry(code, ARGV[10 + 2 * i], marked)
   if ARGV[9 + 2 * i] ~= '' then
     fields[#fields + 1] = 'l'
     fields[#fields + 1] = ARGV[9 + 2 * i]
@@ -56,12 +56,10 @@ for i = 0, first > 0 and count - 1 or -1 do
     fields[#fields + 1] = 'p'
     fields[#fields + 1] = i
   end
-  if marked then
-    fields[#fields + 1] = 'm'
-    fields[#fields + 1] = marked
-  end
   redis.call('XADD', LOG, string.format('%.0f-0', first + i), unpack(fields))
 end
+-- Whoever puts may be gone when a Redis that came back with an older state, or without the lane, gets it.
+if first == 1 then announce(ARGV[#ARGV]) end
 if not max_backlog then use_reservation(ARGV[5], count) end
 if tombstone > 0 then prune_tombstones(now) end
 return answer(token, 'new', first, remember)

@@ -1,8 +1,9 @@
 -- Record many contexts, each with one message, in order: ABSENT -> PENDING. Idempotent by context,
--- and by token. Marks the message of a single new one that the lane's owner waits for.
+-- and by token. Marks the message of a single new one that the lane's owner waits for, and announces a
+-- lane that begins.
 --
 -- ARGV: token, deadline after ms, max backlog (as in put), tombstone ms, answer ms (as in put), then
---       context, body, code, frame of each; code: as in put
+--       context, body, code, frame of each; code: as in put; then the name of the lane
 -- Returns {word, number}: "new" and the first number of those that are new; one that is pending, or
 --       was finished a short time ago, stays as it is. "full" and the length of the backlog: nothing
 --       was recorded. "known" and 0: none is new, or this is a copy of a call before the caller's
@@ -14,7 +15,7 @@ local before = answered(token)
 if before then return before end
 
 local now, new = now_ms(), {}
-for i = 6, #ARGV, 4 do
+for i = 6, #ARGV - 1, 4 do
   if redis.call('HEXISTS', CONTEXTS, ARGV[i]) == 0
     and not (tombstone ~= '0' and buried(ARGV[i], now)) then new[#new + 1] = i end
 end
@@ -34,15 +35,12 @@ for place, i in ipairs(new) do
     .. ARGV[i + 1]
   deadlines[#deadlines + 1] = deadline
   deadlines[#deadlines + 1] = ARGV[i]
-  local fields = entry(ARGV[i + 2], ARGV[i + 3])
-  if marked then
-    fields[#fields + 1] = 'm'
-    fields[#fields + 1] = marked
-  end
-  redis.call('XADD', LOG, number .. '-0', unpack(fields))
+  redis.call('XADD', LOG, number .. '-0', unpack(entry(ARGV[i + 2], ARGV[i + 3], marked)))
 end
 redis.call('HSET', CONTEXTS, unpack(records))
 redis.call('ZADD', DEADLINES, unpack(deadlines))
-if not max_backlog then use_reservation(ARGV[3], (#ARGV - 5) / 4) end
+-- As in put.
+if first == 1 then announce(ARGV[#ARGV]) end
+if not max_backlog then use_reservation(ARGV[3], (#ARGV - 6) / 4) end
 if tombstone ~= '0' then prune_tombstones(now) end
 return answer(token, 'new', first, remember)

@@ -9,7 +9,8 @@ from typing import Any
 import redis
 
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.scripts import DEAD_PARTS, LANE_PARTS, lane_script
+from celery_stargate.lanes.registry_keys import RegistryKeys
+from celery_stargate.lanes.scripts import DEAD_PARTS, lane_keys, lane_script
 from tests.simulation.dead_letters_model import Letter
 from tests.simulation.redis_model import RedisModel
 
@@ -50,6 +51,10 @@ class State:
     last_id: bytes
     #: The fields of what was set aside.
     quarantine: list[dict[bytes, bytes]]
+    #: When each lane was announced, in epoch s.
+    announced: dict[bytes, int]
+    #: The fields of the events of lanes.
+    events: list[dict[bytes, bytes]]
 
 
 class Pair:
@@ -77,6 +82,10 @@ class Pair:
         """The key of one part of the lane."""
         return self._lane.key(self._prefix, part)
 
+    @property
+    def _registry(self) -> RegistryKeys:
+        return RegistryKeys(self._prefix, self._lane.bucket(self._prefix))
+
     def call(
         self,
         name: str,
@@ -91,10 +100,14 @@ class Pair:
             results: the parts of the keys that come after the lane's.
             dead: the bounds of dead letters; empty if none are kept.
         """
-        keys = [*map(self.key, LANE_PARTS), self.key(f"answers:{caller}"), *map(self.key, results)]
+        announces = name in {"put", "put_many"}
+        keys = lane_keys(self._prefix, self._lane, caller, announces=announces)
+        keys += map(self.key, results)
         if dead:
             keys += map(self.key, DEAD_PARTS)
             arguments += (dead,)
+        if announces:
+            arguments += (self._lane.name,)
         self._now = began = self._time()
         real = self._client.register_script(lane_script(name))(keys=keys, args=arguments)
         took = self._time() - began
@@ -198,6 +211,15 @@ class Pair:
         assert real.quarantine == [
             dict(zip(fields[::2], fields[1::2], strict=True)) for fields in quarantine
         ]
+        announced = self.model.sorted_set(self._registry.key("lanes"))
+        assert real.announced.keys() == announced.keys()
+        for each, second in real.announced.items():
+            assert 0 <= second - announced[each] <= 1 + took // 1000
+        announced.update(real.announced)
+        events = self.model.stream(self._registry.key("events")).entries.values()
+        assert real.events == [
+            dict(zip(fields[::2], fields[1::2], strict=True)) for fields in events
+        ]
         there = self.model.keys()
         assert real.ends.keys() == there.keys()
         assert all(value == there[name] for name, value in real.strings.items())
@@ -233,6 +255,8 @@ class Pair:
                 pipeline.zrange(self.key(part), 0, -1, withscores=True)
             pipeline.xrange(self.key("log"))
             pipeline.xrange(self.key("quarantine"))
+            pipeline.zrange(self._registry.key("lanes"), 0, -1, withscores=True)
+            pipeline.xrange(self._registry.key("events"))
             for name in names:
                 pipeline.pttl(name)
             for name in strings:
@@ -248,6 +272,8 @@ class Pair:
         }
         log = [(int(entry.partition(b"-")[0]), fields) for entry, fields in next(found)]
         quarantine = [fields for _, fields in next(found)]
+        announced = {each: int(second) for each, second in next(found)}
+        events = [fields for _, fields in next(found)]
         ends = {name: next(found) for name in names}
         values = {name: next(found) for name in strings}
         last_id = next(found, {"last-generated-id": b"0-0"})["last-generated-id"]
@@ -260,4 +286,6 @@ class Pair:
             strings=values,
             last_id=last_id,
             quarantine=quarantine,
+            announced=announced,
+            events=events,
         )

@@ -48,8 +48,11 @@ class World:
         self, name: str, *arguments: Any, caller: str = "slot", results: Sequence[str] = ()
     ) -> Any:
         """Run a script as one caller does."""
-        keys = [*map(self.key, scripts.LANE_PARTS), self.key(f"answers:{caller}")]
+        announces = name in {"put", "put_many"}
+        keys = scripts.lane_keys(self.prefix, self.lane, caller, announces=announces)
         keys += map(self.key, results)
+        if announces:
+            arguments += (self.lane.name,)
         return self.client.register_script(scripts.lane_script(name))(keys=keys, args=arguments)
 
     def overdue(self, context: str) -> None:
@@ -610,6 +613,19 @@ def who_knows_more_than_redis_waits_in_vain(world: World) -> None:
     assert not _is_marked(world)
 
 
+def a_lane_that_begins_is_announced(world: World) -> None:
+    """Its caller may be gone, and its message would wait for another one's put."""
+    call = ("token", "a", "{}", 60_000, 0, 0, 60_000, "f", "a", "frame")
+    world.script("put", *call)
+    assert world.lanes.registry.survey()[1] == [world.lane]
+
+
+def a_lane_that_begins_with_many_is_announced(world: World) -> None:
+    """As by a single one."""
+    world.script("put_many", "token", 60_000, 0, 0, 60_000, "a", "{}", "q", "frame")
+    assert world.lanes.registry.survey()[1] == [world.lane]
+
+
 _FENCE = "if redis.call('GET', LEASE) ~= ARGV[1] then"
 
 #: The check, the script, and its protection with what stands there once it is off.
@@ -624,6 +640,13 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (leases_have_fencing_tokens, "lease", "redis.call('HINCRBY', META, 'fencing_token', 1)", "1"),
     (a_repeated_put_is_answered, "common", "if by == token then", "if false then"),
     (a_repeated_settle_is_answered, "settle", "if by == token then", "if false then"),
+    (a_lane_that_begins_is_announced, "put", "if first == 1 then", "if false then"),
+    (
+        a_lane_that_begins_with_many_is_announced,
+        "put_many",
+        "if first == 1 then",
+        "if false then",
+    ),
     (a_context_is_recorded_once, "put", "if record then", "if false then"),
     (a_finished_context_is_known, "common", "until_ms and tonumber(until_ms) > now", "false"),
     (a_copy_of_an_earlier_put_does_nothing, "common", "tonumber(call) < tonumber(last)", "false"),

@@ -1147,13 +1147,13 @@ class TestMarkedByThePut:
         keys = [lane.key(prefix, part) for part in ("log", "contexts", "deadlines", "meta")]
         before = [client.dump(each) for each in keys]
         script = client.register_script(scripts.lane_script("put"))
-        names = [lane.key(prefix, part) for part in scripts.LANE_PARTS]
-        names.append(lane.key(prefix, "answers:me"))
+        names = scripts.lane_keys(prefix, lane, "me", announces=True)
         arguments: list[str | int] = ["me:1", "b", "{}", 60_000, 0, 0, 1000, "f", "b", "frame"]
+        arguments.append(lane.name)
         script(keys=names, args=arguments)
         assert waiting.store.take(found(2)) is not None
         restore(client, keys, before)
-        client.delete(names[-1])
+        client.delete(lane.key(prefix, "answers:me"))
         began = server_ms(client)
         wait_for(lambda: server_ms(client) > began, 1.0)
         script(keys=names, args=arguments)

@@ -168,6 +168,48 @@ def test_many_go_to_a_redis_that_does_not_know_the_script(tmp_path: Path, lane: 
         assert client.xlen(lane.key("p", "log")) == 6
 
 
+@pytest.mark.parametrize("script", ["put", "put_many"])
+def test_a_put_whose_caller_is_gone_announces_its_lane(
+    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, script: str
+) -> None:
+    """Redis ran it after it came back without the lane; no later message announces it again."""
+    keys = lane_keys(prefix, lane, "gone", announces=True)
+    *_, listed, events = keys
+
+    def put_late(token: str, context: str) -> list[Any]:
+        arguments: list[Any] = [token, 60_000, 0, 0, 60_000, context, "{}", "q", "frame", lane.name]
+        if script == "put":
+            arguments = [token, context, "{}", 60_000, 0, 0, 60_000, "q", "", "frame", lane.name]
+        reply: list[Any] = lanes._scripts.run(script, keys, arguments)  # noqa: SLF001
+        return reply
+
+    assert put_late("gone:1", "a") == [b"new", 1]
+    assert lanes.registry.survey()[1] == [lane]
+    announced: Any = client.xrange(events)
+    assert [fields for _, fields in announced] == [{b"lane": lane.name.encode()}]
+    client.delete(listed)
+    assert put_late("gone:1", "a") == [b"new", 1]
+    assert put_late("gone:2", "b") == [b"new", 2]
+    assert lanes.registry.survey()[1] == []
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_list_of_lanes_that_is_none_refuses_no_put(
+    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, many: bool
+) -> None:
+    """It is recorded whole; its caller then heals the registry."""
+    lanes.registry.announce(lane)
+    *_, listed, _ = lane_keys(prefix, lane, "me", announces=True)
+    client.delete(listed)
+    client.set(listed, "no list")
+    if many:
+        put_many(lanes, lane, 2)
+    else:
+        put(lanes, lane, "list", 2)
+    assert lanes.backlog(lane) == client.xlen(lane.key(prefix, "log")) == 2
+    assert lanes.registry.survey()[1] == [lane]
+
+
 def test_many_in_a_new_life_of_a_lane_announce_it(
     lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
 ) -> None:
@@ -789,12 +831,14 @@ class TestManyInOneStep:
     @pytest.fixture
     def put_some(self, lanes: Outbox, lane: Lane, prefix: str) -> Callable[..., tuple[str, int]]:
         """Put contexts by one run, as a new call each time; return its word and number."""
-        keys, tokens = lane_keys(prefix, lane, "unit"), iter(range(1, 100))
+        keys = lane_keys(prefix, lane, "unit", announces=True)
+        tokens = iter(range(1, 100))
 
         def put_some(*contexts: str, room: int | str = 0, tombstone: int = 0) -> tuple[str, int]:
             arguments: list[Any] = [f"unit:{next(tokens)}", 60_000, room, tombstone, 900_000]
             for each in contexts:
                 arguments += (each, encode_record(Record(each)), "f", frame_of(each))
+            arguments.append(lane.name)
             word, number = lanes._scripts.run("put_many", keys, arguments)  # noqa: SLF001
             return bytes(word).decode(), int(number)
 

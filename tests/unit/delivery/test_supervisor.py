@@ -23,7 +23,7 @@ from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
 from celery_stargate.lanes.leased import LeasedLane
 from celery_stargate.lanes.registry import Registry, RegistryKeys
-from celery_stargate.lanes.scripts import LANE_PARTS
+from celery_stargate.lanes.scripts import lane_keys
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.observers import LaneTakenOver, Observer
@@ -85,6 +85,12 @@ class Rig:
         keys = [self.registry.key("lanes"), self.registry.key("events")]
         for lane in lanes:
             self.world.redis.model.registry("announce", keys, [lane.name])
+
+    def put(self, lane: Lane, timeout_ms: int = 60_000) -> None:
+        """Put a message, the lane's first one."""
+        keys = lane_keys("p", lane, "t", announces=True)
+        put: list[str | int] = ["t:1", "c", "{}", timeout_ms, 0, 0, 60_000, "f", "c", "frame"]
+        self.world.redis.model.script("put", keys, [*put, lane.name])
 
     def supervisor(
         self, name: str, redis: SimulatedRedis | None = None, demand: Demand | None = None
@@ -220,16 +226,10 @@ def test_options_that_a_caller_left(rig: Rig, left: str | None, expected: int) -
     lane = LANES[0]
     if left is not None:
         rig.world.redis.model.hset(lane.key("p", "meta"), "options", left)
-    keys = [lane.key("p", part) for part in _PARTS]
-    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "frame"]
-    rig.world.redis.model.script("put", keys, message)
-    rig.announce(lane)
+    rig.put(lane)
     rig.supervisor("one")
     rig.until(lambda: bool(rig.made["one"]))
     assert rig.made["one"][0].max_in_flight == expected
-
-
-_PARTS = (*LANE_PARTS, "answers:t")
 
 
 @pytest.mark.parametrize(
@@ -395,10 +395,7 @@ def test_options_that_hold_anything(rig: Rig, left: bytes) -> None:
     """This worker's settings are used, and the lane goes on."""
     lane = LANES[0]
     rig.world.redis.model.hset(lane.key("p", "meta"), "options", cast("Any", left))
-    keys = [lane.key("p", part) for part in _PARTS]
-    message: list[str | int] = ["t:1", "c", "{}", 60_000, 0, 0, 60_000, "f", "c", "{}"]
-    rig.world.redis.model.script("put", keys, message)
-    rig.announce(lane)
+    rig.put(lane)
     rig.supervisor("one")
     rig.until(lambda: bool(rig.made["one"]))
     assert rig.made["one"][0].max_in_flight == 1000
@@ -487,9 +484,7 @@ class TestCallers:
 
     def test_it_does_not_end_while_a_message_waits(self, rig: Rig) -> None:
         """Pulsar is away: the message is put, and cannot be sent."""
-        keys = [LANES[0].key("p", part) for part in _PARTS]
-        message: list[str | int] = ["t:1", "c", "{}", 200_000, 0, 0, 60_000, "f", "c", "{}"]
-        rig.world.redis.model.script("put", keys, message)
+        rig.put(LANES[0], timeout_ms=200_000)
         rig.announce(*LANES)
         demand = self.caller(rig, idle_after=10.0)
         rig.until(lambda: len(rig.owned("caller")) == 6)

@@ -10,6 +10,7 @@ import pytest
 
 from celery_stargate.lanes import scripts
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.registry_keys import RegistryKeys
 from celery_stargate.lanes.scripts import (
     DEAD_PARTS,
     LANE_PARTS,
@@ -18,9 +19,10 @@ from celery_stargate.lanes.scripts import (
     lane_script,
     registry_script,
 )
+from celery_stargate.model.buckets import in_buckets
 
 FOLDER = Path(str(files("celery_stargate.lanes"))) / "lua"
-COMMON = ("common", "dead_letters")
+COMMON = ("common", "dead_letters", "announcement")
 LANE = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem not in COMMON)
 REGISTRY = sorted(path.stem for path in (FOLDER / "registry").glob("*.lua"))
 
@@ -43,6 +45,8 @@ def test_a_lanes_script_stands_behind_the_common_part(name: str) -> None:
     # What keeps dead letters, or takes them, has a second common part.
     if re.search(r"\b(GIVEN|DEAD|MAX_COUNT|prune_letters|letter_of)\b", own):
         common += code(FOLDER / "dead_letters.lua")
+    if "announce(" in own:
+        common += code(FOLDER / "announcement.lua")
     assert lane_script(name) == common + own
     assert lane_script(name) is lane_script(name)
     assert "--" not in lane_script(name)
@@ -51,7 +55,9 @@ def test_a_lanes_script_stands_behind_the_common_part(name: str) -> None:
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_registrys_script_stands_alone(name: str) -> None:
     """Its keys are others."""
-    assert registry_script(name) == code(FOLDER / "registry" / f"{name}.lua")
+    own = code(FOLDER / "registry" / f"{name}.lua")
+    common = code(FOLDER / "announcement.lua") if "announce(" in own else ""
+    assert registry_script(name) == common + own
 
 
 @pytest.mark.parametrize("path", [*FOLDER.glob("*.lua"), *FOLDER.glob("registry/*.lua")], ids=str)
@@ -88,6 +94,17 @@ def test_the_keys_of_a_lane() -> None:
     assert more[: len(keys)] == keys
     assert [key.rpartition(":")[2] for key in more[len(keys) :]] == list(DEAD_PARTS)
     assert {re.search(r"\{(.*)\}", key)[1] for key in more} == {lane.name}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("prefix", "slots"), [("p", 2), (in_buckets("p", 16), 1)])
+def test_the_keys_that_announce_a_lane(prefix: str, slots: int) -> None:
+    """They are those of the registry that it is in, after its own."""
+    lane = Lane("persistent://public/default/t", 3)
+    keys = lane_keys(prefix, lane, "me")
+    registry = RegistryKeys(prefix, lane.bucket(prefix))
+    more = lane_keys(prefix, lane, "me", announces=True)
+    assert more == [*keys, registry.key("lanes"), registry.key("events")]
+    assert len({re.search(r"\{(.*)\}", key)[1] for key in more}) == slots  # type: ignore[index]
 
 
 def test_a_caller_has_one_call_at_a_time() -> None:
