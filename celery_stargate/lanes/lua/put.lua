@@ -42,7 +42,7 @@ else
 end
 local marked = count == 1 and mark(first, token, now)
 local version = 1
-for i = 10, #ARGV - 1, 2 do version = math.max(version, version_of(ARGV[i])) end
+for i = 1, count do version = math.max(version, version_of(ARGV[8 + 2 * i])) end
 redis.call('HSET', CONTEXTS, context,
   string.format('%d %.0f %d %.0f\n', version, first, count, tombstone) .. body)
 redis.call('ZADD', DEADLINES, now + timeout, context)
@@ -58,7 +58,7 @@ for i = 0, first > 0 and count - 1 or -1 do
   end
   redis.call('XADD', LOG, string.format('%.0f-0', first + i), unpack(fields))
 end
--- Whoever puts may be gone when a Redis that came back with an older state, or without the lane, gets it.
+-- Redis may have lost the lane with its announcement, and the caller may be gone.
 if first == 1 then announce(ARGV[#ARGV]) end
 if not max_backlog then use_reservation(ARGV[5], count) end
 if tombstone > 0 then prune_tombstones(now) end
