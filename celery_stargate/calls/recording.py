@@ -101,9 +101,10 @@ class Recorder:
             _once_window(call),
             exclusive=True,
             fresh=fresh,
+            options=self._differing(call),
         )
         with call.ends_trace():
-            first = await outbox.put(asked, self._differing(call))
+            first = await outbox.put(asked)
         if first and observers.anybody():
             _tell([call], [record])
 

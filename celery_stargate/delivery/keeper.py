@@ -140,13 +140,10 @@ class Keeper:
 
     async def _retire(self) -> bool:
         """Forget the lane; return whether it is gone."""
-        lane, retry, registry = self._lane.store.lane, self._lane.retry, self._lane.shared.registry
-        if not await retry.until_available(registry.deregister, lane, RETIRE_AFTER):
-            return False
-        if await retry.until_available(self._lane.store.retire):
-            logger.info("unused for long, and retired", lane=lane.name)
+        store = self._lane.store
+        if await self._lane.retry.until_available(store.retire, RETIRE_AFTER):
+            logger.info("unused for long, and retired", lane=store.lane.name)
             return True
-        # It holds dead letters or tombstones: look again as late as the first time.
+        # It was announced, or it holds something: look again as late as the first time.
         self._empty_since = self._lane.shared.monotonic()
-        await retry.until_available(registry.register, lane)
         return False

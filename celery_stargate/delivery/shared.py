@@ -15,7 +15,6 @@ from celery_stargate.delivery.watcher import Watcher
 from celery_stargate.delivery.watchers import BucketWatchers
 from celery_stargate.effects.jobs import Stage
 from celery_stargate.effects.run import Effects
-from celery_stargate.lanes.registry import Registry
 from celery_stargate.model.settings import Settings
 
 __all__ = ["Services", "Shared", "StageThreads"]
@@ -82,7 +81,6 @@ class Shared:
     services: Services
     watcher: Watcher | BucketWatchers
     renewals: Renewals
-    registry: Registry
     #: Draws the jitter between two tries.
     rng: random.Random
     #: The clock of leases and of idle lanes, in seconds.

@@ -97,7 +97,6 @@ class Supervisor:
             services=services,
             watcher=make_watcher(redis, blocking, self._registry, name, self._look.set),
             renewals=Renewals(redis, settings.lease / 3, monotonic),
-            registry=self._registry,
             rng=rng or random.Random(),  # noqa: S311  # jitter is no secret
             monotonic=monotonic,
         )

@@ -71,7 +71,6 @@ class Progress:
     own: bool
 
 
-# One method for each script; that makes more than 15.
 class LeasedLane:
     """A lane in Redis, for the process ``owner``.
 
@@ -173,11 +172,16 @@ class LeasedLane:
         word, *_ = await self._run("pause", self._lease, owner, round(seconds * 1000))
         check_lease(word)
 
-    async def retire(self) -> bool:
-        """Forget the lane if it is empty; return whether it is gone, and the lease with it."""
+    async def retire(self, idle: float) -> bool:
+        """Forget the lane if it is empty; return whether it is gone, and the lease with it.
+
+        Arguments:
+            idle: how many seconds ago the last announcement must be.
+        """
         # With the keys of dead letters even if none are kept now: there may be some from before.
-        keys = lane_keys(self._prefix, self.lane, "owner", dead_letters=True)
-        return bool(await self._scripts.run("retire", keys, [self._lease, "0 0 0"]))
+        keys = lane_keys(self._prefix, self.lane, "owner", dead_letters=True, listed=True)
+        given = (self._lease, int(idle), self.lane.name, "0 0 0")
+        return bool(await self._scripts.run("retire", keys, given))
 
     async def options(self) -> dict[str, Any]:
         """Return the producer options that a caller left for workers without this topic's settings.
@@ -297,15 +301,14 @@ class LeasedLane:
     async def progress(self) -> Progress:
         """Return how far the lane's messages have come."""
         names = ("sent", "tried", "generation", "begun_by", "marked")
-        stored: Any = await self._redis.hmget(self._meta_key, *names)
-        sent, tried, generation, begun_by, marked = stored
-        name, hold = (generation or b"").decode(), self._lease.rpartition(":")[2]
-        own = (begun_by or b"").decode() == hold
+        redis: Any = self._redis
+        sent, tried, generation, begun_by, marked = await redis.hmget(self._meta_key, *names)
+        name, by = (generation or b"").decode(), (marked or b"").decode()
+        own = (begun_by or b"").decode() == self._lease.rpartition(":")[2]
         found = Progress(int(sent or 0), int(tried or 0), name, own)
-        by = (marked or b"").decode()
         another = found.sent == self._known and self._marked != by
         if found.sent < self._known or another or self._generation not in ("", name):
-            held: Any = await self._redis.get(self._lease_key)
+            held = await redis.get(self._lease_key)
             # The next owner has a generation of its own, and sends.
             raise StoreRolledBack if held == self._lease.encode() else Fenced
         self._known, self._marked, self._generation = found.sent, by, name

@@ -17,7 +17,7 @@ from celery_stargate.lanes.connections import Connections, store_errors
 from celery_stargate.lanes.inbox import InboxEntry, read_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
-from celery_stargate.lanes.puts import AskedPut
+from celery_stargate.lanes.puts import AskedPut, begin_arguments
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
 from celery_stargate.lanes.wire import PutReply, PutWord, read_put
@@ -62,12 +62,11 @@ class LoopOutbox:
         self._pipes: dict[int, _Pipe] = {}
         self._announcing = SharedTasks("stargate-announce")
 
-    async def put(self, asked: AskedPut, options: Mapping[str, object] | None = None) -> int:
+    async def put(self, asked: AskedPut) -> int:
         """Record a context and its messages in a lane, once.
 
         Arguments:
             asked: what is put.
-            options: as in :meth:`Outbox.put <celery_stargate.lanes.outbox.Outbox.put>`.
 
         Returns:
             As ``Outbox.put``.
@@ -78,10 +77,10 @@ class LoopOutbox:
         lane = asked.lane
         with store_errors():
             if not self._registry.is_announced(lane):
-                await self._announce(lane, options)
+                await self._announce(lane, asked.options)
             reply = await self._pipe(lane).put(asked, time_left())
             if asked.begins_lane(reply):
-                await self._announce(lane, options, again=True)
+                await self._announce(lane, asked.options, again=True)
         return asked.number(reply)
 
     async def subscribe(
@@ -228,7 +227,7 @@ class _Pipe:
         with self._callers.lend(len(batch)) as callers:
             runs: list[Run] = [
                 (
-                    lane_keys(self._prefix, each.asked.lane, caller.name, announces=True),
+                    lane_keys(self._prefix, each.asked.lane, caller.name, listed=True),
                     [caller.token(), *each.arguments],
                 )
                 for each, caller in zip(batch, callers, strict=True)
@@ -243,11 +242,11 @@ class _Pipe:
     async def _put_together(self, batch: Sequence[_Put]) -> None:
         asked = batch[0].asked
         with self._callers.lend() as [caller]:
-            keys = lane_keys(self._prefix, asked.lane, caller.name, announces=True)
+            keys = lane_keys(self._prefix, asked.lane, caller.name, listed=True)
             arguments: list[Argument] = [caller.token(), *asked.of_all]
             for each in batch:
                 arguments += each.arguments
-            arguments.append(asked.lane.name)
+            arguments += begin_arguments(asked.lane, asked.options)
             reply = await self._persist(
                 batch, lambda: self._scripts.run("put_many", keys, arguments)
             )

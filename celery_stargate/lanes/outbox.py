@@ -15,7 +15,13 @@ from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.inbox import Inboxes
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.loop_outbox import LoopOutbox
-from celery_stargate.lanes.puts import ANSWER_MS, AskedPut, follow_up_code, milliseconds
+from celery_stargate.lanes.puts import (
+    ANSWER_MS,
+    AskedPut,
+    begin_arguments,
+    follow_up_code,
+    milliseconds,
+)
 from celery_stargate.lanes.record import (
     Record,
     Settled,
@@ -114,11 +120,13 @@ class Outbox:
                 set.
             StoreUnavailable: Redis did not answer within the bound of the call.
         """
-        asked = AskedPut(lane, record, messages, timeout, max_backlog, tombstone, exclusive)
+        asked = AskedPut(
+            *(lane, record, messages, timeout, max_backlog, tombstone, exclusive), options=options
+        )
         arguments = asked.arguments(self._prefix)
         with call_bound(), store_errors(), self._callers.lend() as [caller]:
             self.registry.announce(lane, options)
-            keys = lane_keys(self._prefix, lane, caller.name, announces=True)
+            keys = lane_keys(self._prefix, lane, caller.name, listed=True)
             reply = read_put(self._scripts.run("put", keys, [caller.token(), *arguments]))
             if asked.begins_lane(reply):
                 self.registry.announce(lane, options, again=True)
@@ -287,7 +295,7 @@ class Outbox:
         room: int | str,
         options: Mapping[str, object] | None,
     ) -> None:
-        with store_errors(), self._script_puts(chunk, times, room) as (lanes, runs):
+        with store_errors(), self._script_puts(chunk, times, room, options) as (lanes, runs):
             for lane in dict.fromkeys(lanes):
                 self.registry.announce(lane, options)
             replies = self._scripts.run_many("put_many", runs)
@@ -300,7 +308,11 @@ class Outbox:
 
     @contextmanager
     def _script_puts(
-        self, chunk: Sequence[tuple[Lane, Record, bytes]], times: tuple[int, int], room: int | str
+        self,
+        chunk: Sequence[tuple[Lane, Record, bytes]],
+        times: tuple[int, int],
+        room: int | str,
+        options: Mapping[str, object] | None,
     ) -> Iterator[tuple[list[Lane], list[Run]]]:
         """Split puts into runs of ``put_many``: the lane of each, and its keys and arguments."""
         groups: dict[Lane, list[tuple[Record, bytes]]] = {}
@@ -319,8 +331,8 @@ class Outbox:
                 for record, frame in part:
                     arguments += (record.context, encode_record(record))
                     arguments += (follow_up_code(self._prefix, lane, record), frame)
-                arguments.append(lane.name)
-                runs.append((lane_keys(self._prefix, lane, caller.name, announces=True), arguments))
+                arguments += begin_arguments(lane, options)
+                runs.append((lane_keys(self._prefix, lane, caller.name, listed=True), arguments))
             yield [lane for lane, _ in parts], runs
 
     def _reserve(self, lane: Lane, name: str, count: int, max_backlog: int) -> tuple[bool, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from celery_stargate.errors import ContextInUse, LaneFull
@@ -13,7 +14,7 @@ from celery_stargate.lanes.scripts import Argument
 from celery_stargate.lanes.wire import PutReply, PutWord
 from celery_stargate.model.follow_up import FollowUp
 
-__all__ = ["ANSWER_MS", "AskedPut", "follow_up_code", "milliseconds"]
+__all__ = ["ANSWER_MS", "AskedPut", "begin_arguments", "follow_up_code", "milliseconds"]
 
 #: How long, in ms, a repeated put gets the first answer, and a copy of an earlier put of the same
 #: caller, which was held up in the network, does nothing.
@@ -34,6 +35,7 @@ class AskedPut:
     exclusive: bool = False
     #: Whether the context is a new id that nobody else has.
     fresh: bool = False
+    options: Mapping[str, object] | None = None
 
     def arguments(self, prefix: str) -> list[Argument]:
         """Return the arguments of the script ``put``, all after the token.
@@ -53,7 +55,7 @@ class AskedPut:
         ]
         for label, frame in messages:
             arguments += (label, frame)
-        arguments.append(self.lane.name)
+        arguments += begin_arguments(self.lane, self.options)
         return arguments
 
     @property
@@ -85,8 +87,8 @@ class AskedPut:
         return sum(len(frame) for _, frame in self.messages)
 
     def begins_lane(self, reply: PutReply) -> bool:
-        """Whether the lane is new, or Redis lost it, and with it the options for workers."""
-        return reply.word is PutWord.NEW and reply.number == 1 and bool(self.messages)
+        """Whether the lane is new, or Redis lost it with its announcement."""
+        return reply.word is PutWord.NEW and abs(reply.number) == 1 and self.lane.has_messages
 
     def number(self, reply: PutReply) -> int:
         """Return the context's first number.
@@ -114,6 +116,16 @@ def follow_up_code(prefix: str, lane: Lane, record: Record) -> str:
     if record.inbox and "{" in prefix and bucket_of(record.inbox) != lane.bucket(prefix):
         return _MORE
     return record.follow_up_code
+
+
+def begin_arguments(lane: Lane, options: Mapping[str, object] | None) -> tuple[str, str]:
+    """Return the last arguments of ``put`` and ``put_many``, which a lane needs that begins.
+
+    Arguments:
+        options: producer options for a worker whose settings do not have the lane's topic.
+    """
+    left = "" if options is None else json.dumps(options, sort_keys=True) if options else "{}"
+    return left, lane.name if lane.has_messages else ""
 
 
 def milliseconds(seconds: float) -> int:

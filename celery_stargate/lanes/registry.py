@@ -329,18 +329,6 @@ class Registry:
             found = await pipeline.execute()
         return [lane for lane, exists in zip(lanes, found, strict=True) if exists]
 
-    async def deregister(self, lane: Lane, idle: float) -> bool:
-        """Take a lane out of the list, unless a caller announced it recently.
-
-        Arguments:
-            idle: how many seconds ago the last announcement must be.
-
-        Returns:
-            Whether the lane is out of the list.
-        """
-        keys = self.keys_of(lane)
-        return bool(await self._run(keys, "retire", ("lanes",), lane.name, int(idle)))
-
     async def announce_free(self, lane: Lane) -> None:
         """Let the other workers know at once that nobody owns a lane."""
         await self._announce(self.keys_of(lane), "free", lane.name)

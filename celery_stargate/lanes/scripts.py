@@ -65,8 +65,8 @@ _WITH_DEAD_LETTERS = frozenset(
 #: Before the name of a script of the registry.
 _REGISTRY = "registry/"
 
-#: The scripts that announce a lane; they have ``announcement.lua`` before them.
-_ANNOUNCING = frozenset({"put", "put_many", f"{_REGISTRY}announce"})
+#: The scripts that use the list of lanes; they have ``announcement.lua`` before them.
+_WITH_LIST = frozenset({"put", "put_many", "retire", f"{_REGISTRY}announce"})
 
 #: An argument of a script; redis-py sends a number as its decimal text.
 Argument = str | bytes | int
@@ -90,7 +90,7 @@ def lane_keys(
     caller: str,
     *,
     dead_letters: bool = False,
-    announces: bool = False,
+    listed: bool = False,
 ) -> list[str]:
     """Return the keys that a lane's script gets.
 
@@ -99,14 +99,13 @@ def lane_keys(
         caller: the name of the caller, who has a key for the answer to the last call.
         dead_letters: with the keys of the lane's dead letters; the last argument of the script is
             then :meth:`DeadLetterRules.argument`.
-        announces: with the keys by which ``put`` and ``put_many`` announce the lane; their last
-            argument is the lane's name.
+        listed: with the keys of the list of lanes.
     """
     keys = [*_part_keys(prefix, lane), lane.key(prefix, f"answers:{caller}")]
     if dead_letters:
         keys += _dead_keys(prefix, lane)
-    if announces:
-        keys += _announcing_keys(prefix, lane.bucket(prefix))
+    if listed:
+        keys += _list_keys(prefix, lane.bucket(prefix))
     return keys
 
 
@@ -284,7 +283,7 @@ def _text(name: str) -> str:
     parts = [] if name.startswith(_REGISTRY) else ["common.lua"]
     if name in _WITH_DEAD_LETTERS:
         parts.append("dead_letters.lua")
-    if name in _ANNOUNCING:
+    if name in _WITH_LIST:
         parts.append("announcement.lua")
     return _code("".join(map(_read, [*parts, f"{name}.lua"])))
 
@@ -306,7 +305,7 @@ def _part_keys(prefix: str, lane: Lane) -> tuple[str, ...]:
 
 
 @cache
-def _announcing_keys(prefix: str, bucket: int) -> tuple[str, ...]:
+def _list_keys(prefix: str, bucket: int) -> tuple[str, ...]:
     registry = RegistryKeys(prefix, bucket)
     return registry.key("lanes"), registry.key("events")
 

@@ -54,10 +54,13 @@ def _one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check that each script touches one slot, on a single server too."""
 
     def check(name: str, keys: Sequence[str]) -> None:
-        # Result rows, or the registry, come after the lane's own keys. On a Cluster there are no
-        # rows, and a registry is in the slot of its lanes.
-        more = name in {"complete", "put", "put_many"}
-        own = keys[: len(LANE_PARTS) + 1] if more else keys
+        # Result rows, or the list of lanes, come after the lane's own keys. On a Cluster there are
+        # no rows, and a list is in the slot of its lanes.
+        own = keys
+        if name == "complete":
+            own = keys[: len(LANE_PARTS) + 1]
+        elif name in {"put", "put_many", "retire"}:
+            own = keys[:-2]
         slots = {key_slot(key.encode()) for key in own}
         assert len(slots) == 1, f"{name} touches {len(slots)} slots: {own}"
 

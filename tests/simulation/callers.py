@@ -182,11 +182,15 @@ class Caller:
     async def _lane_call(
         self, name: str, lane: Lane, arguments: list[Any], caller: str | None = None
     ) -> Any:
-        announces = name in {"put", "put_many"}
+        listed = name in {"put", "put_many"}
         prefix, caller = self._registry.prefix, caller or self._process.name
-        keys = lane_keys(prefix, lane, caller, announces=announces)
-        if announces:
-            arguments = [*arguments, lane.name]
+        keys = lane_keys(prefix, lane, caller, listed=listed)
+        if listed:
+            arguments = [
+                *arguments,
+                self._plan.options_left,
+                lane.name if lane.has_messages else "",
+            ]
         script = self._redis.register_script(lane_script(name))
         return await script(keys=keys, args=arguments)
 

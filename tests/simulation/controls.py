@@ -280,7 +280,7 @@ CONTROLS: Mapping[str, Control] = {
         seeds=200,
     ),
     "a put that announces a lane that begins": Control(
-        partial(replaced, _Lane, "_announce", lambda lane, first, name: None),
+        partial(replaced, _Lane, "_begin", lambda lane, first, options, name: None),
         "P2",
         Focus(
             restored=True,

@@ -130,7 +130,7 @@ class Ledger:
             # An owner that waits for the next message says so in three more.
             results = (more - 3 * (more % 2)) // 2
             quiet = names[: len(names) - results]
-            self._completed(now, now_ms, args[1], names, quiet, late=reply[1])
+            self._completed(now, now_ms, args[1], names, quiet, late=reply[2:])
         elif name == "settle":
             for answer in reply[1:]:
                 if answer[0] == b"due":
@@ -163,6 +163,7 @@ class Ledger:
         if context.recorded is not None and context.forgotten:
             if not repeated:
                 # Its caller repeats what Redis forgot.
+                context.settled = context.finished = None
                 self.open.add(context.name)
             return
         if context.recorded is not None:
@@ -186,15 +187,17 @@ class Ledger:
         names: Sequence[str],
         quiet: Sequence[str],
         *,
-        late: int,
+        late: Sequence[int],
     ) -> None:
         if self._is_repeat(token, now):
             return
         contexts = [self.contexts[each] for each in names]
-        pending = [each for each in contexts if each.settled is None]
-        if len(contexts) - len(pending) != late and not any(each.forgotten for each in contexts):
-            self.wrong.append(f"P3: {late} of {names} are late, and {len(pending)} were pending")
-        for context in pending:
+        settled = [place for place, each in enumerate(contexts, 1) if each.settled is not None]
+        if settled != list(late) and not any(each.forgotten for each in contexts):
+            self.wrong.append(f"P3: of {names} {late} are late, and {settled} were settled")
+        for place, context in enumerate(contexts, 1):
+            if place in late or place in settled:
+                continue
             context.settled, context.settled_at, context.settled_ms = "receipt", now, now_ms
             context.finished, context.completed = now, context.name in quiet
             self.open.discard(context.name)

@@ -33,6 +33,8 @@ _WITH_DEAD_LETTERS = (
     *("settle", "expire", "revoke", "give_up", "retire"),
     *("replay", "redo", "discard", "restore", "confirm"),
 )
+#: With the keys of the list of lanes, which are their last ones.
+_LISTED = ("put", "put_many", "retire")
 
 
 @dataclass
@@ -77,9 +79,12 @@ class RedisModel:
     def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a lane's script."""
         given = [_encode(each) for each in args]
+        listed: Sequence[str] = ()
+        if name in _LISTED:
+            keys, listed = keys[:-2], keys[-2:]
         dead = keys[11:] if name in _WITH_DEAD_LETTERS else ()
         bounds = given.pop() if dead else b""
-        lane = _Lane(self, keys, DeadLetters(self, dead, bounds, self.now()))
+        lane = _Lane(self, keys, DeadLetters(self, dead, bounds, self.now()), listed)
         call: Callable[..., Any] = getattr(lane, name)
         return call(*given)
 
@@ -256,10 +261,11 @@ class RedisModel:
 class _Lane:
     """The scripts of one lane; what each means stands on top of its Lua."""
 
-    def __init__(self, redis: RedisModel, keys: Sequence[str], dead: DeadLetters) -> None:
+    def __init__(
+        self, redis: RedisModel, keys: Sequence[str], dead: DeadLetters, listed: Sequence[str]
+    ) -> None:
         self._redis, self._now, self._dead = redis, redis.now(), dead
-        #: Of results, or those by which the lane is announced.
-        self._more = keys[11:]
+        self._results, self._listed = keys[11:], listed
         #: Whether a call without numbers is a copy of one that came before.
         self._copy = False
         self._log_key, contexts, deadlines, outcomes, due = keys[:5]
@@ -294,7 +300,7 @@ class _Lane:
     ) -> list[Any]:
         if before := self._answered(token):
             return before
-        *messages, name = given
+        *messages, options, name = given
         if context in self._contexts:
             found = _read_head(self._contexts[context])
             first = found[0] if found and context not in self._outcomes else 0
@@ -321,7 +327,7 @@ class _Lane:
             named = (b"l", label) if label else ()
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
             self._log.add((first + i, 0), *_entry(mark, frame), *named, *place, *marked)
-        self._announce(first, name)
+        self._begin(first, options, name)
         self._use(max_backlog, len(frames))
         if int(tombstone):
             self._prune()
@@ -338,7 +344,7 @@ class _Lane:
     ) -> list[Any]:
         if before := self._answered(token):
             return before
-        *puts, name = given
+        *puts, options, name = given
         quads = list(zip(*(puts[i::4] for i in range(4)), strict=True))
         new = [
             each
@@ -358,7 +364,7 @@ class _Lane:
             self._contexts[context] = head + body
             self._deadlines[context] = self._now + int(timeout)
             self._log.add((number, 0), *_entry(mark, frame), *marked)
-        self._announce(first, name)
+        self._begin(first, options, name)
         self._use(max_backlog, len(quads))
         if int(tombstone):
             self._prune()
@@ -387,10 +393,12 @@ class _Lane:
         self._meta[b"last"] = b"%d" % (first + count - 1)
         return first
 
-    def _announce(self, first: int, name: bytes) -> None:
-        """Announce a lane that begins."""
-        if first == 1:
-            _Registry(self._redis, self._more).announce(name)
+    def _begin(self, first: int, options: bytes, name: bytes) -> None:
+        """Announce a lane that begins, and leave the options for workers."""
+        if abs(first) == 1 and name:
+            if options:
+                self._meta[b"options"] = options
+            _Registry(self._redis, self._listed).announce(name)
 
     def _mark(self, number: int, token: bytes) -> tuple[bytes, ...]:
         """Note a message as sent, if the owner expects it; return the fields that say so."""
@@ -628,7 +636,7 @@ class _Lane:
     def complete(self, lease: bytes, token: bytes, count: bytes, *rest: bytes) -> list[int]:
         contexts, numbers = rest[: int(count)], rest[int(count) : 2 * int(count)]
         told = rest[2 * int(count) :]
-        known, generation, expected = told[2 * len(self._more) :] or (b"0", b"", b"")
+        known, generation, expected = told[2 * len(self._results) :] or (b"0", b"", b"")
         fenced = int(not self._holds(lease))
         by, _, answer = self._meta.get(b"completed", b"").rpartition(b" ")
         if by == token:
@@ -647,8 +655,8 @@ class _Lane:
             self._log.entries.pop((first, 0), None)
             if tombstone:
                 self._tombstones[each] = self._now + tombstone
-        results = zip(self._more, told[::2], told[1::2], strict=False)
-        for place, (key, value, expires) in enumerate(results, len(contexts) - len(self._more)):
+        results = zip(self._results, told[::2], told[1::2], strict=False)
+        for place, (key, value, expires) in enumerate(results, len(contexts) - len(self._results)):
             if done.get(contexts[place]) == place:
                 self._redis.set(key, value, 1000 * int(expires))
                 self._redis.published.append((key, value))
@@ -852,12 +860,14 @@ class _Lane:
     def release(self, lease: bytes) -> int:
         return self._redis.delete(self._lease_key) if self._holds(lease) else 0
 
-    def retire(self, lease: bytes) -> int:
+    def retire(self, lease: bytes, idle: bytes, name: bytes) -> int:
         if not self._holds(lease) or self._contexts or self._log.entries or len(self._dead):
             return 0
         self._prune()
-        if self._tombstones:
+        lanes, now = self._redis.sorted_set(self._listed[0]), self._now / 1000
+        if self._tombstones or now - int(idle) < lanes.get(name, 0) < now + 86_400:
             return 0
+        lanes.pop(name, None)
         self._redis.delete(*self._forgotten_at_retirement)
         return 1
 
@@ -895,13 +905,6 @@ class _Registry:
                 self._first.pop(worker, None)
         alive = sum(self._now <= until <= bound for until in self._first.values())
         return [alive, *_sorted(self._redis.sorted_set(self._keys[1]))]
-
-    def retire(self, lane: bytes, idle: bytes) -> int:
-        now = self._now // 1000
-        if now - int(idle) < self._first.get(lane, 0) < now + 86_400:
-            return 0
-        self._first.pop(lane, None)
-        return 1
 
 
 def _encode(argument: Argument) -> bytes:

@@ -36,7 +36,7 @@ _LANE = (
     *("set_aside", "reserve"),
     *("settle", "complete", "expire", "revoke", "due", "finish", "give_up", "confirm"),
 )
-_REGISTRY = ("announce", "heartbeat", "retire")
+_REGISTRY = ("announce", "heartbeat")
 #: Script → whether it is a lane's, and its name.
 _NAMES = {
     **{lane_script(name): (True, name) for name in _LANE},

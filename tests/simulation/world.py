@@ -305,6 +305,8 @@ class World:
         self.loop.outside(back_at - copied_at, self._restore_redis, copy)
 
     def _restore_redis(self, copy: bytes) -> None:
+        if self.over:
+            return
         self.note("*** Redis goes back to the copy")
         self.faults.struck["Redis restored from an older state"] += 1
         self.redis.leave("refuses")

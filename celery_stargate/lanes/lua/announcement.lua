@@ -1,14 +1,36 @@
--- How a lane is made known to the workers; it is put before the scripts that do so.
+-- The list of lanes, by which the workers know them; it is put before the scripts that use it.
 --
 -- Keys: these two of the registry, the last ones that a script gets.
 --   lanes         sorted set: lane -> when it was last announced, epoch s
 --   events        stream: what the workers watch
 local LANES, EVENTS = KEYS[#KEYS - 1], KEYS[#KEYS]
 
--- Returns 1 if the lane was not known, 0 if it was, or the error of a key of a wrong type.
+-- Make a lane known to the workers. Returns 1 if it was not known, 0 if it was, or the error of a list
+-- that is of a wrong type.
 local function announce(lane)
   local added = redis.pcall('ZADD', LANES, redis.call('TIME')[1], lane)
   -- An event only saves time: without it workers find the lane at their next heartbeat.
   if added == 1 then redis.pcall('XADD', EVENTS, 'MAXLEN', '~', 1000, '*', 'lane', lane) end
   return added
+end
+
+-- Announce the lane of a put that got its first number here: Redis may have lost the lane with its
+-- announcement, and the caller may be gone.
+-- first: that number; below 0 in a lane that has the context, and not its messages.
+-- meta: the key of the lane's. options: what the put leaves there for workers that do not know the
+-- topic, as JSON; "": nothing. lane: "" for the lane of contexts without messages, which always exists.
+local function begin_lane(first, meta, options, lane)
+  if math.abs(first) ~= 1 or lane == '' then return end
+  -- Before the event: a worker reads them when it takes the lane.
+  if options ~= '' then redis.call('HSET', meta, 'options', options) end
+  announce(lane)
+end
+
+-- Whether a lane was announced within so many seconds. A list of a wrong type tells nothing.
+local function is_announced(lane, seconds, now)
+  local at = redis.pcall('ZSCORE', LANES, lane)
+  if type(at) == 'table' then return true end
+  at = tonumber(at or '0')
+  -- A time a day ahead is no announcement's.
+  return at > now - seconds and at < now + 86400
 end

@@ -4,7 +4,8 @@
 -- ARGV: token, context, body, deadline after ms, max backlog (0: no limit; or the name of a
 --       reservation that the call has), tombstone ms, answer ms (how long a repeat of this call
 --       gets the same reply), code of the follow-up (see common.lua; a task's name may come after
---       it), then label and frame of each message, then the name of the lane.
+--       it), then label and frame of each message, then options and lane (as begin_lane in
+--       announcement.lua gets them).
 --       An empty label: it is in the frame. An empty frame: the message is in another lane; then
 --       all messages of the call are.
 -- Returns {word, number}: "new" and the first number (below 0: none here); "known" and the first
@@ -13,7 +14,7 @@
 local token, context, body = ARGV[1], ARGV[2], ARGV[3]
 local timeout, max_backlog = tonumber(ARGV[4]), tonumber(ARGV[5])
 local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
-local code, count = ARGV[8], (#ARGV - 9) / 2
+local code, count = ARGV[8], (#ARGV - 10) / 2
 
 local before = answered(token)
 if before then return before end
@@ -58,8 +59,7 @@ for i = 0, first > 0 and count - 1 or -1 do
   end
   redis.call('XADD', LOG, string.format('%.0f-0', first + i), unpack(fields))
 end
--- Redis may have lost the lane with its announcement, and the caller may be gone.
-if first == 1 then announce(ARGV[#ARGV]) end
+begin_lane(first, META, ARGV[#ARGV - 1], ARGV[#ARGV])
 if not max_backlog then use_reservation(ARGV[5], count) end
 if tombstone > 0 then prune_tombstones(now) end
 return answer(token, 'new', first, remember)

@@ -3,7 +3,7 @@
 -- lane that begins.
 --
 -- ARGV: token, deadline after ms, max backlog (as in put), tombstone ms, answer ms (as in put), then
---       context, body, code, frame of each; code: as in put; then the name of the lane
+--       context, body, code, frame of each; code: as in put; then options and lane, as in put
 -- Returns {word, number}: "new" and the first number of those that are new; one that is pending, or
 --       was finished a short time ago, stays as it is. "full" and the length of the backlog: nothing
 --       was recorded. "known" and 0: none is new, or this is a copy of a call before the caller's
@@ -15,7 +15,7 @@ local before = answered(token)
 if before then return before end
 
 local now, new = now_ms(), {}
-for i = 6, #ARGV - 1, 4 do
+for i = 6, #ARGV - 2, 4 do
   if redis.call('HEXISTS', CONTEXTS, ARGV[i]) == 0
     and not (tombstone ~= '0' and buried(ARGV[i], now)) then new[#new + 1] = i end
 end
@@ -39,8 +39,7 @@ for place, i in ipairs(new) do
 end
 redis.call('HSET', CONTEXTS, unpack(records))
 redis.call('ZADD', DEADLINES, unpack(deadlines))
--- As in put.
-if first == 1 then announce(ARGV[#ARGV]) end
-if not max_backlog then use_reservation(ARGV[3], (#ARGV - 6) / 4) end
+begin_lane(first, META, ARGV[#ARGV - 1], ARGV[#ARGV])
+if not max_backlog then use_reservation(ARGV[3], (#ARGV - 7) / 4) end
 if tombstone ~= '0' then prune_tombstones(now) end
 return answer(token, 'new', first, remember)

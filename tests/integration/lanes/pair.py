@@ -20,6 +20,9 @@ __all__ = ["UNIT", "Pair", "State"]
 #: moments that a test takes. In ms.
 UNIT = 1_000_000
 
+#: The producer options that each put leaves for workers.
+OPTIONS = '{"max_in_flight": 3}'
+
 _HASHES = ("contexts", "outcomes", "meta")
 _SORTED_SETS = ("deadlines", "due", "tombstones", "dead")
 #: Hashes without a time in them.
@@ -100,14 +103,17 @@ class Pair:
             results: the parts of the keys that come after the lane's.
             dead: the bounds of dead letters; empty if none are kept.
         """
-        announces = name in {"put", "put_many"}
-        keys = lane_keys(self._prefix, self._lane, caller, announces=announces)
+        keys = lane_keys(self._prefix, self._lane, caller)
         keys += map(self.key, results)
+        if name in {"put", "put_many"}:
+            arguments += (OPTIONS, self._lane.name)
+        if name == "retire":
+            arguments += (self._lane.name,)
         if dead:
             keys += map(self.key, DEAD_PARTS)
             arguments += (dead,)
-        if announces:
-            arguments += (self._lane.name,)
+        if name in {"put", "put_many", "retire"}:
+            keys += map(self._registry.key, ("lanes", "events"))
         self._now = began = self._time()
         real = self._client.register_script(lane_script(name))(keys=keys, args=arguments)
         took = self._time() - began
@@ -143,6 +149,10 @@ class Pair:
             if moved:
                 self._client.zadd(self.key(part), moved)
                 self.model.sorted_set(self.key(part)).update(moved)
+        lanes = self._registry.key("lanes")
+        for lane, second in self.state.announced.items():
+            self._client.zadd(lanes, {lane: second - ms // 1000})
+            self.model.sorted_set(lanes)[lane] = second - ms // 1000
         for room, value in self.state.reserved.items():
             count, ends = value.split()
             earlier = b"%s %d" % (count, int(ends) - ms)

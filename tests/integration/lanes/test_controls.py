@@ -48,11 +48,11 @@ class World:
         self, name: str, *arguments: Any, caller: str = "slot", results: Sequence[str] = ()
     ) -> Any:
         """Run a script as one caller does."""
-        announces = name in {"put", "put_many"}
-        keys = scripts.lane_keys(self.prefix, self.lane, caller, announces=announces)
+        listed = name in {"put", "put_many"}
+        keys = scripts.lane_keys(self.prefix, self.lane, caller, listed=listed)
         keys += map(self.key, results)
-        if announces:
-            arguments += (self.lane.name,)
+        if listed:
+            arguments += ('{"left": 1}', self.lane.name)
         return self.client.register_script(scripts.lane_script(name))(keys=keys, args=arguments)
 
     def overdue(self, context: str) -> None:
@@ -120,7 +120,7 @@ def releases_are_fenced(world: World) -> None:
 def retirements_are_fenced(world: World) -> None:
     """One who was frozen forgets no lane."""
     old, _ = world.taken_over()
-    assert not old.do(old.store.retire())
+    assert not old.do(old.store.retire(0))
 
 
 def leases_have_fencing_tokens(world: World) -> None:
@@ -333,7 +333,7 @@ def a_redis_that_went_back_is_noticed(world: World) -> None:
 def a_retired_lane_leaves_nothing(world: World) -> None:
     """Its next life begins with no numbers."""
     owner = world.make_owner()
-    assert owner.do(owner.store.retire())
+    assert owner.do(owner.store.retire(0))
     assert not world.client.exists(world.key("meta"))
 
 

@@ -402,9 +402,9 @@ def test_a_lane_with_dead_letters_is_not_retired(
 ) -> None:
     """Even if this process keeps none: somebody did before, and nobody would find them."""
     client.zadd(lane.key(prefix, "dead"), {"a": 1})
-    assert not owner.do(owner.store.retire())
+    assert not owner.do(owner.store.retire(0))
     client.delete(lane.key(prefix, "dead"))
-    assert owner.do(owner.store.retire())
+    assert owner.do(owner.store.retire(0))
 
 
 class TestTick:
@@ -450,7 +450,7 @@ class TestRetire:
         finish(lanes, lane, "a")
         client.zadd(lane.key(prefix, "tombstones"), {"ended long ago": 1})
         generation = client.hget(lane.key(prefix, "meta"), "generation")
-        assert owner.do(owner.store.retire())
+        assert owner.do(owner.store.retire(0))
         assert not client.exists(lane.key(prefix, "meta"), lane.key(prefix, "log"))
         assert owner.do(owner.store.acquire())
         assert client.hget(lane.key(prefix, "meta"), "generation") not in (None, generation)
@@ -465,13 +465,54 @@ class TestRetire:
             lanes.settle(lane, receipt("a"))
         if state == "tombstone":
             finish(lanes, lane, "a")
-        assert not owner.do(owner.store.retire())
+        assert not owner.do(owner.store.retire(0))
+        assert owner.do(owner.store.tick())
+
+    def test_it_leaves_the_list_of_lanes_in_the_same_step(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """And is there for as long as it was announced, or holds anything: else nobody finds it."""
+        lanes.registry.announce(lane)
+        assert not owner.do(owner.store.retire(60))
+        assert lanes.registry.survey()[1] == [lane]
+        put(lanes, lane, "a")
+        assert not owner.do(owner.store.retire(0))
+        assert lanes.registry.survey()[1] == [lane]
+        lanes.settle(lane, receipt("a"))
+        finish(lanes, lane, "a")
+        assert owner.do(owner.store.retire(0))
+        assert lanes.registry.survey()[1] == []
+
+    @pytest.mark.parametrize(
+        ("ahead", "retired"), [(-3500, False), (-3700, True), (80_000, False), (90_000, True)]
+    )
+    def test_only_an_announcement_counts_that_may_be_one(
+        self,
+        owner: Owner,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+        ahead: int,
+        retired: bool,
+    ) -> None:
+        """A clock may go back, but not by a day."""
+        *_, listed, _ = scripts.lane_keys(prefix, lane, "owner", listed=True)
+        client.zadd(listed, {lane.name: server_ms(client) // 1000 + ahead})
+        assert owner.do(owner.store.retire(3600)) == retired
+
+    def test_a_list_of_a_wrong_type_tells_nothing(
+        self, owner: Owner, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """The next heartbeat heals it."""
+        *_, listed, _ = scripts.lane_keys(prefix, lane, "owner", listed=True)
+        client.set(listed, "no list")
+        assert not owner.do(owner.store.retire(0))
         assert owner.do(owner.store.tick())
 
     def test_only_its_owner_retires_it(self, make_owner: MakeOwner) -> None:
         """Not one that was fenced."""
         old, new = _taken_over(make_owner)
-        assert not old.do(old.store.retire())
+        assert not old.do(old.store.retire(0))
         assert new.do(new.store.tick())
 
 
@@ -1147,9 +1188,9 @@ class TestMarkedByThePut:
         keys = [lane.key(prefix, part) for part in ("log", "contexts", "deadlines", "meta")]
         before = [client.dump(each) for each in keys]
         script = client.register_script(scripts.lane_script("put"))
-        names = scripts.lane_keys(prefix, lane, "me", announces=True)
+        names = scripts.lane_keys(prefix, lane, "me", listed=True)
         arguments: list[str | int] = ["me:1", "b", "{}", 60_000, 0, 0, 1000, "f", "b", "frame"]
-        arguments.append(lane.name)
+        arguments += ("", lane.name)
         script(keys=names, args=arguments)
         assert waiting.store.take(found(2)) is not None
         restore(client, keys, before)

@@ -108,9 +108,9 @@ def test_a_lane_that_redis_lost_is_announced_again(
 
     async def use(outbox: LoopOutbox) -> None:
         for context in ("a", "b"):
-            await outbox.put(asked(lane, context), {"max_in_flight": 7})
+            await outbox.put(asked(lane, context, options={"max_in_flight": 7}))
             topology.forget(prefix.partition("{")[0])
-        await outbox.put(asked(lane, "c"), {"max_in_flight": 7})
+        await outbox.put(asked(lane, "c", options={"max_in_flight": 7}))
 
     run(lanes, use)
     assert lanes.registry.survey() == (0, [lane])

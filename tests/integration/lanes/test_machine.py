@@ -223,7 +223,7 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         {"which": LEASE, "ended": st.sampled_from(["present", "present", "another", "any"])},
     ),
     "tick": (1, {"which": LEASE, "ttl": DURATION, "ahead": AHEAD, "marked": MARKED}),
-    "retire": (1, {"which": LEASE, "dead": DEAD}),
+    "retire": (1, {"which": LEASE, "idle": st.sampled_from([0, UNIT // 1000, 3 * UNIT // 1000])}),
     "leap": (1, {"ms": st.sampled_from([2 * UNIT, 4 * UNIT])}),
     "upgrade": (1, {"chosen": CONTEXT}),
     "forget_scripts": (1, {}),
@@ -776,13 +776,15 @@ class LaneMachine(RuleBasedStateMachine):
         word, *_ = self.call("tick", lease, ttl, known)
         assert word == (1 if lease != self.held else 2 if less else 0)
 
-    def retire(self, which: int, dead: str) -> None:
-        """A lane that holds anything stays."""
+    def retire(self, which: int, idle: int) -> None:
+        """A lane that holds anything, or was announced a short time ago, stays."""
         before, lease, held = self.state, self.lease(which), self.held
-        retired = self.call("retire", lease, dead=dead)
+        retired = self.call("retire", lease, idle, dead="0 0 0")
         kept = any(until > self.pair.now for until in before.tombstones.values())
-        empty = not (before.contexts or before.log or kept or (dead and before.dead))
-        assert retired == (empty and lease == held)
+        recent = any(at > self.pair.now / 1000 - idle for at in before.announced.values())
+        empty = not (before.contexts or before.log or kept or before.dead)
+        assert retired == (empty and not recent and lease == held)
+        assert not retired or not self.state.announced
 
     # What else happens
 
@@ -1188,7 +1190,7 @@ def test_a_lane_with_a_message_does_not_retire(pair: Pair) -> None:
     """Not even where the message's context is gone."""
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", "a", "frame")
     pair.change("contexts", b"a", None)
-    assert pair.call("retire", "one:1") == 0
+    assert pair.call("retire", "one:1", 0, dead="0 0 0") == 0
 
 
 def fail(pair: Pair, *contexts: str, bounds: str, count: int = 1) -> None:

@@ -19,6 +19,7 @@ from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import CONTEXTS, Lane
 from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record, encode_outcome, encode_record
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.lanes.scripts import lane_keys
@@ -173,18 +174,22 @@ def test_a_put_whose_caller_is_gone_announces_its_lane(
     lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, script: str
 ) -> None:
     """Redis ran it after it came back without the lane; no later message announces it again."""
-    keys = lane_keys(prefix, lane, "gone", announces=True)
+    keys = lane_keys(prefix, lane, "gone", listed=True)
     *_, listed, events = keys
+    meta = lane.key(prefix, "meta")
 
     def put_late(token: str, context: str) -> list[Any]:
-        arguments: list[Any] = [token, 60_000, 0, 0, 60_000, context, "{}", "q", "frame", lane.name]
+        arguments: list[Any] = [token, 60_000, 0, 0, 60_000, context, "{}", "q", "frame"]
         if script == "put":
-            arguments = [token, context, "{}", 60_000, 0, 0, 60_000, "q", "", "frame", lane.name]
+            arguments = [token, context, "{}", 60_000, 0, 0, 60_000, "q", "", "frame"]
+        arguments += ('{"max_in_flight": 7}', lane.name)
         reply: list[Any] = lanes._scripts.run(script, keys, arguments)  # noqa: SLF001
         return reply
 
     assert put_late("gone:1", "a") == [b"new", 1]
     assert lanes.registry.survey()[1] == [lane]
+    # The worker that it wakes reads them when it takes the lane.
+    assert client.hget(meta, "options") == b'{"max_in_flight": 7}'
     announced: Any = client.xrange(events)
     assert [fields for _, fields in announced] == [{b"lane": lane.name.encode()}]
     client.delete(listed)
@@ -193,13 +198,32 @@ def test_a_put_whose_caller_is_gone_announces_its_lane(
     assert lanes.registry.survey()[1] == []
 
 
+@pytest.mark.parametrize(("topic", "listed"), [("t", True), (None, False)])
+def test_a_context_whose_messages_are_elsewhere_announces_its_lane(
+    lanes: Outbox, client: redis.Redis, prefix: str, topic: str | None, listed: bool
+) -> None:
+    """Its deadline is there; but for the lane of contexts without messages, which always exists."""
+    lane = CONTEXTS_LANE if topic is None else Lane(f"persistent://public/default/{topic}")
+    lanes.registry.announce(lane)
+    *_, names, _ = lane_keys(prefix, lane, "me", listed=True)
+    client.delete(names)
+    messages = [("", b"")] * 2 if listed else []
+    record = Record("list", is_list=True)
+    asked = AskedPut(lane, record, messages, timeout=60.0, options={"max_in_flight": 7})
+    keys = lane_keys(prefix, lane, "me", listed=True)
+    reply: Any = lanes._scripts.run("put", keys, ["me:1", *asked.arguments(prefix)])  # noqa: SLF001
+    assert reply == [b"new", -1]
+    assert lanes.registry.survey()[1] == ([lane] if listed else [])
+    assert client.hexists(lane.key(prefix, "meta"), "options") == listed
+
+
 @pytest.mark.parametrize("many", [False, True])
 def test_a_list_of_lanes_that_is_none_refuses_no_put(
     lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, many: bool
 ) -> None:
     """It is recorded whole; its caller then heals the registry."""
     lanes.registry.announce(lane)
-    *_, listed, _ = lane_keys(prefix, lane, "me", announces=True)
+    *_, listed, _ = lane_keys(prefix, lane, "me", listed=True)
     client.delete(listed)
     client.set(listed, "no list")
     if many:
@@ -831,14 +855,14 @@ class TestManyInOneStep:
     @pytest.fixture
     def put_some(self, lanes: Outbox, lane: Lane, prefix: str) -> Callable[..., tuple[str, int]]:
         """Put contexts by one run, as a new call each time; return its word and number."""
-        keys = lane_keys(prefix, lane, "unit", announces=True)
+        keys = lane_keys(prefix, lane, "unit", listed=True)
         tokens = iter(range(1, 100))
 
         def put_some(*contexts: str, room: int | str = 0, tombstone: int = 0) -> tuple[str, int]:
             arguments: list[Any] = [f"unit:{next(tokens)}", 60_000, room, tombstone, 900_000]
             for each in contexts:
                 arguments += (each, encode_record(Record(each)), "f", frame_of(each))
-            arguments.append(lane.name)
+            arguments += ("", lane.name)
             word, number = lanes._scripts.run("put_many", keys, arguments)  # noqa: SLF001
             return bytes(word).decode(), int(number)
 

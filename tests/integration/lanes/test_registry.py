@@ -64,12 +64,6 @@ class RegistryMachine(RuleBasedStateMachine):
         if worker and ttl:
             assert alive >= 1
 
-    @rule(lane=LANE, idle=st.sampled_from([UNIT // 1000, 3 * UNIT // 1000]))
-    def retire(self, lane: str, idle: int) -> None:
-        """Only one that was not announced for long."""
-        gone = self.call("retire", [self.lanes], lane, idle)
-        assert gone == (self.client.zscore(self.lanes, lane) is None)
-
     @rule()
     def leap(self) -> None:
         """Time passes."""
@@ -201,7 +195,7 @@ ORDERS = Lane("persistent://public/default/orders")
 
 
 def test_workers_and_lanes(both: tuple[Runner, CallerRegistry]) -> None:
-    """A worker counts until it leaves, and a lane is listed until it is deregistered."""
+    """A worker counts until it leaves, and a lane is listed."""
     worker, caller = both
     assert caller.survey() == (0, [])
     assert worker(lambda each: each.heartbeat("one", 60.0)) == (1, [CONTEXTS_LANE])
@@ -209,11 +203,6 @@ def test_workers_and_lanes(both: tuple[Runner, CallerRegistry]) -> None:
     caller.announce(ORDERS)
     assert worker(lambda each: each.heartbeat("one", 60.0)) == (2, [CONTEXTS_LANE, ORDERS])
     worker(lambda each: each.leave("one"))
-    assert caller.survey() == (1, [ORDERS])
-    assert worker(lambda each: each.deregister(ORDERS, 3600.0)) is False
-    assert worker(lambda each: each.deregister(ORDERS, 0.0)) is True
-    assert caller.survey() == (1, [])
-    worker(lambda each: each.register(ORDERS))
     assert caller.survey() == (1, [ORDERS])
 
 
@@ -230,8 +219,6 @@ def test_times_too_far_ahead_do_not_count(
         assert caller.survey() == (1, [])
         assert worker(lambda each: each.heartbeat("one", 60.0))[0] == 2
         assert set(client.zrange(keys.key("workers"), 0, -1)) == {b"long", b"one"}
-        client.zadd(keys.key("lanes"), {ORDERS.name: 9e15})
-        assert worker(lambda each: each.deregister(ORDERS, 3600.0)) is True
 
 
 @pytest.mark.parametrize("part", ["workers", "callers", "lanes", "events"])

@@ -242,7 +242,6 @@ class PartsRig:
             services=services,
             watcher=cast("Any", self.watcher),
             renewals=cast("Any", None),
-            registry=cast("Any", None),
             rng=random.Random(1),
             monotonic=lambda: self.clock,
         )

@@ -34,7 +34,7 @@ class Script:
         #: Pages of effects that the last owner left.
         self.left: list[list[Settled]] = []
         #: Whether the registry and the lane let it retire.
-        self.unused, self.empty = True, True
+        self.unused = True
         #: Seconds that pass while a tick is under way, and in the background.
         self.takes, self.idle_for = 0.0, 0.0
         self._rig = rig
@@ -52,9 +52,9 @@ class Script:
         self.done.append("expire")
         return [settled(8)]
 
-    async def retire(self) -> bool:
+    async def retire(self, idle: float) -> bool:
         self.done.append("retire")
-        return self.empty
+        return self.unused
 
     # As the renewals.
 
@@ -72,15 +72,6 @@ class Script:
         self._rig.clock = min(self._rig.clock + self.idle_for, until + 0.1)
         renewed(self._rig.clock)
 
-    # As the registry.
-
-    async def deregister(self, lane: Lane, unused: float) -> bool:
-        self.done.append("deregister")
-        return self.unused
-
-    async def register(self, lane: Lane) -> None:
-        self.done.append("register")
-
 
 class Rig(PartsRig):
     """A keeper over a script."""
@@ -90,7 +81,7 @@ class Rig(PartsRig):
         self.at_rest = False
         self.script = Script(self, self.store.lane, list(ticks))
         scripted = cast("Any", self.script)
-        shared = replace(self.shared, renewals=scripted, registry=scripted)
+        shared = replace(self.shared, renewals=scripted)
         self.lane = replace(self.lane, shared=shared, store=scripted)
         self.lease = Lease("x", 3.0, lambda: self.clock)
         self.keeper = Keeper(
@@ -183,22 +174,14 @@ def test_an_unused_lane_is_retired() -> None:
     rig = Rig(IDLE, IDLE)
     rig.script.idle_for = 1e6
     asyncio.run(rig.keeper.run())
-    assert rig.script.done == ["tick", "background", "tick", "deregister", "retire"]
+    assert rig.script.done == ["tick", "background", "tick", "retire"]
 
 
-@pytest.mark.parametrize(
-    ("unused", "empty", "done"),
-    [
-        (False, True, ["deregister"]),
-        (True, False, ["deregister", "retire", "register"]),
-    ],
-)
-def test_a_lane_that_is_used_again(unused: bool, empty: bool, done: list[str]) -> None:
-    """It is known again where it was not."""
+def test_a_lane_that_is_used_again() -> None:
+    """It was announced meanwhile, or holds a tombstone: it stays for as long again."""
     rig = Rig(IDLE, IDLE)
-    script = rig.script
-    script.idle_for, script.unused, script.empty = 1e6, unused, empty
-    assert keep(rig) == ["tick", "background", "tick", *done, "background"]
+    rig.script.idle_for, rig.script.unused = 1e6, False
+    assert keep(rig) == ["tick", "background", "tick", "retire", "background"]
 
 
 def test_the_lane_without_messages_is_never_retired() -> None:

@@ -88,9 +88,9 @@ class Rig:
 
     def put(self, lane: Lane, timeout_ms: int = 60_000) -> None:
         """Put a message, the lane's first one."""
-        keys = lane_keys("p", lane, "t", announces=True)
+        keys = lane_keys("p", lane, "t", listed=True)
         put: list[str | int] = ["t:1", "c", "{}", timeout_ms, 0, 0, 60_000, "f", "c", "frame"]
-        self.world.redis.model.script("put", keys, [*put, lane.name])
+        self.world.redis.model.script("put", keys, [*put, "", lane.name])
 
     def supervisor(
         self, name: str, redis: SimulatedRedis | None = None, demand: Demand | None = None

@@ -45,7 +45,7 @@ def test_a_lanes_script_stands_behind_the_common_part(name: str) -> None:
     # What keeps dead letters, or takes them, has a second common part.
     if re.search(r"\b(GIVEN|DEAD|MAX_COUNT|prune_letters|letter_of)\b", own):
         common += code(FOLDER / "dead_letters.lua")
-    if "announce(" in own:
+    if re.search(r"\b(begin_lane|is_announced)\(", own):
         common += code(FOLDER / "announcement.lua")
     assert lane_script(name) == common + own
     assert lane_script(name) is lane_script(name)
@@ -97,12 +97,12 @@ def test_the_keys_of_a_lane() -> None:
 
 
 @pytest.mark.parametrize(("prefix", "slots"), [("p", 2), (in_buckets("p", 16), 1)])
-def test_the_keys_that_announce_a_lane(prefix: str, slots: int) -> None:
+def test_the_keys_of_the_list_of_lanes(prefix: str, slots: int) -> None:
     """They are those of the registry that it is in, after its own."""
     lane = Lane("persistent://public/default/t", 3)
     keys = lane_keys(prefix, lane, "me")
     registry = RegistryKeys(prefix, lane.bucket(prefix))
-    more = lane_keys(prefix, lane, "me", announces=True)
+    more = lane_keys(prefix, lane, "me", listed=True)
     assert more == [*keys, registry.key("lanes"), registry.key("events")]
     assert len({re.search(r"\{(.*)\}", key)[1] for key in more}) == slots  # type: ignore[index]
 
