@@ -87,7 +87,7 @@ class AskedPut:
         return sum(len(frame) for _, frame in self.messages)
 
     def begins_lane(self, reply: PutReply) -> bool:
-        """Whether the lane is new, or Redis lost it with its announcement."""
+        """Whether it is the first of its kind in its lane: it is new, or Redis lost it."""
         return reply.word is PutWord.NEW and abs(reply.number) == 1 and self.lane.has_messages
 
     def number(self, reply: PutReply) -> int:

@@ -21,7 +21,6 @@ end
 -- topic, as JSON; "": nothing. lane: "" for the lane of contexts without messages, which always exists.
 local function begin_lane(first, meta, options, lane)
   if math.abs(first) ~= 1 or lane == '' then return end
-  -- Before the event: a worker reads them when it takes the lane.
   if options ~= '' then redis.call('HSET', meta, 'options', options) end
   announce(lane)
 end

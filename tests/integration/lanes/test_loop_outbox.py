@@ -28,9 +28,9 @@ def asked(lane: Lane, context: str, size: int = 0, **given: Any) -> AskedPut:
     return AskedPut(lane, Record(context), [("", frame)], timeout=60.0, **given)
 
 
-async def at_once(outbox: LoopOutbox, puts: list[AskedPut], **given: Any) -> list[Any]:
+async def at_once(outbox: LoopOutbox, puts: list[AskedPut]) -> list[Any]:
     """Put all at the same time; the results, or the errors."""
-    calls: list[Coroutine[Any, Any, int]] = [outbox.put(each, **given) for each in puts]
+    calls: list[Coroutine[Any, Any, int]] = [outbox.put(each) for each in puts]
     return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
 
 

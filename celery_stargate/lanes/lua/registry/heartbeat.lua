@@ -1,7 +1,7 @@
 -- Keep an owner among the living, count those of its kind, and list the lanes.
 --
 -- KEYS: workers or callers (sorted set: owner -> until when it counts as alive, epoch ms), lanes
---       (as in announce)
+--       (as in announcement.lua)
 -- ARGV: owner ("" to look only), time to live ms (0: leave)
 -- Returns {count of living owners of this kind, lane, ...}.
 -- A time too far ahead is no owner's: it would count for ever, and keep a share of the lanes from
