@@ -55,10 +55,10 @@ class NotedLoopLanes:
 
     lanes: NotedLanes
 
-    async def put(self, asked: AskedPut, options: Mapping[str, object] | None = None) -> int:
+    async def put(self, asked: AskedPut) -> int:
         """Note it."""
-        given = {name: getattr(asked, name) for name in ("timeout", "max_backlog", "tombstone")}
-        given |= {"exclusive": asked.exclusive, "options": options}
+        names = ("timeout", "max_backlog", "tombstone", "exclusive", "options")
+        given = {name: getattr(asked, name) for name in names}
         return self.lanes.put(asked.lane, asked.record, asked.messages, **given)
 
     async def subscribe(
