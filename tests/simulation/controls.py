@@ -25,6 +25,7 @@ from celery_stargate.pulsar import judge as judge_module
 from celery_stargate.pulsar import session as session_module
 from celery_stargate.pulsar.window import Window
 from tests.simulation import effects as effects_module
+from tests.simulation.cases import CASES
 from tests.simulation.plan import Focus
 from tests.simulation.redis_model import _Lane
 
@@ -282,12 +283,7 @@ CONTROLS: Mapping[str, Control] = {
     "a put that announces a lane that begins": Control(
         partial(replaced, _Lane, "_begin", lambda lane, first, options, name: None),
         "P2",
-        Focus(
-            restored=True,
-            owners_survive=True,
-            rates={"command late": 0.2},
-            timed=("caller dies",),
-        ),
+        CASES["a lane whose announcement Redis forgot"].focus,
         seeds=400,
     ),
     "due effects": Control(
