@@ -14,7 +14,14 @@ from celery_stargate.lanes.scripts import Argument
 from celery_stargate.lanes.wire import PutReply, PutWord
 from celery_stargate.model.follow_up import FollowUp
 
-__all__ = ["ANSWER_MS", "AskedPut", "begin_arguments", "follow_up_code", "milliseconds"]
+__all__ = [
+    "ANSWER_MS",
+    "AskedPut",
+    "begin_arguments",
+    "follow_up_code",
+    "milliseconds",
+    "options_text",
+]
 
 #: How long, in ms, a repeated put gets the first answer, and a copy of an earlier put of the same
 #: caller, which was held up in the network, does nothing.
@@ -87,7 +94,7 @@ class AskedPut:
         return sum(len(frame) for _, frame in self.messages)
 
     def begins_lane(self, reply: PutReply) -> bool:
-        """Whether it is the first of its kind in its lane: it is new, or Redis lost it."""
+        """Whether Redis had no such put in this lane before: the lane is new, or was lost."""
         return reply.word is PutWord.NEW and abs(reply.number) == 1 and self.lane.has_messages
 
     def number(self, reply: PutReply) -> int:
@@ -124,8 +131,14 @@ def begin_arguments(lane: Lane, options: Mapping[str, object] | None) -> tuple[s
     Arguments:
         options: producer options for a worker whose settings do not have the lane's topic.
     """
-    left = "" if options is None else json.dumps(options, sort_keys=True) if options else "{}"
+    left = "" if options is None else options_text(options)
     return left, lane.name if lane.has_messages else ""
+
+
+def options_text(options: Mapping[str, object]) -> str:
+    """Return producer options as a lane keeps them for such workers."""
+    # Most calls have none, and each call asks.
+    return json.dumps(options, sort_keys=True) if options else "{}"
 
 
 def milliseconds(seconds: float) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.connections import UNAVAILABLE, Connections, store_errors
 from celery_stargate.lanes.lane import CONTEXTS_LANE, Lane
+from celery_stargate.lanes.puts import options_text
 from celery_stargate.lanes.registry_keys import KINDS, Kind, LaneNames, RegistryKeys
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Scripts
 from celery_stargate.support.bound import USUAL, bounded, call_bound, time_left
@@ -91,8 +91,8 @@ class CallerRegistry:
             return
         now = self._monotonic()
         if options is not None:
-            text = json.dumps(options, sort_keys=True)
-            self._connections.sync().hset(lane.key(self._prefix, "meta"), "options", text)
+            meta = lane.key(self._prefix, "meta")
+            self._connections.sync().hset(meta, "options", options_text(options))
         bucket = lane.bucket(self._prefix)
         keys = self._announce_keys[bucket]
         self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, [lane.name]))
