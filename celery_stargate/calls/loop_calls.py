@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from celery_stargate.calls.loop_inbox import LoopInbox
+from celery_stargate.calls.loop_inbox import LoopInbox, LoopTicket
+from celery_stargate.calls.waiting import Schedule, Step
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
@@ -31,11 +33,19 @@ class LoopCalls:
     Arguments:
         runtime: of the app.
         on_close: called when the loop ends.
+        monotonic: the clock.
     """
 
-    def __init__(self, runtime: Runtime, on_close: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        on_close: Callable[[], object],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runtime = runtime
         self._on_close = on_close
+        self._monotonic = monotonic
         self.outbox = runtime.outbox.in_loop()
         #: By bucket.
         self._inboxes: dict[int, LoopInbox] = {}
@@ -78,6 +88,30 @@ class LoopCalls:
                 await self._apart.run("owner", look)
         except TimeoutError:
             raise StoreUnavailable(f"Redis did not answer within {seconds:g} s") from None
+
+    async def wait(self, ticket: LoopTicket, schedule: Schedule, lanes: Sequence[Lane]) -> bool:
+        """Wait for what a ticket stands for, as :meth:`Waiting.until` does in a thread.
+
+        Arguments:
+            schedule: of the call, made by :meth:`Runtime.schedule`.
+            lanes: where its messages are.
+
+        Returns:
+            Whether the outcome is there; False if the wait was given up.
+
+        Raises:
+            What the call is told instead: it was not recorded.
+        """
+        while True:
+            step, pause = schedule.next(self._monotonic(), ticket.missing)
+            if step is Step.GIVE_UP:
+                return False
+            if step is Step.SETTLE:
+                await self.settle_overdue(lanes)
+            elif step is Step.LOOK:
+                await self.look_for_owner()
+            if await ticket.inbox.wait(ticket, pause):
+                return True
 
     async def look_for_owner(self) -> None:
         """Do as :meth:`Runtime.look_for_owner` does."""

@@ -38,29 +38,57 @@ class Subscriber(Protocol):
 
 
 class LoopTicket:
-    """One wait of one call.
+    """One wait of one call: for what comes of its put, if it is on its way, and for its outcome.
 
     Arguments:
+        inbox: where the outcome arrives.
         address: what a record names: the inbox, and this ticket in it.
         gathered: takes the outcomes of many contexts; None for one call.
+        on_its_way: whether the call is being recorded; else it is recorded, or is going to be
+            before it waits.
     """
 
-    __slots__ = ("address", "gathered", "outcomes", "waker")
+    __slots__ = ("address", "error", "gathered", "inbox", "on_its_way", "outcomes", "waker")
 
-    def __init__(self, address: str, gathered: Gathered | None = None) -> None:
+    def __init__(
+        self, inbox: LoopInbox, address: str, gathered: Gathered | None, on_its_way: bool
+    ) -> None:
+        self.inbox = inbox
         self.address = address
         self.gathered = gathered
+        self.on_its_way = on_its_way
+        #: Why the call was not recorded.
+        self.error: BaseException | None = None
         #: Of one call; None until they are there.
         self.outcomes: CallOutcomes | None = None
         #: Wakes the call that waits, for its outcome or to read the inbox.
         self.waker: asyncio.Future[None] | None = None
 
     @property
+    def missing(self) -> int:
+        """How many outcomes are not there yet."""
+        return int(self.outcomes is None) if self.gathered is None else self.gathered.missing
+
+    @property
     def done(self) -> bool:
         """Whether all is there that the call waits for."""
-        if self.gathered is not None:
-            return not self.gathered.missing
-        return self.outcomes is not None
+        return not self.missing
+
+    @property
+    def waits(self) -> bool:
+        """Whether the call waits to be recorded."""
+        return self.on_its_way
+
+    def recorded(self, first: int) -> None:
+        """Wait for the outcome from now on."""
+        self.on_its_way = False
+        self.inbox.need_reader(self)
+
+    def failed(self, error: BaseException) -> None:
+        """Let the call raise an error; one that came too late changes nothing."""
+        if self.on_its_way:
+            self.on_its_way, self.error = False, error
+            self.wake()
 
     def take(self, call: CallOutcomes) -> None:
         """Take in what arrived; a repeat changes nothing."""
@@ -94,20 +122,27 @@ class LoopInbox:
         #: By address.
         self._waiting: dict[str, LoopTicket] = {}
         self._reading = False
-        self._alarms = Alarms()
+        #: The call that was woken to read, until it does.
+        self._called: LoopTicket | None = None
+        self._alarms = Alarms(LoopTicket.wake)
         #: The entries that were handled, and that the next look deletes.
         self._handled: list[str] = []
         self._log_unreadable = Seldom()
         self._log_failure = Seldom()
 
-    def expect(self, gathered: Gathered | None = None) -> LoopTicket:
-        """Return a ticket for an outcome, or for many."""
-        ticket = LoopTicket(f"{self.name}/{next(self._numbers)}", gathered)
+    def expect(self, gathered: Gathered | None = None, *, on_its_way: bool = False) -> LoopTicket:
+        """Return a ticket for an outcome, or for many.
+
+        Arguments:
+            gathered, on_its_way: as :class:`LoopTicket` takes them.
+        """
+        ticket = LoopTicket(self, f"{self.name}/{next(self._numbers)}", gathered, on_its_way)
         self._waiting[ticket.address] = ticket
         return ticket
 
     def forget(self, ticket: LoopTicket) -> None:
         """Stop waiting with a ticket."""
+        ticket.on_its_way = False
         self._waiting.pop(ticket.address, None)
 
     def deliver(self, address: str, call: CallOutcomes) -> None:
@@ -118,39 +153,47 @@ class LoopInbox:
             if ticket.done:
                 ticket.wake()
 
+    def need_reader(self, ticket: LoopTicket) -> None:
+        """Let a call read that waits, if nobody does."""
+        if not self._has_reader and ticket.waker is not None:
+            self._called = ticket
+            ticket.wake()
+
     async def wait(self, ticket: LoopTicket, seconds: float) -> bool:
-        """Wait for a ticket's outcome, at most so many seconds; return whether it is there."""
-        end, waits = time.monotonic() + seconds, True
+        """Wait for a ticket's outcome, at most so many seconds; return whether it is there.
+
+        A call that is on its way waits until it is recorded, however long that takes.
+
+        Raises:
+            What the ticket is told instead.
+        """
+        end, has_read = time.monotonic() + seconds, False
         try:
             while not ticket.done:
+                if ticket.error is not None:
+                    raise ticket.error
                 left = end - time.monotonic()
-                if left <= 0:
+                if ticket.on_its_way or (self._reading and left > 0):
+                    waker = ticket.waker = asyncio.get_running_loop().create_future()
+                    if left > 0:
+                        self._alarms.begin(ticket, left)
+                    await waker
+                elif left <= 0:
                     return False
-                waits = self._reading
-                if waits:
-                    await self._woken(ticket, left)
                 else:
+                    has_read = True
                     await self._read(min(left, _LOOK))
-        finally:
-            ticket.waker = None
-            if not (waits and ticket.done):
-                # It has read, or may have been woken to read.
-                self._pass_on()
-        return True
-
-    async def _woken(self, ticket: LoopTicket, seconds: float) -> None:
-        """Wait until a ticket is woken, at most so many seconds."""
-        waker = ticket.waker = asyncio.get_running_loop().create_future()
-        self._alarms.begin(ticket, seconds, ticket.wake)
-        try:
-            await waker
         finally:
             self._alarms.end(ticket)
             ticket.waker = None
+            if has_read or self._called is ticket:
+                self._called = None
+                self._pass_on()
+        return True
 
     async def _read(self, seconds: float) -> None:
         """Look into the inbox once, whatever the look ends with."""
-        self._reading = True
+        self._reading, self._called = True, None
         try:
             handled, self._handled = self._handled, []
             try:
@@ -173,11 +216,15 @@ class LoopInbox:
 
     def _pass_on(self) -> None:
         """Let another call read that waits, if nobody does."""
-        if not self._reading:
-            for ticket in self._waiting.values():
-                if ticket.waker is not None and not ticket.done:
-                    ticket.wake()
-                    return
+        for ticket in self._waiting.values():
+            if self._has_reader:
+                return
+            if not (ticket.on_its_way or ticket.done):
+                self.need_reader(ticket)
+
+    @property
+    def _has_reader(self) -> bool:
+        return self._reading or self._called is not None
 
     def _open(self, address: str, wire: bytes) -> None:
         try:

@@ -15,7 +15,7 @@ from celery_stargate.calls.prepare import (
     new_incarnation,
 )
 from celery_stargate.calls.runtime import Runtime
-from celery_stargate.calls.waiting import Waiting
+from celery_stargate.calls.waiting import Schedule, Waiting
 from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.context import new_contexts
@@ -139,11 +139,7 @@ async def aproduce_many(
     ticket = inbox.expect(gathered)
     try:
         await await_in_daemon(lambda: begun.record(ticket.address), "stargate-many")
-        await begun.waiting(lambda: gathered.missing).until_async(
-            lambda pause: inbox.wait(ticket, pause),
-            lambda: here.settle_overdue(begun.lanes),
-            here.look_for_owner,
-        )
+        await here.wait(ticket, begun.schedule(), begun.lanes)
     finally:
         inbox.forget(ticket)
     return gathered.settled(begun.topic).receipts()
@@ -221,6 +217,10 @@ class _Begun:
         self._runtime.recorder.put_many(calls, records, self._seconds)
         # The receipts do not need the frames, which may be large.
         calls.clear()
+
+    def schedule(self) -> Schedule:
+        """Return when the caller does what while it waits for the receipts."""
+        return self._runtime.schedule(self._seconds)
 
     def waiting(self, progress: Callable[[], int]) -> Waiting:
         """Return how the caller waits for the receipts."""

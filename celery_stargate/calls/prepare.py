@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,11 @@ __all__ = [
 ]
 
 
-class Part(msgspec.Struct, frozen=True):
+#: Around what is not traced.
+_NOTHING = nullcontext()
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
     """One message of a call, ready for its lane."""
 
     lane: Lane
@@ -48,7 +51,7 @@ class Part(msgspec.Struct, frozen=True):
     frame: bytes
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """What one call records: a context and its messages."""
 
     context: str
@@ -102,13 +105,17 @@ class Call(msgspec.Struct, frozen=True):
         """The context of its trace; None where nothing traces."""
         return None if self.trace is None else self.trace.carrier
 
+    def active(self) -> AbstractContextManager[object]:
+        """Do within its trace what begins to record it."""
+        return _NOTHING if self.trace is None else self.trace.active()
+
     def traced(self) -> AbstractContextManager[None]:
         """Do within its trace what is done with it, and end the trace."""
-        return nullcontext() if self.trace is None else _within(self.trace)
+        return _NOTHING if self.trace is None else _within(self.trace)
 
     def ends_trace(self) -> AbstractContextManager[None]:
         """End its trace with the block that records it."""
-        return nullcontext() if self.trace is None else _ending(self.trace)
+        return _NOTHING if self.trace is None else _ending(self.trace)
 
     def end_trace(self, error: BaseException | None = None) -> None:
         """Note in its trace that it is recorded, or why it is not."""
@@ -116,8 +123,7 @@ class Call(msgspec.Struct, frozen=True):
             self.trace.end(error)
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(msgspec.Struct, frozen=True, gc=False):
     """What a caller asks for beside the message; checked, and read once."""
 
     callbacks: Callbacks
@@ -185,6 +191,17 @@ class Preparation:
         )
         self._keyless = options.batching_enabled and not options.batching_with_keys
 
+    @classmethod
+    def of(cls, settings: Settings, topic: str | None) -> Preparation:
+        """Return what prepares calls to a topic by an app's settings.
+
+        Raises:
+            InvalidMessage: the topic.
+            ConfigurationError: no URL, no topic, or it cannot be published to with its options.
+        """
+        settings.require_url()
+        return cls(*settings.resolve(topic))
+
     def call(self, message: object, context: str, trace: Trace | None = None) -> Call:
         """Check a call's messages and encode their frames.
 
@@ -251,7 +268,7 @@ class Preparation:
 
 def ends_if_raised(trace: Trace | None) -> AbstractContextManager[None]:
     """End the trace of a call that is not recorded, because something raises here."""
-    return nullcontext() if trace is None else _ending_if_raised(trace)
+    return _NOTHING if trace is None else _ending_if_raised(trace)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery_stargate import observers
 from celery_stargate.calls.prepare import Call
-from celery_stargate.lanes.loop_outbox import LoopOutbox
+from celery_stargate.lanes.loop_outbox import LoopOutbox, Waiter
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
@@ -63,27 +63,29 @@ class Recorder:
         if recorded and observers.anybody():
             _tell([call], [record])
 
-    async def aput(
+    async def begin(
         self,
         outbox: LoopOutbox,
         call: Call,
         record: Record,
+        waiter: Waiter,
         *,
         timeout: float,
         fresh: bool = False,
     ) -> None:
-        """Record a call from an event loop, as :meth:`put` does with ``exclusive``.
+        """Begin to record a call from an event loop, as :meth:`put` does with ``exclusive``.
 
         A list that spans lanes is recorded in a thread: it takes many steps.
 
         Arguments:
             outbox: the lanes, as the calls of the running event loop use them.
+            waiter: is told what comes of it, within the bound around this call.
             fresh: whether the context is a new id that nobody else has.
 
         Raises:
-            As :meth:`put`.
+            As :meth:`put`; then the waiter is told nothing.
         """
-        if len(call.lanes) > 1:
+        if len(call.parts) > 1 and len(call.lanes) > 1:
             left = time_left()
 
             def put() -> None:
@@ -91,9 +93,10 @@ class Recorder:
                     self.put(call, record, timeout=timeout, exclusive=True)
 
             await await_in_daemon(put, "stargate-record")
+            waiter.recorded(1)
             return
         asked = AskedPut(
-            call.lanes[0],
+            call.parts[0].lane,
             record,
             [("", part.frame) for part in call.parts],
             timeout,
@@ -103,10 +106,9 @@ class Recorder:
             fresh=fresh,
             options=self._differing(call),
         )
-        with call.ends_trace():
-            first = await outbox.put(asked)
-        if first and observers.anybody():
-            _tell([call], [record])
+        if call.trace is not None or observers.anybody():
+            waiter = _Told(call, record, waiter)
+        await outbox.begin(asked, waiter)
 
     def _put(
         self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool
@@ -196,6 +198,34 @@ def _once_window(call: Call) -> float:
     """Return for how many seconds a call is known after its end, so that it is recorded once."""
     options = call.options
     return options.once_window if options.delivery == "effectively_once" else 0.0
+
+
+class _Told:
+    """Ends the trace of a call and tells the observers, before who waits for it is told.
+
+    Arguments:
+        call, record: what is recorded.
+        waiter: who waits.
+    """
+
+    def __init__(self, call: Call, record: Record, waiter: Waiter) -> None:
+        self._call = call
+        self._record = record
+        self._waiter = waiter
+
+    @property
+    def waits(self) -> bool:
+        return self._waiter.waits
+
+    def recorded(self, first: int) -> None:
+        self._call.end_trace()
+        if observers.anybody():
+            _tell([self._call], [self._record])
+        self._waiter.recorded(first)
+
+    def failed(self, error: BaseException) -> None:
+        self._call.end_trace(error)
+        self._waiter.failed(error)
 
 
 def _tell(calls: Sequence[Call], records: Sequence[Record]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING
 
 from celery_stargate import observers
@@ -14,8 +14,9 @@ from celery_stargate.calls.loop_calls import Loops
 from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.ownership import OwnerNotice
 from celery_stargate.calls.peers import Peers, caller_of
+from celery_stargate.calls.prepare import Preparation
 from celery_stargate.calls.recording import Recorder
-from celery_stargate.calls.waiting import Patience, Waiting
+from celery_stargate.calls.waiting import Patience, Schedule, Waiting
 from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.effects.apart import EffectsApart
 from celery_stargate.effects.run import Effects
@@ -44,6 +45,8 @@ logger = logger_of(__name__)
 
 _ATTRIBUTE = "_celery_stargate_runtime"
 
+#: For how many topics the preparation is kept: there may be as many as a program makes up.
+_TOPICS = 1000
 #: How long a caller settles without progress past its deadline before it gives up, in seconds.
 _GIVE_UP_AFTER = 5.0
 #: How long a waiting caller looks into Redis at most, in seconds: meanwhile it does not wait.
@@ -113,6 +116,23 @@ class Runtime:
             ConfigurationError: a setting does not exist or has a wrong type.
         """
         return Settings.read(self.app.conf, getattr(self.app, "namespace", None))
+
+    def preparation(self, topic: str | None) -> Preparation:
+        """Return what prepares calls to a topic. For topics that are used again it is made once.
+
+        Arguments:
+            topic: as :meth:`Settings.resolve` takes it.
+
+        Raises:
+            InvalidMessage, ConfigurationError: as :func:`~celery_stargate.calls.prepare.prepare`.
+        """
+        if topic is None or isinstance(topic, str):
+            return self._preparation(topic)
+        return Preparation.of(self.settings, topic)
+
+    @cached_property
+    def _preparation(self) -> Callable[[str | None], Preparation]:
+        return lru_cache(_TOPICS)(partial(Preparation.of, self.settings))
 
     @cached_property
     def redis(self) -> Target:
@@ -255,6 +275,14 @@ class Runtime:
             look_every=min(self.settings.lease / 2, _LOOK_EVERY), give_up_after=_GIVE_UP_AFTER
         )
 
+    def schedule(self, seconds: float) -> Schedule:
+        """Return when a caller does what while it waits for what it recorded.
+
+        Arguments:
+            seconds: until its deadline.
+        """
+        return Schedule(time.monotonic() + seconds, self._patience)
+
     def waiting(
         self, seconds: float, lanes: Iterable[Lane], progress: Callable[[], int] = lambda: 0
     ) -> Waiting:
@@ -304,9 +332,9 @@ class Runtime:
         """Whether lanes are owned, as far as this process knows without asking."""
         delivery = self._delivery
         return (
-            self._delivers()
+            time.monotonic() < self._worker_known_until
             or (delivery is not None and delivery.use())
-            or time.monotonic() < self._worker_known_until
+            or self._delivers()
         )
 
     def _delivers(self) -> bool:

@@ -14,12 +14,12 @@ from celery_stargate.calls.prepare import (
     CallOptions,
     ends_if_raised,
     new_incarnation,
-    prepare,
 )
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.errors import ConfigurationError
+from celery_stargate.lanes.loop_outbox import FirstNumber, Waiter
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.context import new_context
 from celery_stargate.model.deadline import deadline_failure
@@ -48,8 +48,11 @@ def check(
     Raises:
         InvalidMessage, ConfigurationError: the call, or the settings.
     """
-    call = prepare(runtime.settings, message, context or new_context(), topic)
-    with ends_if_raised(call.trace):
+    preparation = runtime.preparation(topic)
+    context = context or new_context()
+    trace = preparation.begin_trace(context, runtime.settings.url)
+    with ends_if_raised(trace):
+        call = preparation.call(message, context, trace)
         return call, CallOptions.read(runtime.app, on_ack, on_error, timeout)
 
 
@@ -87,22 +90,21 @@ async def aproduce(
     here = await runtime.loops.here()
     if options.callbacks:
         seconds = options.seconds(call.options.delivery_timeout)
-        record = call.record(options.callbacks)
-        await _arecord(runtime, here, call, record, seconds, fresh)
+        record, number = call.record(options.callbacks), FirstNumber()
+        with ends_if_raised(call.trace):
+            await _begin(runtime, here, call, record, number, seconds, fresh)
+            await number.future
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
-    end = time.monotonic() + seconds
+    schedule = runtime.schedule(seconds)
     lanes = call.lanes
     inbox = here.inbox_for(lanes[0])
-    ticket = inbox.expect()
+    ticket = inbox.expect(on_its_way=True)
     try:
         record = call.record(NO_CALLBACKS, inbox=ticket.address)
-        await _arecord(runtime, here, call, record, seconds, fresh)
-        await runtime.waiting(end - time.monotonic(), lanes).until_async(
-            lambda pause: inbox.wait(ticket, pause),
-            lambda: here.settle_overdue(lanes),
-            here.look_for_owner,
-        )
+        with ends_if_raised(call.trace):
+            await _begin(runtime, here, call, record, ticket, seconds, fresh)
+            await here.wait(ticket, schedule, lanes)
     finally:
         inbox.forget(ticket)
     if ticket.outcomes is None:
@@ -142,22 +144,31 @@ def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
         runtime.recorder.put(call, call.record(options.callbacks), timeout=seconds, exclusive=True)
 
 
-async def _arecord(
-    runtime: Runtime, here: LoopCalls, call: Call, record: Record, seconds: float, fresh: bool
+async def _begin(
+    runtime: Runtime,
+    here: LoopCalls,
+    call: Call,
+    record: Record,
+    waiter: Waiter,
+    seconds: float,
+    fresh: bool,
 ) -> None:
-    """Record a call from an event loop.
+    """Begin to record a call from an event loop.
 
     Arguments:
         here: what the calls of the loop share.
+        waiter: is told what comes of it.
         seconds: until its deadline.
     """
     bound = max(seconds, _LEAST_BOUND)
     if not record.inbox:
         # The caller does not wait for the outcome.
         bound = min(bound, USUAL)
-    with call.traced(), bounded(bound):
+    with call.active(), bounded(bound):
         await here.require_owner(bound)
-        await runtime.recorder.aput(here.outbox, call, record, timeout=seconds, fresh=fresh)
+        await runtime.recorder.begin(
+            here.outbox, call, record, waiter, timeout=seconds, fresh=fresh
+        )
 
 
 def _submit(

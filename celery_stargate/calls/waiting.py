@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -46,6 +46,8 @@ class Schedule:
         patience: how the caller waits.
     """
 
+    __slots__ = ("_end", "_overdue", "_patience", "_progress", "_until")
+
     def __init__(self, deadline: float, patience: Patience) -> None:
         self._overdue = deadline + patience.owner_grace
         self._patience = patience
@@ -82,7 +84,9 @@ class Schedule:
 
 
 class Waiting:
-    """Carries out the steps of a :class:`Schedule`, in a thread or in an event loop.
+    """Carries out the steps of a :class:`Schedule` in a thread.
+
+    In an event loop :meth:`LoopCalls.wait <celery_stargate.calls.loop_calls.LoopCalls.wait>` does.
 
     Arguments:
         deadline: of the call, by ``monotonic``.
@@ -115,7 +119,7 @@ class Waiting:
         Returns:
             How many seconds to wait for the outcome before the next check; None to give up.
         """
-        step, pause = self._next()
+        step, pause = self._schedule.next(self._monotonic(), self._progress())
         if step is Step.SETTLE:
             self._settle()
         elif step is Step.LOOK:
@@ -135,29 +139,3 @@ class Waiting:
             if done(pause):
                 return True
         return False
-
-    async def until_async(
-        self,
-        done: Callable[[float], Awaitable[bool]],
-        settle: Callable[[], Awaitable[None]],
-        look: Callable[[], Awaitable[None]],
-    ) -> bool:
-        """Wait in an event loop, as :meth:`until` does in a thread.
-
-        Arguments:
-            done: as in :meth:`until`.
-            settle, look: take the place of those of this object.
-        """
-        while True:
-            step, pause = self._next()
-            if step is Step.GIVE_UP:
-                return False
-            if step is Step.SETTLE:
-                await settle()
-            elif step is Step.LOOK:
-                await look()
-            if await done(pause):
-                return True
-
-    def _next(self) -> tuple[Step, float]:
-        return self._schedule.next(self._monotonic(), self._progress())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -56,8 +55,7 @@ def unpack(text: str) -> Any:
     return json.loads(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
+class Callbacks(msgspec.Struct, frozen=True, gc=False):
     """The callbacks of one call, packed, with frozen task ids."""
 
     on_ack: str | None = None

@@ -269,6 +269,15 @@ class _StoreErrors:
 _store_errors = _StoreErrors()
 
 
+def told(error: BaseException) -> BaseException:
+    """Return what the lanes raise for an error: of redis-py's a :class:`StoreUnavailable`."""
+    if not isinstance(error, RedisError | OSError):
+        return error
+    made = StoreUnavailable(explain(error))
+    made.__cause__ = error
+    return made
+
+
 def store_errors() -> _StoreErrors:
     """Raise :class:`StoreUnavailable` for what redis-py raises in the block."""
     return _store_errors

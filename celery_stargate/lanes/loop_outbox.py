@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
-from celery_stargate.lanes.connections import Connections, store_errors
+from celery_stargate.errors import ContextInUse, LaneFull
+from celery_stargate.lanes.connections import Connections, store_errors, told
 from celery_stargate.lanes.inbox import InboxEntry, read_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
@@ -22,10 +22,10 @@ from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
 from celery_stargate.lanes.wire import PutReply, PutWord, read_put
 from celery_stargate.support.alarms import Alarms
-from celery_stargate.support.bound import bounded, time_left
+from celery_stargate.support.bound import USUAL, bounded, time_left
 from celery_stargate.support.shared_task import SharedTasks
 
-__all__ = ["LoopOutbox"]
+__all__ = ["FirstNumber", "LoopOutbox", "Waiter"]
 
 #: How many puts, and how many bytes of frames, one round trip holds at most; all of them may be one
 #: run of a script, which must not occupy Redis for long.
@@ -34,6 +34,20 @@ _COUNT, _BYTES = 100, 1 << 20
 _RETRIES = 2
 #: Seconds before the first try again, and at most before each.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
+
+
+class Waiter(Protocol):
+    """Who waits for what comes of a put."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it still does: a put that nobody waits for is not sent."""
+
+    def recorded(self, first: int) -> None:
+        """Take the context's first number, as ``Outbox.put`` returns it."""
+
+    def failed(self, error: BaseException) -> None:
+        """Take what ``Outbox.put`` raises, or that the event loop ends."""
 
 
 class LoopOutbox:
@@ -74,14 +88,25 @@ class LoopOutbox:
         Raises:
             As ``Outbox.put``.
         """
+        number = FirstNumber()
+        await self.begin(asked, number)
+        return await number.future
+
+    async def begin(self, asked: AskedPut, waiter: Waiter) -> None:
+        """Begin to record a context and its messages in a lane, once.
+
+        Arguments:
+            asked: what is put.
+            waiter: is told what comes of it, within the bound around this call.
+
+        Raises:
+            StoreUnavailable: the lane could not be announced.
+        """
         lane = asked.lane
-        with store_errors():
-            if not self._registry.is_announced(lane):
-                await self._announce(lane, asked.options)
-            reply = await self._pipe(lane).put(asked, time_left())
-            if asked.begins_lane(reply):
-                await self._announce(lane, asked.options, again=True)
-        return asked.number(reply)
+        if not self._registry.is_announced(lane):
+            with store_errors():
+                await self._announce(asked)
+        self._pipe(lane).put(asked, waiter, time_left())
 
     async def subscribe(
         self, inbox: str, handled: Sequence[str], timeout: float
@@ -98,25 +123,59 @@ class LoopOutbox:
         """Close the connections; a later call connects again."""
         await self._redis.aclose()
 
-    async def _announce(
-        self, lane: Lane, options: Mapping[str, object] | None, *, again: bool = False
-    ) -> None:
+    async def _announce(self, asked: AskedPut) -> None:
         """Make a lane known, as :meth:`CallerRegistry.announce` does, in a thread; that is rare."""
         left = time_left()
 
         def announce() -> None:
             # It ends first, and says why.
             with bounded(0.9 * left):
-                self._registry.announce(lane, options, again=again)
+                self._registry.announce(asked.lane, asked.options)
 
         async with _within(left):
-            await self._announcing.run(lane, announce)
+            await self._announcing.run(asked.lane, announce)
+
+    async def _announce_begun(self, asked: AskedPut) -> None:
+        """Do as :meth:`CallerRegistry.announce_begun` does, in a thread."""
+
+        def announce() -> None:
+            with bounded(USUAL):
+                self._registry.announce_begun(asked.lane, asked.options)
+
+        await self._announcing.run(("begun", asked.lane), announce)
 
     def _pipe(self, lane: Lane) -> _Pipe:
         bucket = lane.bucket(self._prefix)
         if bucket not in self._pipes:
-            self._pipes[bucket] = _Pipe(self._scripts, self._callers, self._prefix, self._retries)
+            self._pipes[bucket] = _Pipe(
+                self._scripts, self._callers, self._prefix, self._retries, self._announce_begun
+            )
         return self._pipes[bucket]
+
+
+class FirstNumber:
+    """Waits for the first number of a context, and for nothing else."""
+
+    def __init__(self) -> None:
+        #: Raises what ``Outbox.put`` raises.
+        self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it still does."""
+        return not self.future.done()
+
+    def recorded(self, first: int) -> None:
+        """Take it."""
+        if self.waits:
+            self.future.set_result(first)
+
+    def failed(self, error: BaseException) -> None:
+        """Take why there is none."""
+        if isinstance(error, asyncio.CancelledError):
+            self.future.cancel()
+        elif self.waits:
+            self.future.set_exception(error)
 
 
 class _Put(NamedTuple):
@@ -125,7 +184,7 @@ class _Put(NamedTuple):
     asked: AskedPut
     together: tuple[object, ...] | None
     arguments: list[Argument]
-    reply: asyncio.Future[PutReply]
+    waiter: Waiter
 
 
 class _Pipe:
@@ -139,53 +198,46 @@ class _Pipe:
         prefix: what all keys begin with.
         retries: how often a round trip is repeated after its connection broke; None: for as long
             as somebody waits.
+        on_begun: called with a put by which its lane begins.
     """
 
     def __init__(
-        self, scripts: AsyncScripts, callers: Callers, prefix: str, retries: int | None
+        self,
+        scripts: AsyncScripts,
+        callers: Callers,
+        prefix: str,
+        retries: int | None,
+        on_begun: Callable[[AskedPut], Awaitable[None]],
     ) -> None:
         self._scripts = scripts
         self._callers = callers
         self._prefix = prefix
         self._retries = retries
+        self._on_begun = on_begun
         self._waiting: deque[_Put] = deque()
         self._task: asyncio.Task[None] | None = None
         self._reason = Reason()
-        self._alarms = Alarms()
+        self._alarms = Alarms(self._give_up)
 
-    async def put(self, asked: AskedPut, seconds: float) -> PutReply:
-        """Put a context.
+    def put(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
+        """Put a context, and tell who waits for it what comes of it.
 
         Arguments:
-            seconds: to wait for the answer at most.
-
-        Raises:
-            RedisError, OSError: as redis-py raises them.
-            ValueError: the answer of Redis cannot be read.
+            seconds: until the waiter is told that there was no answer.
         """
-        loop = asyncio.get_running_loop()
-        put = self._made(asked, asked.together, loop.create_future())
+        put = self._made(asked, asked.together, waiter)
         self._waiting.append(put)
         if self._task is None or self._task.done():
             # It begins when all calls that are ready now have come here.
-            self._task = loop.create_task(self._send())
-        self._alarms.begin(put.reply, seconds, partial(self._give_up, put))
-        try:
-            return await put.reply
-        finally:
-            self._alarms.end(put.reply)
+            self._task = asyncio.get_running_loop().create_task(self._send())
+        self._alarms.begin(waiter, seconds)
 
-    def _give_up(self, put: _Put) -> None:
-        _answer(put, self._reason.error or NoAnswer("no answer in time"))
+    def _give_up(self, waiter: Waiter) -> None:
+        waiter.failed(told(self._reason.error or NoAnswer("no answer in time")))
 
-    def _made(
-        self,
-        asked: AskedPut,
-        together: tuple[object, ...] | None,
-        reply: asyncio.Future[PutReply],
-    ) -> _Put:
+    def _made(self, asked: AskedPut, together: tuple[object, ...] | None, waiter: Waiter) -> _Put:
         made = asked.arguments if together is None else asked.of_many
-        return _Put(asked, together, made(self._prefix), reply)
+        return _Put(asked, together, made(self._prefix), waiter)
 
     async def _send(self) -> None:
         batch: list[_Put] = []
@@ -197,11 +249,11 @@ class _Pipe:
                         await self._put(batch)
                 except Exception as error:  # noqa: BLE001  # those who wait are told
                     for each in batch:
-                        _answer(each, error)
+                        self._tell(each, error)
         finally:
             # Where this task was cancelled, with its event loop.
             for each in (*batch, *self._waiting):
-                each.reply.cancel()
+                self._tell(each, asyncio.CancelledError())
 
     def _next(self) -> list[_Put]:
         """Return the puts of the next round trip; those that nobody waits for are left out."""
@@ -213,8 +265,10 @@ class _Pipe:
             if batch and (size > _BYTES or put.together != batch[0].together):
                 break
             self._waiting.popleft()
-            if not put.reply.done():
+            if put.waiter.waits:
                 batch.append(put)
+            else:
+                self._alarms.end(put.waiter)
         return batch
 
     async def _put(self, batch: Sequence[_Put]) -> None:
@@ -237,7 +291,13 @@ class _Pipe:
             else:
                 replies = await self._persist(batch, lambda: self._scripts.run_many("put", runs))
         for each, reply in zip(batch, replies, strict=True):
-            _answer(each, reply if isinstance(reply, Exception) else read_put(reply))
+            if isinstance(reply, Exception):
+                self._tell(each, reply)
+                continue
+            read = read_put(reply)
+            if each.asked.begins_lane(read):
+                await self._on_begun(each.asked)
+            self._tell(each, read)
 
     async def _put_together(self, batch: Sequence[_Put]) -> None:
         asked = batch[0].asked
@@ -254,11 +314,14 @@ class _Pipe:
         if word is PutWord.FULL:
             # Some of them may have room.
             self._waiting.extendleft(
-                self._made(each.asked, None, each.reply) for each in reversed(batch)
+                self._made(each.asked, None, each.waiter) for each in reversed(batch)
             )
             return
-        for place, each in enumerate(batch):
-            _answer(each, PutReply(PutWord.NEW, number + place))
+        if asked.begins_lane(PutReply(word, number)):
+            await self._on_begun(asked)
+        for first, each in enumerate(batch, start=number):
+            self._alarms.end(each.waiter)
+            each.waiter.recorded(first)
 
     async def _persist(self, batch: Sequence[_Put], run: Callable[[], Awaitable[Any]]) -> Any:
         """Run until it succeeds or fails for good. A repeat is safe: it has the same tokens."""
@@ -271,19 +334,24 @@ class _Pipe:
                 broken += not isinstance(error, NoAnswer)
                 if self._retries is not None and broken > self._retries:
                     raise
-                if all(each.reply.done() for each in batch):
+                if not any(each.waiter.waits for each in batch):
                     raise
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
-
-def _answer(put: _Put, reply: PutReply | Exception) -> None:
-    if put.reply.done():
-        return
-    if isinstance(reply, Exception):
-        put.reply.set_exception(reply)
-    else:
-        put.reply.set_result(reply)
+    def _tell(self, put: _Put, reply: PutReply | BaseException) -> None:
+        """Tell who waits for a put what came of it."""
+        waiter = put.waiter
+        self._alarms.end(waiter)
+        if isinstance(reply, BaseException):
+            waiter.failed(told(reply))
+            return
+        try:
+            first = put.asked.number(reply)
+        except (LaneFull, ContextInUse) as error:
+            waiter.failed(error)
+        else:
+            waiter.recorded(first)
 
 
 @asynccontextmanager

@@ -129,7 +129,7 @@ class Outbox:
             keys = lane_keys(self._prefix, lane, caller.name, listed=True)
             reply = read_put(self._scripts.run("put", keys, [caller.token(), *arguments]))
             if asked.begins_lane(reply):
-                self.registry.announce(lane, options, again=True)
+                self.registry.announce_begun(lane, options)
         return asked.number(reply)
 
     def in_loop(self) -> LoopOutbox:
@@ -304,7 +304,7 @@ class Outbox:
                     raise reply
             for lane, reply in zip(lanes, replies, strict=True):
                 if read_put(reply).number == 1:
-                    self.registry.announce(lane, options, again=True)
+                    self.registry.announce_begun(lane, options)
 
     @contextmanager
     def _script_puts(

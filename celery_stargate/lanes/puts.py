@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from celery_stargate.errors import ContextInUse, LaneFull
 from celery_stargate.lanes.inbox import bucket_of
@@ -29,8 +30,7 @@ ANSWER_MS = 900_000
 _MORE = FollowUp.MORE.value
 
 
-@dataclass(frozen=True, slots=True)
-class AskedPut:
+class AskedPut(msgspec.Struct, frozen=True, gc=False):
     """One put of a context with its messages; the fields are those of ``Outbox.put``."""
 
     lane: Lane

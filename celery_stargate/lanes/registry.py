@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.connections import UNAVAILABLE, Connections, store_errors
@@ -97,6 +97,17 @@ class CallerRegistry:
         keys = self._announce_keys[bucket]
         self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, [lane.name]))
         self._announced[lane] = now
+
+    def announce_begun(self, lane: Lane, options: Mapping[str, object] | None = None) -> None:
+        """Announce a lane that begins with a put: Redis may have lost it with its announcement.
+
+        The put has done so, unless the list of lanes is of a wrong type. It is recorded, so an
+        error is not the caller's; the next call announces the lane.
+        """
+        try:
+            self.announce(lane, options, again=True)
+        except (RedisError, OSError) as error:
+            logger.info("a new lane is announced later: %s", error, lane=lane)
 
     def is_announced(self, lane: Lane) -> bool:
         """Whether a lane is known to the workers, as far as this process needs to care."""

@@ -14,6 +14,7 @@ from kombu.utils import json
 from celery_stargate import Failure, LaneFull, ProduceTask, Receipt, Stargate
 from celery_stargate.lanes.inbox import InboxEntry
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.loop_outbox import Waiter
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.outcomes import CallOutcomes
@@ -55,11 +56,11 @@ class NotedLoopLanes:
 
     lanes: NotedLanes
 
-    async def put(self, asked: AskedPut) -> int:
+    async def begin(self, asked: AskedPut, waiter: Waiter) -> None:
         """Note it."""
         names = ("timeout", "max_backlog", "tombstone", "exclusive", "options")
         given = {name: getattr(asked, name) for name in names}
-        return self.lanes.put(asked.lane, asked.record, asked.messages, **given)
+        waiter.recorded(self.lanes.put(asked.lane, asked.record, asked.messages, **given))
 
     async def subscribe(
         self, inbox: str, handled: Sequence[str], timeout: float

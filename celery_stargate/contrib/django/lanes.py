@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 from celery import current_app
 from celery.canvas import maybe_signature
 
 from celery_stargate.app import Stargate
 from celery_stargate.calls import eager
-from celery_stargate.calls.prepare import Call, CallOptions, Preparation
+from celery_stargate.calls.prepare import Call, CallOptions
 from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.signatures import Callbacks, unpack
@@ -26,7 +25,6 @@ from celery_stargate.lanes.connections import servers_of, store_errors
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.model.message import Message, check_messages
 from celery_stargate.model.outcome import Failure
-from celery_stargate.model.settings import Settings
 from celery_stargate.operations.contexts import ContextInspector
 from celery_stargate.operations.inspect import LaneInspector
 from celery_stargate.operations.reading import reader_of
@@ -128,33 +126,12 @@ def prepare(
     if is_list:
         # One row, one message; the text is that of produce_many.
         check_messages([messages])
-    call = _preparation(stargate, topic).call(messages[0], context)
+    call = stargate.runtime.preparation(topic).call(messages[0], context)
     return Entry(call, messages[0], timeout)
 
 
-def _preparation(stargate: Stargate, topic: str | None) -> Preparation:
-    """Return what prepares messages for a topic; it is worked out once for each."""
-    settings, known = _preparations.get(stargate, (None, {}))
-    if settings is not stargate.settings:
-        # A test may have changed them.
-        settings, known = _preparations[stargate] = stargate.settings, {}
-    found = known.get(topic)
-    if found is None:
-        settings.require_url()
-        found = Preparation(*settings.resolve(topic))
-        if len(known) >= _MOST_TOPICS:
-            known.clear()
-        known[topic] = found
-    return found
-
-
-_preparations: WeakKeyDictionary[Stargate, tuple[Settings, dict[str | None, Preparation]]] = (
-    WeakKeyDictionary()
-)
 #: How many tombstones a lane keeps: as in ``common.lua``; a test compares them.
 _MAX_TOMBSTONES = 100_000
-#: Topics may be as many as a program makes up.
-_MOST_TOPICS = 1000
 
 
 def is_eager(stargate: Stargate) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from celery_stargate import LaneFull, observers
 from celery_stargate.calls.prepare import prepare
 from celery_stargate.effects.signatures import NO_CALLBACKS
+from celery_stargate.lanes.loop_outbox import FirstNumber
 from celery_stargate.observers import MessageRecorded, Observer
 from tests.unit.helpers import make_stargate
 
@@ -119,7 +120,10 @@ def test_calls_of_an_event_loop(told: Noted) -> None:
     async def main() -> None:
         outbox: Any = lanes.in_loop()
         for call in (one, many):
-            await recorder.aput(outbox, call, call.record(NO_CALLBACKS), timeout=5.0)
+            number = FirstNumber()
+            record = call.record(NO_CALLBACKS)
+            await recorder.begin(outbox, call, record, number, timeout=5.0)
+            assert number.future.done()
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert [each.record.context for each in lanes.puts] == ["one", "many", "many\t0", "many\t1"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from celery_stargate import ConfigurationError, ProduceTimeout, Stargate
-from celery_stargate.calls.waiting import Waiting
+from celery_stargate.calls.loop_calls import LoopCalls
 from tests.unit.helpers import make_app, make_stargate
 
 
@@ -16,10 +16,11 @@ def test_nobody_can_tell_the_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     """In an event loop the call ends as unknown, too: it was recorded."""
     stargate, lanes, _ = make_stargate()
 
-    async def give_up(self: Waiting, *steps: Any) -> None:
+    async def give_up(self: LoopCalls, *given: Any) -> bool:
         """Redis is away until the grace period is over."""
+        return False
 
-    monkeypatch.setattr(Waiting, "until_async", give_up)
+    monkeypatch.setattr(LoopCalls, "wait", give_up)
     with pytest.raises(ProduceTimeout) as caught:
         asyncio.run(asyncio.wait_for(stargate.aproduce("x", timeout=5), 20))
     assert caught.value.status == "unknown"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_stargate.calls.loop_calls import LoopCalls
 from celery_stargate.calls.waiting import Patience, Schedule, Step, Waiting
 
 CALLER = Patience(look_every=4.0, settle_every=0.5, give_up_after=2.0)
@@ -136,46 +138,43 @@ DID = [
 ]
 
 
-def in_a_thread(waiting: Waiting, clock: Clock, done: Callable[[], bool]) -> bool:
-    """Wait without an event loop."""
+def in_a_thread(clock: Clock, done: Callable[[], bool]) -> tuple[bool, list[Any]]:
+    """Wait without an event loop; whether the outcome came, and what was done."""
+    waiting, did = noted(clock)
 
     def pass_time(pause: float) -> bool:
         clock.now += pause
         return done()
 
-    return waiting.until(pass_time)
+    return waiting.until(pass_time), did
 
 
-def in_a_loop(waiting: Waiting, clock: Clock, done: Callable[[], bool]) -> bool:
+def in_a_loop(clock: Clock, done: Callable[[], bool]) -> tuple[bool, list[Any]]:
     """Wait in an event loop whose waits take the clock's time."""
+    did: list[Any] = []
 
-    async def pass_time(pause: float) -> bool:
+    async def pass_time(ticket: Any, pause: float) -> bool:
         clock.now += pause
         return done()
 
-    return asyncio.run(until_async(waiting, pass_time))
+    runtime: Any = SimpleNamespace(
+        outbox=SimpleNamespace(in_loop=lambda: None),
+        is_owned=lambda: False,
+        settle_overdue=lambda lanes: did.append(("settle", clock.now)),
+        look_for_owner=lambda: did.append(("look", clock.now)),
+    )
+    ticket: Any = SimpleNamespace(missing=1, inbox=SimpleNamespace(wait=pass_time))
 
+    async def main() -> bool:
+        calls = LoopCalls(runtime, lambda: None, monotonic=clock)
+        return await calls.wait(ticket, Schedule(10.0, CALLER), [])
 
-async def until_async(waiting: Waiting, done: Callable[[float], Awaitable[bool]]) -> bool:
-    """Wait in an event loop, with the same actions."""
-
-    async def settle() -> None:
-        waiting._settle()  # noqa: SLF001
-
-    async def look() -> None:
-        waiting._look()  # noqa: SLF001
-
-    return await waiting.until_async(done, settle, look)
+    return asyncio.run(main()), did
 
 
 @pytest.mark.parametrize("way", [in_a_thread, in_a_loop])
-def test_both_ways_do_the_same(way: Callable[..., bool]) -> None:
+def test_both_ways_do_the_same(way: Callable[..., tuple[bool, list[Any]]]) -> None:
     """Until they give up, or the outcome is there."""
+    assert way(Clock(), lambda: False) == (False, DID)
     clock = Clock()
-    waiting, did = noted(clock)
-    assert not way(waiting, clock, lambda: False)
-    assert did == DID
-    clock = Clock()
-    waiting, did = noted(clock)
-    assert way(waiting, clock, lambda: clock.now >= 8.0)
-    assert did == DID[:1]
+    assert way(clock, lambda: clock.now >= 8.0) == (True, DID[:1])

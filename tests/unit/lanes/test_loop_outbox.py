@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
+from celery_stargate import StoreUnavailable
 from celery_stargate.lanes import loop_outbox
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.loop_outbox import _Pipe, _within
+from celery_stargate.lanes.loop_outbox import FirstNumber, _Pipe, _within
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.scripts import Callers
-from celery_stargate.lanes.wire import PutWord
 
 LANE = Lane("persistent://public/default/t")
+
+
+def pipe_to(scripts: Any, retries: int | None = 2) -> _Pipe:
+    """A pipe whose lanes need no announcement."""
+
+    async def begun(asked: AskedPut) -> None:
+        pass
+
+    return _Pipe(scripts, Callers(), "prefix", retries, begun)
+
+
+async def put(pipe: _Pipe, asked: AskedPut, seconds: float) -> int:
+    """Put, and wait for the first number."""
+    number = FirstNumber()
+    pipe.put(asked, number, seconds)
+    return await number.future
 
 
 class Scripts:
@@ -37,16 +53,15 @@ def test_an_answer_that_cannot_be_read(fresh: bool) -> None:
     """Is an error of the calls, and cancels none; the next call is sent as before."""
 
     async def main() -> list[Any]:
-        scripts: Any = Scripts()
-        pipe = _Pipe(scripts, Callers(), "prefix", 2)
+        pipe = pipe_to(Scripts())
         asked = [
             AskedPut(LANE, Record(each), [(each, b"{}")], timeout=5.0, fresh=fresh)
             for each in ("a", "b")
         ]
         found = await asyncio.gather(
-            *(pipe.put(each, 5.0) for each in asked), return_exceptions=True
+            *(put(pipe, each, 5.0) for each in asked), return_exceptions=True
         )
-        return [*found, *await asyncio.gather(pipe.put(asked[0], 5.0), return_exceptions=True)]
+        return [*found, *await asyncio.gather(put(pipe, asked[0], 5.0), return_exceptions=True)]
 
     found = asyncio.run(asyncio.wait_for(main(), 10))
     assert [isinstance(each, ValueError) for each in found] == [True] * 3, found
@@ -83,9 +98,9 @@ def put_through(scripts: Unsteady, retries: int | None) -> Any:
     """Put one context; what the caller gets, or the error."""
 
     async def main() -> Any:
-        pipe = _Pipe(cast("Any", scripts), Callers(), "prefix", retries)
+        pipe = pipe_to(scripts, retries)
         asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
-        (found,) = await asyncio.gather(pipe.put(asked, 20.0), return_exceptions=True)
+        (found,) = await asyncio.gather(put(pipe, asked, 20.0), return_exceptions=True)
         return found
 
     return asyncio.run(asyncio.wait_for(main(), 20))
@@ -102,7 +117,7 @@ def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_connection_that_breaks() -> None:
     """Is tried again with the same token, so that what was recorded is not recorded twice."""
     scripts = Unsteady(LostConnection("reset"), ConnectionResetError())
-    assert put_through(scripts, 2) == (PutWord.NEW, 1)
+    assert put_through(scripts, 2) == 1
     first, *repeats = scripts.asked
     assert repeats == [first, first]
 
@@ -111,7 +126,9 @@ def test_a_connection_that_breaks() -> None:
 def test_a_connection_that_breaks_again_and_again() -> None:
     """Is an error in the end where there is one server."""
     broken = LostConnection("reset")
-    assert put_through(Unsteady(broken, broken, broken), 2) is broken
+    found = put_through(Unsteady(broken, broken, broken), 2)
+    assert isinstance(found, StoreUnavailable)
+    assert found.__cause__ is broken
 
 
 @pytest.mark.usefixtures("_no_waits")
@@ -120,7 +137,7 @@ def test_a_connection_that_breaks_again_and_again() -> None:
 )
 def test_what_may_end_is_waited_for(error: Exception, retries: int | None) -> None:
     """An answer that comes late, and a master that sentinels have yet to choose."""
-    assert put_through(Unsteady(*[error] * 20), retries) == (PutWord.NEW, 1)
+    assert put_through(Unsteady(*[error] * 20), retries) == 1
 
 
 @pytest.mark.usefixtures("_no_waits")
@@ -129,9 +146,9 @@ def test_nobody_waits_for_it_any_more() -> None:
 
     async def main() -> tuple[int, Any]:
         scripts = Unsteady(*[LostConnection("no master")] * 1_000_000)
-        pipe = _Pipe(cast("Any", scripts), Callers(), "prefix", None)
+        pipe = pipe_to(scripts, None)
         asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
-        call = asyncio.ensure_future(pipe.put(asked, 20.0))
+        call = asyncio.ensure_future(put(pipe, asked, 20.0))
         await scripts.thrice.wait()
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
@@ -139,10 +156,10 @@ def test_nobody_waits_for_it_any_more() -> None:
             await asyncio.wait(running)
         tries = len(scripts.asked)
         scripts.errors = []
-        reply = await pipe.put(asked, 20.0)
+        reply = await put(pipe, asked, 20.0)
         return len(scripts.asked) - tries, reply
 
-    assert asyncio.run(asyncio.wait_for(main(), 20)) == (1, (PutWord.NEW, 1))
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == (1, 1)
 
 
 def test_a_loop_that_ends() -> None:
@@ -153,13 +170,12 @@ def test_a_loop_that_ends() -> None:
             await asyncio.Event().wait()
 
     async def main() -> list[Any]:
-        scripts: Any = Away()
-        pipe = _Pipe(scripts, Callers(), "prefix", 2)
+        pipe = pipe_to(Away())
         asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0)
-        calls = [asyncio.ensure_future(pipe.put(asked, 20.0))]
+        calls = [asyncio.ensure_future(put(pipe, asked, 20.0))]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        calls.append(asyncio.ensure_future(pipe.put(asked, 20.0)))
+        calls.append(asyncio.ensure_future(put(pipe, asked, 20.0)))
         await asyncio.sleep(0)
         (sending,) = sending_tasks()
         sending.cancel()
@@ -193,11 +209,10 @@ def test_the_reason_of_an_earlier_try_is_told() -> None:
             return await asyncio.Event().wait()
 
     async def main() -> Any:
-        scripts: Any = Silent(LostConnection("No master found"), NoAnswer("no answer"))
-        pipe = _Pipe(scripts, Callers(), "prefix", None)
+        pipe = pipe_to(Silent(LostConnection("No master found"), NoAnswer("no answer")), None)
         asked = AskedPut(LANE, Record("a"), [("a", b"{}")], timeout=5.0, fresh=True)
-        with pytest.raises(LostConnection, match="No master found"):
-            await pipe.put(asked, 1.0)
+        with pytest.raises(StoreUnavailable, match="No master found"):
+            await put(pipe, asked, 1.0)
         for each in sending_tasks():
             each.cancel()
 

@@ -27,15 +27,13 @@ def test_each_rings_at_its_time_unless_it_ended() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        alarms, due, rung = Alarms(), dict[int, float](), dict[int, float]()
-
-        def ring(number: int) -> Callable[[], None]:
-            return lambda: rung.__setitem__(number, loop.time())
+        due, rung = dict[int, float](), dict[int, float]()
+        alarms = Alarms[int](lambda number: rung.__setitem__(number, loop.time()))
 
         for number in range(300):
             seconds = rng.choice((0.0, 0.5, 30.0, rng.uniform(0, 3)))
             due[number] = loop.time() + seconds
-            alarms.begin(number, seconds, ring(number))
+            alarms.begin(number, seconds)
             if rng.random() < 0.4:
                 ended = rng.randrange(number + 1)
                 if due.get(ended, 0.0) > loop.time():
@@ -54,7 +52,8 @@ def test_one_timer_serves_all_and_none_is_left() -> None:
     """A loop that has nothing to wait for has no timer."""
 
     async def main() -> None:
-        alarms, rung, loop = Alarms(), asyncio.Event(), asyncio.get_running_loop()
+        rung, loop = asyncio.Queue[int | str](), asyncio.get_running_loop()
+        alarms = Alarms(rung.put_nowait)
         timers: list[asyncio.TimerHandle] = []
         call_at = loop.call_at
 
@@ -64,9 +63,9 @@ def test_one_timer_serves_all_and_none_is_left() -> None:
 
         loop.call_at = noted  # type: ignore[method-assign,assignment]
         for number in range(100):
-            alarms.begin(number, 5.0 + number, rung.set)
+            alarms.begin(number, 5.0 + number)
         assert len(timers) == 1
-        alarms.begin("earlier", 1.0, rung.set)
+        alarms.begin("earlier", 1.0)
         assert [each.cancelled() for each in timers] == [True, False]
         for number in range(100):
             alarms.end(number)
@@ -75,38 +74,42 @@ def test_one_timer_serves_all_and_none_is_left() -> None:
         alarms.end("earlier")
         assert all(each.cancelled() for each in timers)
         await asyncio.sleep(200)
-        assert not rung.is_set()
+        assert rung.empty()
         # It begins anew after that.
-        alarms.begin("later", 1.0, rung.set)
-        await rung.wait()
+        alarms.begin("later", 1.0)
+        assert await rung.get() == "later"
 
     run(main)
 
 
 def test_one_that_raises_hits_no_other() -> None:
     async def main() -> None:
-        alarms, loop, told = Alarms(), asyncio.get_running_loop(), list[object]()
+        loop, told, rung = asyncio.get_running_loop(), list[object](), asyncio.Event()
         loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
-        rung = asyncio.Event()
         wrong = KeyError("wrong")
 
-        def fail() -> None:
-            raise wrong
+        def ring(what: str) -> None:
+            if what == "wrong":
+                raise wrong
+            rung.set()
 
-        alarms.begin("wrong", 1.0, fail)
-        alarms.begin("right", 1.0, rung.set)
+        alarms = Alarms(ring)
+        alarms.begin("wrong", 1.0)
+        alarms.begin("right", 1.0)
         await rung.wait()
         assert told == [wrong]
 
     run(main)
 
 
-def test_a_name_that_waits_is_replaced() -> None:
+def test_what_waits_gets_a_new_time() -> None:
     async def main() -> None:
-        alarms, rung = Alarms(), list[str]()
-        alarms.begin("a", 1.0, lambda: rung.append("first"))
-        alarms.begin("a", 2.0, lambda: rung.append("second"))
+        rung, loop = list[float](), asyncio.get_running_loop()
+        began = loop.time()
+        alarms = Alarms[str](lambda _: rung.append(loop.time() - began))
+        alarms.begin("a", 1.0)
+        alarms.begin("a", 2.0)
         await asyncio.sleep(10)
-        assert rung == ["second"]
+        assert rung == pytest.approx([2.0])
 
     run(main)
