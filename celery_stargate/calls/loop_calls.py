@@ -9,10 +9,14 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from celery_stargate.calls.loop_inbox import LoopInbox, LoopTicket
+from celery_stargate.calls.prepare import Call
 from celery_stargate.calls.waiting import Schedule, Step
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
+from celery_stargate.lanes.loop_outbox import Waiter
+from celery_stargate.lanes.record import Record
+from celery_stargate.model.context import new_contexts
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.shared_task import SharedTasks
 
@@ -51,14 +55,19 @@ class LoopCalls:
         self._inboxes: dict[int, LoopInbox] = {}
         self._apart = SharedTasks("stargate-call")
         self._until_shutdown = self._live()
+        self._contexts = new_contexts()
 
-    async def begin(self) -> None:
+    async def open(self) -> None:
         """Close with the event loop, when that ends its asynchronous generators."""
         await anext(self._until_shutdown)
 
     async def aclose(self) -> None:
         """Close the connections; the next call of this loop begins anew."""
         await self._until_shutdown.aclose()
+
+    def new_context(self) -> str:
+        """Return a new id, as :func:`~celery_stargate.model.context.new_context` does, sooner."""
+        return next(self._contexts)
 
     def inbox_for(self, lane: Lane) -> LoopInbox:
         """Return where this loop gets the outcomes of a lane's calls."""
@@ -68,6 +77,34 @@ class LoopCalls:
         if found is None:
             found = self._inboxes[bucket] = LoopInbox(self.outbox, new_inbox(keyspace, bucket))
         return found
+
+    async def begin(
+        self,
+        call: Call,
+        record: Record,
+        waiter: Waiter,
+        timeout: float,
+        bound: float,
+        *,
+        fresh: bool,
+    ) -> None:
+        """Begin to record a call, once some process owns lanes.
+
+        Arguments:
+            call, record, waiter, timeout, bound, fresh: as :meth:`Recorder.begin` takes them.
+
+        Raises:
+            As :meth:`Recorder.begin`.
+        """
+        runtime = self._runtime
+        with call.active():
+            if not runtime.is_owned():
+                end = time.monotonic() + bound
+                await self.require_owner(bound)
+                bound = end - time.monotonic()
+            await runtime.recorder.begin(
+                self.outbox, call, record, waiter, timeout=timeout, bound=bound, fresh=fresh
+            )
 
     async def require_owner(self, seconds: float) -> None:
         """Do as :meth:`Runtime.require_owner` does; no thread is needed while an owner is known.
@@ -152,7 +189,7 @@ class Loops:
             for other in [each for each in tuple(loops) if each.is_closed()]:
                 loops.pop(other, None)
             found = loops[loop] = LoopCalls(self._runtime, lambda: loops.pop(loop, None))
-            await found.begin()
+            await found.open()
         return found
 
     async def aclose(self) -> None:

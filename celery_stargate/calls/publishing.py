@@ -175,8 +175,7 @@ class Publishing:
         if unknown:
             raise unknown_argument("aproduce()", unknown, _PRODUCE)
         given = message, context, topic, on_ack, on_error, timeout
-        call, options = single.check(self.runtime, *given)
-        return await single.aproduce(self.runtime, call, options, fresh=context is None)
+        return await single.aproduce(self.runtime, *given)
 
     @overload
     def produce_many(

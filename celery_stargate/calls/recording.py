@@ -14,7 +14,7 @@ from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.observers import MessageRecorded
-from celery_stargate.support.bound import bounded, call_bound, time_left
+from celery_stargate.support.bound import bounded, call_bound
 from celery_stargate.support.daemon_call import await_in_daemon
 
 __all__ = ["Recorder"]
@@ -71,6 +71,7 @@ class Recorder:
         waiter: Waiter,
         *,
         timeout: float,
+        bound: float,
         fresh: bool = False,
     ) -> None:
         """Begin to record a call from an event loop, as :meth:`put` does with ``exclusive``.
@@ -79,17 +80,17 @@ class Recorder:
 
         Arguments:
             outbox: the lanes, as the calls of the running event loop use them.
-            waiter: is told what comes of it, within the bound around this call.
+            waiter: is told what comes of it.
+            bound: seconds until it is told that there was no answer.
             fresh: whether the context is a new id that nobody else has.
 
         Raises:
             As :meth:`put`; then the waiter is told nothing.
         """
         if len(call.parts) > 1 and len(call.lanes) > 1:
-            left = time_left()
 
             def put() -> None:
-                with bounded(left):
+                with bounded(bound):
                     self.put(call, record, timeout=timeout, exclusive=True)
 
             await await_in_daemon(put, "stargate-record")
@@ -108,7 +109,7 @@ class Recorder:
         )
         if call.trace is not None or observers.anybody():
             waiter = _Told(call, record, waiter)
-        await outbox.begin(asked, waiter)
+        await outbox.begin(asked, waiter, bound)
 
     def _put(
         self, call: Call, record: Record, timeout: float, tombstone: float, exclusive: bool

@@ -8,7 +8,6 @@ from typing import Any
 from celery_stargate.calls import eager
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
-from celery_stargate.calls.loop_calls import LoopCalls
 from celery_stargate.calls.prepare import (
     Call,
     CallOptions,
@@ -19,8 +18,7 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.lanes.loop_outbox import FirstNumber, Waiter
-from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.loop_outbox import FirstNumber
 from celery_stargate.model.context import new_context
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import error_of
@@ -75,24 +73,27 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
 
 
 async def aproduce(
-    runtime: Runtime, call: Call, options: CallOptions, *, fresh: bool
+    runtime: Runtime, message: object, context: str | None, *given: Any
 ) -> Receipts | str:
-    """Do as :func:`produce` does, without holding the event loop.
+    """Check a call and do as :func:`produce` does, without holding the event loop.
 
     Arguments:
-        fresh: whether the call's context is a new id that nobody else has.
+        message, context, given: as :func:`check` takes them.
 
     Raises:
-        As :func:`produce`. If it is cancelled, a recorded message still goes on.
+        As :func:`check` and :func:`produce`. If it is cancelled, a recorded message still goes on.
     """
     if eager.is_eager(runtime):
-        return await eager.aproduce(runtime, call, options)
-    here = await runtime.loops.here()
+        return await eager.aproduce(runtime, *check(runtime, message, context, *given))
+    here, fresh = await runtime.loops.here(), context is None
+    call, options = check(runtime, message, here.new_context() if fresh else context, *given)
     if options.callbacks:
         seconds = options.seconds(call.options.delivery_timeout)
         record, number = call.record(options.callbacks), FirstNumber()
         with ends_if_raised(call.trace):
-            await _begin(runtime, here, call, record, number, seconds, fresh)
+            # The caller does not wait for the outcome.
+            bound = min(max(seconds, _LEAST_BOUND), USUAL)
+            await here.begin(call, record, number, seconds, bound, fresh=fresh)
             await number.future
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
@@ -103,7 +104,8 @@ async def aproduce(
     try:
         record = call.record(NO_CALLBACKS, inbox=ticket.address)
         with ends_if_raised(call.trace):
-            await _begin(runtime, here, call, record, ticket, seconds, fresh)
+            bound = max(seconds, _LEAST_BOUND)
+            await here.begin(call, record, ticket, seconds, bound, fresh=fresh)
             await here.wait(ticket, schedule, lanes)
     finally:
         inbox.forget(ticket)
@@ -142,33 +144,6 @@ def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
     with call.traced(), bounded(min(max(seconds, _LEAST_BOUND), USUAL)):
         runtime.require_owner()
         runtime.recorder.put(call, call.record(options.callbacks), timeout=seconds, exclusive=True)
-
-
-async def _begin(
-    runtime: Runtime,
-    here: LoopCalls,
-    call: Call,
-    record: Record,
-    waiter: Waiter,
-    seconds: float,
-    fresh: bool,
-) -> None:
-    """Begin to record a call from an event loop.
-
-    Arguments:
-        here: what the calls of the loop share.
-        waiter: is told what comes of it.
-        seconds: until its deadline.
-    """
-    bound = max(seconds, _LEAST_BOUND)
-    if not record.inbox:
-        # The caller does not wait for the outcome.
-        bound = min(bound, USUAL)
-    with call.active(), bounded(bound):
-        await here.require_owner(bound)
-        await runtime.recorder.begin(
-            here.outbox, call, record, waiter, timeout=seconds, fresh=fresh
-        )
 
 
 def _submit(

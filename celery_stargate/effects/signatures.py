@@ -68,6 +68,8 @@ class Callbacks(msgspec.Struct, frozen=True, gc=False):
         Raises:
             InvalidMessage: as :func:`freeze_callback`.
         """
+        if on_ack is None and on_error is None:
+            return NO_CALLBACKS
         return cls(
             freeze_callback("on_ack", on_ack, app), freeze_callback("on_error", on_error, app)
         )

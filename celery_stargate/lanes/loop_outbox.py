@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
-from celery_stargate.errors import ContextInUse, LaneFull
 from celery_stargate.lanes.connections import Connections, store_errors, told
 from celery_stargate.lanes.inbox import InboxEntry, read_inbox
 from celery_stargate.lanes.lane import Lane
@@ -21,7 +20,6 @@ from celery_stargate.lanes.puts import AskedPut, begin_arguments
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
 from celery_stargate.lanes.wire import PutReply, PutWord, read_put
-from celery_stargate.support.alarms import Alarms
 from celery_stargate.support.bound import USUAL, bounded, time_left
 from celery_stargate.support.shared_task import SharedTasks
 
@@ -89,24 +87,27 @@ class LoopOutbox:
             As ``Outbox.put``.
         """
         number = FirstNumber()
-        await self.begin(asked, number)
+        await self.begin(asked, number, time_left())
         return await number.future
 
-    async def begin(self, asked: AskedPut, waiter: Waiter) -> None:
+    async def begin(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
         """Begin to record a context and its messages in a lane, once.
 
         Arguments:
             asked: what is put.
-            waiter: is told what comes of it, within the bound around this call.
+            waiter: is told what comes of it.
+            seconds: until it is told that there was no answer.
 
         Raises:
             StoreUnavailable: the lane could not be announced.
         """
         lane = asked.lane
         if not self._registry.is_announced(lane):
+            end = time.monotonic() + seconds
             with store_errors():
-                await self._announce(asked)
-        self._pipe(lane).put(asked, waiter, time_left())
+                await self._announce(asked, seconds)
+            seconds = end - time.monotonic()
+        self._pipe(lane).put(asked, waiter, seconds)
 
     async def subscribe(
         self, inbox: str, handled: Sequence[str], timeout: float
@@ -123,16 +124,15 @@ class LoopOutbox:
         """Close the connections; a later call connects again."""
         await self._redis.aclose()
 
-    async def _announce(self, asked: AskedPut) -> None:
+    async def _announce(self, asked: AskedPut, seconds: float) -> None:
         """Make a lane known, as :meth:`CallerRegistry.announce` does, in a thread; that is rare."""
-        left = time_left()
 
         def announce() -> None:
             # It ends first, and says why.
-            with bounded(0.9 * left):
+            with bounded(0.9 * seconds):
                 self._registry.announce(asked.lane, asked.options)
 
-        async with _within(left):
+        async with _within(seconds):
             await self._announcing.run(asked.lane, announce)
 
     async def _announce_begun(self, asked: AskedPut) -> None:
@@ -185,6 +185,8 @@ class _Put(NamedTuple):
     together: tuple[object, ...] | None
     arguments: list[Argument]
     waiter: Waiter
+    #: When the waiter is told that there was no answer, by the clock of the event loop.
+    end: float
 
 
 class _Pipe:
@@ -216,8 +218,11 @@ class _Pipe:
         self._on_begun = on_begun
         self._waiting: deque[_Put] = deque()
         self._task: asyncio.Task[None] | None = None
+        #: The puts of the round trip that is under way.
+        self._sent: Sequence[_Put] = ()
         self._reason = Reason()
-        self._alarms = Alarms(self._give_up)
+        #: Rings when the time of the first put is over.
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
         """Put a context, and tell who waits for it what comes of it.
@@ -225,35 +230,53 @@ class _Pipe:
         Arguments:
             seconds: until the waiter is told that there was no answer.
         """
-        put = self._made(asked, asked.together, waiter)
+        loop, together = asyncio.get_running_loop(), asked.together
+        made = asked.arguments if together is None else asked.of_many
+        put = _Put(asked, together, made(self._prefix), waiter, loop.time() + seconds)
         self._waiting.append(put)
         if self._task is None or self._task.done():
             # It begins when all calls that are ready now have come here.
-            self._task = asyncio.get_running_loop().create_task(self._send())
-        self._alarms.begin(waiter, seconds)
+            self._task = loop.create_task(self._send())
+        if self._timer is None or put.end < self._timer.when():
+            self._set_timer(loop, put.end)
 
-    def _give_up(self, waiter: Waiter) -> None:
-        waiter.failed(told(self._reason.error or NoAnswer("no answer in time")))
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._give_up, loop)
 
-    def _made(self, asked: AskedPut, together: tuple[object, ...] | None, waiter: Waiter) -> _Put:
-        made = asked.arguments if together is None else asked.of_many
-        return _Put(asked, together, made(self._prefix), waiter)
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell those whose time is over; nearly all puts are answered long before."""
+        timer, self._timer = self._timer, None
+        # What the loop calls at its timer's time is due, also where the clock is a little behind.
+        now = loop.time() if timer is None else max(loop.time(), timer.when())
+        later = []
+        for put in (*self._sent, *self._waiting):
+            if put.end > now:
+                later.append(put.end)
+            elif put.waiter.waits:
+                put.waiter.failed(told(self._reason.error or NoAnswer("no answer in time")))
+        if later:
+            self._set_timer(loop, min(later))
 
     async def _send(self) -> None:
-        batch: list[_Put] = []
         try:
             while batch := self._next():
-                self._reason.error = None
+                self._sent, self._reason.error = batch, None
                 try:
                     with reasons_into(self._reason):
                         await self._put(batch)
                 except Exception as error:  # noqa: BLE001  # those who wait are told
                     for each in batch:
-                        self._tell(each, error)
+                        each.waiter.failed(told(error))
+                self._sent = ()
         finally:
             # Where this task was cancelled, with its event loop.
-            for each in (*batch, *self._waiting):
-                self._tell(each, asyncio.CancelledError())
+            for each in (*self._sent, *self._waiting):
+                each.waiter.failed(asyncio.CancelledError())
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def _next(self) -> list[_Put]:
         """Return the puts of the next round trip; those that nobody waits for are left out."""
@@ -267,8 +290,6 @@ class _Pipe:
             self._waiting.popleft()
             if put.waiter.waits:
                 batch.append(put)
-            else:
-                self._alarms.end(put.waiter)
         return batch
 
     async def _put(self, batch: Sequence[_Put]) -> None:
@@ -291,13 +312,7 @@ class _Pipe:
             else:
                 replies = await self._persist(batch, lambda: self._scripts.run_many("put", runs))
         for each, reply in zip(batch, replies, strict=True):
-            if isinstance(reply, Exception):
-                self._tell(each, reply)
-                continue
-            read = read_put(reply)
-            if each.asked.begins_lane(read):
-                await self._on_begun(each.asked)
-            self._tell(each, read)
+            await self._tell(each, reply)
 
     async def _put_together(self, batch: Sequence[_Put]) -> None:
         asked = batch[0].asked
@@ -314,13 +329,13 @@ class _Pipe:
         if word is PutWord.FULL:
             # Some of them may have room.
             self._waiting.extendleft(
-                self._made(each.asked, None, each.waiter) for each in reversed(batch)
+                each._replace(together=None, arguments=each.asked.arguments(self._prefix))
+                for each in reversed(batch)
             )
             return
         if asked.begins_lane(PutReply(word, number)):
             await self._on_begun(asked)
         for first, each in enumerate(batch, start=number):
-            self._alarms.end(each.waiter)
             each.waiter.recorded(first)
 
     async def _persist(self, batch: Sequence[_Put], run: Callable[[], Awaitable[Any]]) -> Any:
@@ -339,19 +354,19 @@ class _Pipe:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    def _tell(self, put: _Put, reply: PutReply | BaseException) -> None:
-        """Tell who waits for a put what came of it."""
-        waiter = put.waiter
-        self._alarms.end(waiter)
-        if isinstance(reply, BaseException):
-            waiter.failed(told(reply))
-            return
+    async def _tell(self, put: _Put, reply: Any) -> None:
+        """Tell who waits for a put what came of it; the reply may be an error."""
         try:
-            first = put.asked.number(reply)
-        except (LaneFull, ContextInUse) as error:
-            waiter.failed(error)
+            if isinstance(reply, Exception):
+                raise reply
+            read = read_put(reply)
+            if put.asked.begins_lane(read):
+                await self._on_begun(put.asked)
+            first = put.asked.number(read)
+        except Exception as error:  # noqa: BLE001  # it is told
+            put.waiter.failed(told(error))
         else:
-            waiter.recorded(first)
+            put.waiter.recorded(first)
 
 
 @asynccontextmanager

@@ -56,7 +56,7 @@ class NotedLoopLanes:
 
     lanes: NotedLanes
 
-    async def begin(self, asked: AskedPut, waiter: Waiter) -> None:
+    async def begin(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
         """Note it."""
         names = ("timeout", "max_backlog", "tombstone", "exclusive", "options")
         given = {name: getattr(asked, name) for name in names}

@@ -122,7 +122,7 @@ def test_calls_of_an_event_loop(told: Noted) -> None:
         for call in (one, many):
             number = FirstNumber()
             record = call.record(NO_CALLBACKS)
-            await recorder.begin(outbox, call, record, number, timeout=5.0)
+            await recorder.begin(outbox, call, record, number, timeout=5.0, bound=5.0)
             assert number.future.done()
 
     asyncio.run(asyncio.wait_for(main(), 20))
