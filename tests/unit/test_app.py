@@ -459,6 +459,7 @@ def test_many_with_bad_input(given: dict[str, Any], words: str, index: int | Non
         ({"message": 5}, "not int"),
         ({"message": ["a", 5]}, "message 1 of the list: "),
         ({"message": "a", "topic": "a/b"}, "topic 'a/b' is not"),
+        ({"message": "a", "topic": ["a"]}, "not list"),
         ({"message": "a", "on_ack": 5}, "on_ack must be a signature"),
         ({"message": "a", "timeout": 0}, "a timeout must be more than 0"),
         ({"message": "a", "timeout": "5"}, "a timeout must be seconds"),

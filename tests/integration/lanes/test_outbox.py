@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import uuid
@@ -232,6 +233,41 @@ def test_a_list_of_lanes_that_is_none_refuses_no_put(
         put(lanes, lane, "list", 2)
     assert lanes.backlog(lane) == client.xlen(lane.key(prefix, "log")) == 2
     assert lanes.registry.survey()[1] == [lane]
+
+
+@pytest.mark.parametrize("way", ["put", "many", "loop"])
+def test_an_announcement_that_fails_after_the_put(
+    lanes: Outbox, lane: Lane, owner: Owner, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Is no error of the call, whose message is recorded; the next call announces the lane."""
+    scripts = lanes.registry._scripts  # noqa: SLF001
+    run, announced = scripts.run, list[bool]()
+
+    def fails_second(name: str, *given: Any) -> Any:
+        announced.append(True)
+        if len(announced) == 2:
+            raise redis.exceptions.ConnectionError("away")
+        return run(name, *given)
+
+    monkeypatch.setattr(scripts, "run", fails_second)
+    record, frame = Record("c"), frame_of("c")
+    if way == "put":
+        assert lanes.put(lane, record, [("", frame)], timeout=60.0) == 1
+    elif way == "many":
+        lanes.put_many([(lane, record, frame)], timeout=60.0)
+    else:
+
+        async def put() -> int:
+            outbox = lanes.in_loop()
+            try:
+                return await outbox.put(AskedPut(lane, record, [("", frame)], 60.0, fresh=True))
+            finally:
+                await outbox.aclose()
+
+        assert asyncio.run(put()) == 1
+    assert len(announced) == 2
+    assert not lanes.registry.is_announced(lane)
+    assert contexts_of(owner) == ["c"]
 
 
 def test_many_in_a_new_life_of_a_lane_announce_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +81,22 @@ def test_a_loop_that_was_closed_begins_anew() -> None:
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert made.closed == [1, 1]
+
+
+def test_a_forked_child_has_ids_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has what its parent fetched for the next ids; the same id would be the same message."""
+
+    async def main() -> None:
+        loops = Made().loops
+        ids = [(await loops.here()).new_context()]
+        before = loops.here
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        ids.append((await before()).new_context())
+        monkeypatch.undo()
+        ids += [(await before()).new_context() for _ in range(99)]
+        assert len(set(ids)) == 101
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 def test_each_loop_closes_its_own() -> None:

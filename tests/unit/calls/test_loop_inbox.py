@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
 from celery_stargate import StoreUnavailable
 from celery_stargate.calls.gathering import Gathered
-from celery_stargate.calls.loop_inbox import LoopInbox
+from celery_stargate.calls.loop_inbox import LoopInbox, LoopTicket
 from celery_stargate.lanes.inbox import InboxEntry
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
@@ -176,5 +177,121 @@ def test_one_that_gives_up_leaves_the_reader_alone() -> None:
         assert await outcome_of(inbox, 0.0) == (False, None)
         line.say(f"{inbox.name}/1", receipt("c"))
         assert await reader == (True, receipt("c"))
+
+    run(test)
+
+
+async def call(inbox: LoopInbox, tickets: list[LoopTicket], seconds: float = 10.0) -> object:
+    """Wait as a call does that is being recorded."""
+    ticket = inbox.expect(on_its_way=True)
+    tickets.append(ticket)
+    try:
+        found = await inbox.wait(ticket, seconds)
+        return ticket.outcomes.outcomes[0] if ticket.outcomes else found
+    finally:
+        inbox.forget(ticket)
+
+
+async def begun(inbox: LoopInbox, *seconds: float) -> tuple[list[LoopTicket], list[Any]]:
+    """Calls that are on their way, and their tickets."""
+    tickets: list[LoopTicket] = []
+    calls = [asyncio.ensure_future(call(inbox, tickets, each)) for each in seconds]
+    await asyncio.sleep(0)
+    return tickets, calls
+
+
+def test_a_call_on_its_way_does_not_read() -> None:
+    """It reads when it is recorded. Of many that are recorded together one is woken."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        tickets, calls = await begun(inbox, *[10.0] * 50)
+        await asyncio.sleep(0)
+        assert line.readers == 0
+        for number, ticket in enumerate(tickets):
+            ticket.recorded(number)
+        assert [each.waker.done() for each in tickets if each.waker] == [True, *[False] * 49]
+        for number, ticket in enumerate(tickets):
+            line.say(ticket.address, receipt(f"c{number}"))
+        assert await asyncio.gather(*calls) == [receipt(f"c{n}") for n in range(50)]
+
+    run(test)
+
+
+def test_an_outcome_that_comes_before_the_answer_to_the_put() -> None:
+    """Ends the wait; the answer changes nothing then."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        [early, late], calls = await begun(inbox, 10.0, 10.0)
+        late.recorded(2)
+        line.say(early.address, receipt("early"))
+        assert await calls[0] == receipt("early")
+        early.recorded(1)
+        early.failed(KeyError("too late"))
+        line.say(late.address, receipt("late"))
+        assert await calls[1] == receipt("late")
+
+    run(test)
+
+
+def test_a_call_that_is_not_recorded() -> None:
+    """It raises why; the others go on."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        [refused, other], calls = await begun(inbox, 10.0, 10.0)
+        wrong = StoreUnavailable("no answer in time")
+        refused.failed(wrong)
+        with pytest.raises(StoreUnavailable) as caught:
+            await calls[0]
+        assert caught.value is wrong
+        other.recorded(1)
+        line.say(other.address, receipt("c"))
+        assert await calls[1] == receipt("c")
+
+    run(test)
+
+
+def test_a_call_waits_until_it_is_recorded() -> None:
+    """Longer than its pause is: the put is told to have failed when its own time is over."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        [ticket], [waits] = await begun(inbox, 0.01)
+        _, pending = await asyncio.wait([waits], timeout=0.05)
+        assert pending
+        assert ticket.waits
+        ticket.recorded(1)
+        assert await waits is False
+
+    run(test)
+
+
+@pytest.mark.parametrize("leaves", ["cancelled", "late", "told"])
+def test_the_one_that_is_called_to_read_may_leave(leaves: str) -> None:
+    """Before it reads: then another is called."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        seconds = 0.0 if leaves == "late" else 10.0
+        [first, second], calls = await begun(inbox, seconds, 10.0)
+        first.recorded(1)
+        second.recorded(2)
+        if leaves == "cancelled":
+            calls[0].cancel()
+        elif leaves == "told":
+            inbox.deliver(first.address, CallOutcomes("c", False, (receipt("first"),)))
+        line.say(second.address, receipt("second"))
+        assert await calls[1] == receipt("second")
+        await asyncio.wait([calls[0]])
+
+    run(test)
+
+
+def test_a_cancelled_call_is_not_to_be_recorded() -> None:
+    """Nobody waits for its put any more."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        [ticket], [waits] = await begun(inbox, 10.0)
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        assert not ticket.waits
 
     run(test)

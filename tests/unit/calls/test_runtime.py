@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_stargate import Acknowledger, ConfigurationError, Stargate, StoreUnavailable
+from celery_stargate import (
+    Acknowledger,
+    ConfigurationError,
+    InvalidMessage,
+    Stargate,
+    StoreUnavailable,
+)
 from celery_stargate import acknowledger as acknowledger_module
 from celery_stargate.calls import runtime as module
 from celery_stargate.calls.runtime import Runtime
@@ -252,3 +258,30 @@ def test_a_worker_that_is_missed_for_long(
         now[0] += 2.0
     assert surveys == [0, 0, 0]
     assert len(caplog.records) == 1
+
+
+def test_what_prepares_calls_is_kept_until_the_settings_are_read_again() -> None:
+    """For topics that are used again, by whichever of their names."""
+    stargate, *_ = make_stargate(stargate_topics={"orders": {"topic": TOPIC, "lanes": 4}})
+    runtime = stargate.runtime
+
+    def lanes() -> int:
+        prepared = runtime.preparation("orders")
+        return len({prepared.call(f"{n}", f"c{n}").lanes[0] for n in range(99)})
+
+    kept = runtime.preparation("orders")
+    assert runtime.preparation("orders") is kept
+    assert runtime.preparation(TOPIC) is not kept
+    assert lanes() == 4
+    stargate.app.conf.stargate_topics = {"orders": {"topic": TOPIC}}
+    runtime.reset()
+    assert lanes() == 1
+
+
+@pytest.mark.parametrize("topic", [["a"], 5, "a/b"])
+def test_a_topic_that_is_none(topic: Any) -> None:
+    """Is told each time, also one that cannot be a key of what is kept."""
+    stargate, *_ = make_stargate()
+    for _ in range(2):
+        with pytest.raises(InvalidMessage, match="topic"):
+            stargate.runtime.preparation(topic)

@@ -16,6 +16,7 @@ from celery_stargate.lanes.loop_outbox import FirstNumber, _Pipe, _within
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.scripts import Callers
+from tests.simulation.loop import VirtualLoop
 
 LANE = Lane("persistent://public/default/t")
 
@@ -217,3 +218,51 @@ def test_the_reason_of_an_earlier_try_is_told() -> None:
             each.cancel()
 
     asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_each_is_told_when_its_own_time_is_over() -> None:
+    """One timer serves all; when all are answered there is none."""
+
+    class Held(Unsteady):
+        def __init__(self) -> None:
+            super().__init__()
+            self.go_on = asyncio.Event()
+
+        async def run(self, name: str, keys: Any, arguments: Any) -> Any:
+            await self.go_on.wait()
+            return await super().run(name, keys, arguments)
+
+    loop = VirtualLoop()
+    timers: list[Any] = []
+    call_at = loop.call_at
+
+    def noted(*given: Any, **options: Any) -> Any:
+        timers.append(call_at(*given, **options))
+        return timers[-1]
+
+    vars(loop)["call_at"] = noted
+
+    async def main() -> None:
+        scripts = Held()
+        pipe = pipe_to(scripts)
+
+        async def timed(seconds: float) -> tuple[float, Any]:
+            asked = AskedPut(LANE, Record(f"c{seconds}"), [("", b"{}")], timeout=99.0, fresh=True)
+            [found] = await asyncio.gather(put(pipe, asked, seconds), return_exceptions=True)
+            return loop.time(), type(found)
+
+        calls = [loop.create_task(timed(each)) for each in (3.0, 2.0, 60.0)]
+        await asyncio.wait(calls[:2])
+        # One for the first put, and one for each that ends before it, or after one that rang.
+        assert len(timers) == 4
+        scripts.go_on.set()
+        await asyncio.wait(calls)
+        late = StoreUnavailable
+        assert [each.result() for each in calls] == [(3.0, late), (2.0, late), (3.0, int)]
+        await asyncio.sleep(0)
+        assert timers[-1].cancelled()
+
+    task = loop.create_task(main())
+    assert loop.advance(task.done, 1e6)
+    loop.close()
+    task.result()
