@@ -90,12 +90,12 @@ class CallerRegistry:
         if self.is_announced(lane):
             return
         now = self._monotonic()
-        if options is not None:
-            meta = lane.key(self._prefix, "meta")
-            self._connections.sync().hset(meta, "options", options_text(options))
         bucket = lane.bucket(self._prefix)
-        keys = self._announce_keys[bucket]
-        self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, [lane.name]))
+        keys, arguments = self._announce_keys[bucket], [lane.name]
+        if options is not None:
+            keys = [lane.key(self._prefix, "meta"), *keys]
+            arguments.append(options_text(options))
+        self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, arguments))
         self._announced[lane] = now
 
     def announce_begun(self, lane: Lane, options: Mapping[str, object] | None = None) -> None:

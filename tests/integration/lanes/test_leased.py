@@ -483,6 +483,22 @@ class TestRetire:
         assert owner.do(owner.store.retire(0))
         assert lanes.registry.survey()[1] == []
 
+    def test_an_announcement_that_comes_meanwhile_brings_the_options(
+        self, owner: Owner, lanes: Outbox, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They are left in its step: the next owner finds the lane with them."""
+        announcing = lanes.registry._scripts  # noqa: SLF001
+        run = announcing.run
+
+        def retired_before(*given: Any) -> Any:
+            assert owner.do(owner.store.retire(0))
+            return run(*given)
+
+        monkeypatch.setattr(announcing, "run", retired_before)
+        lanes.registry.announce(lane, {"max_in_flight": 7})
+        assert lanes.registry.survey()[1] == [lane]
+        assert owner.do(owner.store.options()) == {"max_in_flight": 7}
+
     @pytest.mark.parametrize(
         ("ahead", "retired"), [(-3500, False), (-3700, True), (80_000, False), (90_000, True)]
     )
