@@ -171,12 +171,13 @@ class Caller:
         # As `lanes/caller.py`, and `RETIRE_AFTER` beside it: far more often than lanes retire.
         known = self._announced.get(lane, -math.inf)
         if self._world.loop.now - known >= self._plan.retire_after / 60 and lane.has_messages:
-            if self._plan.options_left:
-                meta = lane.key(self._registry.prefix, "meta")
-                await self._redis.hset(meta, "options", self._plan.options_left)
             script = self._redis.register_script(registry_script("announce"))
             keys = [self._registry.key("lanes"), self._registry.key("events")]
-            await script(keys=keys, args=[lane.name])
+            arguments: list[Any] = [lane.name]
+            if self._plan.options_left:
+                keys = [lane.key(self._registry.prefix, "meta"), *keys]
+                arguments.append(self._plan.options_left)
+            await script(keys=keys, args=arguments)
             self._announced[lane] = self._world.loop.now
 
     async def _lane_call(

@@ -883,13 +883,16 @@ class _Registry:
 
     def __init__(self, redis: RedisModel, keys: Sequence[str]) -> None:
         self._redis, self._keys, self._now = redis, keys, redis.now()
-        self._first = redis.sorted_set(keys[0])
+        #: The lanes of an announcement, before which the key meta of the lane may come; or owners.
+        self._first = redis.sorted_set(keys[-2])
 
-    def announce(self, lane: bytes) -> int:
+    def announce(self, lane: bytes, options: bytes | None = None) -> int:
+        if options is not None:
+            self._redis.hset(self._keys[0], "options", options)
         new = lane not in self._first
         self._first[lane] = self._now // 1000
         if new:
-            self._redis.xadd(self._keys[1], {"lane": lane}, maxlen=1000)
+            self._redis.xadd(self._keys[-1], {"lane": lane}, maxlen=1000)
         return int(new)
 
     def heartbeat(self, worker: bytes, ttl: bytes) -> list[Any]:

@@ -24,7 +24,8 @@ from tests.simulation.redis_model import RedisModel
 
 #: Runs a call of the registry in an event loop.
 Runner = Callable[[Callable[[Registry], Coroutine[Any, Any, Any]]], Any]
-LANE = st.sampled_from(["a#0", "b#0", "c#1"])
+_LANES = ["a#0", "b#0", "c#1"]
+LANE = st.sampled_from(_LANES)
 WORKER = st.sampled_from(["one", "two", "three"])
 
 
@@ -43,19 +44,23 @@ class RegistryMachine(RuleBasedStateMachine):
         self.client = redis.Redis.from_url(url)
         keys = RegistryKeys(f"{prefix}-{next(self._examples)}")
         self.lanes, self.workers, self.events = map(keys.key, ("lanes", "workers", "events"))
+        self.metas = {lane: f"{self.lanes}:{lane}:meta" for lane in _LANES}
         self.now = 0
         self.model = RedisModel(lambda: self.now)
 
     def teardown(self) -> None:
         """Leave nothing."""
-        self.client.delete(self.lanes, self.workers, self.events)
+        self.client.delete(self.lanes, self.workers, self.events, *self.metas.values())
         self.client.close()
 
-    @rule(lane=LANE)
-    def announce(self, lane: str) -> None:
-        """A new lane is told, a known one is not."""
+    @rule(lane=LANE, options=st.sampled_from([None, "{}", '{"max_in_flight": 7}']))
+    def announce(self, lane: str, options: str | None) -> None:
+        """A new lane is told, a known one is not; and the options are left that are given."""
         known = self.client.zscore(self.lanes, lane) is not None
-        assert self.call("announce", [self.lanes, self.events], lane) == (not known)
+        keys, arguments = [self.lanes, self.events], [lane]
+        if options is not None:
+            keys, arguments = [self.metas[lane], *keys], [*arguments, options]
+        assert self.call("announce", keys, *arguments) == (not known)
 
     @rule(worker=st.just("") | WORKER, ttl=st.sampled_from([0, UNIT, 3 * UNIT]))
     def heartbeat(self, worker: str, ttl: int) -> None:
@@ -77,6 +82,8 @@ class RegistryMachine(RuleBasedStateMachine):
         """The same members are there, and the same was told."""
         for key in (self.workers, self.lanes):
             assert self.scores(key) == self.model.sorted_set(key)
+        for key in self.metas.values():
+            assert self.client.hgetall(key) == self.model.hash(key)
         told: Any = self.client.xrange(self.events)
         assert [fields for _, fields in told] == [
             fields for _, fields in self.model.xrange(self.events)
