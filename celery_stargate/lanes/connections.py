@@ -269,7 +269,7 @@ class _StoreErrors:
 _store_errors = _StoreErrors()
 
 
-def told(error: BaseException) -> BaseException:
+def store_error(error: BaseException) -> BaseException:
     """Return what the lanes raise for an error: of redis-py's a :class:`StoreUnavailable`."""
     if not isinstance(error, RedisError | OSError):
         return error

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
-from celery_stargate.lanes.connections import Connections, store_errors, told
+from celery_stargate.lanes.connections import Connections, store_error, store_errors
 from celery_stargate.lanes.inbox import InboxEntry, read_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
@@ -255,7 +255,7 @@ class _Pipe:
             if put.end > now:
                 later.append(put.end)
             elif put.waiter.waits:
-                put.waiter.failed(told(self._reason.error or NoAnswer("no answer in time")))
+                put.waiter.failed(store_error(self._reason.error or NoAnswer("no answer in time")))
         if later:
             self._set_timer(loop, min(later))
 
@@ -268,7 +268,7 @@ class _Pipe:
                         await self._put(batch)
                 except Exception as error:  # noqa: BLE001  # those who wait are told
                     for each in batch:
-                        each.waiter.failed(told(error))
+                        each.waiter.failed(store_error(error))
                 self._sent = ()
         finally:
             # Where this task was cancelled, with its event loop.
@@ -364,7 +364,7 @@ class _Pipe:
                 await self._on_begun(put.asked)
             first = put.asked.number(read)
         except Exception as error:  # noqa: BLE001  # it is told
-            put.waiter.failed(told(error))
+            put.waiter.failed(store_error(error))
         else:
             put.waiter.recorded(first)
 
