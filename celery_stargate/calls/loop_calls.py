@@ -16,7 +16,7 @@ from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.loop_outbox import Waiter
 from celery_stargate.lanes.record import Record
-from celery_stargate.model.context import new_contexts
+from celery_stargate.model.context import new_context, new_contexts
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.shared_task import SharedTasks
 
@@ -55,7 +55,8 @@ class LoopCalls:
         self._inboxes: dict[int, LoopInbox] = {}
         self._apart = SharedTasks("stargate-call")
         self._until_shutdown = self._live()
-        self._contexts = new_contexts()
+        #: New ids.
+        self.contexts = new_contexts()
 
     async def open(self) -> None:
         """Close with the event loop, when that ends its asynchronous generators."""
@@ -64,10 +65,6 @@ class LoopCalls:
     async def aclose(self) -> None:
         """Close the connections; the next call of this loop begins anew."""
         await self._until_shutdown.aclose()
-
-    def new_context(self) -> str:
-        """Return a new id, as :func:`~celery_stargate.model.context.new_context` does, sooner."""
-        return next(self._contexts)
 
     def inbox_for(self, lane: Lane) -> LoopInbox:
         """Return where this loop gets the outcomes of a lane's calls."""
@@ -180,6 +177,14 @@ class Loops:
         #: loop of its parent, with which it shares the selector.
         self._loops: dict[int, dict[asyncio.AbstractEventLoop, LoopCalls]] = {}
 
+    def new_context(self) -> str:
+        """Return a new id that nobody else has, for a call of the running event loop.
+
+        It comes from the random bytes of that loop, which are fetched for many ids at once.
+        """
+        found = self._own().get(asyncio.get_running_loop())
+        return new_context() if found is None else next(found.contexts)
+
     async def here(self) -> LoopCalls:
         """Return what the calls of the running event loop share."""
         loop, loops = asyncio.get_running_loop(), self._own()
@@ -204,7 +209,9 @@ class Loops:
             _close_in(loop, calls)
 
     def _own(self) -> dict[asyncio.AbstractEventLoop, LoopCalls]:
-        return self._loops.setdefault(os.getpid(), {})
+        process = os.getpid()
+        found = self._loops.get(process)
+        return self._loops.setdefault(process, {}) if found is None else found
 
 
 def _close_in(loop: asyncio.AbstractEventLoop, calls: LoopCalls) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 from celery_stargate.calls.gathering import Gathered
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.inbox import InboxEntry
+from celery_stargate.lanes.loop_outbox import Waiter
 from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.alarms import Alarms
@@ -37,7 +38,7 @@ class Subscriber(Protocol):
         """Wait for outcomes."""
 
 
-class LoopTicket:
+class LoopTicket(Waiter):
     """One wait of one call: for what comes of its put, if it is on its way, and for its outcome.
 
     Arguments:
@@ -48,15 +49,17 @@ class LoopTicket:
             before it waits.
     """
 
-    __slots__ = ("address", "error", "gathered", "inbox", "on_its_way", "outcomes", "waker")
+    __slots__ = ("address", "error", "gathered", "inbox", "is_late", "outcomes", "waker")
 
     def __init__(
         self, inbox: LoopInbox, address: str, gathered: Gathered | None, on_its_way: bool
     ) -> None:
+        super().__init__(on_its_way=on_its_way)
         self.inbox = inbox
         self.address = address
         self.gathered = gathered
-        self.on_its_way = on_its_way
+        #: Whether its pause is over while it is on its way.
+        self.is_late = False
         #: Why the call was not recorded.
         self.error: BaseException | None = None
         #: Of one call; None until they are there.
@@ -74,24 +77,21 @@ class LoopTicket:
         """Whether all is there that the call waits for."""
         return not self.missing
 
-    @property
-    def waits(self) -> bool:
-        """Whether the call waits to be recorded."""
-        return self.on_its_way
-
-    def recorded(self, first: int) -> None:
+    def go_on(self, first: int) -> None:
         """Wait for the outcome from now on."""
-        self.on_its_way = False
-        self.inbox.need_reader(self)
-
-    def failed(self, error: BaseException) -> None:
-        """Let the call raise an error; one that came too late changes nothing."""
-        if self.on_its_way:
-            self.on_its_way, self.error = False, error
+        if self.is_late:
             self.wake()
+        else:
+            self.inbox.need_reader(self)
+
+    def give_up(self, error: BaseException) -> None:
+        """Let the call raise an error."""
+        self.error = error
+        self.wake()
 
     def take(self, call: CallOutcomes) -> None:
-        """Take in what arrived; a repeat changes nothing."""
+        """Take in what arrived; a repeat changes nothing. What has an outcome is recorded."""
+        self.arrives(None)
         if self.gathered is not None:
             for outcome in call.outcomes:
                 self.gathered.take(outcome)
@@ -175,7 +175,8 @@ class LoopInbox:
                 left = end - time.monotonic()
                 if ticket.on_its_way or (self._reading and left > 0):
                     waker = ticket.waker = asyncio.get_running_loop().create_future()
-                    if left > 0:
+                    ticket.is_late = left <= 0
+                    if not ticket.is_late:
                         self._alarms.begin(ticket, left)
                     await waker
                 elif left <= 0:

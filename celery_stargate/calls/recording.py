@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from celery_stargate import observers
@@ -108,7 +109,7 @@ class Recorder:
             options=self._differing(call),
         )
         if call.trace is not None or observers.anybody():
-            waiter = _Told(call, record, waiter)
+            waiter.tell = partial(_told, call, record)
         await outbox.begin(asked, waiter, bound)
 
     def _put(
@@ -201,32 +202,11 @@ def _once_window(call: Call) -> float:
     return options.once_window if options.delivery == "effectively_once" else 0.0
 
 
-class _Told:
-    """Ends the trace of a call and tells the observers, before who waits for it is told.
-
-    Arguments:
-        call, record: what is recorded.
-        waiter: who waits.
-    """
-
-    def __init__(self, call: Call, record: Record, waiter: Waiter) -> None:
-        self._call = call
-        self._record = record
-        self._waiter = waiter
-
-    @property
-    def waits(self) -> bool:
-        return self._waiter.waits
-
-    def recorded(self, first: int) -> None:
-        self._call.end_trace()
-        if observers.anybody():
-            _tell([self._call], [self._record])
-        self._waiter.recorded(first)
-
-    def failed(self, error: BaseException) -> None:
-        self._call.end_trace(error)
-        self._waiter.failed(error)
+def _told(call: Call, record: Record, error: BaseException | None) -> None:
+    """End the trace of a call, and tell observers if it was recorded."""
+    call.end_trace(error)
+    if error is None and observers.anybody():
+        _tell([call], [record])
 
 
 def _tell(calls: Sequence[Call], records: Sequence[Record]) -> None:

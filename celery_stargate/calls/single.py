@@ -85,8 +85,11 @@ async def aproduce(
     """
     if eager.is_eager(runtime):
         return await eager.aproduce(runtime, *check(runtime, message, context, *given))
-    here, fresh = await runtime.loops.here(), context is None
-    call, options = check(runtime, message, here.new_context() if fresh else context, *given)
+    fresh = context is None
+    if fresh:
+        context = runtime.loops.new_context()
+    call, options = check(runtime, message, context, *given)
+    here = await runtime.loops.here()
     if options.callbacks:
         seconds = options.seconds(call.options.delivery_timeout)
         record, number = call.record(options.callbacks), FirstNumber()
@@ -94,7 +97,7 @@ async def aproduce(
             # The caller does not wait for the outcome.
             bound = min(max(seconds, _LEAST_BOUND), USUAL)
             await here.begin(call, record, number, seconds, bound, fresh=fresh)
-            await number.future
+            await number.wait()
         return call.context
     seconds = options.seconds(runtime.settings.produce_timeout)
     schedule = runtime.schedule(seconds)

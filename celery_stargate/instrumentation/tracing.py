@@ -30,9 +30,12 @@ from celery_stargate.instrumentation.semantic import (
 )
 from celery_stargate.instrumentation.spans import LaneSpans, attributes_of
 from celery_stargate.support import tracing
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.tracing import Carrier
 
 __all__ = ["StargateInstrumentor"]
+
+logger = logger_of(__name__)
 
 #: How long a process of the pool may take at its end to export its last spans, in milliseconds.
 _FLUSH_MS = 5000
@@ -159,7 +162,10 @@ class _Trace:
         if self._span.is_recording():
             if error is not None:
                 _note_error(self._span, error)
-            self._span.end()
+            try:
+                self._span.end()
+            except Exception:  # of whoever exports it, and of no call
+                logger.exception("the span of a call could not be ended")
 
 
 class _Carried:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
@@ -19,7 +20,8 @@ from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
 from celery_stargate.lanes.puts import AskedPut, begin_arguments
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
-from celery_stargate.lanes.wire import PutReply, PutWord, read_put
+from celery_stargate.lanes.wire import PutWord, read_put
+from celery_stargate.support.alarms import EarliestTimer
 from celery_stargate.support.bound import USUAL, bounded, time_left
 from celery_stargate.support.shared_task import SharedTasks
 
@@ -34,18 +36,46 @@ _RETRIES = 2
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
 
 
-class Waiter(Protocol):
-    """Who waits for what comes of a put."""
+class Waiter:
+    """Who waits for what comes of a put. It is told once; what comes later changes nothing.
 
-    @property
-    def waits(self) -> bool:
-        """Whether it still does: a put that nobody waits for is not sent."""
+    Arguments:
+        on_its_way: whether the put is on its way; one that is not any more is not sent.
+    """
+
+    __slots__ = ("on_its_way", "tell")
+
+    def __init__(self, *, on_its_way: bool = True) -> None:
+        self.on_its_way = on_its_way
+        #: Called before with what it is told: None, or the error.
+        self.tell: Callable[[BaseException | None], object] | None = None
 
     def recorded(self, first: int) -> None:
         """Take the context's first number, as ``Outbox.put`` returns it."""
+        if self.arrives(None):
+            self.go_on(first)
 
     def failed(self, error: BaseException) -> None:
         """Take what ``Outbox.put`` raises, or that the event loop ends."""
+        if self.arrives(error):
+            self.give_up(error)
+
+    def arrives(self, error: BaseException | None) -> bool:
+        """Be on its way no more; return whether it was."""
+        if not self.on_its_way:
+            return False
+        self.on_its_way = False
+        if self.tell is not None:
+            self.tell(error)
+        return True
+
+    def go_on(self, first: int) -> None:
+        """Go on: the context is recorded."""
+        raise NotImplementedError
+
+    def give_up(self, error: BaseException) -> None:
+        """Give up: it is not, or that is not known."""
+        raise NotImplementedError
 
 
 class LoopOutbox:
@@ -88,7 +118,7 @@ class LoopOutbox:
         """
         number = FirstNumber()
         await self.begin(asked, number, time_left())
-        return await number.future
+        return await number.wait()
 
     async def begin(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
         """Begin to record a context and its messages in a lane, once.
@@ -135,47 +165,55 @@ class LoopOutbox:
         async with _within(seconds):
             await self._announcing.run(asked.lane, announce)
 
-    async def _announce_begun(self, asked: AskedPut) -> None:
-        """Do as :meth:`CallerRegistry.announce_begun` does, in a thread."""
+    def _heal(self, asked: AskedPut) -> None:
+        """Do as :meth:`CallerRegistry.heal` does, in a thread, for which nobody waits."""
 
-        def announce() -> None:
+        def heal() -> None:
             with bounded(USUAL):
-                self._registry.announce_begun(asked.lane, asked.options)
+                self._registry.heal(asked.lane, asked.options)
 
-        await self._announcing.run(("begun", asked.lane), announce)
+        threading.Thread(target=heal, name="stargate-announce", daemon=True).start()
 
     def _pipe(self, lane: Lane) -> _Pipe:
         bucket = lane.bucket(self._prefix)
         if bucket not in self._pipes:
             self._pipes[bucket] = _Pipe(
-                self._scripts, self._callers, self._prefix, self._retries, self._announce_begun
+                self._scripts, self._callers, self._prefix, self._retries, self._heal
             )
         return self._pipes[bucket]
 
 
-class FirstNumber:
+class FirstNumber(Waiter):
     """Waits for the first number of a context, and for nothing else."""
 
+    __slots__ = ("_future",)
+
     def __init__(self) -> None:
-        #: Raises what ``Outbox.put`` raises.
-        self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        super().__init__()
+        self._future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    @property
-    def waits(self) -> bool:
-        """Whether it still does."""
-        return not self.future.done()
+    async def wait(self) -> int:
+        """Return the number.
 
-    def recorded(self, first: int) -> None:
-        """Take it."""
-        if self.waits:
-            self.future.set_result(first)
+        Raises:
+            As ``Outbox.put``.
+        """
+        try:
+            return await self._future
+        finally:
+            self.on_its_way = False
 
-    def failed(self, error: BaseException) -> None:
-        """Take why there is none."""
+    def go_on(self, first: int) -> None:
+        """Return it."""
+        if not self._future.done():
+            self._future.set_result(first)
+
+    def give_up(self, error: BaseException) -> None:
+        """Raise why there is none."""
         if isinstance(error, asyncio.CancelledError):
-            self.future.cancel()
-        elif self.waits:
-            self.future.set_exception(error)
+            self._future.cancel()
+        elif not self._future.done():
+            self._future.set_exception(error)
 
 
 class _Put(NamedTuple):
@@ -200,7 +238,7 @@ class _Pipe:
         prefix: what all keys begin with.
         retries: how often a round trip is repeated after its connection broke; None: for as long
             as somebody waits.
-        on_begun: called with a put by which its lane begins.
+        heal: called with a put whose lane could not be announced.
     """
 
     def __init__(
@@ -209,20 +247,19 @@ class _Pipe:
         callers: Callers,
         prefix: str,
         retries: int | None,
-        on_begun: Callable[[AskedPut], Awaitable[None]],
+        heal: Callable[[AskedPut], None],
     ) -> None:
         self._scripts = scripts
         self._callers = callers
         self._prefix = prefix
         self._retries = retries
-        self._on_begun = on_begun
+        self._heal = heal
         self._waiting: deque[_Put] = deque()
         self._task: asyncio.Task[None] | None = None
         #: The puts of the round trip that is under way.
         self._sent: Sequence[_Put] = ()
         self._reason = Reason()
-        #: Rings when the time of the first put is over.
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = EarliestTimer(self._give_up)
 
     def put(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
         """Put a context, and tell who waits for it what comes of it.
@@ -237,27 +274,16 @@ class _Pipe:
         if self._task is None or self._task.done():
             # It begins when all calls that are ready now have come here.
             self._task = loop.create_task(self._send())
-        if self._timer is None or put.end < self._timer.when():
-            self._set_timer(loop, put.end)
+        self._timer.by(loop, put.end)
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = loop.call_at(when, self._give_up, loop)
-
-    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _give_up(self, now: float) -> float | None:
         """Tell those whose time is over; nearly all puts are answered long before."""
-        timer, self._timer = self._timer, None
-        # What the loop calls at its timer's time is due, also where the clock is a little behind.
-        now = loop.time() if timer is None else max(loop.time(), timer.when())
-        later = []
-        for put in (*self._sent, *self._waiting):
-            if put.end > now:
-                later.append(put.end)
-            elif put.waiter.waits:
-                put.waiter.failed(store_error(self._reason.error or NoAnswer("no answer in time")))
-        if later:
-            self._set_timer(loop, min(later))
+        late = [put for put in (*self._sent, *self._waiting) if put.waiter.on_its_way]
+        for put in late:
+            if put.end <= now:
+                error = self._reason.error or NoAnswer("no answer in time")
+                put.waiter.failed(store_error(error))
+        return min((put.end for put in late if put.end > now), default=None)
 
     async def _send(self) -> None:
         try:
@@ -274,9 +300,7 @@ class _Pipe:
             # Where this task was cancelled, with its event loop.
             for each in (*self._sent, *self._waiting):
                 each.waiter.failed(asyncio.CancelledError())
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._timer.stop()
 
     def _next(self) -> list[_Put]:
         """Return the puts of the next round trip; those that nobody waits for are left out."""
@@ -288,7 +312,7 @@ class _Pipe:
             if batch and (size > _BYTES or put.together != batch[0].together):
                 break
             self._waiting.popleft()
-            if put.waiter.waits:
+            if put.waiter.on_its_way:
                 batch.append(put)
         return batch
 
@@ -312,7 +336,7 @@ class _Pipe:
             else:
                 replies = await self._persist(batch, lambda: self._scripts.run_many("put", runs))
         for each, reply in zip(batch, replies, strict=True):
-            await self._tell(each, reply)
+            self._tell(each, reply)
 
     async def _put_together(self, batch: Sequence[_Put]) -> None:
         asked = batch[0].asked
@@ -325,7 +349,7 @@ class _Pipe:
             reply = await self._persist(
                 batch, lambda: self._scripts.run("put_many", keys, arguments)
             )
-        word, number = read_put(reply)
+        word, number, unlisted = read_put(reply)
         if word is PutWord.FULL:
             # Some of them may have room.
             self._waiting.extendleft(
@@ -333,8 +357,8 @@ class _Pipe:
                 for each in reversed(batch)
             )
             return
-        if asked.begins_lane(PutReply(word, number)):
-            await self._on_begun(asked)
+        if unlisted:
+            self._heal(asked)
         for first, each in enumerate(batch, start=number):
             each.waiter.recorded(first)
 
@@ -349,19 +373,19 @@ class _Pipe:
                 broken += not isinstance(error, NoAnswer)
                 if self._retries is not None and broken > self._retries:
                     raise
-                if not any(each.waiter.waits for each in batch):
+                if not any(each.waiter.on_its_way for each in batch):
                     raise
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    async def _tell(self, put: _Put, reply: Any) -> None:
+    def _tell(self, put: _Put, reply: Any) -> None:
         """Tell who waits for a put what came of it; the reply may be an error."""
         try:
             if isinstance(reply, Exception):
                 raise reply
             read = read_put(reply)
-            if put.asked.begins_lane(read):
-                await self._on_begun(put.asked)
+            if read.unlisted:
+                self._heal(put.asked)
             first = put.asked.number(read)
         except Exception as error:  # noqa: BLE001  # it is told
             put.waiter.failed(store_error(error))

@@ -128,8 +128,8 @@ class Outbox:
             self.registry.announce(lane, options)
             keys = lane_keys(self._prefix, lane, caller.name, listed=True)
             reply = read_put(self._scripts.run("put", keys, [caller.token(), *arguments]))
-            if asked.begins_lane(reply):
-                self.registry.announce_begun(lane, options)
+            if reply.unlisted:
+                self.registry.heal(lane, options)
         return asked.number(reply)
 
     def in_loop(self) -> LoopOutbox:
@@ -303,8 +303,8 @@ class Outbox:
                 if isinstance(reply, Exception):
                     raise reply
             for lane, reply in zip(lanes, replies, strict=True):
-                if read_put(reply).number == 1:
-                    self.registry.announce_begun(lane, options)
+                if read_put(reply).unlisted:
+                    self.registry.heal(lane, options)
 
     @contextmanager
     def _script_puts(

@@ -93,17 +93,13 @@ class AskedPut(msgspec.Struct, frozen=True, gc=False):
         """How many bytes its frames have."""
         return sum(len(frame) for _, frame in self.messages)
 
-    def begins_lane(self, reply: PutReply) -> bool:
-        """Whether Redis had no such put in this lane before: the lane is new, or was lost."""
-        return reply.word is PutWord.NEW and abs(reply.number) == 1 and self.lane.has_messages
-
     def number(self, reply: PutReply) -> int:
         """Return the context's first number.
 
         Raises:
             LaneFull, ContextInUse: as ``Outbox.put``.
         """
-        word, number = reply
+        word, number, _ = reply
         if word is PutWord.FULL:
             raise LaneFull(self.lane.name, number, int(self.max_backlog))
         if word is PutWord.KNOWN and self.exclusive:

@@ -98,16 +98,18 @@ class CallerRegistry:
         self._healed(bucket, lambda: self._scripts.run("registry/announce", keys, arguments))
         self._announced[lane] = now
 
-    def announce_begun(self, lane: Lane, options: Mapping[str, object] | None = None) -> None:
-        """Announce a lane that begins with a put: Redis may have lost it with its announcement.
+    def heal(self, lane: Lane, options: Mapping[str, object] | None = None) -> None:
+        """Begin a list of lanes anew that is none: a put could not announce its lane there.
 
-        The put has done so, unless the list of lanes is of a wrong type. It is recorded, so an
-        error is not the caller's; the next call announces the lane.
+        The put is recorded, so an error is not the caller's; the next one announces the lane.
+
+        Arguments:
+            options: as in :meth:`announce`.
         """
         try:
             self.announce(lane, options, again=True)
         except (RedisError, OSError) as error:
-            logger.info("a new lane is announced later: %s", error, lane=lane)
+            logger.warning("the lane is not announced yet: %s", error, lane=lane)
 
     def is_announced(self, lane: Lane) -> bool:
         """Whether a lane is known to the workers, as far as this process needs to care."""

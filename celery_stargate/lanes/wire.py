@@ -125,12 +125,14 @@ class PutReply(NamedTuple):
     #: The context's first number; for ``FULL`` the length of the backlog, for ``KNOWN`` 0 if the
     #: context is pending no more.
     number: int
+    #: Whether the lane begins with it, and could not be announced: the list of lanes is none.
+    unlisted: bool = False
 
 
 def read_put(reply: Sequence[Any]) -> PutReply:
     """Read the reply of ``put`` or ``put_many``."""
-    word, number = reply
-    return PutReply(PutWord(word.decode()), number)
+    word, number, *unlisted = reply
+    return PutReply(PutWord(word.decode()), number, bool(unlisted))
 
 
 class SettleWord(StrEnum):

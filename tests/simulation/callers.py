@@ -145,10 +145,7 @@ class Caller:
         for place, label in enumerate(context.labels):
             echoed = label_of(context.context, place if len(context.labels) > 1 else -1)
             arguments += ("", _frame(label, echoed))
-        what, number = await self._lane_call("put", lane, arguments)
-        if what == b"new" and number == 1:
-            self._announced.pop(lane, None)
-            await self._announce(lane)
+        what, _ = await self._lane_call("put", lane, arguments)
         return bool(what == b"known")
 
     async def _put_quiet(self, lane: Lane, context: Context, tombstone: int) -> bool:
@@ -161,10 +158,7 @@ class Caller:
             encode_record(Record(context.context, incarnation=context.name)),
             *("q", _frame(context.name, context.context)),
         ]
-        what, number = await self._lane_call("put_many", lane, arguments)
-        if number == 1:
-            self._announced.pop(lane, None)
-            await self._announce(lane)
+        what, _ = await self._lane_call("put_many", lane, arguments)
         return bool(what == b"known")
 
     async def _announce(self, lane: Lane) -> None:

@@ -10,7 +10,8 @@
 --       all messages of the call are.
 -- Returns {word, number}: "new" and the first number (below 0: none here); "known" and the first
 --       number of the context that is pending, or 0 if it has its outcome, or was finished a short
---       time ago; "full" and the length of the backlog: nothing was recorded.
+--       time ago; "full" and the length of the backlog: nothing was recorded. For "unlisted" after
+--       them see begin_lane.
 local token, context, body = ARGV[1], ARGV[2], ARGV[3]
 local timeout, max_backlog = tonumber(ARGV[4]), tonumber(ARGV[5])
 local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -59,7 +60,7 @@ for i = 0, first > 0 and count - 1 or -1 do
   end
   redis.call('XADD', LOG, string.format('%.0f-0', first + i), unpack(fields))
 end
-begin_lane(first, META, ARGV[#ARGV - 1], ARGV[#ARGV])
 if not max_backlog then use_reservation(ARGV[5], count) end
 if tombstone > 0 then prune_tombstones(now) end
-return answer(token, 'new', first, remember)
+local reply = answer(token, 'new', first, remember)
+return begin_lane(reply, first, META, ARGV[#ARGV - 1], ARGV[#ARGV])

@@ -39,7 +39,7 @@ for place, i in ipairs(new) do
 end
 redis.call('HSET', CONTEXTS, unpack(records))
 redis.call('ZADD', DEADLINES, unpack(deadlines))
-begin_lane(first, META, ARGV[#ARGV - 1], ARGV[#ARGV])
 if not max_backlog then use_reservation(ARGV[3], (#ARGV - 7) / 4) end
 if tombstone ~= '0' then prune_tombstones(now) end
-return answer(token, 'new', first, remember)
+local reply = answer(token, 'new', first, remember)
+return begin_lane(reply, first, META, ARGV[#ARGV - 1], ARGV[#ARGV])

@@ -245,6 +245,30 @@ def test_a_call_that_is_not_recorded_is_an_error(
     assert attributes(second)["error.type"] == "LaneFull"
 
 
+def test_a_span_that_cannot_be_exported_is_the_error_of_no_call(
+    make_app: MakeApp,
+    local: LocalPulsar,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever a processor of the application raises: the message is recorded."""
+    stargate = Stargate.of(make_app(local.url, own_lanes="worker"))
+    on_ack = stargate.app.signature("shop.ship")
+
+    def fail(self: object, span: object) -> None:
+        raise LookupError("no exporter")
+
+    async def calls() -> list[str]:
+        made = (stargate.aproduce("x", on_ack=on_ack) for _ in range(3))
+        return await asyncio.gather(*made)
+
+    monkeypatch.setattr(SimpleSpanProcessor, "on_end", fail)
+    assert len(set(asyncio.run(calls()))) == 3
+    assert stargate.produce("x", on_ack=on_ack)
+    assert "the span of a call could not be ended" in caplog.text
+
+
 @pytest.mark.parametrize("call", ["produce", "aproduce", "produce_many"])
 def test_a_call_without_a_redis_is_an_error(
     call: str, make_app: MakeApp, refusing_port: int, spans: Spans

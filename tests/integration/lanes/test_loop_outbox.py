@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -115,6 +116,24 @@ def test_a_lane_that_redis_lost_is_announced_again(
     run(lanes, use)
     assert lanes.registry.survey() == (0, [lane])
     assert client.hget(lane.key(prefix, "meta"), "options") == b'{"max_in_flight": 7}'
+
+
+def test_many_new_lanes_do_not_wait_for_one_another(
+    lanes: Outbox, lane: Lane, client: redis.Redis
+) -> None:
+    """Each is announced once before its put, all at the same time, and by the put itself."""
+    others = [Lane(f"{lane.topic}-{number}") for number in range(40)]
+    puts = [asked(each, "c", fresh=True) for each in others]
+    registry = lanes.registry
+    announce, meanwhile = registry.announce, threading.Barrier(40)
+
+    def noted(*given: Any, **options: Any) -> None:
+        meanwhile.wait(10)
+        announce(*given, **options)
+
+    vars(registry)["announce"] = noted
+    assert run(lanes, lambda outbox: at_once(outbox, puts)) == [1] * 40
+    assert set(registry.survey()[1]) == set(others)
 
 
 def test_a_call_that_was_given_up_is_not_recorded(lanes: Outbox, lane: Lane, owner: Owner) -> None:

@@ -218,56 +218,62 @@ def test_a_context_whose_messages_are_elsewhere_announces_its_lane(
     assert client.hexists(lane.key(prefix, "meta"), "options") == listed
 
 
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("way", ["put", "many", "loop", "together"])
 def test_a_list_of_lanes_that_is_none_refuses_no_put(
-    lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str, many: bool
+    lanes: Outbox,
+    lane: Lane,
+    client: redis.Redis,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    away: bool,
 ) -> None:
-    """It is recorded whole; its caller then heals the registry."""
+    """It is recorded whole, and its caller begins the list anew; or, if Redis is away, the next.
+
+    In no case is it the call that fails: it is recorded.
+    """
     lanes.registry.announce(lane)
     *_, listed, _ = lane_keys(prefix, lane, "me", listed=True)
     client.delete(listed)
     client.set(listed, "no list")
-    if many:
+    scripts = lanes.registry._scripts  # noqa: SLF001
+    run, healed = scripts.run, threading.Event()
+
+    def noted(*given: Any) -> Any:
+        try:
+            if away and not healed.is_set():
+                raise redis.exceptions.ConnectionError("away")
+            return run(*given)
+        finally:
+            healed.set()
+
+    monkeypatch.setattr(scripts, "run", noted)
+    if way == "put":
+        put(lanes, lane, "list", 2)
+    elif way == "many":
         put_many(lanes, lane, 2)
     else:
-        put(lanes, lane, "list", 2)
-    assert lanes.backlog(lane) == client.xlen(lane.key(prefix, "log")) == 2
-    assert lanes.registry.survey()[1] == [lane]
+        puts = [
+            AskedPut(lane, Record(each), [("", frame_of(each))], 60.0, fresh=way == "together")
+            for each in "ab"
+        ]
 
-
-@pytest.mark.parametrize("way", ["put", "many", "loop"])
-def test_an_announcement_that_fails_after_the_put(
-    lanes: Outbox, lane: Lane, owner: Owner, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    """Is no error of the call, whose message is recorded; the next call announces the lane."""
-    scripts = lanes.registry._scripts  # noqa: SLF001
-    run, announced = scripts.run, list[bool]()
-
-    def fails_second(name: str, *given: Any) -> Any:
-        announced.append(True)
-        if len(announced) == 2:
-            raise redis.exceptions.ConnectionError("away")
-        return run(name, *given)
-
-    monkeypatch.setattr(scripts, "run", fails_second)
-    record, frame = Record("c"), frame_of("c")
-    if way == "put":
-        assert lanes.put(lane, record, [("", frame)], timeout=60.0) == 1
-    elif way == "many":
-        lanes.put_many([(lane, record, frame)], timeout=60.0)
-    else:
-
-        async def put() -> int:
+        async def put_in_loop() -> list[int]:
             outbox = lanes.in_loop()
             try:
-                return await outbox.put(AskedPut(lane, record, [("", frame)], 60.0, fresh=True))
+                return await asyncio.gather(*map(outbox.put, puts))
             finally:
                 await outbox.aclose()
 
-        assert asyncio.run(put()) == 1
-    assert len(announced) == 2
-    assert not lanes.registry.is_announced(lane)
-    assert contexts_of(owner) == ["c"]
+        assert asyncio.run(put_in_loop()) == [1, 2]
+    assert lanes.backlog(lane) == client.xlen(lane.key(prefix, "log")) == 2
+    assert healed.wait(10)
+    if away:
+        wait_for(lambda: not lanes.registry.is_announced(lane))
+        put(lanes, lane, "next")
+    wait_for(lambda: client.type(listed) == b"zset")
+    assert lanes.registry.survey()[1] == [lane]
 
 
 def test_many_in_a_new_life_of_a_lane_announce_it(

@@ -257,9 +257,44 @@ def test_a_call_waits_until_it_is_recorded() -> None:
         [ticket], [waits] = await begun(inbox, 0.01)
         _, pending = await asyncio.wait([waits], timeout=0.05)
         assert pending
-        assert ticket.waits
+        assert ticket.on_its_way
         ticket.recorded(1)
         assert await waits is False
+
+    run(test)
+
+
+def test_a_call_whose_pause_is_over_when_it_is_recorded() -> None:
+    """It is told at once, also where another one reads: it may have to settle what is overdue."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        [reader, late], calls = await begun(inbox, 10.0, 0.01)
+        reader.recorded(1)
+        _, pending = await asyncio.wait([calls[1]], timeout=0.05)
+        assert pending
+        late.recorded(2)
+        assert await calls[1] is False
+        line.say(reader.address, receipt("c"))
+        assert await calls[0] == receipt("c")
+
+    run(test)
+
+
+def test_what_has_an_outcome_is_recorded() -> None:
+    """So its trace and the observers are told then, and once; the put's answer may be lost."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        [early, late], calls = await begun(inbox, 10.0, 10.0)
+        told: list[object] = []
+        early.tell = told.append
+        late.recorded(2)
+        line.say(early.address, receipt("early"))
+        assert await calls[0] == receipt("early")
+        early.failed(StoreUnavailable("no answer in time"))
+        early.recorded(1)
+        assert told == [None]
+        line.say(late.address, receipt("late"))
+        await calls[1]
 
     run(test)
 
@@ -292,6 +327,6 @@ def test_a_cancelled_call_is_not_to_be_recorded() -> None:
         waits.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waits
-        assert not ticket.waits
+        assert not ticket.on_its_way
 
     run(test)

@@ -123,7 +123,7 @@ def test_calls_of_an_event_loop(told: Noted) -> None:
             number = FirstNumber()
             record = call.record(NO_CALLBACKS)
             await recorder.begin(outbox, call, record, number, timeout=5.0, bound=5.0)
-            assert number.future.done()
+            assert await number.wait() == 1
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert [each.record.context for each in lanes.puts] == ["one", "many", "many\t0", "many\t1"]

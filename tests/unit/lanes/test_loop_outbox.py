@@ -22,19 +22,15 @@ LANE = Lane("persistent://public/default/t")
 
 
 def pipe_to(scripts: Any, retries: int | None = 2) -> _Pipe:
-    """A pipe whose lanes need no announcement."""
-
-    async def begun(asked: AskedPut) -> None:
-        pass
-
-    return _Pipe(scripts, Callers(), "prefix", retries, begun)
+    """A pipe whose lanes are announced."""
+    return _Pipe(scripts, Callers(), "prefix", retries, lambda _: None)
 
 
 async def put(pipe: _Pipe, asked: AskedPut, seconds: float) -> int:
     """Put, and wait for the first number."""
     number = FirstNumber()
     pipe.put(asked, number, seconds)
-    return await number.future
+    return await number.wait()
 
 
 class Scripts:

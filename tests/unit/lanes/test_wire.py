@@ -74,10 +74,11 @@ def test_damaged_outcomes(wire: bytes) -> None:
 
 
 def test_put_replies() -> None:
-    """A word and a number."""
+    """A word and a number; and whether the lane could not be announced."""
     assert read_put([b"new", 7]) == PutReply(PutWord.NEW, 7)
-    assert read_put([b"known", 0]) == (PutWord.KNOWN, 0)
-    assert read_put([b"full", 100]) == ("full", 100)
+    assert read_put([b"new", 1, b"unlisted"]) == PutReply(PutWord.NEW, 1, unlisted=True)
+    assert read_put([b"known", 0]) == PutReply(PutWord.KNOWN, 0)
+    assert read_put([b"full", 100]) == PutReply(PutWord.FULL, 100)
 
 
 def due(context: str, *outcomes: Outcome) -> list[bytes]:

@@ -113,3 +113,22 @@ def test_what_waits_gets_a_new_time() -> None:
         assert rung == pytest.approx([2.0])
 
     run(main)
+
+
+def test_handles_that_do_not_tell_their_time() -> None:
+    """Those of uvloop, for what is due at once."""
+
+    class Mute:
+        def __init__(self, handle: asyncio.TimerHandle) -> None:
+            self.cancel = handle.cancel
+
+    async def main() -> None:
+        rung, loop = asyncio.Queue[str](), asyncio.get_running_loop()
+        call_at = loop.call_at
+        loop.call_at = lambda *given: Mute(call_at(*given))  # type: ignore[method-assign,assignment]
+        alarms = Alarms(rung.put_nowait)
+        for name, seconds in (("late", 3.0), ("due", 0.0), ("soon", 1.0)):
+            alarms.begin(name, seconds)
+        assert [await rung.get() for _ in range(3)] == ["due", "soon", "late"]
+
+    run(main)
