@@ -84,14 +84,15 @@ class LoopTicket(Waiter):
         else:
             self.inbox.need_reader(self)
 
-    def give_up(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Let the call raise an error."""
         self.error = error
         self.wake()
 
     def take(self, call: CallOutcomes) -> None:
         """Take in what arrived; a repeat changes nothing. What has an outcome is recorded."""
-        self.arrives(None)
+        if self.on_its_way:
+            self.error = self.end(None)
         if self.gathered is not None:
             for outcome in call.outcomes:
                 self.gathered.take(outcome)
@@ -122,8 +123,8 @@ class LoopInbox:
         #: By address.
         self._waiting: dict[str, LoopTicket] = {}
         self._reading = False
-        #: The call that was woken to read, until it does.
-        self._called: LoopTicket | None = None
+        #: The ticket of the call that was woken to read, until it does.
+        self._next_reader: LoopTicket | None = None
         self._alarms = Alarms(LoopTicket.wake)
         #: The entries that were handled, and that the next look deletes.
         self._handled: list[str] = []
@@ -156,7 +157,7 @@ class LoopInbox:
     def need_reader(self, ticket: LoopTicket) -> None:
         """Let a call read that waits, if nobody does."""
         if not self._has_reader and ticket.waker is not None:
-            self._called = ticket
+            self._next_reader = ticket
             ticket.wake()
 
     async def wait(self, ticket: LoopTicket, seconds: float) -> bool:
@@ -169,9 +170,7 @@ class LoopInbox:
         """
         end, has_read = time.monotonic() + seconds, False
         try:
-            while not ticket.done:
-                if ticket.error is not None:
-                    raise ticket.error
+            while ticket.error is None and not ticket.done:
                 left = end - time.monotonic()
                 if ticket.on_its_way or (self._reading and left > 0):
                     waker = ticket.waker = asyncio.get_running_loop().create_future()
@@ -187,14 +186,16 @@ class LoopInbox:
         finally:
             self._alarms.end(ticket)
             ticket.waker = None
-            if has_read or self._called is ticket:
-                self._called = None
+            if has_read or self._next_reader is ticket:
+                self._next_reader = None
                 self._pass_on()
+        if ticket.error is not None:
+            raise ticket.error
         return True
 
     async def _read(self, seconds: float) -> None:
         """Look into the inbox once, whatever the look ends with."""
-        self._reading, self._called = True, None
+        self._reading, self._next_reader = True, None
         try:
             handled, self._handled = self._handled, []
             try:
@@ -225,7 +226,7 @@ class LoopInbox:
 
     @property
     def _has_reader(self) -> bool:
-        return self._reading or self._called is not None
+        return self._reading or self._next_reader is not None
 
     def _open(self, address: str, wire: bytes) -> None:
         try:

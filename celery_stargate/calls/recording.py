@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
+from contextvars import copy_context
 from typing import Any
 
 from celery_stargate import observers
@@ -95,6 +95,7 @@ class Recorder:
                     self.put(call, record, timeout=timeout, exclusive=True)
 
             await await_in_daemon(put, "stargate-record")
+            # Which number it got matters to nobody here.
             waiter.recorded(1)
             return
         asked = AskedPut(
@@ -109,7 +110,9 @@ class Recorder:
             options=self._differing(call),
         )
         if call.trace is not None or observers.anybody():
-            waiter.tell = partial(_told, call, record)
+            # It is told by the task that sends or reads for all, in the call's own context.
+            own = copy_context()
+            waiter.on_told = lambda error: own.run(_told, call, record, error)
         await outbox.begin(asked, waiter, bound)
 
     def _put(

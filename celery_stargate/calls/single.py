@@ -8,6 +8,8 @@ from typing import Any
 from celery_stargate.calls import eager
 from celery_stargate.calls.direct import publish
 from celery_stargate.calls.inbox import Ticket
+from celery_stargate.calls.loop_calls import LoopCalls
+from celery_stargate.calls.loop_inbox import LoopTicket
 from celery_stargate.calls.prepare import (
     Call,
     CallOptions,
@@ -89,29 +91,12 @@ async def aproduce(
     if fresh:
         context = runtime.loops.new_context()
     call, options = check(runtime, message, context, *given)
-    here = await runtime.loops.here()
-    if options.callbacks:
-        seconds = options.seconds(call.options.delivery_timeout)
-        record, number = call.record(options.callbacks), FirstNumber()
-        with ends_if_raised(call.trace):
-            # The caller does not wait for the outcome.
-            bound = min(max(seconds, _LEAST_BOUND), USUAL)
-            await here.begin(call, record, number, seconds, bound, fresh=fresh)
-            await number.wait()
-        return call.context
-    seconds = options.seconds(runtime.settings.produce_timeout)
-    schedule = runtime.schedule(seconds)
-    lanes = call.lanes
-    inbox = here.inbox_for(lanes[0])
-    ticket = inbox.expect(on_its_way=True)
-    try:
-        record = call.record(NO_CALLBACKS, inbox=ticket.address)
-        with ends_if_raised(call.trace):
-            bound = max(seconds, _LEAST_BOUND)
-            await here.begin(call, record, ticket, seconds, bound, fresh=fresh)
-            await here.wait(ticket, schedule, lanes)
-    finally:
-        inbox.forget(ticket)
+    with ends_if_raised(call.trace):
+        here = await runtime.loops.here()
+        if options.callbacks:
+            await _arecord(here, call, options, fresh=fresh)
+            return call.context
+        ticket = await _await_outcome(runtime, here, call, options, fresh=fresh)
     if ticket.outcomes is None:
         raise error_of(deadline_failure(call.context, str(call.topic), sent=None))
     return ticket.outcomes.answer()
@@ -147,6 +132,33 @@ def _record(runtime: Runtime, call: Call, options: CallOptions) -> None:
     with call.traced(), bounded(min(max(seconds, _LEAST_BOUND), USUAL)):
         runtime.require_owner()
         runtime.recorder.put(call, call.record(options.callbacks), timeout=seconds, exclusive=True)
+
+
+async def _arecord(here: LoopCalls, call: Call, options: CallOptions, *, fresh: bool) -> None:
+    """Record a call from an event loop, for a caller who does not wait for the outcome."""
+    seconds, number = options.seconds(call.options.delivery_timeout), FirstNumber()
+    bound = min(max(seconds, _LEAST_BOUND), USUAL)
+    record = call.record(options.callbacks)
+    await here.begin(call, record, number, seconds, bound, fresh=fresh)
+    await number.wait()
+
+
+async def _await_outcome(
+    runtime: Runtime, here: LoopCalls, call: Call, options: CallOptions, *, fresh: bool
+) -> LoopTicket:
+    """Record a call from an event loop, and wait for its outcome or until its time is over."""
+    seconds = options.seconds(runtime.settings.produce_timeout)
+    schedule, lanes = runtime.schedule(seconds), call.lanes
+    inbox = here.inbox_for(lanes[0])
+    ticket = inbox.expect(on_its_way=True)
+    try:
+        record = call.record(NO_CALLBACKS, inbox=ticket.address)
+        bound = max(seconds, _LEAST_BOUND)
+        await here.begin(call, record, ticket, seconds, bound, fresh=fresh)
+        await here.wait(ticket, schedule, lanes)
+    finally:
+        inbox.forget(ticket)
+    return ticket
 
 
 def _submit(

@@ -23,9 +23,12 @@ from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, 
 from celery_stargate.lanes.wire import PutWord, read_put
 from celery_stargate.support.alarms import EarliestTimer
 from celery_stargate.support.bound import USUAL, bounded, time_left
+from celery_stargate.support.log import logger_of
 from celery_stargate.support.shared_task import SharedTasks
 
 __all__ = ["FirstNumber", "LoopOutbox", "Waiter"]
+
+logger = logger_of(__name__)
 
 #: How many puts, and how many bytes of frames, one round trip holds at most; all of them may be one
 #: run of a script, which must not occupy Redis for long.
@@ -37,44 +40,49 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
 
 
 class Waiter:
-    """Who waits for what comes of a put. It is told once; what comes later changes nothing.
+    """Who waits for what comes of a put. It learns it once; what comes later changes nothing.
 
     Arguments:
         on_its_way: whether the put is on its way; one that is not any more is not sent.
     """
 
-    __slots__ = ("on_its_way", "tell")
+    __slots__ = ("on_its_way", "on_told")
 
     def __init__(self, *, on_its_way: bool = True) -> None:
         self.on_its_way = on_its_way
-        #: Called before with what it is told: None, or the error.
-        self.tell: Callable[[BaseException | None], object] | None = None
+        #: Called with None or the error before the waiter goes on, which raises what it raises.
+        self.on_told: Callable[[BaseException | None], object] | None = None
 
     def recorded(self, first: int) -> None:
         """Take the context's first number, as ``Outbox.put`` returns it."""
-        if self.arrives(None):
-            self.go_on(first)
+        if self.on_its_way:
+            raised = self.end(None)
+            if raised is None:
+                self.go_on(first)
+            else:
+                self.fail(raised)
 
     def failed(self, error: BaseException) -> None:
         """Take what ``Outbox.put`` raises, or that the event loop ends."""
-        if self.arrives(error):
-            self.give_up(error)
+        if self.on_its_way:
+            self.fail(self.end(error) or error)
 
-    def arrives(self, error: BaseException | None) -> bool:
-        """Be on its way no more; return whether it was."""
-        if not self.on_its_way:
-            return False
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """Be on its way no more; return what :attr:`on_told` raises."""
         self.on_its_way = False
-        if self.tell is not None:
-            self.tell(error)
-        return True
+        if self.on_told is not None:
+            try:
+                self.on_told(error)
+            except BaseException as raised:  # noqa: BLE001  # it is the waiter's, and hits no other
+                return raised
+        return None
 
     def go_on(self, first: int) -> None:
         """Go on: the context is recorded."""
         raise NotImplementedError
 
-    def give_up(self, error: BaseException) -> None:
-        """Give up: it is not, or that is not known."""
+    def fail(self, error: BaseException) -> None:
+        """Let who waits raise an error."""
         raise NotImplementedError
 
 
@@ -82,7 +90,7 @@ class LoopOutbox:
     """All lanes of one prefix, as the calls of one event loop use them.
 
     Each call ends within the bound around it (:mod:`celery_stargate.support.bound`), and within
-    5 s where there is none.
+    5 s where there is none; :meth:`begin` is given its time.
 
     Arguments:
         connections: to the Redis that holds the lanes.
@@ -167,12 +175,18 @@ class LoopOutbox:
 
     def _heal(self, asked: AskedPut) -> None:
         """Do as :meth:`CallerRegistry.heal` does, in a thread, for which nobody waits."""
+        lane = asked.lane
+        self._registry.forget(lane)
 
         def heal() -> None:
             with bounded(USUAL):
-                self._registry.heal(asked.lane, asked.options)
+                self._registry.heal(lane, asked.options)
 
-        threading.Thread(target=heal, name="stargate-announce", daemon=True).start()
+        try:
+            threading.Thread(target=heal, name="stargate-announce", daemon=True).start()
+        except RuntimeError as error:
+            # There are too many threads, or the interpreter ends.
+            logger.warning("the lane is not announced yet: %s", error, lane=lane)
 
     def _pipe(self, lane: Lane) -> _Pipe:
         bucket = lane.bucket(self._prefix)
@@ -208,7 +222,7 @@ class FirstNumber(Waiter):
         if not self._future.done():
             self._future.set_result(first)
 
-    def give_up(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Raise why there is none."""
         if isinstance(error, asyncio.CancelledError):
             self._future.cancel()
@@ -278,12 +292,12 @@ class _Pipe:
 
     def _give_up(self, now: float) -> float | None:
         """Tell those whose time is over; nearly all puts are answered long before."""
-        late = [put for put in (*self._sent, *self._waiting) if put.waiter.on_its_way]
-        for put in late:
+        pending = [put for put in (*self._sent, *self._waiting) if put.waiter.on_its_way]
+        for put in pending:
             if put.end <= now:
                 error = self._reason.error or NoAnswer("no answer in time")
                 put.waiter.failed(store_error(error))
-        return min((put.end for put in late if put.end > now), default=None)
+        return min((put.end for put in pending if put.end > now), default=None)
 
     async def _send(self) -> None:
         try:
@@ -357,10 +371,10 @@ class _Pipe:
                 for each in reversed(batch)
             )
             return
-        if unlisted:
-            self._heal(asked)
         for first, each in enumerate(batch, start=number):
             each.waiter.recorded(first)
+        if unlisted:
+            self._heal(asked)
 
     async def _persist(self, batch: Sequence[_Put], run: Callable[[], Awaitable[Any]]) -> Any:
         """Run until it succeeds or fails for good. A repeat is safe: it has the same tokens."""
@@ -384,13 +398,13 @@ class _Pipe:
             if isinstance(reply, Exception):
                 raise reply
             read = read_put(reply)
-            if read.unlisted:
-                self._heal(put.asked)
             first = put.asked.number(read)
         except Exception as error:  # noqa: BLE001  # it is told
             put.waiter.failed(store_error(error))
         else:
             put.waiter.recorded(first)
+            if read.unlisted:
+                self._heal(put.asked)
 
 
 @asynccontextmanager

@@ -299,12 +299,12 @@ class Outbox:
             for lane in dict.fromkeys(lanes):
                 self.registry.announce(lane, options)
             replies = self._scripts.run_many("put_many", runs)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
+            errors = [each for each in replies if isinstance(each, Exception)]
             for lane, reply in zip(lanes, replies, strict=True):
-                if read_put(reply).unlisted:
+                if not isinstance(reply, Exception) and read_put(reply).unlisted:
                     self.registry.heal(lane, options)
+            if errors:
+                raise errors[0]
 
     @contextmanager
     def _script_puts(

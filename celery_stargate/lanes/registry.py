@@ -86,7 +86,7 @@ class CallerRegistry:
         """
         if again:
             # First, so that the next put tries again if this fails.
-            self._announced.pop(lane, None)
+            self.forget(lane)
         if self.is_announced(lane):
             return
         now = self._monotonic()
@@ -99,9 +99,10 @@ class CallerRegistry:
         self._announced[lane] = now
 
     def heal(self, lane: Lane, options: Mapping[str, object] | None = None) -> None:
-        """Begin a list of lanes anew that is none: a put could not announce its lane there.
+        """Delete a list of lanes that has a wrong type, and announce a lane in a new one.
 
-        The put is recorded, so an error is not the caller's; the next one announces the lane.
+        A put found that it could not announce the lane. The message is recorded, so an error is not
+        the caller's: this process's next put into the lane announces it.
 
         Arguments:
             options: as in :meth:`announce`.
@@ -110,6 +111,10 @@ class CallerRegistry:
             self.announce(lane, options, again=True)
         except (RedisError, OSError) as error:
             logger.warning("the lane is not announced yet: %s", error, lane=lane)
+
+    def forget(self, lane: Lane) -> None:
+        """Let the next put announce a lane in any case."""
+        self._announced.pop(lane, None)
 
     def is_announced(self, lane: Lane) -> bool:
         """Whether a lane is known to the workers, as far as this process needs to care."""

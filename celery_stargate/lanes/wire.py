@@ -125,7 +125,7 @@ class PutReply(NamedTuple):
     #: The context's first number; for ``FULL`` the length of the backlog, for ``KNOWN`` 0 if the
     #: context is pending no more.
     number: int
-    #: Whether the lane begins with it, and could not be announced: the list of lanes is none.
+    #: Whether the lane begins with it, and could not be announced: the list's key has a wrong type.
     unlisted: bool = False
 
 

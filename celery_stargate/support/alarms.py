@@ -11,6 +11,9 @@ __all__ = ["Alarms", "EarliestTimer"]
 
 _What = TypeVar("_What")
 
+#: Seconds between two rings at least: each looks at all that wait.
+_LEAST = 0.01
+
 
 class EarliestTimer:
     """One timer of an event loop, set to the earliest of many times.
@@ -45,7 +48,7 @@ class EarliestTimer:
         self._handle, self._when = None, math.inf
         left = self._ring(now)
         if left is not None:
-            self.by(loop, left)
+            self.by(loop, max(left, now + _LEAST))
 
 
 class Alarms(Generic[_What]):

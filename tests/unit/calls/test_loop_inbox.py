@@ -286,7 +286,7 @@ def test_what_has_an_outcome_is_recorded() -> None:
     async def test(line: Line, inbox: LoopInbox) -> None:
         [early, late], calls = await begun(inbox, 10.0, 10.0)
         told: list[object] = []
-        early.tell = told.append
+        early.on_told = told.append
         late.recorded(2)
         line.say(early.address, receipt("early"))
         assert await calls[0] == receipt("early")
@@ -295,6 +295,32 @@ def test_what_has_an_outcome_is_recorded() -> None:
         assert told == [None]
         line.say(late.address, receipt("late"))
         await calls[1]
+
+    run(test)
+
+
+@pytest.mark.parametrize("way", ["recorded", "failed", "outcome"])
+def test_what_telling_raises_is_its_own_calls(way: str) -> None:
+    """Whoever tells: the one that sends for all, or reads for all."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        [wrong, other], calls = await begun(inbox, 10.0, 10.0)
+
+        def fail(error: BaseException | None) -> None:
+            raise KeyError("an observer's")
+
+        wrong.on_told = fail
+        other.recorded(1)
+        if way == "recorded":
+            wrong.recorded(2)
+        elif way == "failed":
+            wrong.failed(StoreUnavailable("no answer in time"))
+        else:
+            line.say(wrong.address, receipt("wrong"))
+        with pytest.raises(KeyError, match="an observer's"):
+            await calls[0]
+        line.say(other.address, receipt("c"))
+        assert await calls[1] == receipt("c")
 
     run(test)
 

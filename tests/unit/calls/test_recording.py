@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from celery_stargate import LaneFull, observers
+from celery_stargate.calls import recording
 from celery_stargate.calls.prepare import prepare
 from celery_stargate.effects.signatures import NO_CALLBACKS
 from celery_stargate.lanes.loop_outbox import FirstNumber
@@ -129,6 +131,38 @@ def test_calls_of_an_event_loop(told: Noted) -> None:
     assert [each.record.context for each in lanes.puts] == ["one", "many", "many\t0", "many\t1"]
     assert all(each.options["exclusive"] for each in lanes.puts[:2])
     assert told.contexts == (["one", "many"] if observers.anybody() else [])
+
+
+def test_each_call_is_told_of_in_its_own_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver reads the id of the request that called, whoever sends for all."""
+    request: ContextVar[str] = ContextVar("request")
+    seen: list[str] = []
+    monkeypatch.setattr(recording, "_tell", lambda *_: seen.append(request.get()))
+    monkeypatch.setattr(observers, "anybody", lambda: True)
+    stargate, *_ = make_stargate()
+    kept: list[FirstNumber] = []
+
+    class Held:
+        async def begin(self, asked: object, waiter: FirstNumber, seconds: float) -> None:
+            kept.append(waiter)
+
+    async def call(name: str) -> None:
+        request.set(name)
+        one, number = prepare(stargate.settings, "x", name), FirstNumber()
+        outbox: Any = Held()
+        record = one.record(NO_CALLBACKS)
+        await stargate.runtime.recorder.begin(outbox, one, record, number, timeout=5.0, bound=5.0)
+        await number.wait()
+
+    async def main() -> None:
+        calls = [asyncio.ensure_future(call(each)) for each in ("one", "two")]
+        await asyncio.sleep(0)
+        for each in kept:
+            each.recorded(1)
+        await asyncio.gather(*calls)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert seen == ["one", "two"]
 
 
 def test_many_calls_at_once(told: Noted) -> None:

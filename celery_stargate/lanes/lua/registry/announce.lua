@@ -1,5 +1,5 @@
--- Make a lane known to the workers, and tell them if it is new. What a worker needs that does not know
--- its topic is there before: it takes the lane at once.
+-- Make a lane known to the workers, and tell them if it is new. The options are left first: a worker may
+-- take the lane as soon as it is listed, and may not know its topic.
 --
 -- KEYS: the key meta of the lane, if there are options; then those of the list.
 -- ARGV: lane; producer options as JSON, if there are some. Returns 1 if it was not known, else 0.
