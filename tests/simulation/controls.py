@@ -281,7 +281,7 @@ CONTROLS: Mapping[str, Control] = {
         seeds=200,
     ),
     "a put that announces a lane that begins": Control(
-        partial(replaced, _Lane, "_begin", lambda lane, first, options, name: None),
+        partial(replaced, _Lane, "_begin", lambda lane, reply, options, name: reply),
         "P2",
         CASES["a lane whose announcement Redis forgot"].focus,
         seeds=400,

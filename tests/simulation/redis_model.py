@@ -298,9 +298,9 @@ class _Lane:
         mark: bytes,
         *given: bytes,
     ) -> list[Any]:
-        if before := self._answered(token):
-            return before
         *messages, options, name = given
+        if before := self._answered(token):
+            return self._begin(before, options, name)
         if context in self._contexts:
             found = _read_head(self._contexts[context])
             first = found[0] if found and context not in self._outcomes else 0
@@ -327,11 +327,10 @@ class _Lane:
             named = (b"l", label) if label else ()
             place = (b"p", b"%d" % i) if len(frames) > 1 else ()
             self._log.add((first + i, 0), *_entry(mark, frame), *named, *place, *marked)
-        self._begin(first, options, name)
         self._use(max_backlog, len(frames))
         if int(tombstone):
             self._prune()
-        return self._answer(token, b"new", first, remember)
+        return self._begin(self._answer(token, b"new", first, remember), options, name)
 
     def put_many(
         self,
@@ -342,9 +341,9 @@ class _Lane:
         remember: bytes,
         *given: bytes,
     ) -> list[Any]:
-        if before := self._answered(token):
-            return before
         *puts, options, name = given
+        if before := self._answered(token):
+            return self._begin(before, options, name)
         quads = list(zip(*(puts[i::4] for i in range(4)), strict=True))
         new = [
             each
@@ -364,11 +363,10 @@ class _Lane:
             self._contexts[context] = head + body
             self._deadlines[context] = self._now + int(timeout)
             self._log.add((number, 0), *_entry(mark, frame), *marked)
-        self._begin(first, options, name)
         self._use(max_backlog, len(quads))
         if int(tombstone):
             self._prune()
-        return self._answer(token, b"new", first, remember)
+        return self._begin(self._answer(token, b"new", first, remember), options, name)
 
     def _answered(self, token: bytes) -> list[Any] | None:
         by, _, said = (self._redis.get(self._answers_key) or b"").partition(b"\n")
@@ -393,12 +391,14 @@ class _Lane:
         self._meta[b"last"] = b"%d" % (first + count - 1)
         return first
 
-    def _begin(self, first: int, options: bytes, name: bytes) -> None:
+    def _begin(self, reply: list[Any], options: bytes, name: bytes) -> list[Any]:
         """Announce a lane that begins, and leave the options for workers."""
-        if abs(first) == 1 and name:
+        what, number = reply
+        if what == b"new" and abs(number) == 1 and name:
             if options:
                 self._meta[b"options"] = options
             _Registry(self._redis, self._listed).announce(name)
+        return reply
 
     def _mark(self, number: int, token: bytes) -> tuple[bytes, ...]:
         """Note a message as sent, if the owner expects it; return the fields that say so."""

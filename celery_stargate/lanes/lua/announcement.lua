@@ -15,14 +15,14 @@ local function announce(lane)
 end
 
 -- Announce the lane of a put that got its first number here: Redis may have lost the lane with its
--- announcement, and the caller may be gone. Returns the put's answer; a third value, "unlisted", tells
--- that the list of lanes is of a wrong type.
+-- announcement, and the caller may be gone. A repeat does so again, because the first answer was lost.
+-- Returns the put's answer; a third value, "unlisted", tells that the list of lanes is of a wrong type.
 -- reply: the put's answer.
--- first: that number; below 0 in a lane that has the context, and not its messages.
 -- meta: the key of the lane's. options: what the put leaves there for workers that do not know the
 -- topic, as JSON; "": nothing. lane: "" for the lane of contexts without messages, which always exists.
-local function begin_lane(reply, first, meta, options, lane)
-  if math.abs(first) ~= 1 or lane == '' then return reply end
+local function begin_lane(reply, meta, options, lane)
+  -- The number is below 0 in a lane that has the context, and not its messages.
+  if reply[1] ~= 'new' or math.abs(reply[2]) ~= 1 or lane == '' then return reply end
   if options ~= '' then redis.call('HSET', meta, 'options', options) end
   if type(announce(lane)) == 'table' then reply[3] = 'unlisted' end
   return reply

@@ -18,7 +18,7 @@ local tombstone, remember = tonumber(ARGV[6]), tonumber(ARGV[7])
 local code, count = ARGV[8], (#ARGV - 10) / 2
 
 local before = answered(token)
-if before then return before end
+if before then return begin_lane(before, META, ARGV[#ARGV - 1], ARGV[#ARGV]) end
 
 local now = now_ms()
 local record = redis.call('HGET', CONTEXTS, context)
@@ -63,4 +63,4 @@ end
 if not max_backlog then use_reservation(ARGV[5], count) end
 if tombstone > 0 then prune_tombstones(now) end
 local reply = answer(token, 'new', first, remember)
-return begin_lane(reply, first, META, ARGV[#ARGV - 1], ARGV[#ARGV])
+return begin_lane(reply, META, ARGV[#ARGV - 1], ARGV[#ARGV])

@@ -7,12 +7,12 @@
 -- Returns {word, number}: "new" and the first number of those that are new; one that is pending, or
 --       was finished a short time ago, stays as it is. "full" and the length of the backlog: nothing
 --       was recorded. "known" and 0: none is new, or this is a copy of a call before the caller's
---       last one.
+--       last one. For "unlisted" after them see begin_lane.
 local token, timeout, max_backlog = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local tombstone, remember = ARGV[4], tonumber(ARGV[5])
 
 local before = answered(token)
-if before then return before end
+if before then return begin_lane(before, META, ARGV[#ARGV - 1], ARGV[#ARGV]) end
 
 local now, new = now_ms(), {}
 for i = 6, #ARGV - 2, 4 do
@@ -42,4 +42,4 @@ redis.call('ZADD', DEADLINES, unpack(deadlines))
 if not max_backlog then use_reservation(ARGV[3], (#ARGV - 7) / 4) end
 if tombstone ~= '0' then prune_tombstones(now) end
 local reply = answer(token, 'new', first, remember)
-return begin_lane(reply, first, META, ARGV[#ARGV - 1], ARGV[#ARGV])
+return begin_lane(reply, META, ARGV[#ARGV - 1], ARGV[#ARGV])

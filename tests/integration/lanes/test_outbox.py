@@ -193,8 +193,11 @@ def test_a_put_whose_caller_is_gone_announces_its_lane(
     assert client.hget(meta, "options") == b'{"max_in_flight": 7}'
     announced: Any = client.xrange(events)
     assert [fields for _, fields in announced] == [{b"lane": lane.name.encode()}]
+    # A repeat does so again; what comes later does not.
     client.delete(listed)
     assert put_late("gone:1", "a") == [b"new", 1]
+    assert lanes.registry.survey()[1] == [lane]
+    client.delete(listed)
     assert put_late("gone:2", "b") == [b"new", 2]
     assert lanes.registry.survey()[1] == []
 
@@ -642,6 +645,28 @@ class TestLostAnswers:
         put(through, lane, "lost", exclusive=True)
         assert proxy.lost == 1
         assert contexts_of(owner) == ["warm up", "lost"]
+
+    @pytest.mark.parametrize("many", [False, True])
+    def test_a_put_that_is_repeated_tells_again_that_its_lane_is_in_no_list(
+        self,
+        proxy: Proxy,
+        through: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+        many: bool,
+    ) -> None:
+        """Its caller then begins the list anew."""
+        through.registry.announce(lane)
+        *_, listed, _ = lane_keys(prefix, lane, "me", listed=True)
+        client.set(listed, "no list")
+        proxy.lose_answer_to(lambda data: b"lost" in data)
+        if many:
+            through.put_many([(lane, Record("lost"), frame_of("lost"))], timeout=60.0)
+        else:
+            put(through, lane, "lost")
+        assert proxy.lost == 1
+        assert through.registry.survey()[1] == [lane]
 
     def test_a_put_that_is_repeated_after_its_context_was_finished_records_once(
         self, proxy: Proxy, through: Outbox, lanes: Outbox, lane: Lane, owner: Owner
