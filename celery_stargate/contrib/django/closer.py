@@ -88,12 +88,17 @@ class Closer(threading.Thread):
         taken: list[Any] = []
         closing: Future[list[Any]] | None = None
         queue = self._app.amqp.queues[self._queue]
-        with Consumer(
-            connection.channel(),
-            [queue],
-            on_message=taken.append,
-            accept=["json"],
-            prefetch_count=_BATCH,
+        # The channel closes before its connection: kombu's Redis transport gives back a message
+        # that is just arriving only while the connection knows the channel.
+        with (
+            connection.channel() as channel,
+            Consumer(
+                channel,
+                [queue],
+                on_message=taken.append,
+                accept=["json"],
+                prefetch_count=_BATCH,
+            ),
         ):
             while not self._stop_event.is_set():
                 try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from celery import signature
@@ -130,3 +130,36 @@ def test_a_database_that_fails_gets_the_batch_again(
     with closing(rig):
         wait_for(lambda: rig.states() == {"stored"})
     assert not failures
+
+
+@pytest.mark.parametrize("rig", ["redis"], indirect=True)
+def test_a_task_that_arrives_while_the_connection_closes_comes_again(
+    rig: OutboxRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has given it to the connection, and nobody has read it yet."""
+    first, second = rig.write("one", "two")
+    acknowledge, closes, failed = closer._acknowledge, close_rows, list[bool]()
+
+    def close_while_waiting(using: str, outcomes: Any) -> int:
+        # Meanwhile the connection waits for the next task.
+        wait_for(lambda: any(each["cmd"] == "brpop" for each in rig.redis.client_list()))
+        return closes(using, outcomes)
+
+    def fail_once(closing: Any) -> None:
+        if failed:
+            acknowledge(closing)
+            return
+        failed.append(True)
+        publish(rig, Receipt(context=second.context, message_id="CAE=").to_dict())
+        with rig.stargate.app.connection_for_read() as connection:
+            queue = cast("Any", connection.default_channel).queue_declare
+            wait_for(lambda: not queue(f"{rig.name}-close", passive=True).message_count)
+        raise DatabaseError("away")
+
+    monkeypatch.setattr(closer, "close_rows", close_while_waiting)
+    monkeypatch.setattr(closer, "_acknowledge", fail_once)
+    monkeypatch.setattr(closer, "_PAUSE", 0.05)
+    publish(rig, Receipt(context=first.context, message_id="CAE=").to_dict())
+    with closing(rig):
+        wait_for(lambda: rig.states() == {"stored"})
+    assert failed
