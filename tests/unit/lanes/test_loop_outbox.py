@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 from celery_stargate import StoreUnavailable
 from celery_stargate.lanes import loop_outbox
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.loop_outbox import FirstNumber, _Pipe, _within
+from celery_stargate.lanes.loop_outbox import FirstNumber, LoopOutbox, _Pipe, _within
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.scripts import Callers
@@ -262,3 +264,87 @@ def test_each_is_told_when_its_own_time_is_over() -> None:
     assert loop.advance(task.done, 1e6)
     loop.close()
     task.result()
+
+
+def test_who_waits_for_a_number_is_told_once() -> None:
+    """What comes later changes nothing; nor does what comes when nobody waits any more."""
+
+    async def main() -> None:
+        number, cancelled, failed = FirstNumber(), FirstNumber(), FirstNumber()
+        number.recorded(1)
+        number.recorded(2)
+        number.failed(KeyError("late"))
+        assert await number.wait() == 1
+        for each in (cancelled, failed):
+            waits = asyncio.ensure_future(each.wait())
+            await asyncio.sleep(0)
+            waits.cancel()
+            if each is cancelled:
+                each.recorded(1)
+            else:
+                each.failed(KeyError("late"))
+            with pytest.raises(asyncio.CancelledError):
+                await waits
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_telling_raises_is_raised_by_who_waits(recorded: bool) -> None:
+    """It is told before, with the error or without."""
+    told: list[BaseException | None] = []
+    late = NoAnswer("no answer in time")
+
+    def fail(error: BaseException | None) -> None:
+        told.append(error)
+        raise LookupError("an observer's")
+
+    async def main() -> None:
+        number = FirstNumber()
+        number.on_told = fail
+        if recorded:
+            number.recorded(1)
+        else:
+            number.failed(late)
+        with pytest.raises(LookupError, match="an observer's"):
+            await number.wait()
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+    assert told == [None if recorded else late]
+
+
+@pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_lane_that_could_not_be_announced(
+    monkeypatch: pytest.MonkeyPatch, together: bool, starts: bool
+) -> None:
+    """Its call is recorded, also where no thread can begin the list of lanes anew."""
+
+    class Unlisted(Unsteady):
+        async def run(self, name: str, keys: Any, arguments: Any) -> Any:
+            return [b"new", 1, b"unlisted"]
+
+    forgotten: list[Lane] = []
+    healed = threading.Event()
+    registry: Any = SimpleNamespace(
+        is_announced=lambda lane: True,
+        forget=forgotten.append,
+        heal=lambda lane, options: healed.set(),
+    )
+    connections: Any = SimpleNamespace(asyncio=lambda: None, waits_for_master=False)
+
+    def cannot(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> int:
+        outbox = LoopOutbox(connections, "prefix", registry, Callers())
+        vars(outbox)["_scripts"] = Unlisted()
+        asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0, fresh=together)
+        if not starts:
+            monkeypatch.setattr(threading.Thread, "start", cannot)
+        return await outbox.put(asked)
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == 1
+    monkeypatch.undo()
+    assert forgotten == [LANE]
+    assert healed.wait(10) if starts else not healed.is_set()
