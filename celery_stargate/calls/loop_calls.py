@@ -14,8 +14,8 @@ from celery_stargate.calls.waiting import Schedule, Step
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.loop_outbox import Waiter
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.waiter import Waiter
 from celery_stargate.model.context import new_context, new_contexts
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.shared_task import SharedTasks
@@ -96,9 +96,9 @@ class LoopCalls:
         runtime = self._runtime
         with call.active():
             if not runtime.is_owned():
-                end = time.monotonic() + bound
+                end = self._monotonic() + bound
                 await self.require_owner(bound)
-                bound = end - time.monotonic()
+                bound = end - self._monotonic()
             await runtime.recorder.begin(
                 self.outbox, call, record, waiter, timeout=timeout, bound=bound, fresh=fresh
             )

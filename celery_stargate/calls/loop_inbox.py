@@ -12,7 +12,7 @@ from typing import Protocol
 from celery_stargate.calls.gathering import Gathered
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.inbox import InboxEntry
-from celery_stargate.lanes.loop_outbox import Waiter
+from celery_stargate.lanes.waiter import Waiter
 from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.alarms import Alarms
@@ -168,7 +168,7 @@ class LoopInbox:
         Raises:
             What the ticket is told instead.
         """
-        end, has_read = time.monotonic() + seconds, False
+        end, has_turn = time.monotonic() + seconds, False
         try:
             while ticket.error is None and not ticket.done:
                 left = end - time.monotonic()
@@ -181,13 +181,14 @@ class LoopInbox:
                 elif left <= 0:
                     return False
                 else:
-                    has_read = True
+                    has_turn = True
                     await self._read(min(left, _LOOK))
         finally:
             self._alarms.end(ticket)
             ticket.waker = None
-            if has_read or self._next_reader is ticket:
-                self._next_reader = None
+            if self._next_reader is ticket:
+                self._next_reader, has_turn = None, True
+            if has_turn:
                 self._pass_on()
         if ticket.error is not None:
             raise ticket.error

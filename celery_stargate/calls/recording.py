@@ -9,10 +9,11 @@ from typing import Any
 
 from celery_stargate import observers
 from celery_stargate.calls.prepare import Call
-from celery_stargate.lanes.loop_outbox import LoopOutbox, Waiter
+from celery_stargate.lanes.loop_outbox import LoopOutbox
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
+from celery_stargate.lanes.waiter import Waiter
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.observers import MessageRecorded
 from celery_stargate.support.bound import bounded, call_bound

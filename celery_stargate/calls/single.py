@@ -20,7 +20,7 @@ from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import trigger
 from celery_stargate.effects.signatures import NO_CALLBACKS, Callbacks
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.lanes.loop_outbox import FirstNumber
+from celery_stargate.lanes.waiter import FirstNumber
 from celery_stargate.model.context import new_context
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import error_of

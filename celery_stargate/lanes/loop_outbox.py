@@ -20,13 +20,14 @@ from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
 from celery_stargate.lanes.puts import AskedPut, begin_arguments
 from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
+from celery_stargate.lanes.waiter import Waiter
 from celery_stargate.lanes.wire import PutWord, read_put
 from celery_stargate.support.alarms import EarliestTimer
-from celery_stargate.support.bound import USUAL, bounded, time_left
+from celery_stargate.support.bound import USUAL, bounded
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.shared_task import SharedTasks
 
-__all__ = ["FirstNumber", "LoopOutbox", "Waiter"]
+__all__ = ["LoopOutbox"]
 
 logger = logger_of(__name__)
 
@@ -39,58 +40,10 @@ _RETRIES = 2
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
 
 
-class Waiter:
-    """Who waits for what comes of a put. It learns it once; what comes later changes nothing.
-
-    Arguments:
-        on_its_way: whether the put is on its way; one that is not any more is not sent.
-    """
-
-    __slots__ = ("on_its_way", "on_told")
-
-    def __init__(self, *, on_its_way: bool = True) -> None:
-        self.on_its_way = on_its_way
-        #: Called with None or the error before the waiter goes on, which raises what it raises.
-        self.on_told: Callable[[BaseException | None], object] | None = None
-
-    def recorded(self, first: int) -> None:
-        """Take the context's first number, as ``Outbox.put`` returns it."""
-        if self.on_its_way:
-            raised = self.end(None)
-            if raised is None:
-                self.go_on(first)
-            else:
-                self.fail(raised)
-
-    def failed(self, error: BaseException) -> None:
-        """Take what ``Outbox.put`` raises, or that the event loop ends."""
-        if self.on_its_way:
-            self.fail(self.end(error) or error)
-
-    def end(self, error: BaseException | None) -> BaseException | None:
-        """Be on its way no more; return what :attr:`on_told` raises."""
-        self.on_its_way = False
-        if self.on_told is not None:
-            try:
-                self.on_told(error)
-            except BaseException as raised:  # noqa: BLE001  # it is the waiter's, and hits no other
-                return raised
-        return None
-
-    def go_on(self, first: int) -> None:
-        """Go on: the context is recorded."""
-        raise NotImplementedError
-
-    def fail(self, error: BaseException) -> None:
-        """Let who waits raise an error."""
-        raise NotImplementedError
-
-
 class LoopOutbox:
     """All lanes of one prefix, as the calls of one event loop use them.
 
-    Each call ends within the bound around it (:mod:`celery_stargate.support.bound`), and within
-    5 s where there is none; :meth:`begin` is given its time.
+    Each put ends within the seconds that it is given.
 
     Arguments:
         connections: to the Redis that holds the lanes.
@@ -111,22 +64,6 @@ class LoopOutbox:
         #: By bucket: a shard that is down holds up nobody who puts into another one.
         self._pipes: dict[int, _Pipe] = {}
         self._announcing = SharedTasks("stargate-announce")
-
-    async def put(self, asked: AskedPut) -> int:
-        """Record a context and its messages in a lane, once.
-
-        Arguments:
-            asked: what is put.
-
-        Returns:
-            As ``Outbox.put``.
-
-        Raises:
-            As ``Outbox.put``.
-        """
-        number = FirstNumber()
-        await self.begin(asked, number, time_left())
-        return await number.wait()
 
     async def begin(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
         """Begin to record a context and its messages in a lane, once.
@@ -186,7 +123,9 @@ class LoopOutbox:
             threading.Thread(target=heal, name="stargate-announce", daemon=True).start()
         except RuntimeError as error:
             # There are too many threads, or the interpreter ends.
-            logger.warning("the lane is not announced yet: %s", error, lane=lane)
+            logger.warning(
+                "the lane is not announced yet, the next put does it: %s", error, lane=lane
+            )
 
     def _pipe(self, lane: Lane) -> _Pipe:
         bucket = lane.bucket(self._prefix)
@@ -195,39 +134,6 @@ class LoopOutbox:
                 self._scripts, self._callers, self._prefix, self._retries, self._heal
             )
         return self._pipes[bucket]
-
-
-class FirstNumber(Waiter):
-    """Waits for the first number of a context, and for nothing else."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> int:
-        """Return the number.
-
-        Raises:
-            As ``Outbox.put``.
-        """
-        try:
-            return await self._future
-        finally:
-            self.on_its_way = False
-
-    def go_on(self, first: int) -> None:
-        """Return it."""
-        if not self._future.done():
-            self._future.set_result(first)
-
-    def fail(self, error: BaseException) -> None:
-        """Raise why there is none."""
-        if isinstance(error, asyncio.CancelledError):
-            self._future.cancel()
-        elif not self._future.done():
-            self._future.set_exception(error)
 
 
 class _Put(NamedTuple):

@@ -110,7 +110,9 @@ class CallerRegistry:
         try:
             self.announce(lane, options, again=True)
         except (RedisError, OSError) as error:
-            logger.warning("the lane is not announced yet: %s", error, lane=lane)
+            logger.warning(
+                "the lane is not announced yet, the next put does it: %s", error, lane=lane
+            )
 
     def forget(self, lane: Lane) -> None:
         """Let the next put announce a lane in any case."""

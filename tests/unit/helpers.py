@@ -14,9 +14,9 @@ from kombu.utils import json
 from celery_stargate import Failure, LaneFull, ProduceTask, Receipt, Stargate
 from celery_stargate.lanes.inbox import InboxEntry
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.loop_outbox import Waiter
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record, Settled
+from celery_stargate.lanes.waiter import Waiter
 from celery_stargate.model.outcomes import CallOutcomes
 
 TOPIC = "persistent://public/default/orders"

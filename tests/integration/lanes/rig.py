@@ -10,13 +10,17 @@ from celery_stargate import Failure, Receipt
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.leased import LeasedLane
+from celery_stargate.lanes.loop_outbox import LoopOutbox
 from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.lanes.target import Target
+from celery_stargate.lanes.waiter import FirstNumber
 from celery_stargate.lanes.wire import CompleteReply, SettleReply
 from celery_stargate.model.entry import Entry, label_of
 from celery_stargate.model.follow_up import ResultRow
 from celery_stargate.model.outcome import Outcome
+from celery_stargate.support.bound import time_left
 
 _T = TypeVar("_T")
 
@@ -118,3 +122,10 @@ def receipt(context: str, entry: int = 1) -> Receipt:
 def failure(context: str) -> Failure:
     """A failure as the owner tells it."""
     return Failure(context=context, reason="no", code="send-error:8")
+
+
+async def put_in_loop(outbox: LoopOutbox, asked: AskedPut) -> int:
+    """Put from an event loop, and wait for the context's first number."""
+    number = FirstNumber()
+    await outbox.begin(asked, number, time_left())
+    return await number.wait()

@@ -19,7 +19,7 @@ from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.scripts import AsyncScripts
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.bound import bounded
-from tests.integration.lanes.rig import Owner, inbox_key, receipt
+from tests.integration.lanes.rig import Owner, inbox_key, put_in_loop, receipt
 from tests.topology import Topology
 
 
@@ -31,7 +31,7 @@ def asked(lane: Lane, context: str, size: int = 0, **given: Any) -> AskedPut:
 
 async def at_once(outbox: LoopOutbox, puts: list[AskedPut]) -> list[Any]:
     """Put all at the same time; the results, or the errors."""
-    calls: list[Coroutine[Any, Any, int]] = [outbox.put(each) for each in puts]
+    calls: list[Coroutine[Any, Any, int]] = [put_in_loop(outbox, each) for each in puts]
     return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
 
 
@@ -87,7 +87,7 @@ def test_puts_of_different_kinds(lanes: Outbox, lane: Lane, owner: Owner) -> Non
     other = Lane(f"{lane.topic}-other")
 
     async def use(outbox: LoopOutbox) -> list[Any]:
-        await outbox.put(asked(lane, "known"))
+        await put_in_loop(outbox, asked(lane, "known"))
         puts = [
             asked(lane, "new", fresh=True),
             asked(lane, "known", exclusive=True),
@@ -109,9 +109,9 @@ def test_a_lane_that_redis_lost_is_announced_again(
 
     async def use(outbox: LoopOutbox) -> None:
         for context in ("a", "b"):
-            await outbox.put(asked(lane, context, options={"max_in_flight": 7}))
+            await put_in_loop(outbox, asked(lane, context, options={"max_in_flight": 7}))
             topology.forget(prefix.partition("{")[0])
-        await outbox.put(asked(lane, "c", options={"max_in_flight": 7}))
+        await put_in_loop(outbox, asked(lane, "c", options={"max_in_flight": 7}))
 
     run(lanes, use)
     assert lanes.registry.survey() == (0, [lane])
@@ -140,8 +140,8 @@ def test_a_call_that_was_given_up_is_not_recorded(lanes: Outbox, lane: Lane, own
     """If it had not begun yet; what was put after it is."""
 
     async def use(outbox: LoopOutbox) -> Any:
-        await outbox.put(asked(lane, "first"))
-        calls = [asyncio.ensure_future(outbox.put(asked(lane, each))) for each in "abc"]
+        await put_in_loop(outbox, asked(lane, "first"))
+        calls = [asyncio.ensure_future(put_in_loop(outbox, asked(lane, each))) for each in "abc"]
         for _ in range(2):  # they wait for their round trip, which has not begun
             await asyncio.sleep(0)
         calls[1].cancel()
@@ -158,10 +158,10 @@ def test_no_time_is_left(lanes: Outbox, lane: Lane, owner: Owner) -> None:
     """It is told as of a Redis that does not answer, and not as the caller's own timeout."""
 
     async def use(outbox: LoopOutbox) -> None:
-        await outbox.put(asked(lane, "before"))
+        await put_in_loop(outbox, asked(lane, "before"))
         with bounded(0.0), pytest.raises(StoreUnavailable, match="no answer in time"):
-            await outbox.put(asked(lane, "late"))
-        await outbox.put(asked(lane, "after"))
+            await put_in_loop(outbox, asked(lane, "late"))
+        await put_in_loop(outbox, asked(lane, "after"))
 
     run(lanes, use)
     assert [each for each in contexts_of(owner) if each != "late"] == ["before", "after"]

@@ -29,7 +29,16 @@ from celery_stargate.model.follow_up import PRODUCE, FollowUp
 from celery_stargate.model.outcome import Failure, Outcome
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.bound import bounded
-from tests.integration.lanes.rig import MakeOwner, Owner, failure, finish, inbox_key, put, receipt
+from tests.integration.lanes.rig import (
+    MakeOwner,
+    Owner,
+    failure,
+    finish,
+    inbox_key,
+    put,
+    put_in_loop,
+    receipt,
+)
 from tests.integration.rig import Proxy, elapsed, wait_for
 from tests.servers import redis as redis_module
 from tests.servers.fixtures import ServerAddress, require
@@ -262,14 +271,14 @@ def test_a_list_of_lanes_that_is_none_refuses_no_put(
             for each in "ab"
         ]
 
-        async def put_in_loop() -> list[int]:
+        async def put_all() -> list[int]:
             outbox = lanes.in_loop()
             try:
-                return await asyncio.gather(*map(outbox.put, puts))
+                return await asyncio.gather(*(put_in_loop(outbox, each) for each in puts))
             finally:
                 await outbox.aclose()
 
-        assert asyncio.run(put_in_loop()) == [1, 2]
+        assert asyncio.run(put_all()) == [1, 2]
     assert lanes.backlog(lane) == client.xlen(lane.key(prefix, "log")) == 2
     assert healed.wait(10)
     if away:

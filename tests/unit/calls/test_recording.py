@@ -13,7 +13,7 @@ from celery_stargate import LaneFull, observers
 from celery_stargate.calls import recording
 from celery_stargate.calls.prepare import prepare
 from celery_stargate.effects.signatures import NO_CALLBACKS
-from celery_stargate.lanes.loop_outbox import FirstNumber
+from celery_stargate.lanes.waiter import FirstNumber
 from celery_stargate.observers import MessageRecorded, Observer
 from tests.unit.helpers import make_stargate
 

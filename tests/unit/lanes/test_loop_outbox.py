@@ -14,10 +14,11 @@ from redis.exceptions import TimeoutError as NoAnswer
 from celery_stargate import StoreUnavailable
 from celery_stargate.lanes import loop_outbox
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.loop_outbox import FirstNumber, LoopOutbox, _Pipe, _within
+from celery_stargate.lanes.loop_outbox import LoopOutbox, _Pipe, _within
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.scripts import Callers
+from celery_stargate.lanes.waiter import FirstNumber
 from tests.simulation.loop import VirtualLoop
 
 LANE = Lane("persistent://public/default/t")
@@ -266,53 +267,6 @@ def test_each_is_told_when_its_own_time_is_over() -> None:
     task.result()
 
 
-def test_who_waits_for_a_number_is_told_once() -> None:
-    """What comes later changes nothing; nor does what comes when nobody waits any more."""
-
-    async def main() -> None:
-        number, cancelled, failed = FirstNumber(), FirstNumber(), FirstNumber()
-        number.recorded(1)
-        number.recorded(2)
-        number.failed(KeyError("late"))
-        assert await number.wait() == 1
-        for each in (cancelled, failed):
-            waits = asyncio.ensure_future(each.wait())
-            await asyncio.sleep(0)
-            waits.cancel()
-            if each is cancelled:
-                each.recorded(1)
-            else:
-                each.failed(KeyError("late"))
-            with pytest.raises(asyncio.CancelledError):
-                await waits
-
-    asyncio.run(asyncio.wait_for(main(), 10))
-
-
-@pytest.mark.parametrize("recorded", [True, False])
-def test_what_telling_raises_is_raised_by_who_waits(recorded: bool) -> None:
-    """It is told before, with the error or without."""
-    told: list[BaseException | None] = []
-    late = NoAnswer("no answer in time")
-
-    def fail(error: BaseException | None) -> None:
-        told.append(error)
-        raise LookupError("an observer's")
-
-    async def main() -> None:
-        number = FirstNumber()
-        number.on_told = fail
-        if recorded:
-            number.recorded(1)
-        else:
-            number.failed(late)
-        with pytest.raises(LookupError, match="an observer's"):
-            await number.wait()
-
-    asyncio.run(asyncio.wait_for(main(), 10))
-    assert told == [None if recorded else late]
-
-
 @pytest.mark.parametrize("starts", [True, False])
 @pytest.mark.parametrize("together", [True, False])
 def test_a_lane_that_could_not_be_announced(
@@ -342,7 +296,9 @@ def test_a_lane_that_could_not_be_announced(
         asked = AskedPut(LANE, Record("a"), [("", b"{}")], timeout=5.0, fresh=together)
         if not starts:
             monkeypatch.setattr(threading.Thread, "start", cannot)
-        return await outbox.put(asked)
+        number = FirstNumber()
+        await outbox.begin(asked, number, 5.0)
+        return await number.wait()
 
     assert asyncio.run(asyncio.wait_for(main(), 10)) == 1
     monkeypatch.undo()

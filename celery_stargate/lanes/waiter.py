@@ -1,0 +1,88 @@
+"""Who waits for what comes of a put in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+__all__ = ["FirstNumber", "Waiter"]
+
+
+class Waiter:
+    """Who waits for what comes of a put. It learns it once; what comes later changes nothing.
+
+    Arguments:
+        on_its_way: whether the put is on its way; one that is not any more is not sent.
+    """
+
+    __slots__ = ("on_its_way", "on_told")
+
+    def __init__(self, *, on_its_way: bool = True) -> None:
+        self.on_its_way = on_its_way
+        #: Called with None or the error before the waiter goes on, which raises what it raises.
+        self.on_told: Callable[[BaseException | None], object] | None = None
+
+    def recorded(self, first: int) -> None:
+        """Take the context's first number, as ``Outbox.put`` returns it."""
+        if self.on_its_way:
+            raised = self.end(None)
+            if raised is None:
+                self.go_on(first)
+            else:
+                self.fail(raised)
+
+    def failed(self, error: BaseException) -> None:
+        """Take what ``Outbox.put`` raises, or that the event loop ends."""
+        if self.on_its_way:
+            self.fail(self.end(error) or error)
+
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """Be on its way no more; return what :attr:`on_told` raises."""
+        self.on_its_way = False
+        if self.on_told is not None:
+            try:
+                self.on_told(error)
+            except BaseException as raised:  # noqa: BLE001  # it is the waiter's, and hits no other
+                return raised
+        return None
+
+    def go_on(self, first: int) -> None:
+        """Go on: the context is recorded."""
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """Let who waits raise an error."""
+        raise NotImplementedError
+
+
+class FirstNumber(Waiter):
+    """Waits for the first number of a context, and for nothing else."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> int:
+        """Return the number.
+
+        Raises:
+            As ``Outbox.put``.
+        """
+        try:
+            return await self._future
+        finally:
+            self.on_its_way = False
+
+    def go_on(self, first: int) -> None:
+        """Return it."""
+        if not self._future.done():
+            self._future.set_result(first)
+
+    def fail(self, error: BaseException) -> None:
+        """Raise why there is none."""
+        if isinstance(error, asyncio.CancelledError):
+            self._future.cancel()
+        elif not self._future.done():
+            self._future.set_exception(error)
