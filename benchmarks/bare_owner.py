@@ -45,7 +45,7 @@ _IN_FLIGHT = 1000
 #: How many entries, and bytes, one read takes, and how many entries one step settles.
 _READ, _READ_BYTES, _SETTLE_MANY = 200, 1_000_000, 200
 #: As an owner of a lane does: with so many in flight, one step waits so long for more receipts.
-_COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.005
+_COALESCE_ABOVE, _COALESCE_DELAY = 500, 0.005
 #: How long nothing is read from Pulsar then.
 _REST = 0.002
 #: How long one read blocks, in ms.

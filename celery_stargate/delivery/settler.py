@@ -27,8 +27,9 @@ logger = logger_of(__name__)
 #: How many outcomes one script settles at most: a script must not hold Redis for long.
 _BATCH = 200
 #: With so many messages in flight more receipts are about to come: one script waits for them this
-#: many seconds, because a script for a few costs as much as one for many.
-_COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.005
+#: many seconds, because a script for a few costs as much as one for many. With fewer, the callers
+#: may be waiting for these receipts before they go on.
+_COALESCE_ABOVE, _COALESCE_DELAY = 500, 0.005
 
 
 @dataclass(frozen=True, slots=True)

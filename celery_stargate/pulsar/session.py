@@ -40,7 +40,7 @@ _WRITE_BYTES = 128 * 1024
 
 #: With so many messages in flight, replies are collected this many seconds before they are read:
 #: they arrive one by one, and to wake for each costs as much as all other work.
-_COALESCE_ABOVE, _COALESCE_DELAY = 100, 0.002
+_COALESCE_ABOVE, _COALESCE_DELAY = 500, 0.002
 
 
 @dataclass(slots=True)
