@@ -22,7 +22,7 @@ from .site import Site
 from .table import render
 
 #: Seconds for the rounds, beside the start of servers and workers.
-_TIME, _QUICK_TIME = 600.0, 50.0
+_TIME, _QUICK_TIME = 900.0, 50.0
 #: How many seconds more there are before what is not measured by then is given up.
 _GRACE = 45
 

@@ -25,7 +25,7 @@ class Rival(ABC):
     group: ClassVar[str]
     name: ClassVar[str]
     title: ClassVar[str]
-    #: Operations in one round; about two seconds of work.
+    #: Operations in one round; one or two seconds of work.
     count: ClassVar[int]
     #: Modules without which it cannot run.
     needs: ClassVar[tuple[str, ...]] = ()

@@ -31,7 +31,7 @@ class BareWebSocket(Rival):
     group = "bulk"
     name = "bare-websocket"
     title = "`websockets`, a bare loop (nothing durable)"
-    count = 15_000
+    count = 40_000
     size: ClassVar[int] = len(PAYLOAD)
 
     def run(self, count: int) -> float:

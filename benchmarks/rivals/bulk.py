@@ -114,14 +114,14 @@ class BulkMany(Bulk):
     group = "bulk"
     name = "bulk-many"
     title = "**`stargate.produce_many`**, told of failures only"
-    count = 15_000
+    count = 30_000
 
 
 class BulkManyWaits(Bulk):
     group = "bulk"
     name = "bulk-many-waits"
     title = "**`stargate.produce_many`**, which waits for each receipt"
-    count = 6000
+    count = 20_000
     waits = True
 
 
@@ -129,7 +129,7 @@ class BulkManyBatched(Bulk):
     group = "bulk"
     name = "bulk-many-batched"
     title = "**`stargate.produce_many`**, told of failures only, batched"
-    count = 15_000
+    count = 30_000
     topic = "batched"
 
 
@@ -209,10 +209,10 @@ def _waits_of_size(words: str, bytes_: int, operations: int) -> type[Bulk]:
 
 
 SIZES = (
-    (1000, "1 kB", 3000),
-    (10_000, "10 kB", 1000),
-    (100_000, "100 kB", 300),
-    (500_000, "500 kB", 60),
+    (1000, "1 kB", 12_000),
+    (10_000, "10 kB", 4000),
+    (100_000, "100 kB", 800),
+    (500_000, "500 kB", 150),
 )
 
 BULK: Sequence[type[Rival]] = (BulkMany, BulkManyWaits, BulkLists, BulkManyBatched)

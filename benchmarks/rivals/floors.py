@@ -243,7 +243,7 @@ class FloorLoop(_Floor):
     group = "together"
     name = "floor-loop"
     title = "200 concurrent calls of a bare event loop, with a bare log and its bare owner"
-    count = 3000
+    count = 20_000
 
     def run(self, count: int) -> float:
         each = max(1, count // _CALLERS)
@@ -346,14 +346,14 @@ class _Bulk(_Floor):
 class FloorWaits(_Bulk):
     name = "floor-waits"
     title = "a bare log and its bare owner, which tells of each receipt"
-    count = 6000
+    count = 20_000
     waits = True
 
 
 class FloorBatched(_Bulk):
     name = "floor-batched"
     title = "a bare log and its bare owner, batched"
-    count = 15_000
+    count = 40_000
     log_name = "bare-batched"
     options = ("--batched",)
 

@@ -21,7 +21,6 @@ _TIMEOUT = 30.0
 
 class _Together(Rival):
     group = "together"
-    count = 3000
     #: How many calls wait at the same time.
     callers: ClassVar[int]
 
@@ -48,6 +47,7 @@ class InThreads(_Together):
 
     name = "produce-threads"
     title = "**`stargate.produce`** in 32 threads"
+    count = 3000
     callers = 32
 
     def call(self, stargate: Stargate, each: int) -> float:
@@ -66,6 +66,7 @@ class InLoop(_Together):
 
     name = "aproduce-loop"
     title = "200 concurrent **`await stargate.aproduce`**"
+    count = 15_000
     callers = 200
 
     def call(self, stargate: Stargate, each: int) -> float:
