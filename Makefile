@@ -27,7 +27,7 @@ help:
 	@echo "make matrix    the unit and smoke tests on all pairs of Python and Celery"
 	@echo "make simulate  the simulator's seeds 0-999999; SEEDS=A-B runs others"
 	@echo "make demo      publish, kill a worker, and count what is lost: half a minute"
-	@echo "make bench     all figures in README.md and the docs, measured here: 14 minutes"
+	@echo "make bench     all figures in README.md and the docs, measured here: 15 minutes"
 	@echo "make lint      ruff, codespell, import-linter, commit subjects"
 	@echo "make types     mypy --strict"
 	@echo "make docs      the documentation site, in build/site"
