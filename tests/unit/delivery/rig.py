@@ -68,6 +68,8 @@ class FakeStore:
         #: Whether a message that is settled leaves the log, as in Redis.
         self.forgets = False
         self.settled: list[tuple[Entry, Outcome]] = []
+        #: How many outcomes each settle was given.
+        self.batches: list[int] = []
         self.completed: list[str] = []
         self.rows: list[tuple[str, ResultRow]] = []
         self.told: list[tuple[str, Receipt]] = []
@@ -134,6 +136,7 @@ class FakeStore:
 
     async def settle(self, outcomes: Sequence[tuple[Entry, Outcome]], token: str) -> SettleReply:
         self._raise("settle")
+        self.batches.append(len(outcomes))
         self.settled += outcomes
         if self.forgets:
             gone = {each.context for each, _ in outcomes}

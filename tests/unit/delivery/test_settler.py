@@ -118,6 +118,26 @@ def test_batches_are_bounded() -> None:
     assert asyncio.run(main()) == [200, 200, 50]
 
 
+@pytest.mark.parametrize(("in_flight", "batches"), [(499, [1, 1]), (500, [2])])
+def test_outcomes_gather_while_many_are_in_flight(in_flight: int, batches: list[int]) -> None:
+    """With fewer, the callers may be waiting for these receipts before they go on."""
+
+    async def main() -> list[int]:
+        rig = PartsRig()
+        for number in range(100, 100 + in_flight):
+            rig.in_flight.window.add(entry(number))
+        given = asyncio.ensure_future(rig.settler.run())
+        rig.settler.give(entry(1), receipt(1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        rig.settler.give(entry(2), receipt(2))
+        await until(lambda: len(rig.store.settled) == 2)
+        given.cancel()
+        return rig.store.batches
+
+    assert asyncio.run(main()) == batches
+
+
 def test_redis_away_meanwhile() -> None:
     """The same outcomes go again."""
 
