@@ -51,10 +51,27 @@ class LogReader:
         self.newer: NewerRecord | None = None
 
     async def read(
-        self, after: int, count: int, size: int, *, mark: bool, gapless: bool = False
+        self,
+        after: int,
+        count: int,
+        size: int,
+        *,
+        mark: bool,
+        gapless: bool = False,
+        large: bool = False,
     ) -> list[Entry]:
-        """Read messages as :meth:`LeasedLane.read` does, and set aside what cannot be sent."""
+        """Read messages as :meth:`LeasedLane.read` does, and set aside what cannot be sent.
+
+        Arguments:
+            large: try first to read them as large ones; only with ``mark``, and without
+                ``gapless``.
+        """
         store, retry = self._lane.store, self._lane.retry
+        if large:
+            entries = await retry.until_available(store.read_large, after, count, size)
+            if entries:
+                self._went_well()
+                return entries
         while True:
             entries = await retry.until_available(
                 store.read, after, count, size, mark=mark, gapless=gapless

@@ -11,12 +11,16 @@ from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.delivery.watcher import Found
-from celery_stargate.lanes.leased import Progress
+from celery_stargate.lanes.progress import Progress
 from celery_stargate.model.entry import Entry
 from celery_stargate.model.revocation import revoked_failure
 from celery_stargate.pulsar.sequence import leading_run
 
 __all__ = ["LaneSource"]
+
+#: From how many bytes of a frame on, on average, messages are read as large ones, and how many of
+#: them one read takes at most: the next ones may be much larger.
+_LARGE, _LARGE_COUNT = 32 << 10, 32
 
 
 class LaneSource:
@@ -138,7 +142,12 @@ class LaneSource:
         size = min(size, READ_BYTES)
         # By the size of the last ones: what does not fit is looked at in vain.
         count = min(count, max(1, size // self._usual))
-        entries = await self._log.read(self._after, count, size, mark=True, gapless=self._gapless)
+        large = self._usual >= _LARGE and not self._gapless
+        if large:
+            count = min(count, _LARGE_COUNT)
+        entries = await self._log.read(
+            self._after, count, size, mark=True, gapless=self._gapless, large=large
+        )
         held = sum(len(each.frame) for each in entries)
         # If there is room left, nothing is behind them. What is put meanwhile ends the wait for
         # a put at once.

@@ -62,6 +62,9 @@ _WITH_DEAD_LETTERS = frozenset(
     }
 )
 
+#: The scripts that let an owner send; they have ``sending.lua`` before them.
+_WITH_SENDING = frozenset({"read", "note"})
+
 #: Before the name of a script of the registry.
 _REGISTRY = "registry/"
 
@@ -285,6 +288,8 @@ def _text(name: str) -> str:
         parts.append("dead_letters.lua")
     if name in _WITH_LIST:
         parts.append("announcement.lua")
+    if name in _WITH_SENDING:
+        parts.append("sending.lua")
     return _code("".join(map(_read, [*parts, f"{name}.lua"])))
 
 

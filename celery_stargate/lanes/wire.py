@@ -50,6 +50,7 @@ __all__ = [
     "read_marked",
     "read_put",
     "read_settle",
+    "read_stored",
     "read_tick",
 ]
 
@@ -314,19 +315,51 @@ def read_marked(stored: StoredEntry, lease: str) -> Marked | None:
         None for one that its owner has to read with ``read``: it was not marked, or it is
         damaged.
     """
-    entry_id, fields = stored
-    by = fields.get(b"m", b"")
+    by = stored[1].get(b"m", b"")
     if not by.startswith(b"%s " % lease.encode()):
         return None
-    number = entry_id.partition(b"-")[0]
-    code, frame = next(iter(fields.items()))
     try:
-        entry = _read_entry(
-            int(number), fields.get(b"l", b""), frame, -1, code + fields.get(b"t", b"")
-        )
-        return Marked(entry, by.decode())
+        return Marked(_read_stored(stored), by.decode())
     except ValueError:
         return None
+
+
+def read_stored(entries: Sequence[StoredEntry], size: int) -> list[Entry]:
+    """Read entries of a lane's log as they are stored.
+
+    Arguments:
+        entries: as redis-py gives them.
+        size: how many bytes of frames at most; the first message may be larger.
+
+    Returns:
+        None of them if one has to be read with ``read``.
+    """
+    found: list[Entry] = []
+    try:
+        for stored in entries:
+            entry = _read_stored(stored)
+            size -= len(entry.frame)
+            if size < 0 and found:
+                break
+            found.append(entry)
+    except ValueError:
+        return []
+    return found
+
+
+def _read_stored(stored: StoredEntry) -> Entry:
+    """Read one message.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    entry_id, fields = stored
+    number, _, rest = entry_id.partition(b"-")
+    if rest != b"0":
+        raise ValueError(f"no number: {entry_id!r}")
+    code, frame = next(iter(fields.items()))
+    label, place = fields.get(b"l", b""), int(fields.get(b"p", b"-1"))
+    return _read_entry(int(number), label, frame, place, code + fields.get(b"t", b""))
 
 
 def last_number(fields: Sequence[Any]) -> int:

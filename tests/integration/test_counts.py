@@ -139,7 +139,7 @@ def counted(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Co
 
 
 SCRIPTS = (
-    *("put", "put_many", "read", "settle", "complete", "finish"),
+    *("put", "put_many", "read", "note", "settle", "complete", "finish"),
     *("tick", "due", "lease", "release", "expire"),
 )
 
@@ -272,6 +272,31 @@ def test_a_drain(
     assert sum(count for name, count in commands.items() if name not in others) <= COUNT * 0.2
     # An outcome goes in, and a context's name to finish it; and the result, twice.
     assert counts.received <= COUNT * 1700
+
+
+def test_large_messages_are_read_without_lua(
+    server: RedisServer,
+    make_app: MakeApp,
+    client: redis.Redis,
+    local: LocalPulsar,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But the first ones: Lua would hash each byte of them."""
+    app = make_app(local.url, lease=LONG_LEASE, **on(server))
+    stargate = Stargate.of(app)
+    monkeypatch.setattr(stargate.runtime, "require_owner", lambda: None)
+    payload = PAYLOAD * 1000
+    stargate.produce_many([payload] * 100, on_error=app.signature("count.alert"))
+    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
+    contexts = lane.key(stargate.settings.prefix, "contexts")
+    with counted(client, monkeypatch) as counts, Acknowledger(app):
+        wait_for(lambda: not client.exists(contexts), 60.0)
+    assert local.payloads(topic) == [payload.encode()] * 100
+    # The first read takes up to 4 MiB, those after it up to 32 messages, as there is room in the
+    # window; one finds no more.
+    assert counts.scripts["note"] >= 2
+    assert counts.scripts["read"] <= 5
 
 
 @pytest.mark.parametrize(

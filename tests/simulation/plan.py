@@ -97,6 +97,11 @@ class Plan:
     #: Whether callers use contexts again whose calls have ended.
     reuses: bool = False
 
+    @property
+    def reads_large(self) -> bool:
+        """Whether all messages count as large ones, which are read without Lua."""
+        return self.seed % 2 == 1
+
     @classmethod
     def draw(cls, seed: int, focus: Focus | None = None) -> Plan:
         """Draw the plan of a seed, of all kinds or of one."""

@@ -134,9 +134,15 @@ class RedisModel:
                 del stream.entries[gone]
         return _show_id(entry_id)
 
-    def xrange(self, key: Argument, count: int | None = None) -> list[Any]:
-        """Entries, the first of them first."""
-        return _show(list(self.stream(key).entries.items())[:count])
+    def xrange(
+        self, key: Argument, first: Argument = "-", last: Argument = "+", count: int | None = None
+    ) -> list[Any]:
+        """Entries, the first of them first: all, or those above an id, ``(ID``."""
+        entries = list(self.stream(key).entries.items())
+        if first != "-":
+            above = _read_id(_encode(first).removeprefix(b"("))
+            entries = [each for each in entries if each[0] > above]
+        return _show(entries[:count])
 
     def xrevrange(self, key: Argument, count: int | None = None) -> list[Any]:
         """Entries, the last of them first."""
@@ -507,13 +513,35 @@ class _Lane:
             last = number
             reply += [number, label, frame, place, code]
         if mark == b"1" and last > int(after):
-            if last > self._number("sent"):
-                self._meta.pop(b"marked", None)
-            elif last == self._number("sent"):
-                reply[1] = self._meta.get(b"marked", b"")
-            for name in ("sent", "tried"):
-                self._meta[name.encode()] = b"%d" % max(last, self._number(name))
+            reply[1] = self._note_sent(last)
         return reply
+
+    def note(self, lease: bytes, known: bytes, generation: bytes, *given: bytes) -> list[Any]:
+        if not self._holds(lease):
+            return [1]
+        if self._is_rolled_back(known, generation):
+            return [2]
+        last = 0
+        for number, context, place in zip(given[::3], given[1::3], given[2::3], strict=True):
+            last = int(number)
+            head = _read_head(self._contexts.get(context, b""))
+            names = (context, b"%b\n%b" % (context, place))
+            if head is None or head[0] != last - max(int(place), 0):
+                return [0]
+            if any(name in self._outcomes for name in names):
+                return [0]
+        return [0, self._note_sent(last)]
+
+    def _note_sent(self, last: int) -> bytes:
+        """Note messages up to a number; return the mark of that one, if it is noted already."""
+        marked = b""
+        if last > self._number("sent"):
+            self._meta.pop(b"marked", None)
+        elif last == self._number("sent"):
+            marked = self._meta.get(b"marked", b"")
+        for name in ("sent", "tried"):
+            self._meta[name.encode()] = b"%d" % max(last, self._number(name))
+        return marked
 
     def _message(self, entry_id: _Id) -> tuple[int, bytes, bytes, bytes, int, bytes]:
         """Number, code, label, frame, place, and why it may not be sent."""

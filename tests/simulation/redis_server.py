@@ -32,7 +32,7 @@ EPOCH_MS = 1_700_000_000_000
 _SOCKET_TIMEOUT = 5.0
 
 _LANE = (
-    *("put", "put_many", "lease", "release", "retire", "tick", "read", "generation"),
+    *("put", "put_many", "lease", "release", "retire", "tick", "read", "note", "generation"),
     *("set_aside", "reserve"),
     *("settle", "complete", "expire", "revoke", "due", "finish", "give_up", "confirm"),
 )
@@ -164,6 +164,11 @@ class SimulatedRedis:
 
     async def xadd(self, key: Any, fields: Mapping[Any, Any], **options: Any) -> Any:
         return await self._call("xadd", partial(self._server.model.xadd, key, fields, **options))
+
+    async def xrange(self, key: Any, first: str, last: str, count: int) -> Any:
+        return await self._call(
+            "xrange", partial(self._server.model.xrange, key, first, last, count)
+        )
 
     async def xrevrange(self, key: Any, count: int) -> Any:
         return await self._call("xrevrange", partial(self._server.model.xrevrange, key, count))

@@ -18,6 +18,7 @@ import msgspec
 
 from celery_stargate.delivery import keeper as keeper_module
 from celery_stargate.delivery import settler as settler_module
+from celery_stargate.delivery import source as source_module
 from celery_stargate.delivery.shared import Services
 from celery_stargate.delivery.supervisor import Supervisor
 from celery_stargate.effects.run import callback_id
@@ -446,6 +447,8 @@ def _patched(world: World) -> Iterator[None]:
                 patches.enter_context(mock.patch.object(module, "uuid", fake))
             patched = mock.patch.object(keeper_module, "RETIRE_AFTER", world.plan.retire_after)
             patches.enter_context(patched)
+            if world.plan.reads_large:
+                patches.enter_context(mock.patch.object(source_module, "_LARGE", 0))
             yield
     finally:
         for each in handlers:

@@ -51,15 +51,5 @@ while count > 0 and bytes > 0 do
   for _, each in ipairs(parsed) do held = held + #each.frame end
   most = math.max(1, math.min(128, math.floor(bytes * #parsed / held)))
 end
-if ARGV[5] == '1' and last > after then
-  local noted = redis.call('HMGET', META, 'sent', 'tried', 'marked')
-  local sent, tried = tonumber(noted[1] or '0'), tonumber(noted[2] or '0')
-  if last > sent or last > tried then
-    pass_when_full()
-    redis.call('HSET', META, 'sent', string.format('%.0f', math.max(last, sent)),
-      'tried', string.format('%.0f', math.max(last, tried)))
-    if last > sent then redis.call('HDEL', META, 'marked') end
-  end
-  if last == sent then reply[2] = noted[3] or '' end
-end
+if ARGV[5] == '1' and last > after then reply[2] = note_sent(last) end
 return reply

@@ -82,6 +82,14 @@ def reading_is_fenced(world: World) -> None:
     assert world.script("read", lease, 0, 10, 1000, 1, 0, 0, "") == [1]
 
 
+def noting_is_fenced(world: World) -> None:
+    """One who was frozen after it had looked sends nothing more: another does."""
+    world.put("a")
+    old, _ = world.taken_over()
+    lease = old.store._lease  # noqa: SLF001
+    assert world.script("note", lease, 0, "", 1, "a", -1) == [1]
+
+
 def errors_are_fenced(world: World) -> None:
     """One who was frozen refuses nothing: another may have stored it."""
     world.put("a")
@@ -284,6 +292,56 @@ def the_sent_are_unknown(world: World) -> None:
     world.put("a")
     owner = world.make_owner()
     owner.do(owner.store.read(0, 10, 1000, mark=True))
+    world.overdue("a")
+    (settled,) = world.lanes.expire(world.lane)
+    assert settled.failure.status == "unknown"
+
+
+def _noted(world: World, *given: object, known: int = 0) -> Any:
+    """The answer to an owner that found messages in the log: number, context, place of each."""
+    lease = world.make_owner().store._lease  # noqa: SLF001
+    return world.script("note", lease, known, "", *given)
+
+
+def who_knows_more_than_redis_notes_nothing(world: World) -> None:
+    """Redis went back: what it has may be another message."""
+    world.put("a")
+    assert _noted(world, 1, "a", -1, known=7) == [2]
+
+
+def what_is_gone_is_not_noted(world: World) -> None:
+    """It was finished after its owner had looked."""
+    world.put("a")
+    with suppress(redis.ResponseError):
+        assert _noted(world, 1, "a", -1, 2, "gone", -1) == [0]
+    assert not world.client.hexists(world.key("meta"), "sent")
+
+
+def another_of_the_name_is_not_noted(world: World) -> None:
+    """It has another number, and is another message."""
+    world.put("a")
+    assert _noted(world, 2, "a", -1) == [0]
+
+
+def what_has_its_outcome_is_not_noted(world: World) -> None:
+    """Its caller was told that it was not sent."""
+    world.put("a")
+    world.overdue("a")
+    world.lanes.expire(world.lane)
+    assert _noted(world, 1, "a", -1) == [0]
+
+
+def a_place_that_has_its_outcome_is_not_noted(world: World) -> None:
+    """The rest of its list waits."""
+    world.put("a", 2)
+    world.lanes.settle(world.lane, receipt("a"), place=0)
+    assert _noted(world, 1, "a", 0, 2, "a", 1) == [0]
+
+
+def what_was_noted_is_unknown(world: World) -> None:
+    """What may be in the topic is not told to be refused."""
+    world.put("a")
+    assert _noted(world, 1, "a", -1) == [0, b""]
     world.overdue("a")
     (settled,) = world.lanes.expire(world.lane)
     assert settled.failure.status == "unknown"
@@ -631,6 +689,18 @@ _FENCE = "if redis.call('GET', LEASE) ~= ARGV[1] then"
 #: The check, the script, and its protection with what stands there once it is off.
 CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (reading_is_fenced, "read", _FENCE, "if false then"),
+    (noting_is_fenced, "note", _FENCE, "if false then"),
+    (
+        who_knows_more_than_redis_notes_nothing,
+        "note",
+        "if rolled_back(ARGV[2], ARGV[3])",
+        "if false",
+    ),
+    (what_is_gone_is_not_noted, "note", "not first or", "first and"),
+    (another_of_the_name_is_not_noted, "note", "not first or", "not first or false and"),
+    (what_has_its_outcome_is_not_noted, "note", "or settled[i]", ""),
+    (a_place_that_has_its_outcome_is_not_noted, "note", "or settled_parts[i]", ""),
+    (what_was_noted_is_unknown, "note", "note_sent(last)", "''"),
     (errors_are_fenced, "settle", "redis.call('GET', LEASE) == ARGV[1]", "true"),
     (effects_are_fenced, "due", _FENCE, "if false then"),
     (renewals_are_fenced, "tick", _FENCE, "if false then"),

@@ -104,15 +104,25 @@ def test_a_lane_is_paused(
     assert held == f"paused by a refusal:{token + 1}".encode()
 
 
+@pytest.mark.parametrize("large", [False, True])
 def test_a_lane_drains(
-    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis, fill: Callable[[], None]
+    lanes: Outbox,
+    lane: Lane,
+    owner: Owner,
+    client: redis.Redis,
+    fill: Callable[[], None],
+    large: bool,
 ) -> None:
     """Messages are marked and sent, settled, and their contexts finished, tombstones and all."""
     for context in "abc":
         put(lanes, lane, context, tombstone=60.0)
     put(lanes, lane, "list", 2)
     fill()
-    assert len(owner.do(owner.store.read(0, 100, 1 << 20, mark=True))) == 5
+    if large:
+        entries = owner.do(owner.store.read_large(0, 100, 1 << 20))
+    else:
+        entries = owner.do(owner.store.read(0, 100, 1 << 20, mark=True))
+    assert len(entries) == 5
     assert owner.do(owner.store.progress()).sent == 5
     settled, late, _ = owner.settle(
         [

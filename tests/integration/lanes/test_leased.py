@@ -254,6 +254,184 @@ class TestRead:
         assert (entry.number, entry.label) == (3, "b")
 
 
+class TestReadLarge:
+    """Without Lua where nothing is amiss, and with the same result."""
+
+    def test_it_gives_what_a_script_gives(
+        self, owner: Owner, lanes: Outbox, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of all kinds, and within the same bounds."""
+        put(lanes, lane, "a")
+        put(lanes, lane, "b", 3)
+        lanes.put(lane, Record("c", inbox="inbox/7"), [("c", b"frame c 0")], timeout=60.0)
+        frame = encode_frame(Message(payload=b"x" * 2000), "d", 1 << 20)
+        lanes.put(lane, Record("d", task="shop.orders"), [("", frame)], timeout=60.0)
+        one = len(b"frame a 0")
+        bounds = [(10, 1 << 20), (10, 2 * one), (10, 2 * one - 1), (1, 1 << 20), (10, 1)]
+        expected = [owner.do(owner.store.read(0, count, size, mark=True)) for count, size in bounds]
+        ran = _scripts_of(owner, monkeypatch)
+        found = [owner.do(owner.store.read_large(0, count, size)) for count, size in bounds]
+        assert found == expected
+        assert ran == ["note"] * len(bounds)
+        assert owner.do(owner.store.read_large(2, 2, 1 << 20)) == expected[0][2:4]
+
+    def test_it_notes_what_may_have_been_sent(
+        self, owner: Owner, lanes: Outbox, lane: Lane
+    ) -> None:
+        """Never less than before."""
+        for context in "abc":
+            put(lanes, lane, context)
+        for count, sent in ((2, 2), (1, 2), (3, 3)):
+            assert len(large(owner, count=count)) == count
+            progress = owner.do(owner.store.progress())
+            assert (progress.sent, progress.tried) == (sent, sent)
+
+    def test_nothing_is_there(self, owner: Owner, lanes: Outbox, lane: Lane) -> None:
+        """Behind the last one."""
+        put(lanes, lane, "a")
+        assert owner.do(owner.store.read_large(1, 10, 1 << 20)) == []
+
+    @pytest.mark.parametrize("way", ["expired", "settled", "part", "completed", "gone", "anew"])
+    def test_what_ends_meanwhile_is_not_sent(
+        self,
+        owner: Owner,
+        lanes: Outbox,
+        lane: Lane,
+        client: redis.Redis,
+        prefix: str,
+        monkeypatch: pytest.MonkeyPatch,
+        way: str,
+    ) -> None:
+        """Between the look and the note; then a script reads the others."""
+        put(lanes, lane, "a")
+        put(lanes, lane, "list", 2)
+        put(lanes, lane, "b")
+
+        def end() -> None:
+            if way == "expired":
+                client.zadd(lane.key(prefix, "deadlines"), {"a": 1})
+                lanes.expire(lane)
+            elif way == "settled":
+                lanes.settle(lane, receipt("a"))
+            elif way == "part":
+                lanes.settle(lane, receipt("list"), place=1)
+            elif way == "completed":
+                lanes.settle(lane, receipt("a"))
+                finish(lanes, lane, "a")
+            elif way == "gone":
+                client.hdel(lane.key(prefix, "contexts"), "a")
+            else:
+                lanes.settle(lane, receipt("a"))
+                finish(lanes, lane, "a")
+                put(lanes, lane, "a")
+
+        _meanwhile(owner, monkeypatch, end)
+        found = large(owner)
+        assert found == [
+            *([] if way != "part" else ["a"]),
+            *(["list\t0"] if way == "part" else ["list\t0", "list\t1"]),
+            "b",
+            *(["a"] if way == "anew" else []),
+        ]
+        assert found == labels(owner)
+        assert owner.do(owner.store.progress()).sent == (5 if way == "anew" else 4)
+
+    def test_what_cannot_be_read_is_told_apart_as_ever(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """By a script: a frame, a place, an id or a record."""
+        log, contexts = lane.key(prefix, "log"), lane.key(prefix, "contexts")
+        put(lanes, lane, "a")
+        client.xadd(log, {"f": b"secret"}, id="2-0")
+        assert large(owner) == ["a"]
+        assert owner.store.unreadable == [(2, "damaged")]
+        client.xdel(log, "2-0")
+        client.xadd(log, {"f": b"frame", "l": "a", "p": "x"}, id="3-0")
+        client.xadd(log, {"f": b"frame", "l": "a"}, id="4-3")
+        assert large(owner) == ["a"]
+        assert owner.store.unreadable == [(3, "damaged"), (4, "damaged")]
+        client.xdel(log, "3-0", "4-3")
+        client.hset(contexts, "a", b"3" + client.hget(contexts, "a")[1:])  # type: ignore[index, operator]
+        assert large(owner) == []
+        assert owner.store.unreadable == [(1, "newer")]
+
+    def test_nobody_else_reads(self, make_owner: MakeOwner, lanes: Outbox, lane: Lane) -> None:
+        """One who lost the lease sends nothing."""
+        put(lanes, lane, "a")
+        old, new = _taken_over(make_owner)
+        with pytest.raises(Fenced):
+            large(old)
+        assert large(new) == ["a"]
+
+    def test_a_redis_that_came_back_with_an_older_state(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """Is noticed before anything is noted."""
+        put(lanes, lane, "a", 3)
+        assert len(large(owner)) == 3
+        client.hset(lane.key(prefix, "meta"), "sent", 2)
+        with pytest.raises(StoreRolledBack):
+            large(owner)
+        assert client.hget(lane.key(prefix, "meta"), "sent") == b"2"
+
+    def test_a_message_that_its_put_marked(
+        self, owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+    ) -> None:
+        """The owner knows by which put, as after a read by a script."""
+        put(lanes, lane, "a")
+        owner.store.expected = 2
+        assert owner.complete(["a"], [], "t").late == frozenset()
+        put(lanes, lane, "b")
+        assert client.hget(lane.key(prefix, "meta"), "marked")
+        assert large(owner) == ["b"]
+        assert owner.do(owner.store.tick()).backlog == 1
+
+    def test_an_answer_that_takes_too_long(
+        self, owner: Owner, lanes: Outbox, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The messages may be far larger than expected: a script reads no more than fits."""
+        put(lanes, lane, "a")
+
+        def no_answer() -> None:
+            raise redis.exceptions.TimeoutError("no answer within 5 s")
+
+        _meanwhile(owner, monkeypatch, no_answer)
+        assert large(owner) == ["a"]
+
+
+def large(owner: Owner, **options: Any) -> list[str]:
+    """The labels of messages that are read as large ones; by a script where that is needed."""
+    options = {"count": 1000, "size": 1 << 30, **options}
+    entries = owner.do(owner.store.read_large(0, **options))
+    return [each.label for each in entries] or labels(owner, mark=True, **options)
+
+
+def _scripts_of(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the scripts that an owner runs from now on."""
+    ran, run = [], owner.store._run  # noqa: SLF001
+
+    async def noting(name: str, *arguments: Any, **options: Any) -> Any:
+        ran.append(name)
+        return await run(name, *arguments, **options)
+
+    monkeypatch.setattr(owner.store, "_run", noting)
+    return ran
+
+
+def _meanwhile(owner: Owner, monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Do something, once, after an owner has looked into the log, and before it notes anything."""
+    client = owner.store._redis  # noqa: SLF001
+    look, left = client.xrange, [do]
+
+    async def looking(*arguments: Any, **options: Any) -> Any:
+        found = await look(*arguments, **options)
+        if left:
+            await asyncio.to_thread(left.pop())
+        return found
+
+    monkeypatch.setattr(client, "xrange", looking)
+
+
 class TestSettle:
     """Exactly one outcome for each context."""
 

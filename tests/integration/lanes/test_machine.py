@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 from celery_stargate.lanes import states
 from celery_stargate.lanes.scripts import DEAD_PARTS
 from celery_stargate.lanes.states import TRANSITIONS, Event
+from celery_stargate.model.frame import label_in
 from tests.integration.lanes.pair import UNIT, Pair, State
 from tests.integration.lanes.profile import chosen_settings
 from tests.servers import redis as redis_module
@@ -117,6 +118,17 @@ STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
             "size": st.sampled_from([0, 1, 15, 100, 10_000, 10_000]),
             "mark": st.booleans(),
             "gapless": st.booleans(),
+            "ahead": AHEAD,
+            "marked": MARKED,
+        },
+    ),
+    "note": (
+        2,
+        {
+            "which": LEASE,
+            "start": st.sampled_from([0, 0, 1, 2]),
+            "count": st.sampled_from([1, 2, 3, 100]),
+            "differs": st.sampled_from(["", "", "", "number", "context", "place"]),
             "ahead": AHEAD,
             "marked": MARKED,
         },
@@ -516,6 +528,33 @@ class LaneMachine(RuleBasedStateMachine):
         again = mark and numbers and numbers[-1] == there_sent
         assert by == (there_mark if again else b"")
 
+    def note(
+        self, which: int, start: int, count: int, differs: str, ahead: int, marked: str
+    ) -> None:
+        """What may be sent of what is in the log, and the others of which none may be."""
+        lease, (known, less) = self.lease(which), self.known(ahead, marked)
+        found = self.pair.call("read", self.lease(0), 0, 100, 10_000, 0, 0, 0, "")[2:]
+        rows = list(zip(*(found[i::5] for i in range(5)), strict=True))[start : start + count]
+        given = [
+            [number, _label(label, frame).removesuffix(f"\t{place}"), place]
+            for number, label, frame, place, _ in rows
+        ] or [[1, "nobody", -1]]
+        if differs:
+            column = ("number", "context", "place").index(differs)
+            other: Any = "nobody" if differs == "context" else given[-1][column] + 2
+            given[-1][column] = other
+        there_sent, there_mark = self.marked, self.state.meta.get(b"marked", b"")
+        word, *noted = self.call("note", lease, known, "", *itertools.chain(*given))
+        assert word == (1 if lease != self.held else 2 if less else 0)
+        usual = not (word or differs) and rows and all(row[3] != -2 for row in rows)
+        assert bool(noted) == bool(usual)
+        if noted:
+            last = rows[-1][0]
+            assert int(self.state.meta[b"sent"]) >= int(self.state.meta[b"tried"]) >= last
+            assert noted == [there_mark if last == there_sent else b""]
+        else:
+            assert self.marked == there_sent
+
     def settle(
         self,
         which: int | None,
@@ -900,6 +939,11 @@ def _head(record: bytes) -> tuple[int, int]:
     found = _RECORD.match(record)
     assert found is not None
     return int(found[1]), int(found[2])
+
+
+def _label(label: bytes, frame: bytes) -> str:
+    """What Pulsar echoes of a message that `read` gave; nothing of one that may not be sent."""
+    return label.decode() if label or not frame else label_in(frame)
 
 
 def _stand(state: State, context: bytes) -> states.State:

@@ -20,7 +20,8 @@ from celery_stargate.delivery.telling import Telling
 from celery_stargate.delivery.watcher import Found
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.lanes.lane import Lane
-from celery_stargate.lanes.leased import LaneTick, Progress, Unreadable
+from celery_stargate.lanes.leased import LaneTick, Unreadable
+from celery_stargate.lanes.progress import Progress
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.lanes.wire import SettleReply, StoredEntry
 from celery_stargate.model.entry import Entry
@@ -65,6 +66,8 @@ class FakeStore:
         self.reads: list[tuple[int, bool]] = []
         #: For how many messages, and how many bytes, each read asked.
         self.asked: list[tuple[int, int]] = []
+        #: After which number each read of large ones was.
+        self.large_reads: list[int] = []
         #: Whether a message that is settled leaves the log, as in Redis.
         self.forgets = False
         self.settled: list[tuple[Entry, Outcome]] = []
@@ -97,6 +100,12 @@ class FakeStore:
     def _raise(self, name: str) -> None:
         if self.errors.get(name):
             raise self.errors[name].pop(0)
+
+    async def read_large(self, after: int, count: int, size: int) -> list[Entry]:
+        self.large_reads.append(after)
+        if self.reasons:
+            return []
+        return await self.read(after, count, size, mark=True)
 
     async def read(
         self, after: int, count: int, size: int, *, mark: bool, gapless: bool = False

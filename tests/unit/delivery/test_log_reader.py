@@ -64,6 +64,24 @@ def test_what_cannot_be_sent_is_set_aside(caplog: pytest.LogCaptureFixture) -> N
     assert "number 2: there is no record of its context" in record.getMessage()
 
 
+def test_large_messages_are_read_in_two_steps() -> None:
+    """If that finds nothing, or something that is amiss, a script reads them."""
+
+    async def main() -> None:
+        rig = PartsRig(1, 2, 3)
+        found = await rig.log.read(1, 100, 1 << 20, mark=True, large=True)
+        assert [each.number for each in found] == [2, 3]
+        assert rig.store.reads == [(1, True)]
+        rig.store.reasons = {2: Unreadable.ORPHAN}
+        found = await rig.log.read(1, 100, 1 << 20, mark=True, large=True)
+        assert [each.number for each in found] == [3]
+        assert rig.store.aside == [(2, "orphan")]
+        assert await rig.log.read(3, 100, 1 << 20, mark=True, large=True) == []
+        assert rig.store.large_reads == [1, 1, 3]
+
+    run(main)
+
+
 def test_a_newer_record_keeps_its_place() -> None:
     """Nothing behind it is read."""
 

@@ -16,7 +16,8 @@ from celery_stargate.delivery.sender import Sender
 from celery_stargate.delivery.states import Event, State
 from celery_stargate.delivery.watcher import Found
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.lanes.leased import Progress, Unreadable
+from celery_stargate.lanes.leased import Unreadable
+from celery_stargate.lanes.progress import Progress
 from celery_stargate.model.dead_letters import DeadLetterRules, Policy
 from celery_stargate.model.outcome import Failure
 from celery_stargate.model.topic import Topic

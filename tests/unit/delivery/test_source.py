@@ -172,6 +172,27 @@ def test_large_messages_are_read_a_few_at_a_time() -> None:
             found.append([each.number for each in entries])
         assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11]]
         assert rig.store.asked == [(100, 4 << 20), (4, 4 << 20), (4, 4 << 20)]
+        # They are known to be large after the first ones.
+        assert rig.store.large_reads == [4, 8]
+
+    run(main)
+
+
+def test_messages_that_are_probably_large() -> None:
+    """A read takes a few of them: the next ones may be much larger. A gap needs a script."""
+
+    async def read(size: int, **options: Any) -> tuple[list[int], list[int]]:
+        rig = Rig(**options)
+        frame = b"x" * size
+        rig.store.log = [Entry(number, f"c{number}", frame) for number in range(1, 301)]
+        found = [len(await rig.source.next(100, 32 << 20)) for _ in range(3)]
+        return found, rig.store.large_reads
+
+    async def main() -> None:
+        assert await read((32 << 10) - 1) == ([100, 100, 100], [])
+        assert await read(32 << 10) == ([100, 32, 32], [100, 132])
+        exactly = await read(32 << 10, delivery="effectively_once")
+        assert exactly == ([100, 100, 100], [])
 
     run(main)
 

@@ -22,7 +22,7 @@ from celery_stargate.lanes.scripts import (
 from celery_stargate.model.buckets import in_buckets
 
 FOLDER = Path(str(files("celery_stargate.lanes"))) / "lua"
-COMMON = ("common", "dead_letters", "announcement")
+COMMON = ("common", "dead_letters", "announcement", "sending")
 LANE = sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem not in COMMON)
 REGISTRY = sorted(path.stem for path in (FOLDER / "registry").glob("*.lua"))
 
@@ -47,6 +47,8 @@ def test_a_lanes_script_stands_behind_the_common_part(name: str) -> None:
         common += code(FOLDER / "dead_letters.lua")
     if re.search(r"\b(begin_lane|is_announced)\(", own):
         common += code(FOLDER / "announcement.lua")
+    if "note_sent(" in own:
+        common += code(FOLDER / "sending.lua")
     assert lane_script(name) == common + own
     assert lane_script(name) is lane_script(name)
     assert "--" not in lane_script(name)

@@ -18,6 +18,7 @@ from celery_stargate.lanes.wire import (
     PutWord,
     SettleReply,
     SettleWord,
+    StoredEntry,
     StoreRolledBack,
     check_lease,
     decode_call,
@@ -29,6 +30,7 @@ from celery_stargate.lanes.wire import (
     read_marked,
     read_put,
     read_settle,
+    read_stored,
     read_tick,
 )
 from celery_stargate.model.entry import Entry
@@ -186,3 +188,37 @@ def test_a_message_that_its_put_marked() -> None:
 def test_a_message_that_its_owner_has_to_read(fields: dict[bytes, bytes]) -> None:
     """It was not marked, or for another hold, or it is damaged."""
     assert read_marked((b"7-0", fields), "one:3") is None
+
+
+def test_entries_of_the_log_as_they_are_stored() -> None:
+    """Up to some bytes of frames, and one always."""
+    own = b'{"payload":"","context":"a"}'
+    stored = [
+        (b"7-0", {b"r": own, b"t": b"shop.orders"}),
+        (b"8-0", {b"w": b"frame", b"t": b"inbox/4", b"l": b"b"}),
+        (b"9-0", {b"f": b"frame", b"l": b"c\t2", b"p": b"2", b"m": b"one:3 caller:1 7"}),
+    ]
+    expected = [
+        Entry(7, "a", own, -1, FollowUp.RESULT, "shop.orders"),
+        Entry(8, "b", b"frame", -1, FollowUp.WAITER, inbox="inbox/4"),
+        Entry(9, "c\t2", b"frame", 2, FollowUp.MORE, PRODUCE),
+    ]
+    size = len(own) + 2 * len(b"frame")
+    assert read_stored(stored, size) == expected
+    assert read_stored(stored, size - 1) == expected[:2]
+    assert read_stored(stored, 0) == expected[:1]
+    assert read_stored([], size) == []
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        (b"8-3", {b"q": b'{"context":"c"}'}),
+        (b"8-0", {b"q": b"no frame"}),
+        (b"8-0", {b"q": b"frame", b"l": b"\xff"}),
+        (b"8-0", {b"q": b"frame", b"l": b"c", b"p": b"x"}),
+    ],
+)
+def test_an_entry_that_is_read_by_a_script(damaged: StoredEntry) -> None:
+    """Then all of them are: it tells what is wrong."""
+    assert read_stored([(b"7-0", {b"q": b'{"context":"c"}'}), damaged], 1000) == []
