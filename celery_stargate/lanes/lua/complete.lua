@@ -97,8 +97,9 @@ end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
   redis.call('ZREM', DEADLINES, unpack(done))
-  -- Mostly they are the beginning of the log, which XTRIM removes at once; XDEL searches for each.
-  local begin = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  -- Mostly they are the beginning of the log, which XTRIM removes at once; XDEL searches for each. A few
+  -- are not worth the look: it takes a whole message, which may be large.
+  local begin = #done > 8 and redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
   if begin and begin[1] == string.format('%.0f-0', lowest) and highest - lowest + 1 == #done then
     redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))
   else

@@ -528,10 +528,18 @@ def what_has_its_outcome_is_not_completed(world: World) -> None:
 
 
 def a_completed_message_is_not_sent_again(world: World) -> None:
-    """The next owner finds nothing of it."""
-    world.put("a")
-    world.script("complete", "", "t", 1, "a", "")
-    assert world.client.xlen(world.key("log")) == 0
+    """The next owner finds nothing of it, nor of a few."""
+    for count in (9, 8):
+        _complete(world, "abcdefghi"[:count], "abcdefghi"[:count])
+        assert world.client.xlen(world.key("log")) == 0
+
+
+def _complete(world: World, put: str, completed: str) -> None:
+    """Complete some of the messages that are put."""
+    for context in put:
+        world.put(context)
+    numbers = [""] * len(completed)
+    world.script("complete", "", f"t {completed}", len(completed), *completed, *numbers)
 
 
 def a_result_is_published(world: World) -> None:
@@ -587,17 +595,13 @@ def a_context_is_completed_once(world: World) -> None:
 
 def a_message_before_what_is_completed_stays(world: World) -> None:
     """Receipts overtake one another, where there are partitions."""
-    for context in "abc":
-        world.put(context)
-    world.script("complete", "", "t", 2, "c", "b", "", "")
+    _complete(world, "abcdefghij", "jbcdefghi")
     assert world.client.xlen(world.key("log")) == 1
 
 
 def a_message_between_what_is_completed_stays(world: World) -> None:
     """And so it does where the log's beginning goes."""
-    for context in "abc":
-        world.put(context)
-    world.script("complete", "", "t", 2, "a", "c", "", "")
+    _complete(world, "abcdefghij", "abcdefghj")
     assert world.client.xlen(world.key("log")) == 1
 
 
