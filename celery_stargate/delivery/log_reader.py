@@ -50,28 +50,20 @@ class LogReader:
         #: The message that the last read ended at because only a newer version can send it.
         self.newer: NewerRecord | None = None
 
-    async def read(
-        self,
-        after: int,
-        count: int,
-        size: int,
-        *,
-        mark: bool,
-        gapless: bool = False,
-        large: bool = False,
-    ) -> list[Entry]:
-        """Read messages as :meth:`LeasedLane.read` does, and set aside what cannot be sent.
-
-        Arguments:
-            large: try first to read them as large ones; only with ``mark``, and without
-                ``gapless``.
-        """
+    async def read_large(self, after: int, count: int, size: int) -> list[Entry]:
+        """Read messages as :meth:`LeasedLane.read_large` does; none if they need :meth:`read`."""
         store, retry = self._lane.store, self._lane.retry
-        if large:
-            entries = await retry.until_available(store.read_large, after, count, size)
-            if entries:
-                self._went_well()
-                return entries
+        entries = await retry.until_available(store.read_large, after, count, size)
+        if entries:
+            self.newer = None
+            self._went_well()
+        return entries
+
+    async def read(
+        self, after: int, count: int, size: int, *, mark: bool, gapless: bool = False
+    ) -> list[Entry]:
+        """Read messages as :meth:`LeasedLane.read` does, and set aside what cannot be sent."""
+        store, retry = self._lane.store, self._lane.retry
         while True:
             entries = await retry.until_available(
                 store.read, after, count, size, mark=mark, gapless=gapless

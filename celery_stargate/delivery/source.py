@@ -142,12 +142,14 @@ class LaneSource:
         size = min(size, READ_BYTES)
         # By the size of the last ones: what does not fit is looked at in vain.
         count = min(count, max(1, size // self._usual))
-        large = self._usual >= _LARGE and not self._gapless
-        if large:
+        entries: list[Entry] = []
+        if self._usual >= _LARGE and not self._gapless:
             count = min(count, _LARGE_COUNT)
-        entries = await self._log.read(
-            self._after, count, size, mark=True, gapless=self._gapless, large=large
-        )
+            entries = await self._log.read_large(self._after, count, size)
+        if not entries:
+            entries = await self._log.read(
+                self._after, count, size, mark=True, gapless=self._gapless
+            )
         held = sum(len(each.frame) for each in entries)
         # If there is room left, nothing is behind them. What is put meanwhile ends the wait for
         # a put at once.

@@ -358,8 +358,11 @@ def _read_stored(stored: StoredEntry) -> Entry:
     if rest != b"0":
         raise ValueError(f"no number: {entry_id!r}")
     code, frame = next(iter(fields.items()))
-    label, place = fields.get(b"l", b""), int(fields.get(b"p", b"-1"))
-    return _read_entry(int(number), label, frame, place, code + fields.get(b"t", b""))
+    label, place = fields.get(b"l", b""), fields.get(b"p")
+    if place is not None and not place.isdigit():
+        raise ValueError(f"no place: {place!r}")
+    code += fields.get(b"t", b"")
+    return _read_entry(int(number), label, frame, -1 if place is None else int(place), code)
 
 
 def last_number(fields: Sequence[Any]) -> int:

@@ -75,6 +75,12 @@ def on(server: RedisServer, results: int = 0) -> dict[str, Any]:
     return {"redis_url": server.url, "conf": {"broker_url": server.url, "result_backend": backend}}
 
 
+def contexts_key(stargate: Stargate) -> str:
+    """Return the key of the contexts of the default lane; it is gone with the last of them."""
+    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
+    return lane.key(stargate.settings.prefix, "contexts")
+
+
 class Counts:
     """What was counted in a block."""
 
@@ -245,8 +251,7 @@ def test_a_drain(
 
     monkeypatch.setattr(LeasedLane, "settle", settle_when_all_are_here)
     monkeypatch.setattr(Renewals, "tick", tick_after_taking_over)
-    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
-    contexts = lane.key(stargate.settings.prefix, "contexts")
+    contexts = contexts_key(stargate)
     with counted(client, monkeypatch) as counts, acknowledger:
         wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT
@@ -288,8 +293,7 @@ def test_large_messages_are_read_without_lua(
     monkeypatch.setattr(stargate.runtime, "require_owner", lambda: None)
     payload = PAYLOAD * 1000
     stargate.produce_many([payload] * 100, on_error=app.signature("count.alert"))
-    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
-    contexts = lane.key(stargate.settings.prefix, "contexts")
+    contexts = contexts_key(stargate)
     with counted(client, monkeypatch) as counts, Acknowledger(app):
         wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [payload.encode()] * 100
@@ -343,8 +347,7 @@ def test_a_drain_of_what_is_done_at_once(
         return await complete(self, *args)
 
     monkeypatch.setattr(LeasedLane, "complete", complete_when_all_are_here)
-    lane = prepare(stargate.settings, PAYLOAD, "c").parts[0].lane
-    contexts = lane.key(stargate.settings.prefix, "contexts")
+    contexts = contexts_key(stargate)
     with counted(client, monkeypatch) as counts, acknowledger:
         wait_for(lambda: not client.exists(contexts), 60.0)
     assert local.payloads(topic) == [PAYLOAD.encode()] * COUNT

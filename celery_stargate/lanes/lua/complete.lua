@@ -97,10 +97,10 @@ end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
   redis.call('ZREM', DEADLINES, unpack(done))
-  -- Mostly they are the beginning of the log, which XTRIM removes at once; XDEL searches for each. A few
-  -- are not worth the look: it takes a whole message, which may be large.
-  local begin = #done > 8 and redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
-  if begin and begin[1] == string.format('%.0f-0', lowest) and highest - lowest + 1 == #done then
+  -- Mostly they are the beginning of the log, which XTRIM removes at once; XDEL searches for each. The
+  -- look for a message before them finds none then: it would be read as a whole, and may be large.
+  if highest - lowest + 1 == #done
+    and #redis.call('XRANGE', LOG, '-', string.format('(%.0f-0', lowest), 'COUNT', 1) == 0 then
     redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))
   else
     redis.call('XDEL', LOG, unpack(numbers))

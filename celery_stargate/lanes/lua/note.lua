@@ -1,11 +1,11 @@
--- Note that messages which their owner found in the log may be sent from now on: all of them, or none.
--- So no frame comes through Lua, which hashes each byte of it. What is not as usual is left to read.
+-- Note messages that their owner has read from the log by itself as ones that may be sent from now on:
+-- all of them, if each is still pending, or none. No frame comes through Lua, which hashes each byte.
 --
 -- ARGV: lease, known and generation (as in read), then number, context and place of each message, in
 --       order
--- Returns {0, marked} as read does, {0} if a message is not as its context's record has it, or has its
---       outcome, {1} if another process has the lease, or {2} if Redis came back with an older state
---       than the caller knows.
+-- Returns {0, marked} as read does; {0} if nothing was noted, because a context's record is gone, is of
+--       another message or cannot be read, or a message has its outcome; {1} if another process has
+--       the lease, or {2} if Redis came back with an older state than the caller knows.
 if redis.call('GET', LEASE) ~= ARGV[1] then return { 1 } end
 if rolled_back(ARGV[2], ARGV[3]) then return { 2 } end
 local contexts, parts = {}, {}

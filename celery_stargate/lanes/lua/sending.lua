@@ -1,7 +1,7 @@
 -- What the scripts share that let an owner send; it is put before them.
 
 -- Note in meta that messages up to a number may be sent from now on. Returns field m of that one, if
--- its put marked it and it was noted now; else "".
+-- its put marked it; else "".
 local function note_sent(last)
   local noted = redis.call('HMGET', META, 'sent', 'tried', 'marked')
   local sent, tried = tonumber(noted[1] or '0'), tonumber(noted[2] or '0')

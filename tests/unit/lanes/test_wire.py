@@ -217,6 +217,7 @@ def test_entries_of_the_log_as_they_are_stored() -> None:
         (b"8-0", {b"q": b"no frame"}),
         (b"8-0", {b"q": b"frame", b"l": b"\xff"}),
         (b"8-0", {b"q": b"frame", b"l": b"c", b"p": b"x"}),
+        (b"8-0", {b"q": b"frame", b"l": b"c", b"p": b"-2"}),
     ],
 )
 def test_an_entry_that_is_read_by_a_script(damaged: StoredEntry) -> None:
