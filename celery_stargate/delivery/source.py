@@ -134,11 +134,11 @@ class LaneSource:
 
     async def _read(self, count: int, size: int) -> list[Entry]:
         if self._marked is not None:
-            entries, self._marked = [self._marked], None
+            marked, self._marked = self._marked, None
             # What is behind it ends the next wait at once.
             self._more = False
-            self.sent = max(self.sent, entries[0].number)
-            return entries
+            self.sent = max(self.sent, marked.number)
+            return [marked]
         size = min(size, READ_BYTES)
         # By the size of the last ones: what does not fit is looked at in vain.
         count = min(count, max(1, size // self._usual))
