@@ -16,7 +16,7 @@ from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.waiter import Waiter
-from celery_stargate.model.context import new_context, new_contexts
+from celery_stargate.model.context import new_contexts
 from celery_stargate.support.bound import bounded
 from celery_stargate.support.shared_task import SharedTasks
 
@@ -177,13 +177,9 @@ class Loops:
         #: loop of its parent, with which it shares the selector.
         self._loops: dict[int, dict[asyncio.AbstractEventLoop, LoopCalls]] = {}
 
-    def new_context(self) -> str:
-        """Return a new id that nobody else has, for a call of the running event loop.
-
-        It comes from the random bytes of that loop, which are fetched for many ids at once.
-        """
-        found = self._own().get(asyncio.get_running_loop())
-        return new_context() if found is None else next(found.contexts)
+    def find(self) -> LoopCalls | None:
+        """Return what the calls of the running event loop share, if there were any."""
+        return self._own().get(asyncio.get_running_loop())
 
     async def here(self) -> LoopCalls:
         """Return what the calls of the running event loop share."""

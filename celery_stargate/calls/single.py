@@ -87,12 +87,14 @@ async def aproduce(
     """
     if eager.is_eager(runtime):
         return await eager.aproduce(runtime, *check(runtime, message, context, *given))
-    fresh = context is None
-    if fresh:
-        context = runtime.loops.new_context()
+    here, fresh = runtime.loops.find(), context is None
+    if fresh and here is not None:
+        # From random bytes of the loop's own, which are fetched for many ids at once.
+        context = next(here.contexts)
     call, options = check(runtime, message, context, *given)
     with ends_if_raised(call.trace):
-        here = await runtime.loops.here()
+        if here is None:
+            here = await runtime.loops.here()
         if options.callbacks:
             await _arecord(here, call, options, fresh=fresh)
             return call.context

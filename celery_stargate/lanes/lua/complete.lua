@@ -45,7 +45,7 @@ for i, context in ipairs(contexts) do
   if count == 1 and first > 0 and is_meant(first, ARGV[3 + given + i]) then
     seen[context] = true
     done[#done + 1] = context
-    numbers[#numbers + 1] = string.format('%.0f-0', first)
+    numbers[#numbers + 1] = first
     lowest, highest = math.min(lowest or first, first), math.max(highest, first)
     if i > without then results[#results + 1] = i - without end
     if tombstone > 0 then
@@ -81,7 +81,8 @@ for _, i in ipairs(results) do
       told[expires] = { key = key }
       addresses[#addresses + 1] = expires
     end
-    table.insert(told[expires], value)
+    local values = told[expires]
+    values[#values + 1] = value
   else
     if expires == '0' then
       redis.call('SET', key, value)
@@ -92,7 +93,8 @@ for _, i in ipairs(results) do
   end
 end
 for _, address in ipairs(addresses) do
-  tell(told[address].key, address, '0[' .. table.concat(told[address], ',') .. ']')
+  local values = told[address]
+  tell(values.key, address, '0[' .. (values[2] and table.concat(values, ',') or values[1]) .. ']')
 end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
@@ -103,6 +105,7 @@ if #done > 0 then
     and #redis.call('XRANGE', LOG, '-', string.format('(%.0f-0', lowest), 'COUNT', 1) == 0 then
     redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))
   else
+    for i, number in ipairs(numbers) do numbers[i] = string.format('%.0f-0', number) end
     redis.call('XDEL', LOG, unpack(numbers))
   end
 end

@@ -20,7 +20,7 @@ local settled_parts = redis.call('HMGET', OUTCOMES, unpack(parts))
 local last
 for i = 1, #contexts do
   last = tonumber(ARGV[1 + 3 * i])
-  local first = records[i] and head(records[i])
+  local first = records[i] and first_in(records[i])
   if not first or first ~= last - math.max(tonumber(ARGV[3 + 3 * i]), 0) or settled[i]
     or settled_parts[i] then return { 0 } end
 end

@@ -15,7 +15,8 @@ if rolled_back(ARGV[7], ARGV[8]) then return { 2 } end
 local after, count, bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local gapless = ARGV[6] == '1'
 -- The last entry that was looked at, the last message that may be sent, and what was read of it.
-local seen, last, reply, read, most = after, after, { 0, '' }, 0, math.min(8, bytes)
+local seen, last, read, most = after, after, 0, math.min(8, bytes)
+local reply, filled = { 0, '' }, 2
 while count > 0 and bytes > 0 do
   local step = math.min(count, most)
   local entries = redis.call('XRANGE', LOG,
@@ -35,11 +36,9 @@ while count > 0 and bytes > 0 do
     end
     count = count - 1
     seen = found.number
-    reply[#reply + 1] = found.number
-    reply[#reply + 1] = found.label
-    reply[#reply + 1] = found.frame
-    reply[#reply + 1] = found.place
-    reply[#reply + 1] = found.code
+    reply[filled + 1], reply[filled + 2], reply[filled + 3] = found.number, found.label, found.frame
+    reply[filled + 4], reply[filled + 5] = found.place, found.code
+    filled = filled + 5
     if why == 'newer' then
       bytes = 0
       break
