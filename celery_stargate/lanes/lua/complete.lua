@@ -105,7 +105,7 @@ if #done > 0 then
     and #redis.call('XRANGE', LOG, '-', string.format('(%.0f-0', lowest), 'COUNT', 1) == 0 then
     redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))
   else
-    for i, number in ipairs(numbers) do numbers[i] = string.format('%.0f-0', number) end
+    -- To Redis n is n-0.
     redis.call('XDEL', LOG, unpack(numbers))
   end
 end
