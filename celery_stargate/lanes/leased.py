@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import TimeoutError as NoAnswer
+from redis.exceptions import RedisError
 
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.inbox import inbox_key
@@ -248,8 +248,8 @@ class LeasedLane:
         """
         try:
             stored: Any = await self._redis.xrange(self.log_key, f"({after}-0", "+", count=count)
-        except NoAnswer:
-            # They may be much larger than the ones before. A script reads no more than fits.
+        except (RedisError, OSError):
+            # They may be too large for the time or the connection. A script reads what fits.
             stored = []
         if not (entries := read_stored(stored, size)):
             return []

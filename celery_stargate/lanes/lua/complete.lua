@@ -45,7 +45,9 @@ for i, context in ipairs(contexts) do
   if count == 1 and first > 0 and is_meant(first, ARGV[3 + given + i]) then
     seen[context] = true
     done[#done + 1] = context
-    numbers[#numbers + 1] = first
+    -- Two records have the same number only where Redis lost a part of the lane.
+    if not seen[first] then numbers[#numbers + 1] = first end
+    seen[first] = true
     lowest, highest = math.min(lowest or first, first), math.max(highest, first)
     if i > without then results[#results + 1] = i - without end
     if tombstone > 0 then
@@ -101,9 +103,9 @@ if #done > 0 then
   redis.call('ZREM', DEADLINES, unpack(done))
   -- Mostly they are the beginning of the log, which XTRIM removes at once; XDEL searches for each. The
   -- look for a message before them finds none then: it would be read as a whole, and may be large.
-  if highest - lowest + 1 == #done
+  if highest - lowest + 1 == #numbers
     and #redis.call('XRANGE', LOG, '-', string.format('(%.0f-0', lowest), 'COUNT', 1) == 0 then
-    redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-0', highest + 1))
+    redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-1', highest))
   else
     -- To Redis n is n-0.
     redis.call('XDEL', LOG, unpack(numbers))

@@ -11,6 +11,7 @@ from celery_stargate import StoreUnavailable
 from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
+from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.revocations import Revocations
 from celery_stargate.model.follow_up import ResultRow
 from tests.integration.lanes.rig import Owner, failure, put, receipt
@@ -102,6 +103,21 @@ def test_a_lane_is_paused(
     owner.do(owner.store.pause("a refusal", 30.0))
     held = client.get(lane.key(PREFIX, "lease"))
     assert held == f"paused by a refusal:{token + 1}".encode()
+
+
+def test_a_reply_that_is_too_large_for_the_connection(
+    lanes: Outbox, lane: Lane, owner: Owner, client: redis.Redis
+) -> None:
+    """Redis closes the connection. Then a script reads what fits."""
+    for number in range(12):
+        lanes.put(lane, Record(f"c{number}"), [(f"c{number}", b"x" * (1 << 20))], timeout=60.0)
+    client.config_set("client-output-buffer-limit", "normal 8mb 0 0")
+    try:
+        assert owner.do(owner.store.read_large(0, 32, 4 << 20)) == []
+        found = owner.do(owner.store.read(0, 32, 4 << 20, mark=True))
+    finally:
+        client.config_set("client-output-buffer-limit", "normal 0 0 0")
+    assert [each.number for each in found] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -389,16 +389,32 @@ class TestReadLarge:
         assert large(owner) == ["b"]
         assert owner.do(owner.store.tick()).backlog == 1
 
-    def test_an_answer_that_takes_too_long(
-        self, owner: Owner, lanes: Outbox, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        "error",
+        [
+            redis.exceptions.TimeoutError("no answer within 5 s"),
+            # So a Cluster's client says it.
+            redis.exceptions.ConnectionError("the shard is down"),
+            redis.exceptions.ResponseError("too large"),
+            OSError("broken"),
+        ],
+        ids=["time", "connection", "refusal", "network"],
+    )
+    def test_an_answer_that_is_too_large(
+        self,
+        owner: Owner,
+        lanes: Outbox,
+        lane: Lane,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception,
     ) -> None:
         """The messages may be far larger than expected: a script reads no more than fits."""
         put(lanes, lane, "a")
 
-        def no_answer() -> None:
-            raise redis.exceptions.TimeoutError("no answer within 5 s")
+        def fail() -> None:
+            raise error
 
-        _meanwhile(owner, monkeypatch, no_answer)
+        _meanwhile(owner, monkeypatch, fail)
         assert large(owner) == ["a"]
 
 
@@ -812,6 +828,23 @@ class TestNumbers:
             assert labels(owner) == ["a", "b"]
             lanes.settle(lane, receipt("list"), place=place)
         assert labels(owner) == ["a", "b"]
+
+
+def test_what_is_completed_leaves_the_log_and_nothing_else(
+    owner: Owner, lanes: Outbox, lane: Lane, client: redis.Redis, prefix: str
+) -> None:
+    """Not a message between two of which one is there twice, nor an entry of another kind."""
+    for context in "abc":
+        put(lanes, lane, context)
+    client.xadd(lane.key(prefix, "log"), {"other": "kind"}, id="3-1")
+    # As where Redis lost the lane's log and numbers, and not its contexts.
+    client.hset(lane.key(prefix, "contexts"), "old", "2 1 1 0\n{}")
+    assert owner.complete(["a", "old", "c"], [], "first").late == frozenset()
+    left: Any = client.xrange(lane.key(prefix, "log"))
+    assert [each for each, _ in left] == [b"2-0", b"3-1"]
+    assert owner.complete(["b"], [], "second").late == frozenset()
+    left = client.xrange(lane.key(prefix, "log"))
+    assert [each for each, _ in left] == [b"3-1"]
 
 
 @single_server
