@@ -195,7 +195,7 @@ class Loops:
 
     async def aclose(self) -> None:
         """Close what the running event loop has."""
-        found = self._own().get(asyncio.get_running_loop())
+        found = self.find()
         if found is not None:
             await found.aclose()
 

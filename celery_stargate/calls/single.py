@@ -89,7 +89,7 @@ async def aproduce(
         return await eager.aproduce(runtime, *check(runtime, message, context, *given))
     here, fresh = runtime.loops.find(), context is None
     if fresh and here is not None:
-        # From random bytes of the loop's own, which are fetched for many ids at once.
+        # The loop fetches random bytes for many ids at once.
         context = next(here.contexts)
     call, options = check(runtime, message, context, *given)
     with ends_if_raised(call.trace):

@@ -107,7 +107,7 @@ if #done > 0 then
     and #redis.call('XRANGE', LOG, '-', string.format('(%.0f-0', lowest), 'COUNT', 1) == 0 then
     redis.call('XTRIM', LOG, 'MINID', string.format('%.0f-1', highest))
   else
-    -- To Redis n is n-0.
+    -- Redis takes the id n for n-0.
     redis.call('XDEL', LOG, unpack(numbers))
   end
 end
