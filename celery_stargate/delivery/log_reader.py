@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from redis.exceptions import RedisError
+
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.watcher import Found
+from celery_stargate.lanes.connections import UNAVAILABLE
 from celery_stargate.lanes.leased import Unreadable
 from celery_stargate.model.entry import Entry
+from celery_stargate.support.adaptive_limit import AdaptiveLimit
 from celery_stargate.support.backoff import Backoff
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
 
-__all__ = ["READ_BYTES", "LogReader", "NewerRecord"]
+__all__ = ["LogReader", "NewerRecord"]
 
 logger = logger_of(__name__)
 
 #: How many bytes of frames one script reads at most, beside one message: it must not hold Redis for
 #: long.
-READ_BYTES = 4 << 20
+_READ_BYTES = 4 << 20
+#: How many large messages one read takes at most: the next ones may be much larger.
+_LARGE_COUNT = 32
 #: How many entries one script sets aside at most: a script must not hold Redis for long.
 _BATCH = 200
 
@@ -44,16 +50,39 @@ class LogReader:
     def __init__(self, lane: OwnedLane) -> None:
         self._lane = lane
         self._log_now = Seldom(monotonic=lane.shared.monotonic)
+        self._log_slow = Seldom(monotonic=lane.shared.monotonic)
+        # A read whose answer takes too long, or more than Redis buffers for a client, would fail
+        # each time.
+        self._bytes = AdaptiveLimit(_READ_BYTES)
+        self._large = AdaptiveLimit(_LARGE_COUNT)
         #: Whether the last wait found something, and nothing could be read since.
         self._in_vain = False
         self._backoff = Backoff(0.05, 5.0, uniform=lane.shared.rng.uniform)
         #: The message that the last read ended at because only a newer version can send it.
         self.newer: NewerRecord | None = None
 
+    @property
+    def bytes_at_most(self) -> int:
+        """How many bytes of frames the next read gives at most, beside one message."""
+        return self._bytes.now
+
+    @property
+    def large_at_most(self) -> int:
+        """How many messages the next :meth:`read_large` gives at most."""
+        return self._large.now
+
     async def read_large(self, after: int, count: int, size: int) -> list[Entry]:
-        """Read messages as :meth:`LeasedLane.read_large` does; none if they need :meth:`read`."""
-        store, retry = self._lane.store, self._lane.retry
-        entries = await retry.until_available(store.read_large, after, count, size)
+        """Read messages without Lua, which hashes each byte of what it reads.
+
+        It takes two round trips.
+
+        Arguments:
+            after, count, size: as in :meth:`LeasedLane.look`.
+
+        Returns:
+            As :meth:`LeasedLane.note`; none if they need :meth:`read`.
+        """
+        entries = await self._lane.retry.until_available(self._read_large, after, count, size)
         if entries:
             self.newer = None
             self._went_well()
@@ -66,7 +95,7 @@ class LogReader:
         store, retry = self._lane.store, self._lane.retry
         while True:
             entries = await retry.until_available(
-                store.read, after, count, size, mark=mark, gapless=gapless
+                self._read, after, count, size, mark=mark, gapless=gapless
             )
             self.newer = None
             if not store.unreadable:
@@ -110,6 +139,34 @@ class LogReader:
         if entry is not None:
             self._went_well()
         return entry
+
+    async def _read_large(self, after: int, count: int, size: int) -> list[Entry]:
+        store = self._lane.store
+        try:
+            found = await store.look(after, min(count, self._large.now), size)
+        except (RedisError, OSError) as error:
+            self._large.failed()
+            if self._log_slow():
+                logger.warning(
+                    "large messages could not be read at once; a script reads fewer of them: %s",
+                    error,
+                    lane=self._lane.name,
+                )
+            return []
+        self._large.succeeded()
+        return await store.note(found) if found else []
+
+    async def _read(
+        self, after: int, count: int, size: int, *, mark: bool, gapless: bool
+    ) -> list[Entry]:
+        size = min(size, self._bytes.now)
+        try:
+            entries = await self._lane.store.read(after, count, size, mark=mark, gapless=gapless)
+        except UNAVAILABLE:
+            self._bytes.failed()
+            raise
+        self._bytes.succeeded()
+        return entries
 
     def _went_well(self) -> None:
         self._in_vain = False

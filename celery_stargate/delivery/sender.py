@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from celery_stargate.delivery.effects_queue import EffectsQueue
 from celery_stargate.delivery.in_flight import InFlight
 from celery_stargate.delivery.lease import Lease
-from celery_stargate.delivery.log_reader import READ_BYTES, LogReader, NewerRecord
+from celery_stargate.delivery.log_reader import LogReader, NewerRecord
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.source import LaneSource
@@ -310,7 +310,7 @@ class Sender:
     async def _refuse(self, refusal: _Refusal) -> None:
         """Fail every message in the log."""
         store, after = self._lane.store, 0
-        while entries := await self._log.read(after, 100, READ_BYTES, mark=False):
+        while entries := await self._log.read(after, 100, self._log.bytes_at_most, mark=False):
             after = entries[-1].number
             for entry in entries:
                 failure = Failure(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from celery_stargate.delivery.effects_queue import EffectsQueue
-from celery_stargate.delivery.log_reader import READ_BYTES, LogReader
+from celery_stargate.delivery.log_reader import LogReader
 from celery_stargate.delivery.owned import OwnedLane
 from celery_stargate.delivery.settler import Settler
 from celery_stargate.delivery.states import Event, State
@@ -18,9 +18,8 @@ from celery_stargate.pulsar.sequence import leading_run
 
 __all__ = ["LaneSource"]
 
-#: From how many bytes of a frame on, on average, messages are read as large ones, and how many of
-#: them one read takes at most: the next ones may be much larger.
-_LARGE, _LARGE_COUNT = 32 << 10, 32
+#: From how many bytes of a frame on, on average, messages are read as large ones.
+_LARGE = 32 << 10
 
 
 class LaneSource:
@@ -139,12 +138,12 @@ class LaneSource:
             self._more = False
             self.sent = max(self.sent, marked.number)
             return [marked]
-        size = min(size, READ_BYTES)
+        size = min(size, self._log.bytes_at_most)
         # By the size of the last ones: what does not fit is looked at in vain.
         count = min(count, max(1, size // self._usual))
         entries: list[Entry] = []
         if self._usual >= _LARGE and not self._gapless:
-            count = min(count, _LARGE_COUNT)
+            count = min(count, self._log.large_at_most)
             entries = await self._log.read_large(self._after, count, size)
         if not entries:
             entries = await self._log.read(

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
 from celery_stargate.lanes.inbox import inbox_key
@@ -237,29 +236,30 @@ class LeasedLane:
                 return entries
             after = last_number(fields)
 
-    async def read_large(self, after: int, count: int, size: int) -> list[Entry]:
-        """Read messages without Lua, which hashes each byte of what it reads.
-
-        All of them are noted as ones that may be sent. Where anything is not as usual, none is, and
-        none is returned: then they have to be read by :meth:`read`. It takes two round trips.
+    async def look(self, after: int, count: int, size: int) -> list[Entry]:
+        """Read messages without a script; none of them may be sent before it is noted.
 
         Arguments:
             after, count, size: as in :meth:`read`. The messages that do not fit are fetched, too.
+
+        Returns:
+            None where one of them has to be read by :meth:`read`.
         """
-        try:
-            stored: Any = await self._redis.xrange(self.log_key, f"({after}-0", "+", count=count)
-        except (RedisError, OSError):
-            # They may be too large for the time or the connection. A script reads what fits.
-            stored = []
-        if not (entries := read_stored(stored, size)):
-            return []
+        stored: Any = await self._redis.xrange(self.log_key, f"({after}-0", "+", count=count)
+        return read_stored(stored, size)
+
+    async def note(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Note that messages of :meth:`look` may be sent from now on, and return them.
+
+        Where anything is not as usual, none is noted, and none returned: :meth:`read` reads them.
+        """
         given = [part for each in entries for part in (each.number, each.context, each.place)]
         word, *marked = await self._run("note", self._lease, self._noted, self._generation, *given)
         check_lease(word)
         if not marked:
             return []
         self._was_read(entries[-1].number, marked[0].decode())
-        return entries
+        return list(entries)
 
     def _was_read(self, last: int, marked: str) -> None:
         """Note that a read marked all messages up to a number, or the last one's put did before."""

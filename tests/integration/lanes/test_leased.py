@@ -270,10 +270,10 @@ class TestReadLarge:
         bounds = [(10, 1 << 20), (10, 2 * one), (10, 2 * one - 1), (1, 1 << 20), (10, 1)]
         expected = [owner.do(owner.store.read(0, count, size, mark=True)) for count, size in bounds]
         ran = _scripts_of(owner, monkeypatch)
-        found = [owner.do(owner.store.read_large(0, count, size)) for count, size in bounds]
+        found = [owner.read_large(0, count, size) for count, size in bounds]
         assert found == expected
         assert ran == ["note"] * len(bounds)
-        assert owner.do(owner.store.read_large(2, 2, 1 << 20)) == expected[0][2:4]
+        assert owner.read_large(2, 2, 1 << 20) == expected[0][2:4]
 
     def test_it_notes_what_may_have_been_sent(
         self, owner: Owner, lanes: Outbox, lane: Lane
@@ -289,7 +289,7 @@ class TestReadLarge:
     def test_nothing_is_there(self, owner: Owner, lanes: Outbox, lane: Lane) -> None:
         """Behind the last one."""
         put(lanes, lane, "a")
-        assert owner.do(owner.store.read_large(1, 10, 1 << 20)) == []
+        assert owner.read_large(1, 10, 1 << 20) == []
 
     @pytest.mark.parametrize(
         ("end", "left"),
@@ -389,39 +389,11 @@ class TestReadLarge:
         assert large(owner) == ["b"]
         assert owner.do(owner.store.tick()).backlog == 1
 
-    @pytest.mark.parametrize(
-        "error",
-        [
-            redis.exceptions.TimeoutError("no answer within 5 s"),
-            # So a Cluster's client says it.
-            redis.exceptions.ConnectionError("the shard is down"),
-            redis.exceptions.ResponseError("too large"),
-            OSError("broken"),
-        ],
-        ids=["time", "connection", "refusal", "network"],
-    )
-    def test_an_answer_that_is_too_large(
-        self,
-        owner: Owner,
-        lanes: Outbox,
-        lane: Lane,
-        monkeypatch: pytest.MonkeyPatch,
-        error: Exception,
-    ) -> None:
-        """The messages may be far larger than expected: a script reads no more than fits."""
-        put(lanes, lane, "a")
-
-        def fail() -> None:
-            raise error
-
-        _meanwhile(owner, monkeypatch, fail)
-        assert large(owner) == ["a"]
-
 
 def large(owner: Owner, **options: Any) -> list[str]:
     """The labels of messages that are read as large ones; by a script where that is needed."""
     options = {"count": 1000, "size": 1 << 30, **options}
-    entries = owner.do(owner.store.read_large(0, **options))
+    entries = owner.read_large(0, **options)
     return [each.label for each in entries] or labels(owner, mark=True, **options)
 
 

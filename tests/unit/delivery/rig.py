@@ -66,8 +66,8 @@ class FakeStore:
         self.reads: list[tuple[int, bool]] = []
         #: For how many messages, and how many bytes, each read asked.
         self.asked: list[tuple[int, int]] = []
-        #: After which number each read of large ones was.
-        self.large_reads: list[int] = []
+        #: After which number each look at large ones was, and for how many it asked.
+        self.looks: list[tuple[int, int]] = []
         #: Whether a message that is settled leaves the log, as in Redis.
         self.forgets = False
         self.settled: list[tuple[Entry, Outcome]] = []
@@ -101,11 +101,14 @@ class FakeStore:
         if self.errors.get(name):
             raise self.errors[name].pop(0)
 
-    async def read_large(self, after: int, count: int, size: int) -> list[Entry]:
-        self.large_reads.append(after)
-        if self.reasons:
-            return []
-        return await self.read(after, count, size, mark=True)
+    async def look(self, after: int, count: int, size: int) -> list[Entry]:
+        self._raise("look")
+        self.looks.append((after, count))
+        return [] if self.reasons else await self.read(after, count, size, mark=True)
+
+    async def note(self, entries: Sequence[Entry]) -> list[Entry]:
+        self._raise("note")
+        return list(entries)
 
     async def read(
         self, after: int, count: int, size: int, *, mark: bool, gapless: bool = False

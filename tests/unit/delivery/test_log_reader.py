@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import redis
 
 from celery_stargate.delivery import log_reader
 from celery_stargate.delivery.watcher import Found
@@ -77,7 +78,60 @@ def test_large_messages_are_read_in_two_steps() -> None:
         found = await rig.log.read_large(1, 100, 1 << 20)
         assert [each.number for each in found] == [2, 3]
         assert rig.log.newer is None
-        assert rig.store.large_reads == [0, 1]
+        assert rig.store.looks == [(0, 32), (1, 32)]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.exceptions.TimeoutError("no answer within 5 s"),
+        # So a Cluster's client says it.
+        redis.exceptions.ConnectionError("the shard is down"),
+        redis.exceptions.ResponseError("too large"),
+        OSError("broken"),
+    ],
+    ids=["time", "connection", "refusal", "network"],
+)
+def test_large_messages_may_be_larger_than_expected(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """Then they need a script, which reads no more than fits. It is logged, and fewer are next."""
+
+    async def main() -> None:
+        rig = PartsRig(*range(1, 100))
+        rig.store.errors["look"] = [error] * 2
+        for _ in range(2):
+            assert await rig.log.read_large(0, 100, 1 << 20) == []
+            assert len(await read(rig)) == 99
+        assert rig.log.large_at_most == 8
+        assert len(await rig.log.read_large(0, 100, 1 << 20)) == 8
+        for _ in range(8):
+            await rig.log.read_large(0, 100, 1 << 20)
+        assert rig.log.large_at_most == 9
+
+    with caplog.at_level("WARNING", logger.name):
+        run(main)
+    (record,) = caplog.records
+    assert str(error) in record.getMessage()
+
+
+def test_a_read_that_fails_asks_for_less(caplog: pytest.LogCaptureFixture) -> None:
+    """So it does not fail for ever where its answer is too large. One message always fits."""
+
+    async def main() -> None:
+        rig = PartsRig(1, 2, 3)
+        rig.store.errors["read"] = [redis.exceptions.ConnectionError("lost")] * 3
+        full = rig.log.bytes_at_most
+        assert await rig.log.read(0, 100, full, mark=True)
+        assert rig.store.asked == [(100, full // 8)]
+        assert full // 8 < rig.log.bytes_at_most < full // 4
+        for _ in range(300):
+            await rig.log.read(0, 100, full, mark=True)
+        assert rig.log.bytes_at_most == full
+        rig.store.errors["read"] = [redis.exceptions.ConnectionError("lost")] * 100
+        assert len(await rig.log.read(0, 100, full, mark=True)) == 1
 
     run(main)
 

@@ -173,7 +173,7 @@ def test_large_messages_are_read_a_few_at_a_time() -> None:
         assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11]]
         assert rig.store.asked == [(100, 4 << 20), (4, 4 << 20), (4, 4 << 20)]
         # They are known to be large after the first ones.
-        assert rig.store.large_reads == [4, 8]
+        assert rig.store.looks == [(4, 4), (8, 4)]
 
     run(main)
 
@@ -186,7 +186,7 @@ def test_messages_that_are_probably_large() -> None:
         frame = b"x" * size
         rig.store.log = [Entry(number, f"c{number}", frame) for number in range(1, 301)]
         found = [len(await rig.source.next(100, 32 << 20)) for _ in range(3)]
-        return found, rig.store.large_reads
+        return found, [after for after, _ in rig.store.looks]
 
     async def main() -> None:
         assert await read((32 << 10) - 1) == ([100, 100, 100], [])
