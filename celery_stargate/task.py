@@ -14,10 +14,11 @@ from celery.backends.base import DisabledBackend
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
-from celery_stargate.calls.arguments import Arguments, shown
+from celery_stargate.calls.arguments import Arguments, kept_arguments, shown
 from celery_stargate.calls.eager import is_eager
 from celery_stargate.calls.given import DelayGiven, OneMessage
 from celery_stargate.calls.lane_producer import LaneProducer
+from celery_stargate.calls.on_commit import OnCommit
 from celery_stargate.calls.ownership import NOBODY
 from celery_stargate.calls.prepare import Call, CallOptions, ends_if_raised, prepare
 from celery_stargate.calls.runtime import Runtime
@@ -244,7 +245,7 @@ class ProduceTask(OutcomeTask):
         options.setdefault("kwargsrepr", "{}")
         message = (to_json_form(given.message),)
         if not by_lane:
-            kept = _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
+            kept = kept_arguments(given.topic, asked.timeout) | asked.callbacks.unpacked()
             # In eager mode the task runs at once, with what was checked here.
             checked = _CHECKED.set([(call, asked)] if is_eager(runtime) else [])
             with call.traced(), _resetting(checked):
@@ -253,11 +254,13 @@ class ProduceTask(OutcomeTask):
                 )
             return cast("ProduceResult[Any]", sent)
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
-        kept = _kept(given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error)
+        kept = kept_arguments(
+            given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error
+        )
         lane: Any
         again = None
         if self.is_retried:
-            again = message, _kept(given.topic, asked.timeout) | asked.callbacks.unpacked()
+            again = message, kept_arguments(given.topic, asked.timeout) | asked.callbacks.unpacked()
         with closing(LaneProducer(runtime, call, asked, again)) as lane, call.traced():
             result = super().apply_async(
                 message, kept, task_id, lane, link, link_error, shadow, **options
@@ -360,43 +363,6 @@ class ProduceTask(OutcomeTask):
         return produce_in_process(runtime, call, asked)
 
 
-class _OnCommit:
-    """What a task class like Django's adds: calls that are made when a transaction commits.
-
-    Celery's own methods return nothing; these return the result, whose id is known at once.
-    """
-
-    def delay_on_commit(self, *args: Any, **kwargs: Any) -> ProduceResult[Any]:
-        """Call ``delay`` when the transaction commits, and return its result now.
-
-        Raises:
-            InvalidMessage, ConfigurationError: now, so that the transaction can roll back.
-        """
-        return self.apply_async_on_commit(args, kwargs)
-
-    def apply_async_on_commit(
-        self,
-        args: Any = None,
-        kwargs: Any = None,
-        task_id: str | None = None,
-        **options: Any,
-    ) -> ProduceResult[Any]:
-        """Call ``apply_async`` when the transaction commits, and return its result now.
-
-        Raises:
-            InvalidMessage, ConfigurationError: now, so that the transaction can roll back.
-        """
-        task: Any = self
-        task_id = task_id or uuid()
-        # Its trace begins with the call itself: the transaction may still roll back.
-        given = Arguments.read(args, kwargs)
-        task.checked(Runtime.of(task.app), given, task_id, traced=False)
-        above: Any = super()
-        above.apply_async_on_commit(args, kwargs, task_id=task_id, **options)
-        result: ProduceResult[Any] = task.AsyncResult(task_id)
-        return result
-
-
 def task_class_of(app: Celery) -> type[ProduceTask]:
     """Return the class of an app's produce tasks: with the app's own task class, if it has one.
 
@@ -410,7 +376,7 @@ def task_class_of(app: Celery) -> type[ProduceTask]:
         return ProduceTask
     bases: tuple[type, ...] = (ProduceTask, own)
     if hasattr(own, "apply_async_on_commit"):
-        bases = (_OnCommit, *bases)
+        bases = (OnCommit, *bases)
     made: type[ProduceTask] = type("ProduceTask", bases, {"abstract": True})
     return made
 
@@ -440,9 +406,3 @@ def _resetting(token: Token[Any]) -> Iterator[None]:
         yield
     finally:
         token.var.reset(token)
-
-
-def _kept(topic: Any, timeout: float | None, **callbacks: Any) -> dict[str, Any]:
-    """Return the keyword arguments that are given."""
-    every = {"topic": topic, "delivery_timeout": timeout, **callbacks}
-    return {name: value for name, value in every.items() if value is not None}

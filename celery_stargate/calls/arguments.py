@@ -49,6 +49,12 @@ class Arguments:
 _NAMES = tuple(each.name for each in fields(Arguments))
 
 
+def kept_arguments(topic: Any, timeout: float | None, **others: Any) -> dict[str, Any]:
+    """Return the keyword arguments of a call that are given."""
+    every = {"topic": topic, "delivery_timeout": timeout, **others}
+    return {name: value for name, value in every.items() if value is not None}
+
+
 def shown(call: Call) -> str:
     """Return what Celery may show of the arguments in events and logs: never the payload."""
     count = len(call.parts)

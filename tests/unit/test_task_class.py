@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from celery import Task
+from celery import Task, signature
+from msgspec import json
 
 from celery_stargate import InvalidMessage, ProduceTask, Stargate, produce_task
+from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.tracer import acting_as
+from celery_stargate.model.frame import text_frame
 from celery_stargate.support import tracing
-from tests.unit.helpers import NotedLanes, make_app
+from tests.unit.helpers import NotedLanes, Put, make_app
 
 
 class Transaction:
@@ -125,6 +129,28 @@ def test_on_commit(transaction: Transaction) -> None:
     assert [put.record.context for put in lanes.puts] == [result.id for result in results]
     assert results[2].id == "mine-celery_stargate.produce"
     assert lanes.puts[0].lane.topic == "persistent://public/default/other"
+
+
+def test_what_is_published_is_what_was_checked(transaction: Transaction) -> None:
+    """Whatever the caller does with its objects before the commit."""
+    stargate, lanes = make("celery.contrib.django.task:DjangoTask")
+    event: dict[str, Any] = {"payload": "first"}
+    events, callback = ["one", "two"], signature("shop.mark", ([1],))
+    for task in both(stargate):
+        task.delay_on_commit(event, on_ack=callback)
+        task.delay_on_commit(events)
+    event["payload"], events[0], callback.args[0][0] = 17, "other", 2
+    transaction.commit()
+    for one, many in zip(lanes.puts[::2], lanes.puts[1::2], strict=True):
+        assert payloads(one) == [b"first"]
+        assert one.record.on_ack is not None
+        assert unpack(one.record.on_ack)["args"] == [[1]]
+        assert payloads(many) == [b"one", b"two"]
+
+
+def payloads(put: Put) -> list[bytes]:
+    """The payloads that a call recorded."""
+    return [b64decode(json.decode(text_frame(frame))["payload"]) for _, frame in put.messages]
 
 
 def test_the_trace_begins_at_the_commit(

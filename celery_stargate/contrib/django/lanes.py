@@ -16,6 +16,7 @@ from celery.canvas import maybe_signature
 
 from celery_stargate.app import Stargate
 from celery_stargate.calls import eager
+from celery_stargate.calls.on_commit import frozen_arguments
 from celery_stargate.calls.prepare import Call, CallOptions
 from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.failures import Kind, kind_of
@@ -40,6 +41,7 @@ __all__ = [
     "current_stargate",
     "find_contexts",
     "freeze_callbacks",
+    "frozen_arguments",
     "is_eager",
     "may_pass",
     "memory_policy",

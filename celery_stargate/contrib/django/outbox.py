@@ -174,7 +174,7 @@ def produce_on_commit(
     """Publish after the commit, without a row: as ``produce_task.delay``, and never if rolled back.
 
     A process that dies between the commit and the call loses the message; use :func:`produce` where
-    that must not be. The message is checked now.
+    that must not be. The message is checked now, and published as it is now.
 
     Arguments:
         message, topic, on_ack, on_error, delivery_timeout, using: as in :func:`produce`.
@@ -194,8 +194,7 @@ def produce_on_commit(
     """
     stargate = lanes.current_stargate()
     context = str(uuid.uuid4())
-    lanes.prepare(stargate, message, context, topic)
-    lanes.freeze_callbacks(stargate, on_ack, on_error)
+    entry = lanes.prepare(stargate, message, context, topic)
     options = {
         "topic": topic,
         "on_ack": on_ack,
@@ -204,8 +203,10 @@ def produce_on_commit(
     }
     given = {name: value for name, value in options.items() if value is not None}
     task: Any = stargate.app.tasks[ProduceTask.default_name]
+    args, kwargs = lanes.frozen_arguments(task, (entry.message,), given, context)
     transaction.on_commit(
-        partial(task.apply_async, (message,), given, task_id=context), using=using
+        partial(task.apply_async, args, kwargs, task_id=context),
+        using=using or router.db_for_write(outbox_model()),
     )
     result: ProduceResult[Any] = task.AsyncResult(context)
     return result

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from celery import chain, signature
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, router, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase, override_settings
 
-from celery_stargate import InvalidMessage, StargateError
+from celery_stargate import InvalidMessage, Message, StargateError
 from celery_stargate.contrib.django import handover, lanes, outbox
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.models import OutboxMessage
@@ -231,16 +231,36 @@ def test_produce_on_commit_returns_its_context_at_once(
         ProduceTask, "apply_async", lambda self, *args, **kwargs: calls.append((args, kwargs))
     )
     mark = signature("shop.mark")
+    event = {"payload": "one", "key": "k"}
     with transaction.atomic():
-        result = outbox.produce_on_commit(("k", "one"), on_ack=mark)
+        result = outbox.produce_on_commit(event, on_ack=mark)
+        event["payload"] = "two"
         assert uuid.UUID(result.id) and not calls
-    assert calls == [(((("k", "one"),), {"on_ack": mark}), {"task_id": result.id})]
+    [((args, given), options)] = calls
+    # It is what was checked, whatever became of it meanwhile.
+    assert args == (Message("one", key="k"),)
+    assert given["on_ack"]["task"] == "shop.mark"
+    assert options == {"task_id": result.id}
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         outbox.produce_on_commit("two")
         raise ZeroDivisionError
     with pytest.raises(InvalidMessage):
         outbox.produce_on_commit({"key": "k"})
+    with pytest.raises(InvalidMessage, match="a timeout must be more than 0"):
+        outbox.produce_on_commit("three", delivery_timeout=-1)
     assert len(calls) == 1
+
+
+def test_produce_on_commit_asks_the_router(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a row's database, that of its commit is the router's choice."""
+    asked: list[str] = []
+    monkeypatch.setattr(router, "db_for_write", lambda model: "orders")
+    monkeypatch.setattr(transaction, "on_commit", lambda hook, using: asked.append(using))
+    outbox.produce_on_commit("one")
+    outbox.produce_on_commit("one", using="other")
+    assert asked == ["orders", "other"]
 
 
 def test_captured_callbacks_hand_over(fake: FakeLanes) -> None:
