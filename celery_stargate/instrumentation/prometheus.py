@@ -45,21 +45,47 @@ class TopicLabels:
         return topic
 
 
-class _Totals:
-    """Counters by topic that never fall.
+class _Lives:
+    """Tells which lanes were forgotten after they were idle for long, and began at 0 again.
 
-    A lane that was idle for long is forgotten and begins at 0 again; its topic goes on counting.
+    What a lane recorded falls else only where Redis lost its latest writes, by a little.
     """
+
+    def __init__(self) -> None:
+        self._recorded: dict[str, int] = {}
+        #: The lanes of the last look.
+        self._there: set[str] = set()
+
+    def begun_anew(self, lanes: Sequence[LaneView]) -> set[str]:
+        """Return the names of those that began anew since the last look."""
+        anew = set()
+        for lane in lanes:
+            name, recorded = lane.lane, lane.recorded_total
+            before = self._recorded.get(name, 0)
+            if recorded < before and (name not in self._there or 2 * recorded < before):
+                anew.add(name)
+                before = 0
+            self._recorded[name] = max(before, recorded)
+        self._there = {lane.lane for lane in lanes}
+        return anew
+
+
+class _Totals:
+    """Counters by topic that never fall; a topic goes on counting when a lane begins anew."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
         self._totals: dict[str, int] = defaultdict(int)
 
-    def add(self, lane: str, topic: str, total: int) -> None:
-        """Take what a lane counted since it began."""
-        seen = self._seen.get(lane, 0)
-        self._totals[topic] += total - seen if total >= seen else total
-        self._seen[lane] = total
+    def add(self, lane: str, topic: str, total: int, *, anew: bool) -> None:
+        """Take what a lane counted since it began.
+
+        One that was less than before while the lane went on changes nothing: what it counted was
+        read while messages came and went.
+        """
+        seen = 0 if anew else self._seen.get(lane, 0)
+        self._totals[topic] += max(0, total - seen)
+        self._seen[lane] = max(seen, total)
 
     def items(self) -> Iterable[tuple[str, int]]:
         """Return topics and totals."""
@@ -81,6 +107,7 @@ class LaneCollector(Collector):
         #: Whether somebody is counting; what a handler reads then is not counted twice.
         self._counting = False
         self._labels = TopicLabels(max_topics)
+        self._lives = _Lives()
         self._recorded = _Totals()
         self._sent = _Totals()
         self._done = _Totals()
@@ -124,7 +151,9 @@ class LaneCollector(Collector):
             "Lanes that an operator paused.",
             value=sum(1 for lane in lanes if lane.paused),
         )
-        yield from self._counters(lanes if count else [])
+        if count:
+            self._count(lanes)
+        yield from self._counters()
         yield from _gauges(lanes, self._labels)
 
     def _up(self, value: int) -> Metric:
@@ -138,12 +167,18 @@ class LaneCollector(Collector):
             family.add_metric([name], count)
         return family
 
-    def _counters(self, lanes: Sequence[LaneView]) -> Iterator[Metric]:
+    def _count(self, lanes: Sequence[LaneView]) -> None:
+        anew = self._lives.begun_anew(lanes)
         for lane in lanes:
             topic = self._labels.of(lane.topic)
-            self._recorded.add(lane.lane, topic, lane.recorded_total)
-            self._sent.add(lane.lane, topic, lane.sent_total)
-            self._done.add(lane.lane, topic, lane.done_total)
+            for totals, total in (
+                (self._recorded, lane.recorded_total),
+                (self._sent, lane.sent_total),
+                (self._done, lane.done_total),
+            ):
+                totals.add(lane.lane, topic, total, anew=lane.lane in anew)
+
+    def _counters(self) -> Iterator[Metric]:
         for name, about, totals in (
             ("stargate_recorded_messages", "Messages that callers recorded.", self._recorded),
             ("stargate_sent_messages", "Messages that were sent at least once.", self._sent),

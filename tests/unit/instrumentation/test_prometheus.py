@@ -114,6 +114,38 @@ def test_a_counter_never_falls() -> None:
     assert scrape(collector)[key] == 167
 
 
+def test_a_lane_that_is_read_while_callers_record_is_counted_once() -> None:
+    """Its backlog and its last number are two reads, between which a message may come."""
+    lanes = _Lanes(lane("a", recorded_total=50_000_001, backlog=0))
+    collector = LaneCollector(lanes.read)
+    key = "stargate_done_messages_total", "a"
+    found = []
+    for recorded, backlog in ((50_000_001, 0), (50_000_002, 2), (50_000_003, 1)):
+        lanes.lanes = [lane("a", recorded_total=recorded, backlog=backlog)]
+        found.append(scrape(collector)[key])
+    assert found == [50_000_001, 50_000_001, 50_000_002]
+
+
+def test_a_redis_that_lost_its_latest_writes_is_not_counted_anew() -> None:
+    """After a failover a lane has recorded a little less. One that was forgotten has begun at 0."""
+    lanes = _Lanes(lane("a", recorded_total=1000, sent_total=1000))
+    collector = LaneCollector(lanes.read)
+    keys = [(f"stargate_{name}_messages_total", "a") for name in ("recorded", "sent", "done")]
+    found = []
+    for recorded in (1000, 990, 1005, 400, 0, None, 300):
+        lanes.lanes = [lane("b")]
+        if recorded is not None:
+            lanes.lanes = [lane("a", recorded_total=recorded, sent_total=recorded)]
+        scraped = scrape(collector)
+        assert len({scraped[key] for key in keys}) == 1
+        found.append(scraped[keys[0]])
+    assert found == [1000, 1000, 1005, 1405, 1405, 1405, 1705]
+    lanes.lanes = []
+    scrape(collector)
+    lanes.lanes = [lane("a", recorded_total=200, sent_total=200)]
+    assert scrape(collector)[keys[0]] == 1905
+
+
 def test_a_signals_handler_may_scrape_while_its_thread_does() -> None:
     """It waits for nobody, and nothing is counted twice."""
     lanes = _Lanes(lane("a", recorded_total=5))
