@@ -308,7 +308,7 @@ class _MessageAdmin(admin.ModelAdmin):
             "verb": verb,
             "rows": chosen[:20],
             "more": max(0, len(chosen) - 20),
-            "ids": [row.pk for row in chosen],
+            "ids": [str(row.pk) for row in chosen],
             "action": f"{verb}_messages",
             "opts": self.opts,
         }

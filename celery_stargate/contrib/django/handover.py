@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from celery_stargate.contrib.django import lanes
@@ -98,7 +99,7 @@ class _Handover:
             recorded = lanes.record(
                 stargate,
                 [entry for _, entry in free],
-                close_signature(self.using, self.settings.close_queue),
+                close_signature(self.using, self.settings.close_queue_of(self.using)),
                 remember=self.settings.remember,
             )
         except StargateError as error:
@@ -130,22 +131,22 @@ class _Handover:
 
     def _in_turn(self) -> Sequence[Written]:
         """Return the rows whose key has no earlier row that waits: the relay keeps their order."""
-        keys = {row.key for row, _ in self.written if row.key is not None}
-        if not keys:
-            return self.written
-        first: dict[tuple[str, str | None], int] = {}
+        first: dict[tuple[str, str], int] = {}
         for row, _ in self.written:
-            first.setdefault((row.topic, row.key), row.pk)
+            if row.key is not None:
+                first.setdefault((row.topic, row.key), row.pk)
+        if not first:
+            return self.written
         states = [State.PENDING]
         if self.settings.block_key_on_failure:
             states += FAILED
-        earlier = (
-            outbox_rows(self.using)
-            .filter(key__in=keys, state__in=states, pk__lt=max(first.values()))
-            .exclude(pk__in=[row.pk for row, _ in self.written])
-            .values_list("topic", "key", "pk")
+        rows = outbox_rows(self.using)
+        # Very many may wait: for each key the database looks for one, in an index.
+        earlier = rows.filter(
+            key=OuterRef("key"), topic=OuterRef("topic"), state__in=states, pk__lt=OuterRef("pk")
         )
-        waiting = {(topic, key) for topic, key, pk in earlier if pk < first.get((topic, key), 0)}
+        found = rows.filter(Exists(earlier), pk__in=first.values()).values_list("topic", "key")
+        waiting = set(found)
         return [each for each in self.written if (each[0].topic, each[0].key) not in waiting]
 
 

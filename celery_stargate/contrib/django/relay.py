@@ -230,7 +230,7 @@ class Relay:
         return lanes.record(
             self._stargate,
             entries,
-            close_signature(self.using, self.settings.close_queue),
+            close_signature(self.using, self.settings.close_queue_of(self.using)),
             remember=self.settings.remember,
         )
 

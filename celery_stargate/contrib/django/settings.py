@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
+from django.db import DEFAULT_DB_ALIAS
 from django.dispatch import receiver
 
 from celery_stargate.errors import ConfigurationError, nearest, shown
@@ -42,13 +43,23 @@ class OutboxSettings:
     #: How long Redis knows an ended row, so that it is not sent again before it is closed. Twice
     #: the visibility timeout of Celery's Redis broker: after that a lost closing task comes again.
     remember: float = 7200.0
-    #: The queue of Celery's for closing tasks, which the relay processes consume in batches; None:
-    #: workers run them one by one.
+    #: The queue of Celery's for closing tasks, which the relay processes consume in batches; for
+    #: other databases than the default its name has a dot and their alias after it. None: workers
+    #: run them one by one.
     close_queue: str | None = None
     #: The alias that the relay listens on; for a database behind PgBouncer one that bypasses it.
     listen_using: str | None = None
     #: Dotted path of a function that gets a row and returns what the admin shows of its payload.
     mask: str | None = None
+
+    def close_queue_of(self, using: str) -> str | None:
+        """Return the queue of the closing tasks of a database's rows; None for the usual one.
+
+        Each database has its own: one that is away holds up the rows of no other.
+        """
+        if self.close_queue is None or using == DEFAULT_DB_ALIAS:
+            return self.close_queue
+        return f"{self.close_queue}.{using}"
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None = None) -> OutboxSettings:

@@ -211,6 +211,15 @@ def test_requeue_asks_does_and_logs(rows: list[outbox.Handle]) -> None:
     assert "1. refused" in page(client, f"{LIST}{rows[1].row().pk}/change/")
 
 
+@override_settings(USE_THOUSAND_SEPARATOR=True)
+def test_the_form_that_asks_has_ids_that_can_be_read_back(rows: list[outbox.Handle]) -> None:
+    """Not as people read numbers, which Django writes into pages."""
+    OutboxMessage.objects.filter(uuid=rows[1].uuid).update(id=1501)
+    client = client_with(*ALL)
+    asked = act(client, "requeue_messages", *rows).content.decode()
+    assert re.findall(r'name="_selected_action" value="([^"]*)"', asked) == ["1501"]
+
+
 def test_the_largest_action_fits_into_a_form(rows: list[outbox.Handle]) -> None:
     """The form that asks has a field for each row, and Django refuses one with too many."""
     form = {"action": "discard_messages", "_selected_action": list(range(admin._MOST))}

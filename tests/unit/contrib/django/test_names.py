@@ -181,11 +181,22 @@ def test_a_relay_that_is_to_end_waits_for_nothing() -> None:
     assert waker._connection is None
 
 
-@pytest.mark.parametrize("queue", ["closing", None])
+@pytest.mark.parametrize(
+    ("queue", "database", "consumed"),
+    [
+        ("closing", "default", "closing"),
+        ("closing", "orders_db", "closing.orders_db"),
+        (None, "orders_db", None),
+    ],
+)
 def test_the_relay_process_closes_rows_where_they_have_a_queue(
-    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch, queue: str | None
+    fake: FakeLanes,
+    monkeypatch: pytest.MonkeyPatch,
+    queue: str | None,
+    database: str,
+    consumed: str | None,
 ) -> None:
-    """Also in a thread of another program, whose signals are its own."""
+    """Those of its database. Also in a thread of another program, whose signals are its own."""
     steps: list[str] = []
 
     class Closer:
@@ -213,13 +224,13 @@ def test_the_relay_process_closes_rows_where_they_have_a_queue(
 
     def work() -> None:
         with override_settings(CELERY_STARGATE_OUTBOX_CLOSE_QUEUE=queue):
-            call_command("stargate_outbox_relay", stdout=said)
+            call_command("stargate_outbox_relay", database=database, stdout=said)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(20)
     assert "handed over 3 rows" in said.getvalue()
-    assert steps == (["closing", "start", "run", "join"] if queue else ["run"])
+    assert steps == ([consumed, "start", "run", "join"] if queue else ["run"])
 
 
 @pytest.mark.usefixtures("using")

@@ -21,6 +21,7 @@ from celery_stargate.contrib.django import handover, lanes, outbox
 from celery_stargate.contrib.django.closing import close_row
 from celery_stargate.contrib.django.models import OutboxMessage
 from celery_stargate.contrib.django.relay import run_burst
+from celery_stargate.contrib.django.settings import OutboxSettings
 from celery_stargate.contrib.django.states import State
 from tests.django_project.world import TOPIC, FakeLanes
 
@@ -249,6 +250,28 @@ def test_produce_on_commit_returns_its_context_at_once(
     with pytest.raises(InvalidMessage, match="a timeout must be more than 0"):
         outbox.produce_on_commit("three", delivery_timeout=-1)
     assert len(calls) == 1
+
+
+def test_rows_are_closed_from_the_queue_of_their_database(
+    fake: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the caller's hand-over and by the relay's."""
+    queues: list[Any] = []
+
+    def record(stargate: Any, entries: Any, on_outcome: Any, **options: Any) -> Any:
+        queues.append(on_outcome.options.get("queue"))
+        return fake.record(stargate, entries, on_outcome, **options)
+
+    monkeypatch.setattr(lanes, "record", record)
+    with override_settings(CELERY_STARGATE_OUTBOX_CLOSE_QUEUE="closing"):
+        with transaction.atomic():
+            outbox.produce("one")
+        with override_settings(CELERY_STARGATE_OUTBOX_SEND_ON_COMMIT=False), transaction.atomic():
+            outbox.produce("two")
+        assert run_burst("default") == 1
+        settings = OutboxSettings.read()
+    assert queues == ["closing", "closing"]
+    assert settings.close_queue_of("orders_db") == "closing.orders_db"
 
 
 def test_produce_on_commit_asks_the_router(

@@ -66,8 +66,9 @@ class Command(BaseCommand):
 
     def _run(self, settings: OutboxSettings, stop: StopEvent, options: dict[str, Any]) -> None:
         closer = None
-        if settings.close_queue is not None and not options["burst"]:
-            closer = Closer(current_stargate(), settings.close_queue, stop)
+        queue = settings.close_queue_of(options["database"])
+        if queue is not None and not options["burst"]:
+            closer = Closer(current_stargate(), queue, stop)
             closer.start()
         relay = make_relay(options["database"], stop, settings)
         self.stdout.write(f"relay {relay.leases.name} on {options['database']}")
