@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import click
@@ -312,11 +314,20 @@ def archive(
     _act(deployment.output(as_json=as_json), "Archive", chosen, options, move)
 
 
-def _new_file(path: str) -> BinaryIO:
+@contextmanager
+def _new_file(path: str) -> Iterator[BinaryIO]:
+    """Open a new file; remove it again if the block raises before anything is in it."""
     try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
     except FileExistsError:
         raise click.UsageError(f"{path} is there already; name a new file") from None
+    with file:
+        try:
+            yield file
+        except BaseException:
+            if not file.tell():
+                Path(path).unlink()
+            raise
 
 
 @dead.command("restore", cls=StargateCommand)

@@ -14,6 +14,7 @@ from redis.exceptions import (
     ClusterCrossSlotError,
     MovedError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
 )
@@ -305,6 +306,11 @@ def explain(error: Exception) -> str:
             return (
                 f"Redis is a replica, or was made one: {error}; name the master, or the sentinels, "
                 "in stargate_redis_url"
+            )
+        case OutOfMemoryError():
+            return (
+                f"Redis is full: {error}; raise its maxmemory, or make room with "
+                "`celery stargate dead archive` or `dead discard`"
             )
         case _:
             unavailable = isinstance(error, UNAVAILABLE)

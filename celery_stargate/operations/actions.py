@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 import msgspec
-from redis.exceptions import WatchError
+from redis.exceptions import OutOfMemoryError, WatchError
 
 from celery_stargate import observers
 from celery_stargate.effects.run import Effects
@@ -252,9 +252,13 @@ class Actions:
                 except WatchError:
                     # Something was put or sent meanwhile: look again what was sent.
                     continue
+                except OutOfMemoryError:
+                    # A full Redis takes no transaction.
+                    break
                 return self._told(lane, context, reply, outcomes)
             pipeline.reset()
-        # The lane is too busy for a look and a step; unknown is true of any message.
+        # The lane is too busy for a look and a step, or Redis is full; unknown is true of any
+        # message.
         outcomes = [make(True) for _ in places]
         given = _arguments(context, record, places, outcomes, dead)
         arguments = ["", token, GRACE_MS, *given]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from redis.exceptions import OutOfMemoryError
 
 from celery_stargate.lanes.registry import RegistryKeys
 from celery_stargate.support.log import logger_of
@@ -59,7 +60,7 @@ class Audit:
         self._key = registry.key("actions")
 
     def note(self, what: str, details: Mapping[str, Any]) -> None:
-        """Note an action, in Redis and in the log.
+        """Note an action, in Redis and in the log; where Redis is full, in the log only.
 
         Arguments:
             what: the name of the command.
@@ -67,12 +68,12 @@ class Audit:
         """
         who = operator() if self._by is None else f"{self._by}, {operator()}"
         logger.info("%s by %s: %s", what, who, details)
-        self._redis.xadd(
-            self._key,
-            {"who": who, "what": what, "details": msgspec.json.encode(details)},
-            maxlen=_KEPT,
-            approximate=True,
-        )
+        noted: Any = {"who": who, "what": what, "details": msgspec.json.encode(details)}
+        try:
+            self._redis.xadd(self._key, noted, maxlen=_KEPT, approximate=True)
+        except OutOfMemoryError as error:
+            # It may be just what makes room.
+            logger.warning("%s is not noted in Redis, which is full: %s", what, error)
 
     def last(self, count: int) -> list[Action]:
         """Return the last actions, the newest first."""

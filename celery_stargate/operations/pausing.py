@@ -8,8 +8,11 @@ are told when it ends.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
+
+from redis.exceptions import OutOfMemoryError
 
 from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.scripts import LANE_PARTS, Argument, lane_keys, script_on
@@ -56,15 +59,14 @@ class Pauses:
         paused = []
         owner = f"{PAUSED_BY}{operator()}"
         for lane in self._lanes(topic, lanes):
-            keys = lane_keys(self._prefix, lane, "operator")
-            # In one step: between them a worker would take the lane.
-            with self._reader.redis.pipeline(transaction=True) as pipeline:
-                pipeline.delete(keys[_LEASE])
-                arguments: list[Argument] = [owner, round(seconds * 1000), uuid.uuid4().hex]
-                self._lease(keys=keys, args=arguments, client=pipeline)
-                pipeline.execute()
-            registry = self._reader.registry_of(lane)
-            self._announce(keys=[registry.key("lanes"), registry.key("events")], args=[lane.name])
+            arguments: list[Argument] = [owner, round(seconds * 1000), uuid.uuid4().hex]
+            try:
+                # In one step: between them a worker would take the lane.
+                self._take(lane, arguments, transaction=True)
+                self._make_known(lane)
+            except OutOfMemoryError:
+                # A full Redis takes no transaction. All that are used are known.
+                self._take(lane, arguments, transaction=False)
             paused.append(lane.name)
         self._audit.note("pause", {"topic": topic, "lanes": len(paused), "seconds": seconds})
         return paused
@@ -85,10 +87,24 @@ class Pauses:
             if lease is None or not lease.decode().startswith(PAUSED_BY):
                 continue
             if self._release(keys=keys, args=[lease]):
-                self._announce_free(lane)
+                # In a full Redis they find it at their next look.
+                with suppress(OutOfMemoryError):
+                    self._announce_free(lane)
                 resumed.append(lane.name)
         self._audit.note("resume", {"topic": topic, "lanes": len(resumed)})
         return resumed
+
+    def _take(self, lane: Lane, arguments: Sequence[Argument], *, transaction: bool) -> None:
+        """Take a lane's lease, whoever has it."""
+        keys = lane_keys(self._prefix, lane, "operator")
+        with self._reader.redis.pipeline(transaction=transaction) as pipeline:
+            pipeline.delete(keys[_LEASE])
+            self._lease(keys=keys, args=arguments, client=pipeline)
+            pipeline.execute()
+
+    def _make_known(self, lane: Lane) -> None:
+        registry = self._reader.registry_of(lane)
+        self._announce(keys=[registry.key("lanes"), registry.key("events")], args=[lane.name])
 
     def _lanes(self, topic: str, lanes: int) -> Iterator[Lane]:
         configured = [Lane(topic, index) for index in range(lanes)]
