@@ -198,7 +198,7 @@ class ProduceTask(OutcomeTask):
             >>> result.get(timeout=10)["topic"]
             'persistent://public/default/orders'
         """
-        return self.apply_async(args, kwargs)
+        return cast("ProduceResult[Any]", super().delay(*args, **kwargs))
 
     def apply_async(  # Celery's own signature
         self,
@@ -244,13 +244,15 @@ class ProduceTask(OutcomeTask):
         options.setdefault("argsrepr", shown(call))
         options.setdefault("kwargsrepr", "{}")
         message = (to_json_form(given.message),)
+        # By their names: a task class of the user's own may take no others by place.
+        options |= {"link": link, "link_error": link_error, "shadow": shadow}
         if not by_lane:
             kept = kept_arguments(given.topic, asked.timeout) | asked.callbacks.unpacked()
             # In eager mode the task runs at once, with what was checked here.
             checked = _CHECKED.set([(call, asked)] if is_eager(runtime) else [])
             with call.traced(), _resetting(checked):
                 sent = super().apply_async(
-                    message, kept, task_id, producer, link, link_error, shadow, **options
+                    message, kept, task_id=task_id, producer=producer, **options
                 )
             return cast("ProduceResult[Any]", sent)
         # Celery publishes these arguments nowhere: the record has the packed callbacks.
@@ -258,13 +260,15 @@ class ProduceTask(OutcomeTask):
             given.topic, asked.timeout, on_ack=given.on_ack, on_error=given.on_error
         )
         lane: Any
-        again = None
-        if self.is_retried:
-            again = message, kept_arguments(given.topic, asked.timeout) | asked.callbacks.unpacked()
-        with closing(LaneProducer(runtime, call, asked, again)) as lane, call.traced():
-            result = super().apply_async(
-                message, kept, task_id, lane, link, link_error, shadow, **options
+        stored = None
+        if self.needs_arguments:
+            stored = (
+                message,
+                kept_arguments(given.topic, asked.timeout) | asked.callbacks.unpacked(),
             )
+        lane = LaneProducer(runtime, call, asked, (message, kept), stored)
+        with closing(lane), call.traced():
+            result = super().apply_async(message, kept, task_id=task_id, producer=lane, **options)
         if isinstance(result, ProduceResult) and lane.deadline is not None:
             lanes = tuple(call.lanes)
             result.enforce_deadline(lane.deadline, lambda: runtime.settle_overdue(lanes))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
+
+from celery import signals
 
 from celery_stargate.calls.prepare import Call, CallOptions
 from celery_stargate.calls.revoking import Revoker
@@ -15,6 +18,7 @@ from celery_stargate.calls.subscriptions import subscribe_when_awaited
 from celery_stargate.effects.callbacks import STARTED_HEADER
 from celery_stargate.effects.signatures import pack
 from celery_stargate.effects.tracer import CALL
+from celery_stargate.errors import ConfigurationError, InvalidMessage
 from celery_stargate.model.follow_up import RECORDED_AT
 from celery_stargate.model.revocation import expired_failure, revoked_failure
 
@@ -32,7 +36,8 @@ class LaneProducer:
         runtime: of the app.
         call: what the task's message records.
         asked: its callbacks and its timeout.
-        retry_call: the task's arguments, if a failure may be retried; else None.
+        given: the task's arguments, as Celery is given them.
+        stored: those that its end needs; None if it needs none.
     """
 
     serializer = None
@@ -42,12 +47,15 @@ class LaneProducer:
         runtime: Runtime,
         call: Call,
         asked: CallOptions,
-        retry_call: tuple[Any, Any] | None = None,
+        given: tuple[Any, Any],
+        stored: tuple[Any, Any] | None = None,
     ) -> None:
         self._runtime = runtime
         self._call = call
         self._asked = asked
-        self._retry_call = retry_call
+        # A receiver of the signal may change them in place.
+        self._given = deepcopy(given) if signals.before_task_publish.receivers else given
+        self._stored = stored
         #: The deadline of what was recorded (monotonic); None: nothing was.
         self.deadline: float | None = None
         self._acquired: Any = None
@@ -86,12 +94,25 @@ class LaneProducer:
         A message that has expired is not recorded: its task ends as revoked.
 
         Raises:
-            InvalidMessage: JSON cannot carry the task's request.
+            InvalidMessage: JSON cannot carry the task's request, or the arguments are not those of
+                the call any more.
+            ConfigurationError: the message has Celery's old form, which has no headers.
             LaneFull, StoreUnavailable: the message was not recorded.
         """
         if not headers or headers.get("id") != self._call.context:
+            if isinstance(body, dict) and body.get("id") == self._call.context:
+                raise ConfigurationError(
+                    "task_protocol is 1, and a lane needs 2, Celery's default; set that, or call "
+                    "with via='broker'"
+                )
             self._producer.publish(body, headers=headers, **properties)
             return
+        if (tuple(body[0]), body[1]) != self._given:
+            raise InvalidMessage(
+                "the arguments of the call were changed, by a receiver of before_task_publish or "
+                "an apply_async of your own; a lane takes them as they were given: change them "
+                "before the call, or call with via='broker'"
+            )
         embed = body[2] if len(body) > 2 else {}
         request = {
             **{name: value for name, value in headers.items() if value is not None},
@@ -102,8 +123,8 @@ class LaneProducer:
         }
         if properties.get("priority") is not None:
             request["delivery_info"] = {"priority": properties["priority"], "redelivered": False}
-        if self._retry_call is not None:
-            request[CALL] = self._retry_call
+        if self._stored is not None:
+            request[CALL] = self._stored
         packed = pack("a link, chain, chord or header of the call", request)
         name, callbacks = headers["task"], self._asked.callbacks
         seconds = self._asked.seconds_of_task(self._call, headers.get("expires"), self._runtime.app)

@@ -22,6 +22,7 @@ from celery.exceptions import Retry
 from celery_stargate.effects.failures import Interrupted, Kind, kind_of
 from celery_stargate.effects.headers import user_headers
 from celery_stargate.effects.results.chords import ChordPart
+from celery_stargate.effects.results.hooks import has_hooks
 from celery_stargate.effects.results.write import ResultBatch, may_batch
 from celery_stargate.effects.signatures import unpack
 from celery_stargate.effects.together import Together
@@ -70,6 +71,11 @@ class OutcomeTask(Task):  # type: ignore[type-arg]
         """Whether Celery may try the task again by itself after a failure."""
         # Celery puts a function around the ``run`` of such a task (``celery.app.autoretry``).
         return hasattr(self, "_orig_run")
+
+    @property
+    def needs_arguments(self) -> bool:
+        """Whether its end needs the call's arguments: a retry does, and hooks of its own."""
+        return self.is_retried or has_hooks(self)
 
     def in_process(self, message: Any, **given: Any) -> Any:
         """Publish and wait in this process, as a direct call of the task does.
@@ -242,7 +248,7 @@ class OutcomeTracer:
         if isinstance(outcome, BaseException):
             way = _Way.BROKEN
         elif not isinstance(outcome, Failure) and may_batch(
-            self._app.backend, fields if together is None else _without(fields, together)
+            self._task(task), fields if together is None else _without(fields, together)
         ):
             way = _Way.BATCHED
             if together is not None:

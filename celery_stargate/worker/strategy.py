@@ -139,7 +139,7 @@ class _LanePool:
             refuse_ambiguous(arguments.message)
             context = attempt_context(task_id, request.get("retries") or 0)
             call, asked = task.checked(runtime, arguments, context, request)
-            if task.is_retried:
+            if task.needs_arguments:
                 kept = {**kwargs, **asked.callbacks.unpacked()}
                 again = {**request, **(embed or {}), CALL: (args, kept)}
                 packed = pack("the task's request", _plain(again))

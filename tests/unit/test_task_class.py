@@ -104,6 +104,34 @@ def test_the_shared_task_is_the_apps() -> None:
         assert whose() == "shop"
 
 
+def test_a_task_class_that_takes_what_celery_gives_it() -> None:
+    """``delay`` and signatures give ``args`` and ``kwargs`` by place, and no others."""
+    seen: list[Any] = []
+
+    class Tenant(Task):  # type: ignore[type-arg]
+        abstract = True
+
+        def delay(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append(args)
+            return super().delay(*args, **kwargs)
+
+        def apply_async(  # type: ignore[override]
+            self, args: Any = None, kwargs: Any = None, **options: Any
+        ) -> Any:
+            options["headers"] = {**(options.get("headers") or {}), "tenant": "t1"}
+            return super().apply_async(args, kwargs, **options)
+
+    stargate, lanes = make(Tenant)
+    for task in both(stargate):
+        task.delay("a")
+        task.s("a").delay()
+        task.delay("a", via="broker")
+    assert seen == [("a",)] * 4
+    assert len(lanes.puts) == 4
+    for put in lanes.puts:
+        assert json.decode(put.record.request or "")["tenant"] == "t1"
+
+
 def test_a_produce_task_class() -> None:
     """Of one's own is used as it is."""
 

@@ -11,6 +11,7 @@ from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.loaders.base import BaseLoader
 
+from celery_stargate.effects.results.hooks import ENDS_WELL, has_hooks
 from celery_stargate.effects.results.write import has_receivers
 from celery_stargate.effects.tracer import OutcomeTask, run
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Eligibility"]
 
-#: Methods that a task may have to act before or after its ``run``.
-_TASK_HOOKS = ("__call__", "before_start", "on_success", "after_return")
 #: Methods that a loader may have to act around tasks.
 _LOADER_HOOKS = ("on_task_init", "on_process_cleanup")
 #: Seconds between two checks of settings, loader and tasks: they cost more than storing one result.
@@ -93,20 +92,10 @@ class Eligibility:
     def _is_eligible(self, task: OutcomeTask) -> bool:
         return (
             getattr(task.run, "__func__", None) is run
-            and all(_is_celerys(getattr(type(task), hook)) for hook in _TASK_HOOKS)
+            and not has_hooks(task, ENDS_WELL)
             and not task.track_started
             and task.backend is self._app.backend
         )
-
-
-def _is_celerys(method: Any) -> bool:
-    """Whether a method is Celery's own.
-
-    ``celery.app.trace.task_has_custom`` would not do: a worker replaces ``__call__`` of Celery's
-    base class (stack protection, ``setup_worker_optimizations``), and it takes that for a custom
-    one.
-    """
-    return str(getattr(method, "__module__", "")).startswith("celery.")
 
 
 def _overrides(given: Any, base: type, hooks: tuple[str, ...]) -> bool:

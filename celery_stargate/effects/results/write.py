@@ -11,6 +11,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
 from celery_stargate.effects.results.chords import ChordPart
+from celery_stargate.effects.results.hooks import ENDS_WELL, has_hooks
 from celery_stargate.model.follow_up import ResultRow
 
 __all__ = ["ResultBatch", "has_receivers", "may_batch"]
@@ -112,16 +113,20 @@ class ResultBatch:
         return refused
 
 
-def may_batch(backend: Any, request: dict[str, Any]) -> bool:
+def may_batch(task: Any, request: dict[str, Any]) -> bool:
     """Whether the result of a receipt may be stored a moment later than Celery would.
 
     It may if nobody could look at it before: nothing goes on from it (a link, a chain, a chord),
-    and no signal has a receiver, other than Celery's own.
+    the task has no hooks of its own, and no signal has a receiver, other than Celery's own. A
+    backend of the user's own stores each result itself.
     """
+    backend = task.app.backend
     return (
         isinstance(backend, RedisBackend)
+        and type(backend).__module__.startswith("celery.")
         and not (request.get("callbacks") or request.get("chain") or request.get("chord"))
-        and not has_receivers(signals.task_success, signals.task_postrun)
+        and not has_receivers(signals.task_prerun, signals.task_success, signals.task_postrun)
+        and not has_hooks(task, ENDS_WELL)
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+from celery import Task, signals
 from kombu import Exchange, Queue
 
-from celery_stargate import ProduceError
+from celery_stargate import ConfigurationError, InvalidMessage, ProduceError, Stargate
 from celery_stargate.effects.tracer import CALL
-from tests.unit.helpers import make_stargate
+from tests.unit.helpers import NotedLanes, make_app, make_stargate
 
 
 def test_a_sent_event_goes_by_the_broker() -> None:
@@ -56,6 +58,55 @@ def test_a_task_that_is_retried_has_its_arguments() -> None:
     args, kwargs = json.loads(lanes.puts[0].record.request or "")[CALL]
     assert args == ["a"]
     assert kwargs["on_error"]["task"] == "shop.sorry"
+
+
+@pytest.mark.parametrize("hook", ["before_start", "on_success", "on_failure", "after_return"])
+def test_a_task_with_hooks_has_its_arguments(hook: str) -> None:
+    """They get what the call was given, as with Celery."""
+
+    class Audited(Task):  # type: ignore[type-arg]
+        abstract = True
+
+    setattr(Audited, hook, lambda self, *args: None)
+    app: Any = make_app()
+    app.task_cls = Audited
+    stargate, lanes = Stargate(app), NotedLanes()
+    stargate.runtime.outbox = lanes  # type: ignore[assignment]
+    stargate.task("shop.orders").delay("a", topic="other")
+    args, kwargs = json.loads(lanes.puts[0].record.request or "")[CALL]
+    assert (args, kwargs) == (["a"], {"topic": "other"})
+
+
+def test_arguments_that_a_receiver_changed() -> None:
+    """A lane has taken them by then; the caller is told."""
+    _, lanes, task = make_stargate()
+
+    def change(body: Any, **_: Any) -> None:
+        body[1]["topic"] = "persistent://public/default/changed"
+
+    def look(body: Any, headers: Any, **_: Any) -> None:
+        headers["seen"] = body[0][0]
+
+    signals.before_task_publish.connect(look)
+    try:
+        task.delay("a")
+        signals.before_task_publish.connect(change)
+        with pytest.raises(InvalidMessage, match="before_task_publish"):
+            task.delay("a", topic="orders")
+        task.delay("a", via="broker")
+    finally:
+        signals.before_task_publish.disconnect(look)
+        signals.before_task_publish.disconnect(change)
+    assert len(lanes.puts) == 1
+
+
+def test_celerys_old_messages() -> None:
+    """A lane's record is made of headers, which they have not."""
+    _, lanes, task = make_stargate(task_protocol=1)
+    with pytest.raises(ConfigurationError, match="task_protocol is 1"):
+        task.delay("a")
+    task.delay("a", via="broker")
+    assert lanes.puts == []
 
 
 def test_a_priority_is_kept() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery, signals
+from celery.backends.redis import RedisBackend
 from celery.result import AsyncResult
 
 from celery_stargate import Failure, Receipt, Stargate, produce_task
@@ -114,8 +115,44 @@ def test_a_batch_is_one_round_trip(app: Celery, redis_server: ServerAddress, pre
 @pytest.mark.parametrize("what", ["callbacks", "chain", "chord"])
 def test_what_something_goes_on_from_is_stored_at_once(app: Celery, what: str) -> None:
     """A link, a chain or a chord may look at the result."""
-    assert may_batch(app.backend, {})
-    assert not may_batch(app.backend, {what: [{"task": "x"}]})
+    assert may_batch(app.tasks[TASK], {})
+    assert not may_batch(app.tasks[TASK], {what: [{"task": "x"}]})
+
+
+def test_what_could_look_at_the_result_gets_it_at_once(app: Celery) -> None:
+    """A hook of the task's own, and a receiver of a signal, also for one sender."""
+    task = app.tasks[TASK]
+
+    def hear(**_: Any) -> None: ...
+
+    for signal in (signals.task_prerun, signals.task_success, signals.task_postrun):
+        signal.connect(hear, sender=task)
+        assert not may_batch(task, {})
+        signal.disconnect(hear, sender=task)
+    assert may_batch(task, {})
+
+    class Audited(type(task)):  # type: ignore[misc]
+        def on_success(self, *_: Any) -> None: ...
+
+    assert not may_batch(Audited(), {})
+
+
+def test_a_backend_of_the_users_own_stores_each_result(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ``set`` may do more than Celery's."""
+
+    class Mirror(RedisBackend):
+        def set(self, key: Any, value: Any, **options: Any) -> Any:
+            mirrored.append(key)
+            return super().set(key, value, **options)
+
+    mirrored: list[Any] = []
+    app = make_app(None)
+    own = Mirror(app=app, url=app.conf.result_backend)
+    monkeypatch.setattr(type(app), "backend", property(lambda self: own))
+    assert Effects(app, None).run([settled("mirrored")]) == ["mirrored"]
+    assert mirrored == [own.get_key_for_task("mirrored")]
 
 
 def test_a_task_with_a_backend_of_its_own(make_app: MakeApp) -> None:
@@ -133,7 +170,8 @@ def test_a_task_with_a_backend_of_its_own(make_app: MakeApp) -> None:
 
 def test_only_redis(make_app: MakeApp) -> None:
     """Another backend stores each result itself."""
-    assert not may_batch(make_app(None, conf={"result_backend": "cache+memory://"}).backend, {})
+    app = make_app(None, conf={"result_backend": "cache+memory://"})
+    assert not may_batch(app.tasks[TASK], {})
 
 
 def test_a_backend_that_is_away_for_a_moment(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
