@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
+from celery.exceptions import ImproperlyConfigured
 from packaging.version import InvalidVersion, Version
 
 from celery_stargate.operations.doctor.finding import Check, Problem, error, note, warning
@@ -31,6 +33,10 @@ _TIMEOUT = 10.0
 _CONNECT_TIMEOUT = 5
 #: Celery's default for a broker on Redis, in seconds.
 _VISIBILITY = 3600.0
+_HELP = (
+    "or install the package that it needs; in a password each of @ : / % # ? is written as % and "
+    "its code"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +45,14 @@ class CeleryFacts:
 
     versions: Mapping[str, str | None] = field(default_factory=dict)
     broker: str = ""
+    #: Why Celery cannot make a connection to it at all.
+    broker_unusable: str | None = None
     broker_problem: str | None = None
     #: The class of the result backend.
     backend: str = ""
     results_disabled: bool = False
+    #: Why Celery cannot make it at all.
+    backend_unusable: str | None = None
     backend_problem: str | None = None
     #: Seconds after which a Redis broker delivers an unacknowledged task again.
     visibility_timeout: float | None = None
@@ -63,25 +73,60 @@ def gather_celery(app: Celery, *, via: str, delivery_timeout: float) -> CeleryFa
         via: ``stargate_via``.
         delivery_timeout: ``stargate_delivery_timeout``, in seconds.
     """
-    transport = app.connection_for_write()
-    backend: Any = app.backend
-    visibility = None
-    if transport.transport_cls in ("redis", "rediss", "sentinel"):
-        options = app.conf.broker_transport_options or {}
-        visibility = float(options.get("visibility_timeout", _VISIBILITY))
     versions = package_versions()
     return CeleryFacts(
         versions=versions,
-        broker=str(transport.as_uri()),
-        broker_problem=_problem(lambda: _connect(app)),
-        backend=type(backend).__name__,
-        results_disabled=isinstance(backend, DisabledBackend),
-        backend_problem=_problem(lambda: _read(backend)),
-        visibility_timeout=visibility,
         delivery_timeout=delivery_timeout,
         via=via,
         hiredis=versions["hiredis"] is not None,
+        **_ask_broker(app),
+        **_ask_backend(app),
     )
+
+
+def _ask_broker(app: Celery) -> dict[str, Any]:
+    try:
+        transport = app.connection_for_write()
+        facts: dict[str, Any] = {"broker": str(transport.as_uri())}
+        if transport.transport_cls in ("redis", "rediss", "sentinel"):
+            options = app.conf.broker_transport_options or {}
+            facts["visibility_timeout"] = float(options.get("visibility_timeout", _VISIBILITY))
+    except Exception as problem:  # noqa: BLE001  # each transport raises its own
+        return {"broker_unusable": _told(problem, app.conf.broker_write_url)}
+    return {**facts, "broker_problem": _problem(lambda: _connect(app))}
+
+
+def _ask_backend(app: Celery) -> dict[str, Any]:
+    try:
+        backend: Any = app.backend
+    except Exception as problem:  # noqa: BLE001  # each backend raises its own
+        return {"backend_unusable": _told(problem, app.conf.result_backend)}
+    return {
+        "backend": type(backend).__name__,
+        "results_disabled": isinstance(backend, DisabledBackend),
+        "backend_problem": _problem(lambda: _read(backend)),
+    }
+
+
+def _told(problem: Exception, url: object) -> str:
+    """Return an error's class, and of its message what cannot be a part of a password.
+
+    Arguments:
+        problem: what was raised when Celery read the URL.
+        url: the setting.
+    """
+    message = str(problem.args[0]) if problem.args else ""
+    scheme, separator, _ = str(url).partition("://")
+    if "@" in (scheme if separator else str(url)):
+        # What is before the password is taken for the name of a module, and is in the message.
+        message = ""
+    elif isinstance(problem, ValueError):
+        # It quotes what it cannot read.
+        message = re.split("['\"]", message)[0].removesuffix(" as ").rstrip(" :")
+    elif not isinstance(problem, (ImportError, KeyError, ImproperlyConfigured)):
+        message = ""
+    name = type(problem).__name__
+    return f"{name}: {' '.join(message.split())}" if message else name
 
 
 def _connect(app: Celery) -> None:
@@ -139,7 +184,13 @@ def _speed(facts: CeleryFacts) -> Iterable[Problem]:
 
 
 def _broker(facts: CeleryFacts) -> Iterable[Problem]:
-    if facts.broker_problem:
+    if facts.broker_unusable:
+        yield error(
+            f"Celery cannot use its broker: {facts.broker_unusable}",
+            "no task can be published, on_ack and on_error neither, and no worker starts",
+            f"mend broker_url or broker_transport_options, {_HELP}",
+        )
+    elif facts.broker_problem:
         yield error(
             f"the broker does not answer: {facts.broker_problem} ({facts.broker})",
             "on_ack and on_error cannot be published; they are repeated until it does",
@@ -153,6 +204,12 @@ def _backend(facts: CeleryFacts) -> Iterable[Problem]:
             "no result backend is configured",
             "produce_task.delay(msg).get() cannot wait; on_ack and stargate.produce work",
             "set result_backend to redis://… (fastest in the lanes' Redis)",
+        )
+    elif facts.backend_unusable:
+        yield error(
+            f"Celery cannot use its result backend: {facts.backend_unusable}",
+            "results cannot be stored, and .get() fails",
+            f"mend result_backend or result_serializer, {_HELP}",
         )
     elif facts.backend_problem:
         yield error(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from celery_stargate.errors import ConfigurationError
@@ -16,7 +17,14 @@ from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
 from celery_stargate.model.topic import Topic
 from celery_stargate.operations.doctor.celery_checks import CELERY_CHECKS, gather_celery
-from celery_stargate.operations.doctor.finding import Finding, Level, examine, examine_each
+from celery_stargate.operations.doctor.finding import (
+    Finding,
+    Findings,
+    Level,
+    examine,
+    examine_each,
+    within,
+)
 from celery_stargate.operations.doctor.lanes import LANE_CHECKS, gather_lanes
 from celery_stargate.operations.doctor.peers import (
     PEER_CHECKS,
@@ -39,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagnosis"]
 
+_REDIS_AWAY = (RedisError, OSError)
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -53,7 +63,8 @@ class Diagnosis:
     def findings(self) -> Iterator[Finding]:
         """Run all checks; each part is asked when the findings before it were taken.
 
-        A part that cannot be asked is one finding, and the others go on.
+        A part that cannot be asked is one finding, and the others go on; so is one that fails
+        itself.
         """
         try:
             settings = Settings.read(self.app.conf, getattr(self.app, "namespace", None))
@@ -68,16 +79,16 @@ class Diagnosis:
             )
             return
         yield Finding("settings", Level.OK, "the settings can be read")
-        yield from examine(
-            CELERY_CHECKS,
-            gather_celery(
-                self.app, via=settings.via, delivery_timeout=settings.options.delivery_timeout
-            ),
-        )
-        yield from self._redis(settings, target)
-        yield from self._pulsar(settings)
+        yield from within("celery", self._celery(settings))
+        yield from within("redis", self._redis(settings, target))
+        yield from within("pulsar", self._pulsar(settings))
 
-    def _redis(self, settings: Settings, target: Target) -> Iterator[Finding]:
+    def _celery(self, settings: Settings) -> Findings:
+        timeout = settings.options.delivery_timeout
+        facts = gather_celery(self.app, via=settings.via, delivery_timeout=timeout)
+        yield from examine(CELERY_CHECKS, facts)
+
+    def _redis(self, settings: Settings, target: Target) -> Findings:
         connections = Connections(target)
         redis = connections.sync()
         try:
@@ -88,13 +99,8 @@ class Diagnosis:
             yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
             yield from examine_each(REDIS_CHECKS, facts)
             if all(each.holds_data for each in facts.values()):
-                reader = LaneReader(redis, settings.keyspace, configured_timeout(settings))
-                lanes = gather_lanes(reader, settings)
-                yield from examine(LANE_CHECKS, lanes)
-                if lanes.alive:
-                    ours = settings_here(settings, redis)
-                    yield from examine(PEER_CHECKS, gather_peers(self.app, ours))
-        except (RedisError, OSError) as problem:
+                yield from within("lanes", self._lanes(settings, redis), but=_REDIS_AWAY)
+        except _REDIS_AWAY as problem:
             yield Finding(
                 "redis-connection",
                 Level.ERROR,
@@ -105,7 +111,15 @@ class Diagnosis:
         finally:
             connections.close()
 
-    def _pulsar(self, settings: Settings) -> Iterator[Finding]:
+    def _lanes(self, settings: Settings, redis: Redis) -> Findings:
+        reader = LaneReader(redis, settings.keyspace, configured_timeout(settings))
+        lanes = gather_lanes(reader, settings)
+        yield from examine(LANE_CHECKS, lanes)
+        if lanes.alive:
+            ours = settings_here(settings, redis)
+            yield from examine(PEER_CHECKS, gather_peers(self.app, ours))
+
+    def _pulsar(self, settings: Settings) -> Findings:
         try:
             endpoint = Endpoint.of(settings)
             facts = gather_service(endpoint)
@@ -123,9 +137,7 @@ class Diagnosis:
         if facts.reachable:
             yield from self._topics(settings, endpoint, facts)
 
-    def _topics(
-        self, settings: Settings, endpoint: Endpoint, service: ServiceFacts
-    ) -> Iterator[Finding]:
+    def _topics(self, settings: Settings, endpoint: Endpoint, service: ServiceFacts) -> Findings:
         admin = AdminApi(endpoint)
         role = service.token.role if service.token else None
         topics = _topics_of(settings)
@@ -138,10 +150,11 @@ class Diagnosis:
                 "set stargate_topic or stargate_topics",
             )
         for place, (topic, options) in enumerate(topics.items(), 1):
-            facts = gather_topic(endpoint, admin, topic, options, role=role)
-            yield from examine(TOPIC_CHECKS, facts)
+            silent = yield from within(
+                "topics", _topic(endpoint, admin, topic, options, role), about=f"{topic}: "
+            )
             left = len(topics) - place
-            if facts.broken and not facts.admin and left:
+            if silent and left:
                 # Each would be waited for as long as the first one.
                 yield Finding(
                     "topics",
@@ -151,6 +164,15 @@ class Diagnosis:
                     "mend the first topic's error, and run doctor again",
                 )
                 return
+
+
+def _topic(
+    endpoint: Endpoint, admin: AdminApi, topic: Topic, options: ProducerOptions, role: str | None
+) -> Generator[Finding, None, bool]:
+    """Yield what is found of a topic; return whether Pulsar does not answer at all."""
+    facts = gather_topic(endpoint, admin, topic, options, role=role)
+    yield from examine(TOPIC_CHECKS, facts)
+    return facts.broken is not None and not facts.admin
 
 
 def _topics_of(settings: Settings) -> Mapping[Topic, ProducerOptions]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -12,6 +13,7 @@ import msgspec
 __all__ = [
     "Check",
     "Finding",
+    "Findings",
     "Level",
     "Problem",
     "error",
@@ -20,9 +22,11 @@ __all__ = [
     "exit_code",
     "note",
     "warning",
+    "within",
 ]
 
 _Facts = TypeVar("_Facts")
+_Result = TypeVar("_Result")
 
 
 class Level(StrEnum):
@@ -58,6 +62,10 @@ class Finding(msgspec.Struct, frozen=True):
     mend: str = ""
 
 
+#: Of a part of the run.
+Findings = Generator[Finding, None, None]
+
+
 @dataclass(frozen=True)
 class Check(Generic[_Facts]):
     """One question about facts."""
@@ -83,13 +91,58 @@ def examine_each(checks: Sequence[Check[_Facts]], facts: Mapping[str, _Facts]) -
     for check in checks:
         problems: dict[Problem, list[str]] = {}
         for name, its in facts.items():
-            for problem in check.judge(its):
+            for problem in _judge(check, its):
                 problems.setdefault(problem, []).append(name)
         for each, names in problems.items():
             whose = "" if len(names) == len(facts) else f"{', '.join(names)}: "
             yield Finding(check.name, each.level, f"{whose}{each.found}", each.why, each.mend)
         if not problems:
             yield Finding(check.name, Level.OK, check.sound)
+
+
+def _judge(check: Check[_Facts], facts: _Facts) -> Iterator[Problem]:
+    try:
+        yield from check.judge(facts)
+    except Exception as problem:  # noqa: BLE001  # a server may answer anything
+        yield _unexpected(problem)
+
+
+def within(
+    part: str,
+    findings: Generator[Finding, None, _Result],
+    *,
+    about: str = "",
+    but: tuple[type[Exception], ...] = (),
+) -> Generator[Finding, None, _Result | None]:
+    """Yield the findings of a part of the run; an unexpected exception ends this part only.
+
+    Arguments:
+        part: its name, which takes the place of a check's.
+        findings: made while they are taken.
+        about: what it looks at.
+        but: what is raised, because the caller has a finding for it.
+
+    Returns:
+        What the part returns; None if it failed.
+    """
+    try:
+        return (yield from findings)
+    except but:
+        raise
+    except Exception as problem:  # noqa: BLE001  # a server may answer anything
+        each = _unexpected(problem)
+        yield Finding(part, each.level, f"{about}{each.found}", each.why, each.mend)
+        return None
+
+
+def _unexpected(problem: Exception) -> Problem:
+    """Return what is said of an exception: its class and place, for a message may hold a secret."""
+    place = traceback.extract_tb(problem.__traceback__)[-1]
+    return error(
+        f"the check failed itself: {type(problem).__name__} at {place.filename}:{place.lineno}",
+        "nothing is known of what it looks at",
+        "report this line as a bug of celery-stargate; run pip install -U celery-stargate before",
+    )
 
 
 def error(found: str, why: str, mend: str) -> Problem:

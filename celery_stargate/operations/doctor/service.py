@@ -88,6 +88,8 @@ def _reach(host: str, port: int, context: ssl.SSLContext | None, name: str) -> d
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT) as connection:
             return {} if context is None else _greet(connection, context, name)
+    except UnicodeError:
+        return {"connection_problem": "the host's name cannot be one"}
     except OSError as problem:
         return {"connection_problem": problem.strerror or str(problem) or type(problem).__name__}
 

@@ -130,6 +130,8 @@ def test_finds_lanes_that_the_registry_lost(
         ({"stargate_topik": "x"}, "settings", "stargate_topic"),
         ({"broker_url": "redis://:s3cr3t@127.0.0.1:1/0"}, "broker", "OperationalError"),
         ({"result_backend": "redis://:s3cr3t@127.0.0.1:1/0"}, "result-backend", "does not answer"),
+        ({"broker_url": "foo://:s3cr3t@h"}, "broker", "No such transport: foo"),
+        ({"result_backend": "foo://:s3cr3t@h"}, "result-backend", "No module named 'foo'"),
         ({"result_backend": None}, "result-backend", "no result backend"),
         (
             {"broker_transport_options": {"visibility_timeout": 5}},
