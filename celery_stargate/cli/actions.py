@@ -18,6 +18,7 @@ from celery_stargate.cli.command import (
 )
 from celery_stargate.cli.durations import DURATION, format_duration
 from celery_stargate.cli.output import Column, Output
+from celery_stargate.cli.standard_input import confirm
 from celery_stargate.operations.actions import Change, Changed
 from celery_stargate.operations.views import ContextState
 
@@ -249,7 +250,7 @@ def pause(deployment: Deployment, topic: str, seconds: float, yes: bool, as_json
     if seconds <= 0:
         raise click.UsageError("--for must be more than 0 seconds")
     if not yes:
-        click.confirm(f"Pause {name} for {format_duration(seconds)}?", abort=True, err=True)
+        confirm(f"Pause {name} for {format_duration(seconds)}?")
     paused = deployment.pauses.pause(name, lanes, seconds)
     _tell_lanes(deployment.output(as_json=as_json), "paused", paused)
 
@@ -269,7 +270,7 @@ def resume(deployment: Deployment, topic: str, yes: bool, as_json: bool) -> None
     """
     name, lanes = deployment.topic_lanes(topic)
     if not yes:
-        click.confirm(f"Resume {name}?", abort=True, err=True)
+        confirm(f"Resume {name}?")
     resumed = deployment.pauses.resume(name, lanes)
     output = deployment.output(as_json=as_json)
     if not resumed and not as_json:

@@ -12,6 +12,7 @@ import click
 
 from celery_stargate.cli.command import json_option
 from celery_stargate.cli.output import Column, Output
+from celery_stargate.cli.standard_input import confirm
 
 __all__ = ["Changes", "choice_options"]
 
@@ -105,10 +106,11 @@ class Changes(Generic[_Change]):
 
         Raises:
             click.Abort: the answer was no.
+            click.UsageError: nobody can answer.
         """
         if names:
             named = ", ".join(islice(names, 3)) + (", …" if len(names) > 3 else "")
-            click.confirm(f"{verb} {len(names)} {self.noun} ({named})?", abort=True, err=True)
+            confirm(f"{verb} {len(names)} {self.noun} ({named})?")
 
     def tell(self, output: Output, changes: Iterable[_Change]) -> tuple[int, int]:
         """Tell of changes as they are made; return how many there are, and how many failed."""

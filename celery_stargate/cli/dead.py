@@ -22,6 +22,7 @@ from celery_stargate.cli.command import (
 )
 from celery_stargate.cli.durations import DURATION, format_duration
 from celery_stargate.cli.output import Column, Output
+from celery_stargate.cli.standard_input import InputFile, confirm
 from celery_stargate.errors import nearest
 from celery_stargate.operations.dead_letters import DeadLetters
 from celery_stargate.operations.dead_records import Letter, shown_id
@@ -331,7 +332,7 @@ def _new_file(path: str) -> Iterator[BinaryIO]:
 
 
 @dead.command("restore", cls=StargateCommand)
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=InputFile())
 @click.option("--dry-run", is_flag=True, help="Only say how many there are.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -361,7 +362,7 @@ def restore(
         click.echo(f"{len(given)} dead letters; nothing was changed.", err=True)
         return
     if not yes:
-        click.confirm(f"Restore {len(given)} dead letters?", abort=True, err=True)
+        confirm(f"Restore {len(given)} dead letters?")
     restored = 0
     for begin in range(0, len(given), _LINES):
         try:

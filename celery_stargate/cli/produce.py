@@ -18,6 +18,7 @@ from celery_stargate.cli.command import Deployment, StargateCommand, json_option
 from celery_stargate.cli.durations import DURATION, format_duration
 from celery_stargate.cli.messages import Form, read_messages
 from celery_stargate.cli.output import Output
+from celery_stargate.cli.standard_input import standard_input
 from celery_stargate.errors import InvalidMessage, LaneFull, ProduceError, StoreUnavailable
 from celery_stargate.model.message import Message
 
@@ -181,7 +182,7 @@ def _name(path: str) -> str:
 
 def _open(path: str, opened: ExitStack) -> BinaryIO:
     if path == "-":
-        return sys.stdin.buffer
+        return standard_input("MESSAGE or --file")
     return opened.enter_context(Path(path).open("rb"))
 
 

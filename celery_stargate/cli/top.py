@@ -194,7 +194,7 @@ def top(
         frame = look(inspector, name, time.monotonic())
         output.object(TopView(status=frame.status, lanes=frame.fullest_first))
         return
-    if once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if once or not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
         size = get_terminal_size((80, 1000))
         frame = look(inspector, name, time.monotonic())
         for line in render(frame, None, size.columns, max(size.lines, 1000), output):

@@ -43,16 +43,42 @@ def _installed() -> str | None:
 def test_celery_finds_the_commands(
     tmp_path: Path, redis_server: ServerAddress, arguments: list[str], code: int, words: str
 ) -> None:
+    ran = _run(tmp_path, redis_server, arguments)
+    assert ran.returncode == code, ran.stderr
+    assert words in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["produce", "--topic", "a"], 2, "standard input is closed; give MESSAGE or --file"),
+        (["dead", "restore", "-"], 2, "standard input is closed; give the name of a file"),
+        (["pause", "a"], 2, "standard input is closed; give --yes"),
+        (["top"], 0, "LANE"),
+    ],
+)
+def test_standard_input_that_is_closed(
+    tmp_path: Path, redis_server: ServerAddress, arguments: list[str], code: int, words: str
+) -> None:
+    """Python has no ``sys.stdin`` then."""
+    ran = _run(tmp_path, redis_server, ["stargate", *arguments], "sh", "-c", 'exec "$@" <&-', "sh")
+    assert ran.returncode == code, ran.stderr
+    assert words in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def _run(
+    folder: Path, redis: ServerAddress, arguments: list[str], *through: str
+) -> subprocess.CompletedProcess[str]:
     require(_installed())
-    (tmp_path / "shop.py").write_text(_APP)
-    ran = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "shop", "--workdir", str(tmp_path), *arguments],
-        env={**os.environ, "SHOP_REDIS": redis_server.url},
+    (folder / "shop.py").write_text(_APP)
+    command = [sys.executable, "-m", "celery", "-A", "shop", "--workdir", str(folder), *arguments]
+    return subprocess.run(
+        [*through, *command],
+        env={**os.environ, "SHOP_REDIS": redis.url},
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert ran.returncode == code, ran.stderr
-    assert words in ran.stdout + ran.stderr
-    assert "Traceback" not in ran.stderr
