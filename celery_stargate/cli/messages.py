@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,6 +15,11 @@ from celery_stargate.model.message import Message, check_messages
 from celery_stargate.support.decoding import UNDECODABLE
 
 __all__ = ["Form", "read_messages"]
+
+#: How much of a stream is read in one step, in bytes.
+_STEP = 1 << 16
+#: Seconds without input after which it is told that there is none for now.
+_PAUSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Form:
 
 def read_messages(
     arguments: Iterable[str], sources: Iterable[tuple[str, BinaryIO]], form: Form
-) -> Iterator[Message]:
-    """Read messages, one at a time.
+) -> Iterator[Message | None]:
+    """Read messages, one at a time; None where there is no further line for now.
 
     Arguments:
         arguments: a payload each.
@@ -78,7 +85,12 @@ def read_messages(
         if not (form.lines or form.json_lines):
             yield form.of_payload(stream.read())
             continue
-        for number, raw in enumerate(stream, 1):
+        number = 0
+        for raw in _lines(stream):
+            if raw is None:
+                yield None
+                continue
+            number += 1
             line = raw.rstrip(b"\r\n")
             if form.json_lines:
                 # An empty line at the end of a file is no message.
@@ -86,3 +98,37 @@ def read_messages(
                     yield form.of_json(line, f"{name}, line {number}")
             else:
                 yield form.of_payload(line)
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """Yield a stream's lines; None once when no more comes, and wait then.
+
+    A line may have its end, or not. The stream's own buffer is not used: nobody can ask it whether
+    it holds a line.
+    """
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        # Not from the stream itself: who stops before its end would close it.
+        yield from (line for line in stream)
+        return
+    begun: list[bytes] = []
+    pause: float | None = _PAUSE
+    while True:
+        if not select.select([descriptor], [], [], pause)[0]:
+            pause = None
+            yield None
+            continue
+        pause = _PAUSE
+        part = os.read(descriptor, _STEP)
+        if not part:
+            break
+        first, *lines = part.split(b"\n")
+        begun.append(first)
+        if lines:
+            yield b"".join(begun)
+            yield from lines[:-1]
+            begun = [lines[-1]]
+    last = b"".join(begun)
+    if last:
+        yield last

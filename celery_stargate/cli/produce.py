@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,12 +25,14 @@ __all__ = ["produce"]
 
 #: How many messages are on their way together.
 _CHUNK = 1000
+#: Seconds after which a message is sent although more come.
+_WAITS = 1.0
 #: How many failures are told in words.
 _SHOWN = 10
 #: Seconds between two lines of progress.
 _EVERY = 0.2
 
-REFUSED, UNKNOWN = 1, 3
+REFUSED, UNKNOWN, INTERRUPTED = 1, 3, 130
 
 
 class _Tally:
@@ -40,6 +41,7 @@ class _Tally:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
+        self.interrupted = False
         self._began = time.monotonic()
 
     @property
@@ -59,7 +61,9 @@ class _Tally:
 
     @property
     def exit_code(self) -> int:
-        """0 if all are stored, 3 if of one nobody knows, 1 if one is refused."""
+        """0 if all are stored, 3 if of one nobody knows, 1 if one is refused; 130 by Ctrl-C."""
+        if self.interrupted:
+            return INTERRUPTED
         if self.counts["unknown"]:
             return UNKNOWN
         return REFUSED if self.counts["refused"] else 0
@@ -140,17 +144,19 @@ def produce(  # noqa: PLR0913  # click passes each option by its name
     """Send messages and wait for their receipts.
 
     Without MESSAGE and --file it reads standard input. An object of --json-lines has a payload,
-    and may have key, properties, event_time, deliver_at, deliver_after.
+    and may have key, properties, event_time, deliver_at, deliver_after. A line is sent within
+    about a second, so the input may be a stream that does not end.
 
     \b
     Exit codes: 0 all are stored, 1 some are refused, 2 a wrong argument or message,
-    3 of some nobody knows.
+    3 of some nobody knows, 130 Ctrl-C.
 
     \b
     Examples:
       celery -A shop stargate produce hello --topic orders --key customer-7
       celery -A shop stargate produce --file order.json --property source=shell
       celery -A shop stargate produce --lines --file orders.txt
+      tail -f orders.txt | celery -A shop stargate produce --lines
       jq -c '{payload: tojson, key: .id}' orders.json | \\
         celery -A shop stargate produce --json-lines
     """
@@ -170,6 +176,8 @@ def produce(  # noqa: PLR0913  # click passes each option by its name
             _send(stargate, messages, topic, timeout, tally, _Progress(output, shows))
     except InvalidMessage as error:
         raise click.UsageError(f"{error}; {tally.stored} messages before it were sent") from None
+    except KeyboardInterrupt:
+        tally.interrupted = True
     finally:
         stargate.close()
     _tell(output, tally)
@@ -207,7 +215,7 @@ class _Progress:
 
 def _send(
     stargate: Stargate,
-    messages: Iterator[Message],
+    messages: Iterator[Message | None],
     topic: str | None,
     timeout: float | None,
     tally: _Tally,
@@ -219,7 +227,7 @@ def _send(
         InvalidMessage: a message cannot be published; its chunk was not sent.
         ConfigurationError: a setting is wrong.
     """
-    while chunk := list(islice(messages, _CHUNK)):
+    for chunk in _chunks(messages):
         progress.tell(tally, len(chunk))
         try:
             receipts = stargate.produce_many(chunk, topic=topic, timeout=timeout)
@@ -236,12 +244,42 @@ def _send(
             tally.fail("unknown", str(error), len(chunk))
             # The next ones would fare no better.
             break
+        except KeyboardInterrupt:
+            tally.fail("unknown", "interrupted while it waited for receipts", len(chunk))
+            raise
         else:
             tally.counts.update(receipt.status for receipt in receipts)
     progress.tell(tally, 0, last=True)
 
 
+def _chunks(
+    messages: Iterator[Message | None], clock: Callable[[], float] = time.monotonic
+) -> Iterator[list[Message]]:
+    """Yield messages that are sent together: many, or those that are there.
+
+    Arguments:
+        messages: None stands where no more comes for now.
+        clock: the time, in seconds.
+    """
+    chunk: list[Message] = []
+    began = 0.0
+    for message in messages:
+        if message is not None:
+            if not chunk:
+                began = clock()
+            chunk.append(message)
+        full = len(chunk) >= _CHUNK or clock() - began >= _WAITS
+        if chunk and (message is None or full):
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
 def _tell(output: Output, tally: _Tally) -> None:
+    if tally.interrupted:
+        text = f"Interrupted: what came after the first {tally.done} messages was not sent."
+        output.say(text, "red", error=True)
     if output.as_json:
         output.object(tally.summary())
         return

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from celery_stargate import InvalidMessage, Message
+from celery_stargate.cli import messages
 from celery_stargate.cli.messages import Form, read_messages
 
 
 def read(text: bytes, form: Form, arguments: Iterable[str] = ()) -> list[Message]:
-    return list(read_messages(arguments, [("file", io.BytesIO(text))], form))
+    found = read_messages(arguments, [("file", io.BytesIO(text))], form)
+    return [each for each in found if each is not None]
 
 
 def test_each_argument_is_a_message_and_so_is_a_file() -> None:
@@ -56,6 +60,36 @@ def test_a_wrong_line_is_named(line: bytes, words: str) -> None:
 
 def test_reads_no_more_than_is_asked_for() -> None:
     stream = io.BytesIO(b"one\ntwo\nthree")
-    messages = read_messages([], [("file", stream)], Form(lines=True))
-    next(messages)
+    next(read_messages([], [("file", stream)], Form(lines=True)))
     assert stream.tell() == 4
+
+
+@pytest.mark.parametrize("step", [1, 3, 1 << 16])
+def test_lines_of_a_file_are_those_that_python_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+) -> None:
+    """In however many parts they come."""
+    monkeypatch.setattr(messages, "_STEP", step)
+    path = tmp_path / "lines"
+    for text in (b"", b"\n", b"one", b"one\n", b"one\r\n\n\rtwo\n\nthree"):
+        path.write_bytes(text)
+        with path.open("rb") as stream:
+            found = read_messages([], [("file", stream)], Form(lines=True))
+            assert list(found) == read(text, Form(lines=True))
+
+
+def test_a_pause_in_the_input_is_told_once() -> None:
+    """The lines before it are there, and the one that has begun is not."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "rb") as stream, os.fdopen(writes, "wb", buffering=0) as feed:
+        found = read_messages([], [("pipe", stream)], Form(json_lines=True))
+        feed.write(b'"one"\n"tw')
+        assert next(found) == Message(payload="one")
+        assert next(found) is None
+        feed.write(b'o"\n')
+        assert next(found) == Message(payload="two")
+        assert next(found) is None
+        feed.write(b"5")
+        feed.close()
+        with pytest.raises(InvalidMessage, match="pipe, line 3"):
+            next(found)
