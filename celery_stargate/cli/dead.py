@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 import msgspec
+from redis.exceptions import RedisError
 
 from celery_stargate.cli.changes import Changes, choice_options
 from celery_stargate.cli.command import (
@@ -24,7 +25,8 @@ from celery_stargate.cli.durations import DURATION, format_duration
 from celery_stargate.cli.output import Column, Output
 from celery_stargate.cli.standard_input import InputFile, confirm
 from celery_stargate.errors import nearest
-from celery_stargate.operations.dead_letters import DeadLetters
+from celery_stargate.lanes.connections import explain
+from celery_stargate.operations.dead_letters import DeadLetters, check_archived
 from celery_stargate.operations.dead_records import Letter, shown_id
 from celery_stargate.operations.dead_views import (
     DeadLetterChange,
@@ -342,20 +344,15 @@ def restore(
 ) -> None:
     """Put archived dead letters back into Redis. It sends nothing; replay does.
 
-    One that is there already stays as it is.
+    One that is there already stays as it is, so you may repeat it. All lines are checked before the
+    first one is put back.
 
     \b
     Examples:
       celery -A shop stargate dead restore orders.jsonl
     """
     output = deployment.output(as_json=as_json)
-    lines = [line for line in file if line.strip()]
-    given: list[Any] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            given.append(msgspec.json.decode(line))
-        except UNDECODABLE:
-            raise click.UsageError(f"line {number} of {file.name} is not JSON") from None
+    given = _read_archive(file)
     if dry_run:
         if as_json:
             output.object({"restored": 0, "given": len(given)})
@@ -364,12 +361,45 @@ def restore(
     if not yes:
         confirm(f"Restore {len(given)} dead letters?")
     restored = 0
-    for begin in range(0, len(given), _LINES):
-        try:
+    try:
+        for begin in range(0, len(given), _LINES):
             restored += deployment.dead_letters.restore(given[begin : begin + _LINES])
-        except ValueError as error:
-            raise click.UsageError(f"{file.name}: {error}") from None
+    except (RedisError, OSError) as error:
+        if as_json:
+            output.object({"restored": restored, "given": len(given)})
+        raise click.ClickException(
+            f"{explain(error)}; at least {restored} of {len(given)} dead letters are back. Run it "
+            "again: those stay as they are"
+        ) from None
     if as_json:
         output.object({"restored": restored, "given": len(given)})
     else:
         output.say(f"{restored} of {len(given)} dead letters are back.")
+
+
+def _read_archive(file: BinaryIO) -> list[Any]:
+    """Read all lines of an archive, and check them.
+
+    Raises:
+        click.UsageError: a line is wrong; it is named.
+    """
+    given: list[Any] = []
+    for number, line in enumerate(file, 1):
+        try:
+            if line.strip():
+                given.append(_read_line(line))
+        except ValueError as error:
+            name = getattr(file, "name", "standard input")
+            raise click.UsageError(
+                f"line {number} of {name} is {error}; nothing was restored"
+            ) from None
+    return given
+
+
+def _read_line(line: bytes) -> Any:
+    try:
+        found = msgspec.json.decode(line)
+    except UNDECODABLE:
+        raise ValueError("not JSON") from None
+    check_archived(found)
+    return found

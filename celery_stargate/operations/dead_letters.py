@@ -37,7 +37,7 @@ from celery_stargate.operations.dead_views import (
 from celery_stargate.operations.reading import STEP, LaneReader, batches, reader_of
 from celery_stargate.operations.records import task_names
 
-__all__ = ["DeadLetters", "dead_letters_of", "receipt_tasks"]
+__all__ = ["DeadLetters", "check_archived", "dead_letters_of", "receipt_tasks"]
 
 #: How many letters, and bytes of them, one script moves at most: it must not hold Redis for long.
 #: 25 took it up to 6 ms on a busy machine, and 10 take 2 ms.
@@ -208,8 +208,8 @@ class DeadLetters:
         restored = 0
         by_lane: dict[Lane, list[_Archived]] = {}
         for each in archived:
-            read = _read_archived(each)
-            by_lane.setdefault(Lane.parse(read.lane), []).append(read)
+            lane, read = _read_archived(each)
+            by_lane.setdefault(lane, []).append(read)
         for lane, letters in by_lane.items():
             # An unknown lane would not be found.
             self._outbox.registry.announce(lane, again=True)
@@ -378,8 +378,18 @@ def _archived(letter: Letter, body: bytes) -> dict[str, Any]:
     return found
 
 
-def _read_archived(stored: Mapping[str, Any]) -> _Archived:
+def check_archived(stored: Any) -> None:
+    """Check that it is what :meth:`DeadLetters.restore` takes.
+
+    Raises:
+        ValueError: it is not.
+    """
+    _read_archived(stored)
+
+
+def _read_archived(stored: Any) -> tuple[Lane, _Archived]:
     try:
-        return msgspec.convert(stored, _Archived)
-    except msgspec.ValidationError as error:
+        read = msgspec.convert(stored, _Archived)
+        return Lane.parse(read.lane), read
+    except (msgspec.ValidationError, ValueError) as error:
         raise ValueError(f"not an archived dead letter: {error}") from None

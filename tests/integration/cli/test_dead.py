@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from celery_stargate import Failure, Stargate
+from celery_stargate.cli import dead
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record
 from celery_stargate.operations.audit import Audit
+from celery_stargate.operations.dead_letters import DeadLetters
 from tests.integration.cli.conftest import Run
 from tests.integration.conftest import MakeApp
 
@@ -122,6 +128,49 @@ def test_archive_and_restore(run: Run, tmp_path: Path) -> None:
     assert run("dead", "restore", str(file), "--yes").code == 2
     file.write_text("torn")
     assert "line 1" in run("dead", "restore", str(file), "--yes").err
+
+
+@pytest.mark.parametrize("wrong", ["{}", '{"lane": "nowhere"}', "torn"])
+@pytest.mark.parametrize("option", ["--json", "--dry-run"])
+def test_restore_checks_all_lines_first(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, option: str
+) -> None:
+    """A wrong one is named, as an editor counts, and nothing is restored before it."""
+    monkeypatch.setattr(dead, "_LINES", 2)
+    file = tmp_path / "dead.jsonl"
+    assert run("dead", "archive", "--all", "--to", str(file), "--yes").code == 0
+    lines = file.read_text().splitlines()
+    whole = json.loads(lines[0])
+    wrong = json.dumps({**whole, **json.loads(wrong)}) if "nowhere" in wrong else wrong
+    file.write_text("\n".join((*lines[:3], "", wrong, lines[3])))
+    ran = run("dead", "restore", str(file), "--yes", option)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"line 5 of {file} is not" in ran.err
+    assert "nothing was restored" in ran.err
+    assert run("dead", "list", "--json").lines == []
+
+
+def test_restore_that_redis_interrupts(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how many are back, and may be repeated."""
+    monkeypatch.setattr(dead, "_LINES", 3)
+    file = tmp_path / "dead.jsonl"
+    assert run("dead", "archive", "--all", "--to", str(file), "--yes").code == 0
+    restore = DeadLetters.restore
+
+    def once(self: DeadLetters, archived: Sequence[Any]) -> int:
+        if len(archived) < 3:
+            raise RedisConnectionError("away")
+        return restore(self, archived)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeadLetters, "restore", once)
+        ran = run("dead", "restore", str(file), "--yes", "--json")
+    assert (ran.code, ran.json) == (1, {"restored": 3, "given": 4})
+    assert "at least 3 of 4 dead letters are back. Run it again" in ran.err
+    assert run("dead", "restore", str(file), "--yes", "--json").json["restored"] == 1
+    assert len(run("dead", "list", "--json").lines) == 4
 
 
 def test_discard(run: Run) -> None:
