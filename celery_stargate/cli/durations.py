@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
-__all__ = ["DURATION", "Duration", "format_age", "format_duration"]
+from celery_stargate.model.durations import parse_duration
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")
+__all__ = ["DURATION", "Duration", "format_age", "format_duration"]
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """Seconds, or a number with a unit: ``30s``, ``5m``, ``2h``, ``7d``."""
+    """Seconds, or a number with a unit: ``30s``, ``5m``, ``2h``, ``7d``, ``2w``."""
 
     name = "duration"
 
@@ -24,14 +22,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
         """Return the seconds.
 
         Raises:
-            click.BadParameter: it is no duration.
+            click.BadParameter: it is no duration, or is too long.
         """
         if isinstance(value, int | float):
             return float(value)
-        found = _DURATION.fullmatch(value.strip())
-        if found is None:
-            self.fail(f"{value!r} is no duration; write 30s, 5m, 2h or 7d", param, ctx)
-        return float(found[1]) * _UNITS[found[2] or "s"]
+        try:
+            return parse_duration(value.strip(), bare=True)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 DURATION = Duration()

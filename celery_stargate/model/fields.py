@@ -17,6 +17,7 @@ from celery_stargate.model.dead_letters import (
     Policy,
     is_error_pattern,
 )
+from celery_stargate.model.durations import LONGEST
 from celery_stargate.model.hashing import SCHEMES
 from celery_stargate.model.redis_options import read_redis_options, read_redis_url
 from celery_stargate.model.topic import Topic
@@ -98,9 +99,8 @@ def _seconds(minimum: float) -> Read[float]:
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong_type(name, "seconds or a timedelta", value)
-        # 1e9 s are 31 years. The Lua scripts add it to Redis' clock and stay exact.
-        if not minimum <= value <= 1e9:
-            raise _wrong(name, f"at least {minimum} seconds, and finite", value)
+        if not minimum <= value <= LONGEST:
+            raise _wrong(name, f"at least {minimum} seconds, and at most {LONGEST:.0f}", value)
         return float(value)
 
     return read

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from celery_stargate.errors import ConfigurationError, nearest
+from celery_stargate.model.durations import LONGEST, is_duration
 
 __all__ = [
     "OPTION_NAMES",
@@ -133,8 +134,8 @@ def check_option(name: str, key: str, item: Any, *, text: bool = False) -> None:
     expected = _NAMES[key]
     if expected == _SECONDS:
         number = _number(item) if text else item
-        right = isinstance(number, int | float) and not isinstance(number, bool) and number > 0
-        words = "seconds above 0"
+        right = is_duration(number)
+        words = f"seconds above 0, at most {LONGEST:.0f}"
     elif expected is dict:
         right, words = isinstance(item, Mapping), "a mapping"
     elif text:

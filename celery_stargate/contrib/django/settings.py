@@ -14,10 +14,13 @@ from django.db import DEFAULT_DB_ALIAS
 from django.dispatch import receiver
 
 from celery_stargate.errors import ConfigurationError, nearest, shown
+from celery_stargate.model.durations import LONGEST, is_duration
 
 __all__ = ["PREFIX", "OutboxSettings"]
 
 PREFIX = "CELERY_STARGATE_OUTBOX_"
+#: What a database's integer field takes.
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +107,14 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         return value
     if kind == "float":
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        if not is_duration(seconds):
             raise ConfigurationError(
-                f"{name} must be seconds or a timedelta above 0, not {shown(value)}"
+                f"{name} must be seconds or a timedelta above 0, and at most {LONGEST:.0f} "
+                f"seconds, not {shown(value)}"
             )
         return float(seconds)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name} must be a whole number above 0, not {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MOST:
+        raise ConfigurationError(
+            f"{name} must be a whole number above 0 and up to {_MOST}, not {shown(value)}"
+        )
     return value

@@ -24,6 +24,7 @@ def read(**conf: Any) -> Settings:
         ({"master_name": 5}, "stargate_redis_options['master_name'] must be str, not int"),
         ({"sentinel_kwargs": "x"}, "['sentinel_kwargs'] must be a mapping, not str"),
         ({"socket_timeout": 0}, "['socket_timeout'] must be seconds above 0"),
+        ({"socket_timeout": float("inf")}, "at most 1000000000, not float"),
         ({"min_other_sentinels": True}, "['min_other_sentinels'] must be int, not bool"),
         ({"min_other_sentinels": -1}, "['min_other_sentinels'] must be 0 or more, not int"),
         ({"db": -1}, "['db'] must be 0 or more"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import re
 from datetime import timedelta
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from celery_stargate.contrib.django.lanes import current_stargate
-from celery_stargate.errors import StargateError
+from celery_stargate.errors import StargateError, shown
+from celery_stargate.model.durations import parse_duration
 
 __all__ = ["add_database", "duration", "positive", "topic_name"]
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+#: What a database's integer field takes.
+_MOST = 2**31 - 1
+#: Python refuses to read a number of thousands of digits.
+_DIGITS = 10
 
 
 def _alias(text: str) -> str:
@@ -34,17 +37,19 @@ def add_database(parser: CommandParser) -> None:
 
 def positive(text: str) -> int:
     """Read a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    if not text.isdecimal() or len(text) > _DIGITS or not 0 < int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is no whole number above 0 and up to {_MOST}"
+        )
     return int(text)
 
 
 def duration(text: str) -> timedelta:
     """Read ``30s``, ``15m``, ``12h``, ``7d`` or ``2w``."""
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration, such as 30s, 15m, 12h, 7d, 2w")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return timedelta(seconds=parse_duration(text, bare=False))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def topic_name(topic: str | None) -> str | None:

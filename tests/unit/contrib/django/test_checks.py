@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -33,6 +34,10 @@ def test_a_sound_project_has_no_finding() -> None:
         ("BATCH_SIZE", 0, "above 0"),
         ("BATCH_SIZE", True, "whole number"),
         ("LEASE", "long", "seconds"),
+        ("LEASE", float("inf"), "at most 1000000000 seconds, not inf"),
+        ("CHECK_AFTER", float("nan"), "above 0"),
+        ("POLL_INTERVAL", timedelta.max, "at most 1000000000 seconds"),
+        ("BATCH_SIZE", 2**31, "up to 2147483647, not 2147483648"),
         ("REQUIRE_TRANSACTION", 1, "True or False"),
         ("MASK", 3, "text"),
     ],

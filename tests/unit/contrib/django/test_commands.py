@@ -142,6 +142,11 @@ def test_clean_up_deletes_what_is_done(fake: FakeLanes) -> None:
     for wrong in ("7", "d", "7y"):
         with pytest.raises(CommandError, match="duration"):
             run("cleanup", "--older-than", wrong)
+    for option in ("--older-than", "--inbox-older-than"):
+        with pytest.raises(CommandError, match="'999999w' is too long; a duration is at most"):
+            run("cleanup", option, "999999w")
+    with pytest.raises(CommandError, match="'999999w' is too long"):
+        run("requeue", "--older-than", "999999w")
 
 
 def test_clean_up_of_the_inbox(fake: FakeLanes) -> None:

@@ -86,7 +86,7 @@ def test_short_names_of_topics(
     assert topic_names() == {}
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "x", "", "1.5"])
+@pytest.mark.parametrize("text", ["0", "-1", "x", "", "1.5", "2147483648", "9" * 400])
 def test_what_is_no_number_above_0(text: str) -> None:
     """Is told with what was given."""
     assert positive("7") == 7
