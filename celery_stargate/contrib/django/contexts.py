@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
+
+from celery_stargate.errors import shown
 
 __all__ = ["by_topic", "callback_task_id", "context_of", "parse_context"]
 
@@ -32,11 +35,11 @@ def parse_context(context: str) -> tuple[uuid.UUID, int]:
         ValueError: it is not the context of a row.
     """
     text, dot, number = context.partition(".")
-    row_id = uuid.UUID(text)
-    attempt = int(number) if dot else 1
-    if context_of(row_id, attempt) != context:
-        raise ValueError(f"{context!r} is not the context of an outbox row")
-    return row_id, attempt
+    with suppress(ValueError):
+        row_id, attempt = uuid.UUID(text), int(number) if dot else 1
+        if context_of(row_id, attempt) == context:
+            return row_id, attempt
+    raise ValueError(f"{shown(context)} is not the context of an outbox row")
 
 
 def callback_task_id(context: str, option: str) -> str:

@@ -74,8 +74,12 @@ class _HeldBack:
             rows = rows.exclude(topic__in=list(self.topics))
         if self.rows:
             rows = rows.exclude(pk__in=list(self.rows))
+        by_topic: dict[str, list[str]] = {}
         for topic, key in self.keys:
-            rows = rows.exclude(topic=topic, key=key)
+            by_topic.setdefault(topic, []).append(key)
+        # Not a condition for each key: SQLite bounds the depth of all together.
+        for topic, keys in by_topic.items():
+            rows = rows.exclude(topic=topic, key__in=keys)
         return rows
 
 

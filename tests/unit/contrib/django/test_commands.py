@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.utils import timezone
 
 from celery_stargate.contrib.django import operations, outbox, tasks
 from celery_stargate.contrib.django.closing import close_row
+from celery_stargate.contrib.django.management.commands import stargate_outbox_requeue
 from celery_stargate.contrib.django.models import InboxClaim, OutboxMessage
 from celery_stargate.contrib.django.operations import replay
 from celery_stargate.contrib.django.states import State
@@ -99,10 +101,28 @@ def test_requeue_chooses(fake: FakeLanes) -> None:
     assert handles[1].row().context == f"{handles[1].uuid}.2"
     assert "requeued 3 rows" in run("requeue")
     assert "requeued 0 rows" in run("requeue")
-    with pytest.raises(CommandError, match="x is not|'x'|badly formed"):
-        run("requeue", "x")
+    for wrong in ("nonsense", f"{handles[0].uuid}.x", f"{handles[0].uuid}.02", "9" * 400):
+        with pytest.raises(CommandError, match=f"'{wrong[:90]}.*not the context .*; give its UUID"):
+            run("requeue", handles[0].context, wrong)
     with pytest.raises(CommandError, match="topic"):
         run("requeue", "--topic", "persistent://nothing")
+
+
+def test_requeue_of_many_contexts(fake: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In queries of a bounded size. An attempt that is over is not meant; the oldest go first."""
+    handles = write(*"abcdef")
+    for handle in handles:
+        close_row("default", fake.failure(handle.context))
+    assert "requeued 1 rows" in run("requeue", handles[0].context)
+    close_row("default", fake.failure(handles[0].row().context))
+    contexts = [handle.context for handle in handles]
+    others = [str(uuid.uuid4()) for _ in range(1100)]
+    assert "5 rows would be" in run("requeue", *others, *contexts, "--dry-run")
+    monkeypatch.setattr(stargate_outbox_requeue, "_CHUNK", 2)
+    assert "requeued 3 rows" in run("requeue", *reversed(contexts), "--limit", "3")
+    assert [handle.row().attempt for handle in handles] == [2, 2, 2, 2, 1, 1]
+    assert "requeued 3 rows" in run("requeue", "--limit", "3")
+    assert [handle.row().state for handle in handles].count(State.PENDING) == 6
 
 
 def test_no_command_reads_by_a_cursor_of_the_server(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,6 +224,21 @@ def test_a_row_that_fails_unexpectedly_waits_and_is_set_aside_in_the_end(
     assert (bad.row().state, bad.row().code) == (State.REFUSED, "poison")
     one.one_pass()
     assert fake.payloads() == ["three", "two"]
+
+
+def test_many_keys_that_wait(fake: FakeLanes) -> None:
+    """SQLite takes no condition for each of more than 1,000; other keys and topics go on."""
+    topics = (TOPIC, f"{TOPIC}-others")
+    waiting, goes = late(("k0", "1"), ("other", "2"))
+    (elsewhere,) = late(("k1200", "3"), topic=topics[1])
+    made = relay()
+    for number in range(1200):
+        for topic in topics:
+            row: Any = SimpleNamespace(topic=topic, key=f"k{number}")
+            made._held_back.hold(row, 60.0)
+    made.leases.keep()
+    assert [row.uuid for row in made.read()] == [goes.uuid, elsewhere.uuid]
+    assert waiting.row().state == State.PENDING
 
 
 def test_a_row_without_a_key_that_fails_waits_alone(
