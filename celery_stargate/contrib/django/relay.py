@@ -120,7 +120,8 @@ class Relay:
         """Hand over rows until it is stopped, or with ``burst`` until none is left for it.
 
         Arguments:
-            on_pass: called after each pass that found database and Redis well.
+            on_pass: called after each pass, also after one that found the database or Redis away:
+                a relay that waits for them works, and a new one could do no more.
 
         Returns:
             How many rows were handed over.
@@ -142,6 +143,7 @@ class Relay:
                         raise
                     logger.warning("the outbox relay tries again in %.1f s: %s", wait, error)
                     connections[self.using].close()
+                    on_pass()
                     self._stop.wait(wait)
                     wait = min(2 * wait, _MOST_WAIT)
                     continue

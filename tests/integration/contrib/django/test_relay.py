@@ -204,19 +204,26 @@ def test_the_relay_command_stops_cleanly(rig: OutboxRig, tmp_path: Path) -> None
 
 
 def test_a_redis_that_was_away_gets_the_rows(using: str, tmp_path: Path) -> None:
-    """The relay waits, and goes on when Redis is there."""
+    """The relay waits, and goes on when Redis is there. Its file says meanwhile that it lives."""
+    alive = tmp_path / "alive"
     with (
         RedisServer(tmp_path / "redis", appendonly=True) as server,
         OutboxRig(using, server.url) as rig,
     ):
-        process = rig.relay()
+        process = rig.relay("--liveness-file", str(alive))
         try:
+            wait_for(alive.exists)
             server.stop()
             with pytest.MonkeyPatch.context() as patch:
                 from celery_stargate.contrib.django import lanes
 
                 patch.setattr(lanes, "current_stargate", lambda: rig.stargate)
                 rig.write("one", "two")
+            assert rig.states() == {"pending"}
+            # Once for a pass that had begun; then only passes that fail are left.
+            for _ in range(2):
+                alive.unlink()
+                wait_for(alive.exists)
             assert rig.states() == {"pending"}
             server.start()
             wait_for(lambda: rig.states() == {"recorded"})

@@ -52,7 +52,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--liveness-file",
             type=Path,
-            help="a file that is touched after each pass that found database and Redis well",
+            help="a file that is touched after each pass, also while database or Redis is away: "
+            "it gets old if the relay hangs",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
