@@ -141,6 +141,9 @@ class StoreUnavailable(StargateError, OperationalError):
     is recorded once, if you do so within ``stargate_once_window`` after its end. With
     ``"at_least_once"`` it is recorded again if it has its outcome by then.
 
+    For ``stargate.produce``, call again with the same ``context``. It raises :class:`ContextInUse`
+    where the repeat of a task is ignored: the first call was recorded.
+
     Example:
         >>> issubclass(StoreUnavailable, kombu.exceptions.OperationalError)
         True

@@ -140,9 +140,11 @@ class ProduceTask(OutcomeTask):
 
     * :class:`InvalidMessage`: the message or an option cannot be published;
     * :class:`ConfigurationError`: no ``stargate_url``, no topic, no Redis;
-    * :class:`LaneFull`: the lane is at ``stargate_max_backlog``;
-    * :class:`StoreUnavailable`: Redis did not answer; this is a
-      ``kombu.exceptions.OperationalError`` too, as for any Celery task.
+    * :class:`LaneFull`: the lane is at ``stargate_max_backlog``.
+
+    They also raise :class:`StoreUnavailable`, which is a ``kombu.exceptions.OperationalError`` too,
+    as for any Celery task: Redis did not answer, and the message may be recorded. Call again with
+    the same ``task_id``.
 
     ``autoretry_for``, ``max_retries``, ``retry_backoff``, ``retry_jitter`` and ``retry_kwargs`` do
     what they do for any task: a message that failed is published again by a new attempt, which has

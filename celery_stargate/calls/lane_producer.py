@@ -97,7 +97,8 @@ class LaneProducer:
             InvalidMessage: JSON cannot carry the task's request, or the arguments are not those of
                 the call any more.
             ConfigurationError: the message has Celery's old form, which has no headers.
-            LaneFull, StoreUnavailable: the message was not recorded.
+            LaneFull: the message was not recorded.
+            StoreUnavailable: Redis did not answer; the message may be recorded.
         """
         if not headers or headers.get("id") != self._call.context:
             if isinstance(body, dict) and body.get("id") == self._call.context:

@@ -91,8 +91,9 @@ class Publishing:
             The :class:`Receipt`, for a list the list of receipts; with a callback, the context.
 
         Raises:
-            InvalidMessage, ConfigurationError, LaneFull, ContextInUse, StoreUnavailable: nothing
-                was recorded.
+            InvalidMessage, ConfigurationError, LaneFull, ContextInUse: nothing was recorded.
+            StoreUnavailable: Redis did not answer; the message may be recorded. Call again with
+                the same ``context``: while it is pending, ContextInUse says that it is recorded.
             ProduceError: the message was refused, or its outcome is unknown.
             ProduceTimeout: its deadline passed.
 

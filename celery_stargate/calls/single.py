@@ -60,7 +60,8 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
     """Record a call; with a callback return its context, else wait for its receipts.
 
     Raises:
-        LaneFull, ContextInUse, StoreUnavailable: nothing was recorded.
+        LaneFull, ContextInUse: nothing was recorded.
+        StoreUnavailable: Redis did not answer; the call may be recorded.
         ProduceError, ProduceTimeout: a message was refused, or its outcome is unknown.
     """
     if eager.is_eager(runtime):
