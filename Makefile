@@ -26,7 +26,7 @@ help:
 	@echo "make rest      what CI runs besides: the wheel, three pairs of Python and Celery, Pulsar 3.0"
 	@echo "make matrix    the unit and smoke tests on all pairs of Python and Celery"
 	@echo "make simulate  the simulator's seeds 0-999999; SEEDS=A-B runs others"
-	@echo "make demo      publish, kill a worker, and count what is lost: half a minute"
+	@echo "make demo      publish, kill a worker, and count what is lost: less than a minute"
 	@echo "make bench     all figures in README.md and the docs, measured here: 15 minutes"
 	@echo "make lint      ruff, codespell, import-linter, commit subjects"
 	@echo "make types     mypy --strict"

@@ -34,9 +34,9 @@ def main() -> int:
     screen = Screen(stderr=options.json)
     screen.title(
         "celery_stargate: produce_task.delay(msg, on_ack=sig)",
-        f"Publishes {options.messages:,} messages to Pulsar through Celery, kills a worker with "
-        "kill -9",
-        "on the way, and counts what is lost. It takes about half a minute.",
+        f"Publishes at least {options.messages:,} messages to Pulsar through Celery, kills a "
+        "worker with",
+        "kill -9 on the way, and counts what is lost. It takes less than a minute.",
     )
     try:
         with (
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Publish to Pulsar through Celery, kill a worker, and count what is lost. "
         "STARGATE_URL and REDIS_URL name real servers; without them it starts its own.",
     )
-    parser.add_argument("--messages", type=_many, default=3000, help="of the stream (3000)")
+    parser.add_argument("--messages", type=_many, default=3000, help="at least (3000)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument(
         "--embedded-redis", action="store_true", help="even where a redis-server is found"
