@@ -22,6 +22,8 @@ from celery_stargate.operations.reading import LaneReader, reader_of
 __all__ = ["Deployment", "StargateCommand", "json_option", "pass_deployment", "topic_option"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+#: The name of the app that Celery makes where no app is given.
+_DEFAULT_APP = "default"
 
 
 class StargateCommand(click.Command):
@@ -72,6 +74,8 @@ class Deployment:
         try:
             return Stargate.of(self.app)
         except ConfigurationError as error:
+            if self.app.main != _DEFAULT_APP:
+                raise
             raise ConfigurationError(
                 f"{error}. Name the app before the command: celery -A shop stargate …"
             ) from None

@@ -36,14 +36,14 @@ DURATION = Duration()
 
 
 def format_duration(seconds: float | None) -> str:
-    """Return a duration for people, in at most two units; ``-`` for None."""
+    """Return a duration for people, in at most two units, rounded down; ``-`` for None."""
     if seconds is None:
         return "-"
     sign = "-" if seconds <= -0.05 else ""
     left = abs(seconds)
     if left < 10:
         return f"{sign}{left:.1f}s"
-    whole = round(left)
+    whole = int(left)
     if whole < 60:
         return f"{sign}{whole}s"
     if whole < 3600:

@@ -117,7 +117,7 @@ def test_a_wrong_argument_is_a_sentence_and_code_2(
 
 
 def test_an_app_without_a_stargate_is_told_how_to_name_one(run: Run) -> None:
-    ran = run("status", app=Celery("bare", set_as_current=False))
+    ran = run("status", app=Celery("default", set_as_current=False))
     assert ran.code == 2
     assert "celery -A shop stargate" in ran.err
 

@@ -6,11 +6,13 @@ import errno
 
 import click
 import pytest
+from celery import Celery
+from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from celery_stargate import ConfigurationError, InvalidMessage, StargateError, StoreUnavailable
-from celery_stargate.cli.command import StargateCommand
+from celery_stargate.cli.command import Deployment, StargateCommand
 
 
 def ran(error: BaseException) -> Result:
@@ -55,3 +57,13 @@ def test_a_fault_of_ours_is_no_error_of_the_user() -> None:
     """Its traceback is needed to find it."""
     fault = LookupError("a bug")
     assert ran(fault).exception is fault
+
+
+@pytest.mark.parametrize(("name", "told"), [("default", True), ("shop", False)])
+def test_asks_for_an_app_only_where_none_was_given(name: str, told: bool) -> None:
+    """Without ``-A`` Celery makes an app of its own, which is named ``default``."""
+    context = click.Context(click.Command("doctor"))
+    context.obj = CLIContext(app=Celery(name, set_as_current=False), no_color=True, workdir=None)
+    with pytest.raises(ConfigurationError, match="has no Stargate") as caught:
+        assert Deployment(context).stargate
+    assert ("Name the app before the command" in str(caught.value)) is told
