@@ -39,7 +39,7 @@ __all__ = ["ProduceResult", "ProduceTask", "produce_task", "task_class_of", "use
 #: An owner of the lane that is alive settles first; the waiter settles after it.
 _PATIENCE = Patience(owner_grace=1.0, settle_every=1.0)
 
-#: One who waits looks for the result again after so many seconds: at first, and at most. Celery's
+#: Seconds after which a waiting call looks for the result again: at first, and at most. Celery's
 #: Redis backend subscribes by one connection and then looks by another. If Redis serves the second
 #: first, a result that is stored in between is missed by both.
 _LOOKS = 2.0, 30.0
@@ -93,7 +93,7 @@ class ProduceResult(AsyncResult, Generic[_Found]):  # type: ignore[type-arg]  # 
         """
         if isinstance(self.backend, DisabledBackend):
             raise ConfigurationError(
-                "the app has no result backend to wait by: set result_backend, or use "
+                "the app has no result backend, so get() cannot wait: set result_backend, or use "
                 "stargate.produce(msg), which waits without one"
             )
         try:

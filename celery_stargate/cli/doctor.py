@@ -57,9 +57,12 @@ def _print(output: Output, finding: Finding) -> None:
 
 def _summarize(output: Output, findings: list[Finding]) -> None:
     counts = {level: sum(1 for each in findings if each.level is level) for level in Level}
-    text = (
-        f"{len(findings)} answers: {counts[Level.ERROR]} errors, {counts[Level.WARNING]} warnings, "
-        f"{counts[Level.NOTE]} notes"
-    )
+    parts = (Level.ERROR, "error"), (Level.WARNING, "warning"), (Level.NOTE, "note")
+    levels = ", ".join(_count(counts[level], noun) for level, noun in parts)
+    text = f"{_count(len(findings), 'result')}: {levels}"
     worst = next(level for level in (Level.ERROR, Level.WARNING, Level.OK) if counts[level])
     output.say(text, _COLOURS[worst])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

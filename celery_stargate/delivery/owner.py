@@ -163,7 +163,11 @@ class LaneOwner:
             self._lease.taken()
             logger.warning("another owner has it now", lane=self.name)
         elif isinstance(error, UnreadBacklog):
-            logger.warning("messages that had left it are back, and are read again", lane=self.name)
+            logger.warning(
+                "settled messages are in the lane again, because Redis came back with an older "
+                "state; the lane is read again",
+                lane=self.name,
+            )
         else:
             logger.error(
                 "Redis came back with an older state: what it forgot is lost or comes twice",

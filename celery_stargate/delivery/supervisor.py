@@ -270,8 +270,7 @@ class Supervisor:
         except Exception as error:
             # Anybody may have left them: whatever they hold, the messages can be sent without.
             logger.error(
-                "the options that a caller left cannot be used, and the settings of this worker"
-                " are: %s",
+                "a caller's options for this lane cannot be used; this worker's settings apply: %s",
                 error,
                 lane=store.lane.name,
             )

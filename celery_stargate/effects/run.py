@@ -187,7 +187,7 @@ class Effects:
                     self._on_done(each)
                 except Exception:
                     logger.exception(
-                        "a context is done, but not all heard of it", context=each.record.context
+                        "the effects are done, but on_done failed", context=each.record.context
                     )
 
     def fail(self, task: str, request: str, failure: Failure, on_error: str | None = None) -> None:
@@ -233,7 +233,9 @@ class Effects:
                 if self._on_done is not None and job.settled.record.parent is None:
                     self._on_done(job.told)
             except Exception:
-                logger.exception("a context is done, but not all heard of it", context=job.context)
+                logger.exception(
+                    "the effects are done, but finishing or on_done failed", context=job.context
+                )
 
     def _notify(self, job: Job, further: list[Job]) -> None:
         """Notify the process that waits for a context, or settle its place of a list."""

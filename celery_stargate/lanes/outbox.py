@@ -173,8 +173,8 @@ class Outbox:
                     self._put_chunk(chunk, times, room, options)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
-                    f"{error}; the first {recorded} of {len(puts)} messages are recorded and will "
-                    "be sent; for the others it is not known"
+                    f"{str(error).rstrip('.')}; {recorded} of {len(puts)} messages are recorded "
+                    "and will be sent; the others may or may not be recorded"
                 ) from error
             recorded += len(chunk)
 

@@ -754,7 +754,7 @@ class TestAway:
             client.config_set("maxmemory", 0)
             found = client.xlen(lane.key(prefix, "log")) - 1
         words = str(caught.value)
-        said = re.search(r"the first (\d+) of 20 messages are recorded and will be sent", words)
+        said = re.search(r"; (\d+) of 20 messages are recorded and will be sent", words)
         # Four of them make a pipeline; what the last one got in is not told.
         assert said
         assert 4 <= int(said[1]) <= found < 20
