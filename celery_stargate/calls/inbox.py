@@ -123,7 +123,7 @@ class Inbox:
         self._futures.pop(ticket.address, None)
 
     def wait(self, ticket: Ticket, seconds: float) -> bool:
-        """Wait in this thread, at most so many seconds; return whether the outcome is there.
+        """Wait in this thread, at most ``seconds``; return whether the outcome is there.
 
         Meanwhile this thread reads the inbox for all who wait, if no other does.
         """

@@ -107,7 +107,7 @@ class LoopCalls:
         """Do as :meth:`Runtime.require_owner` does; no thread is needed while an owner is known.
 
         Raises:
-            StoreUnavailable: Redis did not answer within so many seconds.
+            StoreUnavailable: Redis did not answer within ``seconds``.
         """
         runtime = self._runtime
         if runtime.is_owned():

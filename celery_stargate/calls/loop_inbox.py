@@ -161,7 +161,7 @@ class LoopInbox:
             ticket.wake()
 
     async def wait(self, ticket: LoopTicket, seconds: float) -> bool:
-        """Wait for a ticket's outcome, at most so many seconds; return whether it is there.
+        """Wait for a ticket's outcome, at most ``seconds``; return whether it is there.
 
         A call that is on its way waits until it is recorded, however long that takes.
 

@@ -1,4 +1,4 @@
-"""Notice that no process owns lanes, and say so: then messages are recorded, and wait."""
+"""Notice that no process owns lanes, and log it: messages are recorded then, and wait."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NOBODY = (
     "without --without-stargate and with stargate_worker on"
 )
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 _LOOK_EVERY = 60.0
-#: How long one look takes at most, in seconds.
+#: How long one check takes at most, in seconds.
 _LOOK_BOUND = 1.0
 
 
 class OwnerNotice:
-    """Looks now and then, while calls are recorded, whether any process owns lanes.
+    """Checks from time to time, while calls are recorded, whether any process owns lanes.
 
     Arguments:
         count: returns how many processes own lanes.
@@ -44,7 +44,7 @@ class OwnerNotice:
         self._told = False
 
     def look(self) -> None:
-        """Log a warning once if nobody owns lanes; again after somebody did meanwhile."""
+        """Log a warning if no process owns lanes; once, until a process has owned lanes again."""
         now = self._monotonic()
         if now < self._look_at:
             return

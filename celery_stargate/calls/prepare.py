@@ -1,4 +1,4 @@
-"""A call to produce, checked whole before anything is recorded."""
+"""A call to produce, checked completely before anything is recorded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-#: Around what is not traced.
+#: The context manager for a call that is not traced: it does nothing.
 _NOTHING = nullcontext()
 
 
@@ -106,15 +106,15 @@ class Call(msgspec.Struct, frozen=True, gc=False):
         return None if self.trace is None else self.trace.carrier
 
     def active(self) -> AbstractContextManager[object]:
-        """Do within its trace what begins to record it."""
+        """Return a context manager: its block runs in the call's trace, and does not end it."""
         return _NOTHING if self.trace is None else self.trace.active()
 
     def traced(self) -> AbstractContextManager[None]:
-        """Do within its trace what is done with it, and end the trace."""
+        """Return a context manager: its block runs in the call's trace, and ends it."""
         return _NOTHING if self.trace is None else _within(self.trace)
 
     def ends_trace(self) -> AbstractContextManager[None]:
-        """End its trace with the block that records it."""
+        """Return a context manager for the block that records the call: its end ends the trace."""
         return _NOTHING if self.trace is None else _ending(self.trace)
 
     def end_trace(self, error: BaseException | None = None) -> None:
@@ -267,7 +267,7 @@ class Preparation:
 
 
 def ends_if_raised(trace: Trace | None) -> AbstractContextManager[None]:
-    """End the trace of a call that is not recorded, because something raises here."""
+    """Return a context manager that ends the trace if its block raises: nothing is recorded."""
     return _NOTHING if trace is None else _ending_if_raised(trace)
 
 
@@ -303,7 +303,7 @@ def prepare(
     *,
     traced: bool = True,
 ) -> Call:
-    """Check one call whole, and return what it records.
+    """Check one call completely, and return what it records.
 
     Arguments:
         settings: of the app.

@@ -78,7 +78,7 @@ class Runtime:
         self._know_nothing()
 
     def _know_nothing(self) -> None:
-        """Know nothing yet of what belongs to the settings: who owns lanes, and who waits."""
+        """Set the initial state of what depends on the settings: the owners, and the inboxes."""
         #: By bucket; a dict's setdefault needs no lock.
         self._inboxes: PerProcess[dict[int, GatheringInbox]] = PerProcess(dict)
         #: The delivery of each acknowledger that was started and not stopped.
@@ -196,7 +196,7 @@ class Runtime:
 
     @cached_property
     def effects_apart(self) -> EffectsApart:
-        """Does the same in bounded time, for a caller's thread."""
+        """Does these effects in bounded time, in the thread of a caller."""
         return EffectsApart(self.effects, self.outbox)
 
     @cached_property
@@ -206,7 +206,7 @@ class Runtime:
 
     @cached_property
     def owner_notice(self) -> OwnerNotice:
-        """Says so where no process owns lanes."""
+        """Logs a warning while no process owns lanes."""
         return OwnerNotice(self._count_owners)
 
     @cached_property
@@ -354,7 +354,7 @@ class Runtime:
         return owners or int(self._delivers())
 
     def _miss_worker(self) -> None:
-        """Log, once until one comes, that no worker is alive and this process may not own."""
+        """Log that no worker is alive and this process may not own lanes; once for each absence."""
         if not self._worker_missed:
             self._worker_missed = True
             logger.warning("%s", named(_NO_WORKER, self.settings.namespace))

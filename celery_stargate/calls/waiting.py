@@ -130,7 +130,8 @@ class Waiting:
         """Wait in this thread.
 
         Arguments:
-            done: waits for the outcome, at most so many seconds; tells whether it is there.
+            done: waits for the outcome, at most as many seconds as its argument says; returns
+                whether it is there.
 
         Returns:
             Whether the outcome is there; False if the wait was given up.

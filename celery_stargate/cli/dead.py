@@ -183,7 +183,7 @@ def _act(
 @dead.command("list", cls=StargateCommand)
 @_filter_options
 @click.option("--by-cause", is_flag=True, help="Only how many there are, by topic and error.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), help="How many to show at most.")
 @json_option
 @pass_deployment
 def list_(

@@ -12,11 +12,11 @@ __all__ = ["Demand"]
 class Demand:
     """The reason why a caller's process owns lanes: calls, and messages that wait.
 
-    Threads note their calls; the supervisor ends when there has been no reason for long. Both go
-    through one lock, so a call never relies on an owner that is about to end.
+    Threads note their calls. The supervisor ends when there has been no reason for ``idle_after``
+    seconds. Both use one lock, so a call never relies on an owner that is about to end.
 
     Arguments:
-        idle_after: seconds without a reason after which the process ends to own lanes.
+        idle_after: seconds without a reason after which the process stops owning lanes.
         monotonic: the clock, in seconds.
     """
 
@@ -37,12 +37,12 @@ class Demand:
             return not self._ended
 
     def end(self) -> None:
-        """End it now: others own the lanes."""
+        """End the demand now, because other processes own the lanes."""
         with self._lock:
             self._ended = True
 
     def has_ended(self, *, busy: bool) -> bool:
-        """Return whether the process is to end to own lanes.
+        """Return whether this process must stop owning lanes.
 
         Arguments:
             busy: whether something waits in a lane, or was done there since the last question.

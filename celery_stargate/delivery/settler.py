@@ -26,7 +26,7 @@ logger = logger_of(__name__)
 
 #: How many outcomes one script settles at most: a script must not hold Redis for long.
 _BATCH = 200
-#: With so many messages in flight more receipts are about to come: one script waits for them this
+#: With this many messages in flight, more receipts will come soon: one script waits for them this
 #: many seconds, because a script for a few costs as much as one for many. With fewer, the callers
 #: may be waiting for these receipts before they go on.
 _COALESCE_ABOVE, _COALESCE_DELAY = 500, 0.005
@@ -86,7 +86,7 @@ class Settler:
         self._given.set()
 
     async def until_at_most(self, count: int) -> None:
-        """Wait until at most so many outcomes are not settled."""
+        """Wait until at most ``count`` outcomes are not settled."""
         await self._lane.changes.until(lambda: len(self._numbers) <= count)
 
     async def run(self) -> None:

@@ -321,7 +321,7 @@ class Supervisor:
 
     async def _leave(self) -> None:
         try:
-            # First, or the others would count a share for us and leave our lanes lying.
+            # First: the others would still count a share for us, and would not take our lanes.
             await self._registry.leave(self._name)
         except (RedisError, OSError) as error:
             logger.warning("this worker could not leave the registry: %s", error)

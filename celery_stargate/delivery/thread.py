@@ -31,7 +31,7 @@ logger = logger_of(__name__)
 #: How long a stop may take beyond the drain, in seconds: to close sockets, to release leases, and
 #: to end the effects under way.
 _CLOSING = 15.0
-#: An event loop that ran for so many seconds is started again soon.
+#: An event loop that ran for this many seconds is started again soon.
 _LASTED = 60.0
 
 

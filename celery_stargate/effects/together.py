@@ -113,10 +113,10 @@ def is_celerys(method: Any) -> bool:
 
 
 def may_publish_together(app: Celery, count: int) -> bool:
-    """Whether so many tasks gain by it, and can be published so.
+    """Whether ``count`` tasks can be published together, and gain by it.
 
-    One gains nothing. And with a pool of one, a task that publishes another task on the way would
-    wait for ever for a second producer.
+    One task gains nothing. With a pool of one producer, a task that publishes another task on the
+    way would wait for ever for a second producer.
     """
     return count > 1 and app.pool.limit != 1
 

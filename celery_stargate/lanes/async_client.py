@@ -31,7 +31,7 @@ __all__ = [
 
 #: Seconds for a whole call, including connecting and retries.
 CALL_TIMEOUT = USUAL
-#: Seconds before a server is asked again that cannot serve now, at first and at most.
+#: Seconds before a call is repeated to a server that cannot serve now: at first, and at most.
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.5
 
 

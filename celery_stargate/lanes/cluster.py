@@ -58,7 +58,7 @@ _WITHOUT_KEY = frozenset({"ACL", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT", 
 #: Seconds between two calls to a node that does not answer. After each of them redis-py reads the
 #: whole table of slots again, which takes an event loop about 30 ms.
 _PAUSE = 0.5
-#: A node that gives no answer in so many seconds is silent.
+#: Seconds without an answer after which a node is silent.
 _FAIR = 0.2
 
 

@@ -55,7 +55,7 @@ class Epoch:
 
 
 class Reason:
-    """Why the last try of a task's calls failed, for those who do not wait for its end."""
+    """Why the last try of a task's calls failed, for callers that do not wait for its end."""
 
     __slots__ = ("error",)
 
@@ -68,7 +68,7 @@ _REASON: ContextVar[Reason | None] = ContextVar("celery_stargate_reason", defaul
 
 @contextmanager
 def reasons_into(reason: Reason) -> Iterator[None]:
-    """Note there why the tries inside the block fail."""
+    """Note in ``reason`` why tries inside the block fail."""
     token = _REASON.set(reason)
     try:
         yield

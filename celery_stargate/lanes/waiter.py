@@ -1,4 +1,4 @@
-"""Who waits for what comes of a put in an event loop."""
+"""What waits in an event loop for the result of a put."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ __all__ = ["FirstNumber", "Waiter"]
 
 
 class Waiter:
-    """Who waits for what comes of a put. It learns it once; what comes later changes nothing.
+    """Waits for the result of a put. It gets one result; what comes later changes nothing.
 
     Arguments:
-        on_its_way: whether the put is on its way; one that is not any more is not sent.
+        on_its_way: whether the put is on its way; one that no longer is will not be sent.
     """
 
     __slots__ = ("on_its_way", "on_told")
 
     def __init__(self, *, on_its_way: bool = True) -> None:
         self.on_its_way = on_its_way
-        #: Called with None or the error before the waiter goes on, which raises what it raises.
+        #: Called with None or the error before the waiter goes on, which raises what this raises.
         self.on_told: Callable[[BaseException | None], object] | None = None
 
     def recorded(self, first: int) -> None:
@@ -32,17 +32,17 @@ class Waiter:
                 self.fail(raised)
 
     def failed(self, error: BaseException) -> None:
-        """Take what ``Outbox.put`` raises, or that the event loop ends."""
+        """Take an error: what ``Outbox.put`` raises, or that the event loop ends."""
         if self.on_its_way:
             self.fail(self.end(error) or error)
 
     def end(self, error: BaseException | None) -> BaseException | None:
-        """Be on its way no more; return what :attr:`on_told` raises."""
+        """Note that the put is no longer on its way; return what :attr:`on_told` raises."""
         self.on_its_way = False
         if self.on_told is not None:
             try:
                 self.on_told(error)
-            except BaseException as raised:  # noqa: BLE001  # it is the waiter's, and hits no other
+            except BaseException as raised:  # noqa: BLE001  # only this waiter may get it
                 return raised
         return None
 
@@ -51,7 +51,7 @@ class Waiter:
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
-        """Let who waits raise an error."""
+        """Raise an error in the call that waits."""
         raise NotImplementedError
 
 

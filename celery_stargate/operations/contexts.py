@@ -44,7 +44,7 @@ class ContextInspector:
         Arguments:
             topic: only those of this topic, by its full name.
             state: only those in this state.
-            older_than: only those that were recorded so many seconds ago or earlier.
+            older_than: only those that were recorded this many seconds ago or earlier.
         """
         for lane, _ in self._reader.names():
             if topic not in (None, lane.topic):

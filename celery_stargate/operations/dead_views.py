@@ -113,5 +113,5 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     topic: str | None = None
     #: Only those whose error has this class or code.
     error: str | None = None
-    #: Only those whose last attempt failed so many seconds ago or earlier.
+    #: Only those whose last attempt failed this many seconds ago or earlier.
     older_than: float | None = None

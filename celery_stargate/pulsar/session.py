@@ -38,7 +38,7 @@ logger = logger_of(__name__)
 _WRITE_COUNT = 256
 _WRITE_BYTES = 128 * 1024
 
-#: With so many messages in flight, replies are collected this many seconds before they are read:
+#: With this many messages in flight, replies are collected this many seconds before they are read:
 #: they arrive one by one, and to wake for each costs as much as all other work.
 _COALESCE_ABOVE, _COALESCE_DELAY = 500, 0.002
 

@@ -79,7 +79,7 @@ class Alarms(Generic[_What]):
         self._timer = EarliestTimer(self._ring)
 
     def begin(self, what: _What, seconds: float) -> None:
-        """Tell it in so many seconds from now; what waits already gets a new time."""
+        """Call it ``seconds`` from now; one that waits already gets a new time."""
         loop = asyncio.get_running_loop()
         self._waiting[what] = when = loop.time() + seconds
         self._timer.by(loop, when)

@@ -43,7 +43,7 @@ class Bounded:
 
 
 def bounded(seconds: float) -> Bounded:
-    """Bound a block by so many seconds, or by the bound around it if that ends before."""
+    """Bound a block by ``seconds``, or by the bound around it if that ends before."""
     return Bounded(seconds)
 
 

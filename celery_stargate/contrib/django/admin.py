@@ -33,8 +33,8 @@ from celery_stargate.contrib.django.topics import topic_names
 
 __all__ = ["DeadLetterAdmin", "FailedMessageAdmin", "OutboxMessageAdmin", "TopicFilter"]
 
-#: An action does at most so many rows; more is the commands' work. The form that asks has a field
-#: for each, and Django takes 1,000 fields.
+#: How many rows an action does at most; for more there are the commands. The form that asks has a
+#: field for each, and Django accepts 1,000 fields.
 _MOST = 900
 _SHORT = 40
 #: Columns whose values the admin does not show. A list that could be filtered by them would tell.

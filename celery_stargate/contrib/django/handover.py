@@ -28,7 +28,7 @@ Written = tuple[Any, lanes.Entry]
 
 #: A transaction with more rows leaves them to the relay: its caller has waited long enough.
 _MOST = 1000
-#: For so many seconds after Redis was away, the relay alone tries.
+#: For how many seconds after Redis was away only the relay tries.
 _PAUSE = 5.0
 
 

@@ -18,7 +18,7 @@ from celery_stargate.errors import StargateError
 
 __all__ = ["LanesPages"]
 
-#: A page shows at most so many contexts: those with the next deadlines.
+#: How many contexts a page shows at most: those with the next deadlines.
 _MOST = 200
 
 

@@ -1,4 +1,4 @@
-"""Pages of a long list: it counts so many rows and no more."""
+"""Pages of a long list, of which only a bounded number of rows is counted."""
 
 from __future__ import annotations
 

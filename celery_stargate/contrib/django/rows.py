@@ -18,7 +18,7 @@ from celery_stargate.errors import InvalidMessage
 
 __all__ = ["mark_recorded", "new_row", "outbox_model", "outbox_rows", "relax", "storable"]
 
-#: From so many primary keys on, they go as an array.
+#: From how many primary keys on they are passed as an array.
 _MANY = 10
 #: What the columns hold.
 _MAX_TEXT = 255

@@ -28,7 +28,7 @@ local function begin_lane(reply, meta, options, lane)
   return reply
 end
 
--- Whether a lane was announced within so many seconds. A list of a wrong type tells nothing.
+-- Whether a lane was announced in the last <seconds>; true if the list of lanes has a wrong type.
 local function is_announced(lane, seconds, now)
   local at = redis.pcall('ZSCORE', LANES, lane)
   if type(at) == 'table' then return true end

@@ -151,8 +151,8 @@ local function prune_tombstones(now)
   end
 end
 
--- How many messages the lane holds, and calls have reserved. A reservation that has ended counts no
--- more, and is forgotten.
+-- How many messages the lane holds, and calls have reserved. A reservation that has ended is not
+-- counted, and is deleted.
 local function backlog(now)
   local count, reserved = redis.call('XLEN', LOG), redis.call('HGETALL', RESERVED)
   for i = 1, #reserved, 2 do
@@ -177,8 +177,8 @@ local function use_reservation(name, count)
   end
 end
 
--- Give numbers to messages; returns the first. Where meta was lost they go on behind those that the
--- log ever had: it takes no others.
+-- Give numbers to messages; returns the first. If meta was lost, they continue after the highest
+-- number that the log ever had, because a stream accepts only higher ones.
 local function take_numbers(count)
   local first = redis.call('HINCRBY', META, 'last', count) - count + 1
   if first > 1 or redis.call('EXISTS', LOG) == 0 then return first end

@@ -21,7 +21,7 @@ local DEAD, LETTERS, BODIES, COUNTS = KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local GIVEN = DEAD and #ARGV - 1 or #ARGV
 local MAX_COUNT, MAX_BYTES, MAX_AGE = string.match(DEAD and ARGV[#ARGV] or '', '^(%d+) (%d+) (%d+)$')
 
--- How many dead letters one call lets go at most.
+-- How many dead letters one call deletes at most.
 local MOST_PRUNED = 200
 -- Whether this call kept any.
 local kept = false
@@ -35,7 +35,8 @@ local function letter_of(id)
     bytes = tonumber(bytes), cause = cause }
 end
 
--- Count something. What was counted must not be the last field to go: the key would lose its end.
+-- Count something. Callers of forget_letter count what they do first: if it deleted the last field
+-- of this hash, the key would lose its time to live.
 local function count_letters(name, by)
   if redis.call('HINCRBY', COUNTS, name, by) <= 0 then redis.call('HDEL', COUNTS, name) end
 end
@@ -103,7 +104,7 @@ local function bury(context, record, first, place, cause, outcome, now)
   redis.call('HINCRBY', COUNTS, 'recorded', 1)
 end
 
--- Let go what is above the bounds, a bounded number in each call; and let the rest end by itself.
+-- Delete dead letters above the bounds, a bounded number in each call, and let the keys expire.
 local function prune_letters(now)
   if not kept then return end
   local old = redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - MAX_AGE, 'LIMIT', 0, MOST_PRUNED)

@@ -4,7 +4,7 @@
 --       ms; a letter that failed again meanwhile is another), new context, body, frame
 -- Returns a word for each: "done"; "gone": there is no such letter; "full": the lane has no room;
 --       "known": a context of the new name is there, or ended a short time ago.
--- A letter goes as its message comes, so a repeat finds it gone.
+-- The step that records the message deletes the letter, so a repeat of the call finds it gone.
 local now, timeout, max_backlog = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2])
 local tombstone = tonumber(ARGV[3])
 local held = max_backlog > 0 and backlog(now) or 0

@@ -2,7 +2,7 @@
 -- again, it begins with a new generation.
 --
 -- ARGV: lease, idle s, name of the lane, bounds (as in dead_letters.lua). Returns 1 if the lane was
---       empty, nobody announced it within so many seconds, and the caller held the lease; else 0.
+--       empty, nobody announced it for that long, and the caller held the lease; else 0.
 --       A lane with dead letters is not empty: nobody would find them.
 if redis.call('GET', LEASE) ~= ARGV[1] then return 0 end
 if redis.call('HLEN', CONTEXTS) > 0 or redis.call('XLEN', LOG) > 0 then return 0 end

@@ -48,7 +48,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--older-than", type=duration, help="only rows that failed so long ago: 15m, 12h, 7d"
         )
-        parser.add_argument("--limit", type=positive, help="at most so many, the oldest first")
+        parser.add_argument("--limit", type=positive, help="how many at most, the oldest first")
         parser.add_argument("--dry-run", action="store_true", help="count only")
 
     def handle(self, *args: Any, **options: Any) -> None:
