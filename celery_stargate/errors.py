@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -211,8 +212,26 @@ class ProduceTimeout(ProduceError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` with the closest known word, or an empty text."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    """Return ``"; did you mean 'x'?"`` with the closest known word, or an empty text.
+
+    What all known words begin with says nothing about which of them is close. A known word that
+    begins with the given one is.
+    """
+    words = list(known)
+    common = ""
+    if len(words) > 1:
+        # What the first and the last of them have in common, all have.
+        first, last = min(words), max(words)
+        pairs = zip(first, last, strict=False)
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        common = first[: first.rfind("_", 0, alike) + 1]
+    if word.startswith(common):
+        rest = word.removeprefix(common)
+        longer = [each for each in words if rest and each.startswith(f"{word}_")]
+        found = get_close_matches(rest, [each.removeprefix(common) for each in words], n=1)
+        close = longer[:1] or [common + each for each in found]
+    else:
+        close = get_close_matches(word, words, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -233,9 +252,9 @@ def unknown_argument(what: str, names: Iterable[str], known: Collection[str]) ->
         other = _OTHER_NAMES.get(name)
         close = f"; here it is {other!r}" if other in known else nearest(name, known)
         found.append(f"{name!r}{close}")
-    return TypeError(
-        f"{what} has no argument {', '.join(found)}. Its arguments are {', '.join(known)}"
-    )
+    listed = ", ".join(found)
+    end = "" if listed.endswith("?") else "."
+    return TypeError(f"{what} has no argument {listed}{end} Its arguments are {', '.join(known)}")
 
 
 def shown(value: object) -> str:

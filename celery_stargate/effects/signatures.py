@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from celery import Task
 from celery.canvas import Signature, maybe_signature
 from kombu.utils import json
 
@@ -113,6 +114,10 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
     if given is None:
         return None
     if not isinstance(given, Signature) and not (isinstance(given, Mapping) and "task" in given):
+        if isinstance(given, Task):
+            raise InvalidMessage(
+                f"{option} is the task {given.name!r}; give its signature, such as task.s()"
+            )
         raise InvalidMessage(
             f"{option} must be a signature, such as task.s(), a group, chain or chord, "
             f"not {type(given).__name__}"

@@ -322,7 +322,9 @@ def _from_mapping(given: Mapping[Any, Any]) -> Message:
         if name not in _FIELDS:
             known = ", ".join(_FIELDS)
             close = nearest(name, _FIELDS) or "."
-            raise InvalidMessage(f"unknown field {shown(name)}{close} The fields are {known}")
+            raise InvalidMessage(
+                f"unknown field {shown(name)}{close} The fields are {known}{_meant_as_json(given)}"
+            )
     fields = dict(given)
     if "json" in fields:
         if fields.get("payload") is not None:
@@ -337,7 +339,11 @@ def _from_mapping(given: Mapping[Any, Any]) -> Message:
 
 
 def _meant_as_json(given: Mapping[object, object]) -> str:
-    return "" if given else ", also for an empty JSON object: {'json': {}}"
+    if not given:
+        return ", also for an empty JSON object: {'json': {}}"
+    if given.keys().isdisjoint(_FIELDS):
+        return "; to send this mapping as JSON, give {'json': …}"
+    return ""
 
 
 def _unit(payload: str | bytes) -> str:

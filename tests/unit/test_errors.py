@@ -124,6 +124,10 @@ def test_unknown_arguments() -> None:
         "f() has no argument 'timeout'; here it is 'delivery_timeout', 'zzz'. "
         "Its arguments are delivery_timeout, topic"
     )
+    error = unknown_argument("f()", {"topik": 1}, ["topic"])
+    assert str(error) == (
+        "f() has no argument 'topik'; did you mean 'topic'? Its arguments are topic"
+    )
 
 
 def test_nearest() -> None:
@@ -131,6 +135,25 @@ def test_nearest() -> None:
     assert nearest("topik", ["topic", "token"]) == "; did you mean 'topic'?"
     assert nearest("zzz", ["topic", "token"]) == ""
     assert nearest("", ["topic"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("stargate_ack_timeout", None),
+        ("stargate_jwt", None),
+        ("stargate_exactly_once", None),
+        ("stargate_topik", "stargate_topic"),
+        ("stargate_poll", "stargate_poll_interval"),
+        ("stargat_topic", "stargate_topic"),
+        ("stargate_", None),
+    ],
+)
+def test_nearest_of_names_that_begin_alike(word: str, meant: str | None) -> None:
+    """Their beginning makes no two of them close."""
+    names = ("topic", "tls_ca", "drain_jitter", "poll_interval")
+    found = nearest(word, [f"stargate_{name}" for name in names])
+    assert found == (f"; did you mean {meant!r}?" if meant else "")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,10 @@ from hashlib import sha256
 from typing import Any, ParamSpec, TypeVar
 
 from celery import current_task
-from django.apps import apps
 from django.db import IntegrityError, connections, router, transaction
 from django.db.transaction import TransactionManagementError
 
-from celery_stargate.contrib.django.apps import APP_LABEL
-from celery_stargate.contrib.django.rows import storable
+from celery_stargate.contrib.django.rows import model_of, storable
 from celery_stargate.support.log import logger_of
 
 __all__ = ["idempotent"]
@@ -119,7 +117,7 @@ def _make_claim(name: str, message: str, using: str | None) -> tuple[Any, str]:
     """Return the unsaved claim of an id, and the database whose transaction is open."""
     if not isinstance(message, str) or not message:
         raise ValueError(f"an id to claim is a text that is not empty, not {message!r}")
-    model = apps.get_model(APP_LABEL, "InboxClaim")
+    model = model_of("InboxClaim")
     using = using or router.db_for_write(model)
     if not connections[using].in_atomic_block:
         raise TransactionManagementError(

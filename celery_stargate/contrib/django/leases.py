@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.apps import apps
 from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from celery_stargate.contrib.django.apps import APP_LABEL
+from celery_stargate.contrib.django.rows import model_of
 from celery_stargate.contrib.django.shards import SHARDS
 
 __all__ = ["Leases"]
@@ -105,11 +104,11 @@ class Leases:
 
     @property
     def _shards(self) -> Any:
-        return apps.get_model(APP_LABEL, "OutboxShard").objects.using(self._using)
+        return model_of("OutboxShard").objects.using(self._using)
 
     @property
     def _relays(self) -> Any:
-        return apps.get_model(APP_LABEL, "OutboxRelay").objects.using(self._using)
+        return model_of("OutboxRelay").objects.using(self._using)
 
     def _announce(self) -> None:
         if not self._relays.filter(name=self.name).update(seen_at=Now()):

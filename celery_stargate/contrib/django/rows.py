@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from celery_stargate.contrib.django.apps import APP_LABEL
@@ -16,7 +17,15 @@ from celery_stargate.contrib.django.shards import shard_of
 from celery_stargate.contrib.django.states import State, sources
 from celery_stargate.errors import InvalidMessage
 
-__all__ = ["mark_recorded", "new_row", "outbox_model", "outbox_rows", "relax", "storable"]
+__all__ = [
+    "mark_recorded",
+    "model_of",
+    "new_row",
+    "outbox_model",
+    "outbox_rows",
+    "relax",
+    "storable",
+]
 
 #: From how many primary keys on they are passed as an array.
 _MANY = 10
@@ -25,8 +34,27 @@ _MAX_TEXT = 255
 
 
 def outbox_model() -> Any:
-    """Return the outbox's model; it is loaded with Django's apps, not with this module."""
-    return apps.get_model(APP_LABEL, "OutboxMessage")
+    """Return the outbox's model; it is loaded with Django's apps, not with this module.
+
+    Raises:
+        ImproperlyConfigured: the app is not installed.
+    """
+    return model_of("OutboxMessage")
+
+
+def model_of(name: str) -> Any:
+    """Return a model of this app.
+
+    Raises:
+        ImproperlyConfigured: the app is not installed.
+    """
+    try:
+        return apps.get_model(APP_LABEL, name)
+    except LookupError:
+        raise ImproperlyConfigured(
+            "'celery_stargate.contrib.django' is not in INSTALLED_APPS: add it, and run "
+            "manage.py migrate"
+        ) from None
 
 
 def outbox_rows(using: str) -> Any:

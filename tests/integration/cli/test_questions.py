@@ -101,7 +101,7 @@ def test_workers_as_json_has_the_documented_fields(run: Run, app: Celery, lane: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["pending", "--older-than", "5x"], "30s, 5m, 2h or 7d"),
+        (["pending", "--older-than", "5x"], "30s, 5m, 2h, 7d or 2w"),
         (["pending", "--topic", "a b"], "white space"),
         (["pending", "--state", "lost"], "unsent"),
         (["pending", "--limit", "-1"], "--limit"),

@@ -179,6 +179,16 @@ def test_a_single_signature_is_kept_as_it_is(app: Celery) -> None:
     assert (kept["task"], kept["args"], kept["options"]) == ("shop.ship", [1], {"queue": "q"})
 
 
+def test_a_task_is_no_signature_of_it(app: Celery) -> None:
+    """Its own name is said, also before Celery has made the task."""
+
+    @app.task(name="shop.paid")
+    def paid(receipt: Any) -> None: ...
+
+    with pytest.raises(InvalidMessage, match=r"on_ack is the task 'shop.paid'; give its signature"):
+        freeze_callback("on_ack", paid, app)
+
+
 def test_a_bare_dict_is_completed(app: Celery) -> None:
     """As JSON from elsewhere may be."""
     packed = freeze_callback("on_ack", {"task": "shop.ship"}, app)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.core.management.base import CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from celery_stargate.contrib.django.lanes import current_stargate
+from celery_stargate.contrib.django import lanes
 from celery_stargate.errors import StargateError, shown
 from celery_stargate.model.durations import parse_duration
 
@@ -61,7 +61,7 @@ def topic_name(topic: str | None) -> str | None:
     if topic is None:
         return None
     try:
-        parsed, _ = current_stargate().settings.resolve(topic)
+        parsed, _ = lanes.current_stargate().settings.resolve(topic)
     except StargateError as error:
         raise CommandError(str(error)) from None
     return str(parsed)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from celery import chain, signature
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection, router, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase, override_settings
@@ -19,6 +21,7 @@ from django.test import TestCase, override_settings
 from celery_stargate import InvalidMessage, Message, StargateError
 from celery_stargate.contrib.django import handover, lanes, outbox
 from celery_stargate.contrib.django.closing import close_row
+from celery_stargate.contrib.django.inbox import idempotent
 from celery_stargate.contrib.django.models import OutboxMessage
 from celery_stargate.contrib.django.relay import run_burst
 from celery_stargate.contrib.django.settings import OutboxSettings
@@ -250,6 +253,19 @@ def test_produce_on_commit_returns_its_context_at_once(
     with pytest.raises(InvalidMessage, match="a timeout must be more than 0"):
         outbox.produce_on_commit("three", delivery_timeout=-1)
     assert len(calls) == 1
+
+
+def test_a_project_that_did_not_install_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told what to do, by the outbox and by the inbox."""
+
+    def missing(label: str, name: str) -> None:
+        raise LookupError(f"No installed app with label {label!r}.")
+
+    monkeypatch.setattr(apps, "get_model", missing)
+    with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS: add it"):
+        outbox.produce("one")
+    with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS: add it"):
+        idempotent("shop")(lambda receipt: None)({"context": "c"})
 
 
 def test_rows_are_closed_from_the_queue_of_their_database(
