@@ -1,4 +1,4 @@
-"""Notice processes on the same prefix that disagree: other tasks, or other lanes for a topic."""
+"""Notice processes on the same prefix that disagree about tasks, lanes, or which Pulsar it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -47,6 +48,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     records: int | None = None
     #: Its host, where its name does not tell.
     host: str = ""
+    #: Host and port of the Pulsar of its settings.
+    pulsar: str = ""
 
 
 def peer_of(app: Celery, settings: Settings | None = None) -> Peer:
@@ -58,6 +61,7 @@ def peer_of(app: Celery, settings: Settings | None = None) -> Peer:
         tasks=digest[:16],
         topics={} if settings is None else _topics(settings),
         records=RECORD_VERSION,
+        pulsar="" if settings is None else _pulsar(settings),
     )
 
 
@@ -71,6 +75,7 @@ def caller_of(app: Celery, settings: Settings) -> tuple[str, Peer]:
         topics=_topics(settings),
         records=RECORD_VERSION,
         host=socket.gethostname(),
+        pulsar=_pulsar(settings),
     )
     return f"callers-{hashlib.sha256(msgspec.json.encode(peer)).hexdigest()[:16]}", peer
 
@@ -84,6 +89,11 @@ def _topics(settings: Settings) -> dict[str, tuple[int, int | None, str]]:
         topic, options = settings.resolve(name)
         found[str(topic)] = options.lane_count, options.partitions, options.delivery
     return found
+
+
+def _pulsar(settings: Settings) -> str:
+    """Return host and port of the service URL, and nothing that may be a secret."""
+    return urlsplit(settings.url or "").netloc.rpartition("@")[2].lower()
 
 
 class Peers:
@@ -154,6 +164,14 @@ class Peers:
                 "same lanes: each does the other's callbacks. If these are two systems, give each "
                 "its own stargate_prefix; it is %r in both",
                 *(name, peer.app, ours.app, self._prefix),
+            )
+        if peer.pulsar and ours.pulsar and peer.pulsar != ours.pulsar:
+            self._warn(
+                ("pulsar", peer.pulsar),
+                "%s publishes to Pulsar at %s, and this process to %s: a message goes where the "
+                "owner of its lane publishes. If these are not the same Pulsar, give both the same "
+                "stargate_url, or each system its own stargate_prefix; it is %r in both",
+                *(who, peer.pulsar, ours.pulsar, self._prefix),
             )
         for topic, text in _differences(ours.topics, peer.topics):
             self._warn((topic, text), "%s disagrees about topic %s: %s", *(who, topic, text))

@@ -24,6 +24,8 @@ from celery_stargate.testing.remote import RemotePulsar
 
 __all__ = ["base_app", "eager", "flush", "pulsar", "redis_server", "served", "worker"]
 
+#: The name of the app that is made where none is imported.
+_FALLBACK = "stargate_tests"
 #: The option's value for a `LocalPulsar`.
 _LOCAL = "local"
 
@@ -47,13 +49,36 @@ def base_app(name: str) -> Celery:
         except ConfigurationError as error:
             raise pytest.UsageError(f"stargate_app = {name}: {error}") from None
         return app
-    state: Any = _state
-    current = state._tls.current_app or state.default_app  # noqa: SLF001  # it makes none
-    if current is not None and hasattr(current, "_celery_stargate"):
-        return current  # type: ignore[no-any-return]
-    made = Celery("stargate_tests", set_as_current=False)
+    current = _current_app()
+    if current is not None:
+        return current
+    made = Celery(_FALLBACK, set_as_current=False)
     Stargate(made)
     return made
+
+
+def _current_app() -> Celery | None:
+    """Return Celery's current app, if it has a Stargate; none is made."""
+    state: Any = _state
+    current: Celery | None = state._tls.current_app or state.default_app  # noqa: SLF001
+    return current if hasattr(current, "_celery_stargate") else None
+
+
+@contextmanager
+def _first(app: Celery) -> Iterator[None]:
+    """Fail a test during which an app was imported, after one had to be made for it.
+
+    The imported app was not the one that was tested: its messages went where its settings say.
+    """
+    yield
+    current = _current_app()
+    if app.main == _FALLBACK and current is not None and current is not app:
+        pytest.fail(
+            f"the app {current.main!r} was imported after the stargate fixtures had begun with "
+            "an app of their own, so its messages went to its own Redis and Pulsar: import it at "
+            "the top of the test module, or set stargate_app in pytest's ini file",
+            pytrace=False,
+        )
 
 
 @contextmanager
@@ -62,10 +87,14 @@ def eager(
 ) -> Iterator[MemoryPulsar | LocalPulsar | RemotePulsar]:
     """Run an app in eager mode, on topics in memory or on a Pulsar."""
     if not url:
-        with in_memory(app, **settings) as memory:
+        with _first(app), in_memory(app, **settings) as memory:
             yield memory
         return
-    with pulsar(url) as found, configured(app, **{**eager_settings(found.url), **settings}):
+    with (
+        _first(app),
+        pulsar(url) as found,
+        configured(app, **{**eager_settings(found.url), **settings}),
+    ):
         _name_topics(app, found)
         yield found
 
@@ -124,7 +153,7 @@ def served(
         # A test that ends gives its lanes back soon.
         "stargate_drain_timeout": 1.0,
     }
-    with configured(app, **{**given, **settings}):
+    with _first(app), configured(app, **{**given, **settings}):
         _name_topics(app, on)
         yield
 

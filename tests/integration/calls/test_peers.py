@@ -131,6 +131,34 @@ def test_a_worker_and_a_caller_that_disagree(
     connections.close()
 
 
+def test_processes_with_another_pulsar(
+    redis_server: ServerAddress, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both are told where messages go, without what may be a secret; one of before says nothing."""
+    connections = Connections(redis_server.url)
+    registry = CallerRegistry(connections, prefix)
+
+    def settings(url: str | None) -> Settings:
+        given = {} if url is None else {"stargate_url": url}
+        return Settings.read({"stargate_topic": "orders", "stargate_prefix": prefix, **given})
+
+    worker = Peers(registry, prefix, "w@h", peer_of(app("shop"), settings("ws://pulsar-a:8080")))
+    alike = Peers(registry, prefix, *caller_of(app("shop"), settings("ws://PULSAR-A:8080/")))
+    silent = Peers(registry, prefix, *caller_of(app("shop"), settings(None)))
+    other = Peers(registry, prefix, *caller_of(app("shop"), settings("wss://pulsar-b:8443")))
+    for each in (worker, alike, silent, worker):
+        each.look()
+    assert warnings(caplog) == []
+    for each in (other, worker, other, worker):
+        each.look()
+    by_other, by_worker = warnings(caplog)
+    assert "worker w@h ('shop') publishes to Pulsar at pulsar-a:8080" in by_other
+    assert "this process to pulsar-b:8443" in by_other
+    assert "publishes to Pulsar at pulsar-b:8443" in by_worker
+    assert f"own stargate_prefix; it is {prefix!r} in both" in by_worker
+    connections.close()
+
+
 def test_a_process_that_writes_newer_records(
     redis_server: ServerAddress, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:

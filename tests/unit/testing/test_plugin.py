@@ -127,6 +127,23 @@ def test_the_apps_name(project: Project) -> None:
     wrong.stdout.fnmatch_lines(["*stargate_app = shops: *No module named 'shops'*"])
 
 
+def test_an_app_that_is_imported_too_late(project: Project) -> None:
+    """The fixture has begun with an app of its own, so the test is told to import its own first."""
+    ran = project.run(
+        """
+        def test_lamp(stargate_eager):
+            import shop
+            assert not shop.app.conf.task_always_eager
+
+
+        def test_the_next_one(stargate_base_app):
+            assert stargate_base_app.main == "shop"
+        """
+    )
+    ran.assert_outcomes(passed=2, errors=1)
+    ran.stdout.fnmatch_lines(["*the app 'shop' was imported after*top of the test module*"])
+
+
 def test_a_local_pulsar_by_one_option(project: Project) -> None:
     """The same test goes over a socket."""
     project.run(
