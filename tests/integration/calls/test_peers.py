@@ -152,7 +152,7 @@ def test_processes_with_another_pulsar(
     for each in (other, worker, other, worker):
         each.look()
     by_other, by_worker = warnings(caplog)
-    assert "worker w@h ('shop') publishes to Pulsar at pulsar-a:8080" in by_other
+    assert "('shop') publishes to Pulsar at pulsar-a:8080" in by_other
     assert "this process to pulsar-b:8443" in by_other
     assert "publishes to Pulsar at pulsar-b:8443" in by_worker
     assert f"own stargate_prefix; it is {prefix!r} in both" in by_worker
