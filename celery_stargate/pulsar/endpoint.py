@@ -10,7 +10,7 @@ from celery_stargate.errors import ConfigurationError
 from celery_stargate.model.fields import Token, bearer
 from celery_stargate.model.settings import Settings, named
 from celery_stargate.pulsar.link import LinkBroken
-from celery_stargate.support.daemon_call import call_in_daemon
+from celery_stargate.support.daemon_call import Same, call_in_daemon
 
 __all__ = ["Endpoint"]
 
@@ -82,7 +82,7 @@ class Endpoint:
         if not callable(self.token):
             return self.headers()
         try:
-            return await call_in_daemon(self.headers, self.open_timeout, self.token)
+            return await call_in_daemon(self.headers, self.open_timeout, Same(self.token))
         except TimeoutError:
             setting = named("stargate_token", self.namespace)
             raise LinkBroken(

@@ -9,12 +9,34 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-__all__ = ["await_in_daemon", "call_in_daemon", "wait_in_daemon"]
+from celery_stargate.support.per_process import PerProcess
+
+__all__ = ["Same", "await_in_daemon", "call_in_daemon", "wait_in_daemon"]
 
 _Result = TypeVar("_Result")
 
-#: Calls that did not return in time, by what they call: no more threads are made for those.
-_hanging: dict[Hashable, Future[Any]] = {}
+#: Calls that did not return in time, by what they call: no more threads are made for those. A
+#: forked child has none of them, because it has not their threads.
+_hanging: PerProcess[dict[Hashable, Future[Any]]] = PerProcess(dict)
+
+
+class Same:
+    """A key that is equal for the same object alone; the object need not be hashable.
+
+    Arguments:
+        value: the object. It is kept with the key, so no other object has its identity meanwhile.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
 
 
 async def call_in_daemon(call: Callable[[], _Result], seconds: float, key: Hashable) -> _Result:
@@ -32,7 +54,8 @@ async def call_in_daemon(call: Callable[[], _Result], seconds: float, key: Hasha
         TimeoutError: it did not return in time.
         Whatever the call raises.
     """
-    future: Future[_Result] | None = _hanging.get(key)
+    hanging = _hanging.get()
+    future: Future[_Result] | None = hanging.get(key)
     if future is None:
         future = Future()
         # From now on a cancelled wait does not cancel it.
@@ -46,8 +69,8 @@ async def call_in_daemon(call: Callable[[], _Result], seconds: float, key: Hasha
     except TimeoutError:
         if future.done():
             raise
-        _hanging[key] = future
-        future.add_done_callback(lambda _: _hanging.pop(key, None))
+        hanging[key] = future
+        future.add_done_callback(lambda _: hanging.pop(key, None))
         raise
 
 

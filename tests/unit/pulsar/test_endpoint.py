@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,27 @@ def test_a_token_callable_that_hangs() -> None:
     assert asyncio.run(Endpoint("ws://h:1", lambda: "y").fetch_headers()) == {
         "Authorization": "Bearer y"
     }
+
+
+def test_a_token_callable_that_cannot_be_hashed() -> None:
+    """A dataclass with ``__call__`` is one: equal objects of it are different callables."""
+
+    @dataclass
+    class Service:
+        account: str
+
+        def __call__(self) -> str:
+            release.wait(0 if first_hangs.is_set() else 30)
+            return self.account
+
+    release, first_hangs = threading.Event(), threading.Event()
+    hanging, other = Service("shop"), Service("shop")
+    with pytest.raises(LinkBroken):
+        asyncio.run(Endpoint("ws://h:1", hanging, open_timeout=0.1).fetch_headers())
+    first_hangs.set()
+    assert asyncio.run(Endpoint("ws://h:1", other).fetch_headers()) == {
+        "Authorization": "Bearer shop"
+    }
+    with pytest.raises(LinkBroken):
+        asyncio.run(Endpoint("ws://h:1", hanging, open_timeout=0.1).fetch_headers())
+    release.set()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
 
-from celery_stargate.support.daemon_call import await_in_daemon, call_in_daemon
+from celery_stargate.support.daemon_call import Same, await_in_daemon, call_in_daemon
 
 
 def test_a_call_that_returns() -> None:
@@ -42,6 +43,36 @@ def test_a_call_that_hangs() -> None:
     for each in calls:
         each.join(5)
     assert asyncio.run(call_in_daemon(lambda: "new", 5.0, "b")) == "new"
+
+
+def test_a_call_that_hangs_in_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child has not its thread: it calls anew, and does not wait for that one."""
+    release, threads = threading.Event(), []
+
+    def hang() -> str:
+        threads.append(threading.current_thread())
+        release.wait(30)
+        return "of the parent"
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(call_in_daemon(hang, 0.1, "e"))
+    pid = os.getpid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: pid + 1)
+        assert asyncio.run(call_in_daemon(lambda: "of the child", 10.0, "e")) == "of the child"
+    release.set()
+    threads[0].join(5)
+
+
+def test_a_key_of_one_object() -> None:
+    """Equal ones have others, though they cannot be hashed; and it keeps its object."""
+    one, equal = ["x"], ["x"]
+    assert Same(one) == Same(one)
+    assert hash(Same(one)) == hash(Same(one))
+    assert Same(one) != Same(equal)
+    assert Same(one) != one
+    keys = {Same(["x"]) for _ in range(100)}
+    assert len(keys) == 100
 
 
 def test_a_call_that_returns_after_its_loop_is_closed(
