@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from celery_stargate.lanes import record
+from celery_stargate.support import log
 from tests.isolation import celery_restored, log_restored
 
 # A server that is missing skips its tests at home and fails them where CI is set: `require` there.
@@ -58,6 +59,16 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def _log_again() -> None:
     """Let each test log what is logged seldom."""
     record._log_now.cache_clear()  # noqa: SLF001
+
+
+@pytest.fixture(autouse=True)
+def _bad_lines_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise what pytest raises for a log line that cannot be made; users have it on stderr."""
+    monkeypatch.setattr(log, "_report", _raise)
+
+
+def _raise(*_: object) -> None:
+    raise  # noqa: PLE0704
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from types import SimpleNamespace
@@ -12,7 +13,11 @@ import pytest
 from celery_stargate.delivery import thread as thread_module
 from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.model.settings import Settings
+from celery_stargate.support import log
 from celery_stargate.support.log import package_logger as logger
+
+#: As users have it: the tests have another, which raises.
+_REPORT = log._report  # noqa: SLF001
 
 
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, SystemExit, KeyboardInterrupt])
@@ -50,6 +55,37 @@ def test_an_event_loop_that_fails_is_started_again(
     assert not delivery.running
     assert runs == 3
     assert len([each for each in caplog.records if "starts again" in each.message]) == 2
+
+
+def test_a_filter_that_raises_while_that_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A mistake of the project's: the thread goes on nevertheless."""
+    runs = 0
+    again = threading.Event()
+
+    async def main(self: DeliveryThread, stop: threading.Event) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise RuntimeError("broken on purpose")
+        again.set()
+        stop.set()
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise AttributeError("no user")
+
+    monkeypatch.setattr(log, "_report", _REPORT)
+    monkeypatch.setattr(DeliveryThread, "_main", main)
+    monkeypatch.setattr(thread_module, "Backoff", lambda *_: SimpleNamespace(next=lambda: 0.0))
+    monkeypatch.setattr(caplog.handler, "filter", broken)
+    delivery = made()
+    delivery.start()
+    assert again.wait(10)
+    delivery.stop(0.0)
+    assert "AttributeError: no user" in capsys.readouterr().err
 
 
 def test_one_that_outlived_its_stop_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
+from celery_stargate.support import log as log_module
 from celery_stargate.support.log import Log, logger_of, websocket_logger
+
+#: As users have it: the tests have another, which raises.
+_REPORT = log_module._report  # noqa: SLF001
 
 
 def converse(log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
@@ -104,3 +111,80 @@ def test_an_errors_traceback_is_kept(log: Log, caplog: pytest.LogCaptureFixture)
     except ValueError:
         log.exception("failed", context="c")
     assert "ValueError: of a test" in caplog.text
+
+
+class Broken:
+    """A filter of a project, with a mistake."""
+
+    error: Exception = AttributeError("no user")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise self.error
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Broken:
+    """A filter that raises, on the handler of the root logger."""
+    monkeypatch.setattr(log_module, "_report", _REPORT)
+    found = Broken()
+    monkeypatch.setattr(caplog.handler, "filter", found.filter)
+    return found
+
+
+@pytest.mark.usefixtures("broken")
+def test_what_a_filter_raises_is_said_on_stderr(
+    log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As logging says what a handler raises: with the line, and where it was logged."""
+    log.warning("no answer of %s", "Redis", lane="l#0")
+    said = capsys.readouterr().err
+    assert said.startswith("--- Logging error ---")
+    assert "AttributeError: no user" in said
+    assert "test_log.py" in said
+    assert "Message: 'no answer of %s %s'\nArguments: ('Redis', 'lane=l#0')" in said
+    websocket_logger.warning("of %s", "websockets")
+    assert "Message: 'of %s'\nArguments: ('websockets',)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("broken")
+def test_what_a_filter_raises_where_logging_is_told_to_be_silent(
+    log: Log, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is said, as for handlers."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    log.warning("no answer")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("broken")
+def test_what_a_filter_raises_where_stderr_is_a_log(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's is, and what is written there meets the same filter: the real one is used."""
+
+    class Redirected(io.StringIO):
+        def write(self, text: str) -> int:
+            logging.getLogger("celery.redirected").warning(text)
+            return len(text)
+
+    real = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", Redirected())
+    monkeypatch.setattr(sys, "__stderr__", real)
+    log.warning("no answer")
+    assert "AttributeError: no user" in real.getvalue()
+    real.close()
+    log.warning("no answer, and no stderr")
+
+
+def test_a_tasks_soft_time_limit_is_no_error_of_a_filter(log: Log, broken: Broken) -> None:
+    """A signal's handler raises it wherever the task is."""
+    broken.error = SoftTimeLimitExceeded()
+    for each in (log, websocket_logger):
+        with pytest.raises(SoftTimeLimitExceeded):
+            each.warning("no answer")
+
+
+def test_a_line_of_websockets_names_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller's, and not the adapter's."""
+    websocket_logger.warning("odd")
+    assert [each.filename for each in caplog.records] == ["test_log.py"]
