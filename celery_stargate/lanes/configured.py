@@ -15,6 +15,7 @@ from kombu.transport import redis as kombu_redis
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.target import Target, parse_target, target_of_parameters
+from celery_stargate.model.host import check_host
 from celery_stargate.model.redis_options import is_cluster, read_redis_url
 
 if TYPE_CHECKING:
@@ -43,20 +44,38 @@ def find_target(app: Celery, url: str | None, options: Mapping[str, Any]) -> Tar
         if is_cluster(url):
             _require_redis_py()
         try:
-            return parse_target(url).changed(options)
+            return _checked("stargate_redis_url", parse_target(url)).changed(options)
         except ValueError:
             # The error would show the password.
             raise ConfigurationError(
                 "stargate_redis_url cannot be read; the port and the database are numbers, and in "
                 "a password each of @ : / % # ? is written as % and its code"
             ) from None
-    found = target_of_backend(app) or _target_of_broker(app)
+    found = target_of_backend(app)
+    if found is not None:
+        return _checked("result_backend", found).changed(options)
+    found = _target_of_broker(app)
     if found is None:
         raise ConfigurationError(
             "no Redis for the lanes: set stargate_redis_url, or use redis:// for the result "
             "backend or the broker"
         )
-    return found.changed(options)
+    return _checked("broker_url", found).changed(options)
+
+
+def _checked(name: str, found: Target) -> Target:
+    """Return a target whose hosts can be looked up.
+
+    Arguments:
+        name: of the setting that names it.
+
+    Raises:
+        ConfigurationError: one of them cannot.
+    """
+    hosts = [host for host, _ in (*found.sentinels, *found.nodes)]
+    for host in (*hosts, str(found.parameters.get("host", ""))):
+        check_host(name, host)
+    return found
 
 
 def _require_redis_py() -> None:

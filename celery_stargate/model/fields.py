@@ -19,6 +19,7 @@ from celery_stargate.model.dead_letters import (
 )
 from celery_stargate.model.durations import LONGEST
 from celery_stargate.model.hashing import SCHEMES
+from celery_stargate.model.host import check_host
 from celery_stargate.model.redis_options import read_redis_options, read_redis_url
 from celery_stargate.model.topic import Topic
 
@@ -134,6 +135,12 @@ def _names(name: str, value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _host(name: str, value: object) -> str:
+    host = _text(name, value)
+    check_host(name, host)
+    return host
+
+
 _SCHEME_HINTS = {
     "http": "; use ws:// with the same host and port",
     "https": "; use wss:// with the same host and port",
@@ -164,6 +171,7 @@ def _service_url(name: str, value: object) -> str:
         raise ConfigurationError(
             f"{name} contains a user, a query or a fragment; use stargate_token for a token"
         )
+    check_host(name, host[0])
     # A path may stand before this one, if the service is behind a proxy.
     if "/ws/v2" in parts.path or parts.path.rstrip("/").endswith("/ws"):
         raise ConfigurationError(
@@ -321,7 +329,7 @@ TABLE: Mapping[str, Setting[object]] = {
     "tls_ca": Setting(_file),
     "tls_certificate": Setting(_file),
     "tls_key": Setting(_file),
-    "tls_server_name": Setting(_text),
+    "tls_server_name": Setting(_host),
     "via": Setting(_choice("lane", "broker")),
     "worker": Setting(_flag),
     "own_lanes": Setting(_choice("auto", "worker")),

@@ -6,6 +6,7 @@ import re
 from urllib.parse import parse_qsl
 
 from celery_stargate.errors import ConfigurationError, nearest
+from celery_stargate.model.host import check_host
 from celery_stargate.model.redis_options import OPTION_NAMES, check_option, is_cluster
 
 __all__ = ["check_redis_url"]
@@ -31,11 +32,15 @@ def check_redis_url(name: str, url: str) -> None:
     """
     scheme, _, rest = url.partition("://")
     rest, _, query = rest.partition("?")
+    hosts: list[str] = []
     if scheme.endswith("socket") or scheme == "unix":
         _check_socket(name, rest)
     else:
-        _check_hosts(name, url, scheme, rest)
+        hosts = _check_hosts(name, url, scheme, rest)
     _check_query(name, scheme, query)
+    # At last: what is shown is a host then, and not a part of a password.
+    for host in hosts:
+        check_host(name, host)
 
 
 def _check_socket(name: str, rest: str) -> None:
@@ -46,8 +51,9 @@ def _check_socket(name: str, rest: str) -> None:
         )
 
 
-def _check_hosts(name: str, url: str, scheme: str, rest: str) -> None:
+def _check_hosts(name: str, url: str, scheme: str, rest: str) -> list[str]:
     several = is_cluster(url) or "sentinel" in scheme
+    names: list[str] = []
     for place, each in enumerate(re.split(rf";(?:{re.escape(scheme)}://|sentinel://)?", rest)):
         hosts, _, database = each.partition("/")
         hosts = hosts.rpartition("@")[2]
@@ -69,6 +75,8 @@ def _check_hosts(name: str, url: str, scheme: str, rest: str) -> None:
                 f"{name} has no number of a database behind its host; it ends in /0, /1, …, and "
                 f"{_HELP}"
             )
+        names += [re.sub(r":\d+$", "", host).strip("[]") for host in found]
+    return names
 
 
 def _check_query(name: str, scheme: str, query: str) -> None:

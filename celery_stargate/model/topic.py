@@ -12,6 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from celery_stargate.errors import ConfigurationError, InvalidMessage
+from celery_stargate.model.host import check_host
 
 __all__ = ["Topic", "producer_url", "split_producer_url"]
 
@@ -129,6 +130,7 @@ def split_producer_url(url: str) -> tuple[str, Topic, str]:
     if not known or len(pieces) != 4:
         shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
         raise ConfigurationError(f"{problem}: {shown}")
+    check_host("the URL", where[0] or "")
     domain, tenant, namespace, name = pieces
     topic = Topic.parse(f"{domain}://{tenant}/{namespace}/{name}")
     return f"{parts.scheme}://{parts.netloc}{prefix}", topic, parts.query

@@ -75,7 +75,8 @@ class Producer:
             raise HandshakeRefused(
                 response.status_code, handshake_sentence(response.status_code, bytes(response.body))
             ) from None
-        except (InvalidHandshake, OSError, TimeoutError, EOFError) as error:
+        # A name that cannot be encoded to be looked up raises a UnicodeError.
+        except (InvalidHandshake, OSError, TimeoutError, EOFError, UnicodeError) as error:
             raise LinkBroken(_link_sentence(endpoint.url, error)) from error
 
     async def send(self, *frames: bytes) -> None:

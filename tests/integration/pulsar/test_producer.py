@@ -372,6 +372,11 @@ class TestLost:
         with pytest.raises(LinkBroken, match="no connection to ws://nowhere.invalid:8080"):
             run(publish(Endpoint("ws://nowhere.invalid:8080"), topic))
 
+    def test_a_name_that_cannot_be_looked_up(self, topic: str) -> None:
+        """Where nobody has checked it."""
+        with pytest.raises(LinkBroken, match=r"no connection to ws://a\.\.svc:8080"):
+            run(publish(Endpoint("ws://a..svc:8080"), topic))
+
     def test_a_handshake_that_takes_too_long(self, local: LocalPulsar, topic: str) -> None:
         """Bounded by the timeout for opening."""
         local.faults.delay_handshakes(10)

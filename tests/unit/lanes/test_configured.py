@@ -94,6 +94,23 @@ def test_a_setting_that_is_no_redis(setting: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "broker", "backend", "words"),
+    [
+        ("redis://r%2E.svc", None, None, "stargate_redis_url names the host 'r..svc'"),
+        ("sentinel://h1,h..2", None, None, "stargate_redis_url names the host 'h..2'"),
+        (None, "redis://r..svc", None, "broker_url names the host 'r..svc'"),
+        (None, "amqp://b", "redis://r..svc/2", "result_backend names the host 'r..svc'"),
+    ],
+)
+def test_a_host_that_cannot_be_one(
+    setting: str | None, broker: str | None, backend: str | None, words: str
+) -> None:
+    """Whoever names it: a connection to it would raise an error that tells nothing."""
+    with pytest.raises(ConfigurationError, match=words):
+        find_target(app(broker, backend), setting, {"master_name": "m"} if setting else {})
+
+
 @pytest.mark.parametrize("scheme", ["rediss", "redis"] if VERSION >= (5, 7) else ["rediss"])
 def test_tls_of_the_result_backend(scheme: str) -> None:
     """As Celery's own setting has it; before 5.7 only with ``rediss``."""

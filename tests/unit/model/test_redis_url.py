@@ -68,6 +68,12 @@ def test_urls_that_are_right(url: str) -> None:
         ("rediscluster://h1;h2", "between hosts stands a comma"),
         ("rediscluster://h1,rediscluster://h2", "database 0 only|between hosts stands a comma"),
         ("sentinel://h1;redis://h2", "between hosts stands a comma"),
+        (
+            "redis://redis..svc:6379/0",
+            "stargate_redis_url names the host 'redis..svc', which cannot",
+        ),
+        (f"rediscluster://h1,{'a' * 64}", "names the host 'a+', which cannot be one"),
+        ("sentinel://h1;sentinel://h..2:5/0", "names the host 'h..2', which cannot be one"),
         ("unix://run/r.sock", "path begins with a slash"),
         ("redis+socket://", "path begins with a slash"),
         ("REDIS://h", "its scheme is 'REDIS'; did you mean 'redis'"),
@@ -83,7 +89,11 @@ def test_urls_that_are_wrong(url: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:hunter/2@h", "redis://u:1?hunter@h", "hunter2@h", "redis://:hunter;2@h"]
+    "url",
+    [
+        *("redis://:hunter/2@h", "redis://u:1?hunter@h", "hunter2@h", "redis://:hunter;2@h"),
+        *("redis://hunter..2/1@h", "redis://hunter..2?x@h"),
+    ],
 )
 def test_no_part_of_a_password_is_shown(url: str) -> None:
     """It may hold what ends the part of a URL that it is in."""

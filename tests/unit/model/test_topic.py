@@ -225,6 +225,12 @@ def test_malformed_producer_urls(url: object) -> None:
         split_producer_url(url)  # type: ignore[arg-type]
 
 
+def test_a_host_that_cannot_be_one() -> None:
+    """It is no host that is away: nothing helps but another URL."""
+    with pytest.raises(ConfigurationError, match="the URL names the host 'a..b', which cannot be"):
+        split_producer_url("ws://a..b/ws/v2/producer/persistent/a/b/c")
+
+
 @pytest.mark.parametrize(
     "url",
     [
