@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from celery_stargate.calls.loop_inbox import LoopInbox, LoopTicket
@@ -27,6 +29,8 @@ __all__ = ["LoopCalls", "Loops"]
 
 #: Seconds that one look for an owner may take.
 _LOOK_BOUND = 5.0
+#: Seconds that the end of an event loop waits for Redis to delete its inboxes.
+_FORGET_BOUND = 1.0
 
 
 class LoopCalls:
@@ -156,12 +160,27 @@ class LoopCalls:
         """Do as :meth:`Runtime.settle_overdue` does."""
         await self._apart.run(tuple(lanes), lambda: self._runtime.settle_overdue(lanes))
 
+    def take_inboxes(self) -> list[str]:
+        """Return the names of the inboxes in which no call waits; later calls begin others."""
+        inboxes, self._inboxes = self._inboxes, {}
+        return [each.name for each in inboxes.values() if not each.is_waited_for]
+
     async def _live(self) -> AsyncGenerator[None]:
         try:
             yield
         finally:
             self._on_close()
-            await self.outbox.aclose()
+            try:
+                await self._forget_inboxes()
+            finally:
+                await self.outbox.aclose()
+
+    async def _forget_inboxes(self) -> None:
+        """Delete inboxes: many short loops would fill Redis, which keeps each for an hour."""
+        if unread := self.take_inboxes():
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(_FORGET_BOUND):
+                    await self.outbox.forget(unread)
 
 
 class Loops:
@@ -186,9 +205,7 @@ class Loops:
         loop, loops = asyncio.get_running_loop(), self._own()
         found = loops.get(loop)
         if found is None:
-            # One that was closed without ending its generators took its connections with it.
-            for other in [each for each in tuple(loops) if each.is_closed()]:
-                loops.pop(other, None)
+            self._drop_closed(loops)
             found = loops[loop] = LoopCalls(self._runtime, lambda: loops.pop(loop, None))
             await found.open()
         return found
@@ -203,6 +220,25 @@ class Loops:
         """Let each loop close what it has, as soon as it runs; called from any thread."""
         for loop, calls in tuple(self._own().items()):
             _close_in(loop, calls)
+
+    def _drop_closed(self, loops: dict[asyncio.AbstractEventLoop, LoopCalls]) -> None:
+        """Forget loops that were closed without ending their generators.
+
+        They took their connections with them, so a thread deletes their inboxes, for which nobody
+        waits.
+        """
+        dropped = [loops.pop(each, None) for each in tuple(loops) if each.is_closed()]
+        unread = [name for each in dropped if each is not None for name in each.take_inboxes()]
+        if not unread:
+            return
+
+        def forget() -> None:
+            with suppress(StoreUnavailable):
+                self._runtime.outbox.inboxes.forget(unread)
+
+        with suppress(RuntimeError):
+            # It is raised where there are too many threads, or the interpreter ends.
+            threading.Thread(target=forget, name="stargate-forget", daemon=True).start()
 
     def _own(self) -> dict[asyncio.AbstractEventLoop, LoopCalls]:
         process = os.getpid()

@@ -146,6 +146,11 @@ class LoopInbox:
         ticket.on_its_way = False
         self._waiting.pop(ticket.address, None)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a call waits for an outcome."""
+        return bool(self._waiting)
+
     def deliver(self, address: str, call: CallOutcomes) -> None:
         """Give the call that waits with a ticket what arrived, if there is one."""
         ticket = self._waiting.get(address)

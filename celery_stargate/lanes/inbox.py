@@ -14,9 +14,18 @@ from celery_stargate.lanes.scripts import AsyncScripts, Scripts
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.buckets import bucket_tag
 from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.bound import call_bound
 from celery_stargate.support.log import logger_of
 
-__all__ = ["InboxEntry", "Inboxes", "bucket_of", "inbox_key", "new_inbox", "read_inbox"]
+__all__ = [
+    "InboxEntry",
+    "Inboxes",
+    "bucket_of",
+    "forget_inboxes",
+    "inbox_key",
+    "new_inbox",
+    "read_inbox",
+]
 
 logger = logger_of(__name__)
 
@@ -114,6 +123,18 @@ class Inboxes:
                 return []
         return _entries(streams)
 
+    def forget(self, inboxes: Sequence[str]) -> None:
+        """Delete inboxes that nobody reads any more; what is put there later begins one anew.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within the bound of the call.
+        """
+        client = self._connections.sync()
+        with call_bound(), store_errors(), client.pipeline(transaction=False) as pipeline:
+            for each in inboxes:
+                pipeline.delete(self._key(each))
+            pipeline.execute()
+
     def _put(self, key: str, address: str, call: CallOutcomes) -> None:
         with self._connections.sync().pipeline(transaction=False) as pipeline:
             pipeline.xadd(key, {"to": address, "outcome": encode_call(call)})
@@ -153,6 +174,18 @@ async def read_inbox(
                 logger.error(_REPLACED, key)
             return []
     return _entries(streams)
+
+
+async def forget_inboxes(redis: AsyncRedis, prefix: str, inboxes: Sequence[str]) -> None:
+    """Delete inboxes, as :meth:`Inboxes.forget` does, in an event loop.
+
+    Raises:
+        RedisError, OSError: as redis-py raises them.
+    """
+    async with redis.pipeline(transaction=False) as pipeline:
+        for each in inboxes:
+            pipeline.delete(inbox_key(prefix, each))
+        await pipeline.execute()
 
 
 def inbox_key(prefix: str, inbox: str) -> str:

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes.connections import Connections, store_error, store_errors
-from celery_stargate.lanes.inbox import InboxEntry, read_inbox
+from celery_stargate.lanes.inbox import InboxEntry, forget_inboxes, read_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
 from celery_stargate.lanes.puts import AskedPut, begin_arguments
@@ -94,6 +94,15 @@ class LoopOutbox:
         """
         with store_errors():
             return await read_inbox(self._redis, self._prefix, inbox, handled, timeout)
+
+    async def forget(self, inboxes: Sequence[str]) -> None:
+        """Delete inboxes, as :meth:`Inboxes.forget <celery_stargate.lanes.inbox.Inboxes.forget>`.
+
+        Raises:
+            StoreUnavailable: Redis did not answer within 5 s.
+        """
+        with store_errors():
+            await forget_inboxes(self._redis, self._prefix, inboxes)
 
     async def aclose(self) -> None:
         """Close the connections; a later call connects again."""

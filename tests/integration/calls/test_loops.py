@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 import uvloop
 
 from celery_stargate import ContextInUse, InvalidMessage, LaneFull, Receipt, Stargate
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
+from tests.integration.rig import wait_for
+from tests.servers.fixtures import ServerAddress
 
 RUN: dict[str, Callable[[Any], Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 
@@ -26,6 +29,13 @@ def stargate(make_app: MakeApp, local: LocalPulsar) -> Iterator[Stargate]:
     assert made.produce("first").status == "stored"
     yield made
     made.close()
+
+
+@pytest.fixture
+def client(redis_server: ServerAddress) -> Iterator[redis.Redis]:
+    """Look into the Redis of the lanes."""
+    with redis.Redis.from_url(redis_server.url) as made:
+        yield made
 
 
 @pytest.mark.parametrize("run", RUN.values(), ids=RUN)
@@ -70,6 +80,58 @@ def test_a_loop_that_is_only_closed(stargate: Stargate, caplog: pytest.LogCaptur
     gc.collect()
     assert [each for each in caplog.records if each.name == "asyncio"] == []
     assert asyncio.run(stargate.aproduce("x")).status == "stored"
+
+
+def inboxes_of(stargate: Stargate, client: redis.Redis) -> list[Any]:
+    """The inboxes that Redis keeps."""
+    return sorted(client.scan_iter(f"{stargate.runtime.settings.keyspace}*:inbox:*"))
+
+
+def test_a_loop_that_ends_leaves_no_inbox(stargate: Stargate, client: redis.Redis) -> None:
+    """One request after another, each in a loop of its own, would fill Redis."""
+    of_threads = inboxes_of(stargate, client)
+    assert len(of_threads) == 1
+    for _ in range(3):
+        asyncio.run(stargate.aproduce("x"))
+    assert inboxes_of(stargate, client) == of_threads
+
+
+def test_a_call_that_waits_keeps_its_inbox(
+    stargate: Stargate, local: LocalPulsar, topic: str
+) -> None:
+    """Where the connections of its loop are closed meanwhile."""
+
+    async def main() -> None:
+        local.faults.hold_receipts()
+        call = asyncio.create_task(stargate.aproduce("second"))
+        await asyncio.to_thread(wait_for, lambda: local.payloads(topic)[-1:] == [b"second"])
+        await stargate.aclose()
+        local.faults.release_receipts()
+        assert (await call).status == "stored"
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_was_only_closed_has_its_inbox_deleted(
+    stargate: Stargate, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that the next loop starts, for it has no connection any more."""
+    of_threads = inboxes_of(stargate, client)
+    inboxes, forgotten = stargate.runtime.outbox.inboxes, threading.Event()
+    forget = inboxes.forget
+
+    def noted(names: Any) -> None:
+        forget(names)
+        forgotten.set()
+
+    monkeypatch.setattr(inboxes, "forget", noted)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(stargate.aproduce("x"))
+    loop.close()
+    assert len(inboxes_of(stargate, client)) == len(of_threads) + 1
+    asyncio.run(stargate.aproduce("x"))
+    assert forgotten.wait(10)
+    assert inboxes_of(stargate, client) == of_threads
 
 
 def test_loops_in_several_threads(stargate: Stargate) -> None:

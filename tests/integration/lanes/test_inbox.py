@@ -99,6 +99,18 @@ def test_an_inbox_that_was_begun_anew_meanwhile_is_kept(
     assert [each.address for each in lanes.inboxes.subscribe("box", [], 1.0)] == ["box/1"]
 
 
+def test_inboxes_that_nobody_reads_any_more(lanes: Outbox, client: redis.Redis) -> None:
+    """Are deleted; an outcome that comes late begins one anew, which ends as any does."""
+    call = CallOutcomes("c", False, (receipt("c"),))
+    for name in ("box", "kept"):
+        lanes.inboxes.notify(f"{name}/1", call)
+    lanes.inboxes.forget(["box", "never there"])
+    assert client.exists(inbox_key(lanes, "box"), inbox_key(lanes, "kept")) == 1
+    lanes.inboxes.notify("box/2", call)
+    assert 0 < client.ttl(inbox_key(lanes, "box")) <= 3600
+    assert [each.address for each in lanes.inboxes.subscribe("box", [], 1.0)] == ["box/2"]
+
+
 def test_an_id_far_ahead_hides_nothing(lanes: Outbox, client: redis.Redis) -> None:
     """Neither what comes next, nor what comes when the inbox begins anew."""
     call = CallOutcomes("c", False, (receipt("c"),))

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from celery_stargate import ContextInUse, LaneFull, StoreUnavailable
+from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.loop_outbox import LoopOutbox
 from celery_stargate.lanes.outbox import Outbox
@@ -181,6 +182,21 @@ def test_an_inbox_that_is_no_stream_begins_anew(
 
     assert [each.address for each in run(lanes, use)] == ["box/1"]
     assert "begins anew" in caplog.text
+
+
+def test_inboxes_that_nobody_reads_any_more(lanes: Outbox, client: redis.Redis) -> None:
+    """Are deleted in one step, wherever they are."""
+    call = CallOutcomes("c", False, (receipt("c"),))
+    keyspace = lanes._prefix  # noqa: SLF001
+    names = [new_inbox(keyspace, bucket) for bucket in range(2)]
+
+    async def use(outbox: LoopOutbox) -> None:
+        for name in names:
+            lanes.inboxes.notify(f"{name}/1", call)
+        await outbox.forget([*names, new_inbox(keyspace, 0)])
+
+    run(lanes, use)
+    assert [client.exists(inbox_key(lanes, each)) for each in names] == [0, 0]
 
 
 def test_an_inbox_that_was_begun_anew_meanwhile_is_kept(

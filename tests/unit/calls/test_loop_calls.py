@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from celery_stargate import StoreUnavailable
+from celery_stargate.calls import loop_calls
 from celery_stargate.calls.loop_calls import LoopCalls, Loops
+from celery_stargate.lanes.lane import Lane
 
 
 @pytest.mark.parametrize(("owned", "looks"), [(False, 1), (True, 0)])
@@ -120,6 +123,59 @@ def test_each_loop_closes_its_own() -> None:
     waits.run_until_complete(waits.shutdown_asyncgens())
     waits.close()
     assert made.closed == [0, 1]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("down"), TimeoutError(), KeyError("x")])
+def test_inboxes_that_cannot_be_deleted(error: Exception) -> None:
+    """The connections are closed nevertheless."""
+    asked: list[list[str]] = []
+
+    class Failing(Noted):
+        async def forget(self, inboxes: list[str]) -> None:
+            asked.append(inboxes)
+            raise error
+
+    outbox = Failing()
+    runtime: Any = SimpleNamespace(
+        outbox=SimpleNamespace(in_loop=lambda: outbox), settings=SimpleNamespace(keyspace="p")
+    )
+
+    async def main() -> None:
+        calls = LoopCalls(runtime, lambda: None)
+        await calls.open()
+        inbox = calls.inbox_for(Lane("persistent://a/b/c"))
+        ticket = inbox.expect()
+        inbox.forget(ticket)
+        with suppress(KeyError):
+            await calls.aclose()
+        assert asked == [[inbox.name]]
+        assert calls.inbox_for(Lane("persistent://a/b/c")) is not inbox
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert outbox.closed == 1
+
+
+def test_redis_does_not_hold_up_the_end_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it keeps for an hour is worth no longer wait."""
+    monkeypatch.setattr(loop_calls, "_FORGET_BOUND", 0.01)
+
+    class Silent(Noted):
+        async def forget(self, inboxes: list[str]) -> None:
+            await asyncio.Event().wait()
+
+    outbox = Silent()
+    runtime: Any = SimpleNamespace(
+        outbox=SimpleNamespace(in_loop=lambda: outbox), settings=SimpleNamespace(keyspace="p")
+    )
+
+    async def main() -> None:
+        calls = LoopCalls(runtime, lambda: None)
+        await calls.open()
+        calls.inbox_for(Lane("persistent://a/b/c"))
+        await calls.aclose()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert outbox.closed == 1
 
 
 def test_a_look_for_an_owner_has_an_end() -> None:
