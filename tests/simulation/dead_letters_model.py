@@ -58,7 +58,7 @@ class DeadLetters:
     def __init__(self, redis: RedisModel, keys: Sequence[str], bounds: bytes, now: int) -> None:
         self._redis, self._keys, self._now = redis, keys, now
         self.on = bool(keys)
-        self._kept = False
+        self._kept = 0
         if self.on:
             self._max_count, self._max_bytes, self._max_age = map(int, bounds.split())
             self._times = redis.sorted_set(keys[0])
@@ -103,7 +103,7 @@ class DeadLetters:
         self._letters[letter], self._bodies[letter] = whole.encode(), body
         self.count(b"bytes", len(body))
         self.count(head.cause)
-        self._kept = True
+        self._kept += 1
 
     def bury(
         self, record: bytes, place: int, cause: bytes, outcome: bytes, name: bytes, frame: bytes
@@ -201,7 +201,7 @@ class DeadLetters:
 
     def prune(self) -> None:
         """Let go what is above the bounds."""
-        if not self._kept:
+        if not self.on or not (self._kept or len(self._times) > self._max_count):
             return
         order = sorted(self._times, key=lambda each: (self._times[each], each))
         old = [each for each in order if self._times[each] <= self._now - self._max_age]
@@ -210,7 +210,7 @@ class DeadLetters:
         if old:
             self.count(b"outdated", len(old[:_MOST_PRUNED]))
         rest, evicted = [each for each in order if each in self._times], 0
-        while evicted < min(_MOST_PRUNED, len(rest)) and (
+        while evicted < min(_MOST_PRUNED + self._kept, len(rest)) and (
             len(self._times) > self._max_count
             or int(self._counts.get(b"bytes", 0)) > self._max_bytes
         ):
@@ -218,5 +218,5 @@ class DeadLetters:
             evicted += 1
         if evicted:
             self.count(b"evicted", evicted)
-        for key in self._keys:
+        for key in self._keys if self._kept else ():
             self._redis.pexpire(key, self._max_age)

@@ -699,7 +699,10 @@ class _Lane:
         overdue = [each for each in _sorted(self._deadlines) if self._deadlines[each] <= self._now]
         chosen = [each for each in overdue if each == wanted] if wanted else overdue[: int(limit)]
         reply: list[bytes] = []
+        settled = 0
         for context in chosen:
+            if settled >= 500:
+                break
             record = self._contexts.get(context)
             head = _read_head(record or b"")
             if record is None:
@@ -720,6 +723,7 @@ class _Lane:
                 at = self._now + int(grace)
                 self._make_due(context, first, count, outcomes, b"deadline", at)
                 reply += [context, record, outcomes]
+                settled += count
         self._dead.prune()
         return reply
 

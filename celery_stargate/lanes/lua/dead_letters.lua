@@ -21,10 +21,10 @@ local DEAD, LETTERS, BODIES, COUNTS = KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local GIVEN = DEAD and #ARGV - 1 or #ARGV
 local MAX_COUNT, MAX_BYTES, MAX_AGE = string.match(DEAD and ARGV[#ARGV] or '', '^(%d+) (%d+) (%d+)$')
 
--- How many dead letters one call deletes at most.
+-- How many dead letters one call deletes at most, beside as many as it kept.
 local MOST_PRUNED = 200
--- Whether this call kept any.
-local kept = false
+-- How many this call kept.
+local kept = 0
 
 -- Read the head of a dead letter; nil for none, or for one of another version.
 local function letter_of(id)
@@ -63,7 +63,7 @@ local function keep_letter(id, kind, failures, begun, last, number, cause, outco
   redis.call('HSET', BODIES, id, body)
   redis.call('HINCRBY', COUNTS, 'bytes', #body)
   redis.call('HINCRBY', COUNTS, cause, 1)
-  kept = true
+  kept = kept + 1
 end
 
 -- How often a message failed before, and when it failed first (now, if never).
@@ -104,15 +104,17 @@ local function bury(context, record, first, place, cause, outcome, now)
   redis.call('HINCRBY', COUNTS, 'recorded', 1)
 end
 
--- Delete dead letters above the bounds, a bounded number in each call, and let the keys expire.
+-- Delete dead letters above the bounds, a bounded number in each call, and let the keys expire. What was
+-- there before a bound was lowered goes, too, where a call keeps nothing.
 local function prune_letters(now)
-  if not kept then return end
+  if not MAX_COUNT or kept == 0 and redis.call('ZCARD', DEAD) <= tonumber(MAX_COUNT) then return end
+  pass_when_full()
   local old = redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - MAX_AGE, 'LIMIT', 0, MOST_PRUNED)
   if #old > 0 then redis.call('HINCRBY', COUNTS, 'outdated', #old) end
   for _, id in ipairs(old) do forget_letter(id) end
   local over = redis.call('ZCARD', DEAD) - MAX_COUNT
   local evicted = 0
-  while evicted < MOST_PRUNED do
+  while evicted < MOST_PRUNED + kept do
     local bytes = tonumber(redis.call('HGET', COUNTS, 'bytes') or 0)
     if over <= evicted and bytes <= tonumber(MAX_BYTES) then break end
     local oldest = redis.call('ZRANGE', DEAD, 0, 0)[1]
@@ -121,5 +123,6 @@ local function prune_letters(now)
     evicted = evicted + 1
   end
   if evicted > 0 then redis.call('HINCRBY', COUNTS, 'evicted', evicted) end
+  if kept == 0 then return end
   for i = 12, 15 do redis.call('PEXPIRE', KEYS[i], MAX_AGE) end
 end

@@ -1,9 +1,15 @@
--- Settle the contexts whose deadline has passed: PENDING -> DUE. Any process may call it.
+-- Settle the contexts whose deadline has passed: PENDING -> DUE. Any process may call it. Those that
+-- one call leaves are overdue still, and the next call settles them.
 --
 -- ARGV: grace ms (as in settle), max count, context ("" for all that are overdue), cause of dead
 --       letters (dead_letters.lua; "" or left out: none is kept)
 -- Returns {context, record, JSON list, ...}. In the list, a message without an outcome is 1 if it
 --       may have been sent, from here or from another lane, and 0 if it was not.
+
+-- How many messages are enough for one call, which must not occupy Redis for long. The context that
+-- they end in is settled whole.
+local ENOUGH = 500
+
 local now = now_ms()
 local at = now + tonumber(ARGV[1])
 local overdue
@@ -14,9 +20,10 @@ else
   overdue = (deadline and tonumber(deadline) <= now) and { ARGV[3] } or {}
 end
 local sent = tonumber(redis.call('HGET', META, 'sent') or '0')
-local reply = {}
+local reply, settled = {}, 0
 if #overdue > 0 then pass_when_full() end
 for _, context in ipairs(overdue) do
+  if settled >= ENOUGH then break end
   local record = redis.call('HGET', CONTEXTS, context)
   local first, count
   if record then first, count = head(record) end
@@ -44,6 +51,7 @@ for _, context in ipairs(overdue) do
     reply[#reply + 1] = context
     reply[#reply + 1] = record
     reply[#reply + 1] = list
+    settled = settled + count
   end
 end
 prune_letters(now)

@@ -287,6 +287,23 @@ def the_overdue_are_not_sent(world: World) -> None:
     assert owner.do(owner.store.read(0, 10, 1000, mark=True)) == []
 
 
+def overdue_lists_are_settled_some_at_a_time(world: World) -> None:
+    """All of an outage in one step would hold up Redis for seconds."""
+    for context in "abc":
+        world.put(context, 300)
+        world.overdue(context)
+    assert [len(world.lanes.expire(world.lane)) for _ in range(3)] == [2, 1, 0]
+
+
+def as_many_dead_letters_go_as_come(world: World) -> None:
+    """Those of a list are not above their number for ever."""
+    world.put("a", 210)
+    world.overdue("a")
+    dead = (1000, 10, "a", "ProduceTimeout deadline", "5 100000 60000")
+    world.script("expire", *dead, results=scripts.DEAD_PARTS)
+    assert world.client.zcard(world.key("dead")) == 5
+
+
 def the_sent_are_unknown(world: World) -> None:
     """What may be in the topic is not told to be refused."""
     world.put("a")
@@ -770,6 +787,13 @@ CONTROLS: list[tuple[Callable[[World], None], str, str, str]] = [
     (effects_are_claimed, "due", "redis.call('ZADD', DUE", "tostring('ZADD', DUE"),
     (deadlines_end_what_waits, "put", "redis.call('ZADD', DEADLINES, now + timeout, context)", ""),
     (the_overdue_are_not_sent, "expire", "forget_entries(first, count)", ""),
+    (
+        overdue_lists_are_settled_some_at_a_time,
+        "expire",
+        "if settled >= ENOUGH then break end",
+        "",
+    ),
+    (as_many_dead_letters_go_as_come, "dead_letters", "MOST_PRUNED + kept", "MOST_PRUNED"),
     (the_sent_are_unknown, "read", "if ARGV[5] == '1' and last > after then", "if false then"),
     (numbers_have_no_gap, "read", "gapless and found.number ~= last + 1", "false"),
     (a_generation_has_tried_nothing, "generation", "redis.call('HDEL', META, 'tried')", ""),

@@ -1253,14 +1253,34 @@ def test_several_dead_letters_are_confirmed_together(pair: Pair) -> None:
     assert set(pair.state.dead) == {b"b", b"c"}
 
 
-def test_dead_letters_above_their_number_go_some_at_a_time(pair: Pair) -> None:
-    """One call does not hold up Redis for all of them."""
-    bounds = f"5 100000 {20 * UNIT}"
-    fail(pair, "a", bounds=bounds, count=210)
-    assert len(pair.state.dead) == 10
-    fail(pair, "b", bounds=bounds)
+def test_a_call_lets_as_many_dead_letters_go_as_it_keeps(pair: Pair) -> None:
+    """However many that are: they never stay above their number."""
+    fail(pair, "a", bounds=f"5 100000 {20 * UNIT}", count=210)
     assert len(pair.state.dead) == 5
-    assert pair.state.dead_counts[b"evicted"] == b"206"
+    assert pair.state.dead_counts[b"evicted"] == b"205"
+
+
+def test_dead_letters_above_a_lowered_number_go_some_at_a_time(pair: Pair) -> None:
+    """One call does not hold up Redis for all of them; it need not keep any itself."""
+    fail(pair, "a", bounds=f"1000 100000 {20 * UNIT}", count=410)
+    lowered = f"5 100000 {20 * UNIT}"
+    fail(pair, "b", bounds=lowered)
+    assert len(pair.state.dead) == 210
+    for left in (10, 5):
+        assert pair.call("expire", UNIT, 100, "", "", dead=lowered) == []
+        assert len(pair.state.dead) == left
+    assert pair.state.dead_counts[b"evicted"] == b"406"
+
+
+def test_a_call_settles_a_bounded_number_of_overdue_messages(pair: Pair) -> None:
+    """It stops behind the context that makes them enough; the next call settles the others."""
+    for context, count in (("a", 499), ("b", 2), ("c", 0), ("d", 600), ("e", 1)):
+        frames = ["", "frame"] * count
+        pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "f", *frames)
+    pair.leap(2 * UNIT)
+    for contexts in ([b"a", b"b"], [b"c", b"d"], [b"e"], []):
+        assert pair.call("expire", UNIT, 100, "")[::3] == contexts
+    assert pair.state.log == []
 
 
 def test_dead_letters_may_have_as_many_bytes_as_their_bound(pair: Pair) -> None:
