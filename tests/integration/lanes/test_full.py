@@ -15,6 +15,7 @@ from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.revocations import Revocations
+from celery_stargate.model.dead_letters import DeadLetterBounds, DeadLetterRules
 from celery_stargate.model.follow_up import ResultRow
 from tests.integration.lanes.rig import Owner, failure, put, receipt
 from tests.servers import redis as redis_module
@@ -197,6 +198,27 @@ def test_deadlines_and_effects_go_on(
     fill()
     assert [each.record.context for each in owner.do(owner.store.due())] == ["overdue"]
     assert owner.do(owner.store.due()) == []
+
+
+def test_dead_letters_above_a_lowered_bound_go(
+    server: RedisServer, lane: Lane, client: redis.Redis, fill: Callable[[], None]
+) -> None:
+    """Though the call settles nothing: those past their age, and the oldest of the others."""
+
+    def of(max_count: int) -> Outbox:
+        bounds = DeadLetterBounds(max_count=max_count, max_age=1000.0)
+        return Outbox(Connections(server.url), PREFIX, DeadLetterRules(bounds=bounds))
+
+    for context in "abc":
+        put(of(10), lane, context)
+        client.zadd(lane.key(PREFIX, "deadlines"), {context: 1})
+        of(10).expire(lane)
+    client.zadd(lane.key(PREFIX, "dead"), {"b": 1})
+    fill()
+    assert of(1).expire(lane) == []
+    assert client.zrange(lane.key(PREFIX, "dead"), 0, -1) == [b"c"]
+    counts = client.hmget(lane.key(PREFIX, "dead_counts"), ["outdated", "evicted"])
+    assert counts == [b"1", b"1"]
 
 
 def test_what_cannot_be_sent_is_set_aside(

@@ -1272,6 +1272,21 @@ def test_dead_letters_above_a_lowered_number_go_some_at_a_time(pair: Pair) -> No
     assert pair.state.dead_counts[b"evicted"] == b"406"
 
 
+def test_a_call_that_keeps_no_dead_letter_leaves_those_within_their_number(pair: Pair) -> None:
+    """One past its age, too, so that it costs nothing; they have no longer to live by it."""
+    bounds = f"2 100000 {9 * UNIT}"
+    for context in "ab":
+        fail(pair, context, bounds=bounds)
+        pair.leap(4 * UNIT)
+    assert pair.call("expire", UNIT, 100, "", "", dead=bounds) == []
+    assert set(pair.state.dead) == {b"a", b"b"}
+    assert pair.call("expire", UNIT, 100, "", "", dead=f"1 100000 {9 * UNIT}") == []
+    assert set(pair.state.dead) == {b"b"}
+    assert pair.state.dead_counts[b"outdated"] == b"1"
+    pair.leap(6 * UNIT)
+    assert pair.state.dead == {}
+
+
 def test_a_call_settles_a_bounded_number_of_overdue_messages(pair: Pair) -> None:
     """It stops behind the context that makes them enough; the next call settles the others."""
     for context, count in (("a", 499), ("b", 2), ("c", 0), ("d", 600), ("e", 1)):
