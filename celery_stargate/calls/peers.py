@@ -31,6 +31,8 @@ logger = logger_of(__name__)
 _EVERY, _KEPT = 30.0, 120
 #: How long one look may take, in seconds.
 _BOUND = 1.0
+#: The port of a service URL that names none.
+_PORTS = {"ws": 80, "wss": 443}
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,7 +50,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     records: int | None = None
     #: Its host, where its name does not tell.
     host: str = ""
-    #: Host and port of the Pulsar of its settings.
+    #: Host, port and path of the Pulsar of its settings.
     pulsar: str = ""
 
 
@@ -92,8 +94,17 @@ def _topics(settings: Settings) -> dict[str, tuple[int, int | None, str]]:
 
 
 def _pulsar(settings: Settings) -> str:
-    """Return host and port of the service URL, and nothing that may be a secret."""
-    return urlsplit(settings.url or "").netloc.rpartition("@")[2].lower()
+    """Return host, port and path of the service URL, and nothing that may be a secret.
+
+    Behind a proxy, two Pulsars may differ in the path alone.
+    """
+    parts = urlsplit(settings.url or "")
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":")
+    if not host:
+        return ""
+    if parts.port is None:
+        host = f"{host}:{_PORTS[parts.scheme]}"
+    return f"{host}{parts.path}"
 
 
 class Peers:

@@ -159,6 +159,27 @@ def test_processes_with_another_pulsar(
     connections.close()
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("wss://gateway:443/staging", "gateway:443/staging"),
+        ("wss://GATEWAY/staging/", "gateway:443/staging"),
+        ("wss://gateway/Staging", "gateway:443/Staging"),
+        ("ws://gateway", "gateway:80"),
+        ("ws://gateway:", "gateway:80"),
+        ("ws://[::1]", "[::1]:80"),
+        ("ws://[::1]:8080", "[::1]:8080"),
+        ("memory://", ""),
+        (None, ""),
+    ],
+)
+def test_which_pulsar_it_is(url: str | None, told: str) -> None:
+    """Behind a proxy its path tells, too; a port that is the scheme's own need not be named."""
+    settings = Settings.read({} if url is None else {"stargate_url": url})
+    assert peer_of(app("shop"), settings).pulsar == told
+    assert caller_of(app("shop"), settings)[1].pulsar == told
+
+
 def test_a_process_that_writes_newer_records(
     redis_server: ServerAddress, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
