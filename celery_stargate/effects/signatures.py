@@ -115,8 +115,10 @@ def freeze_callback(option: str, given: object, app: Celery) -> str | None:
         return None
     if not isinstance(given, Signature) and not (isinstance(given, Mapping) and "task" in given):
         if isinstance(given, Task):
+            # Celery wraps a function; the name of a task's class is not the name of a task.
+            name = given.__name__ if hasattr(given, "__wrapped__") else "task"
             raise InvalidMessage(
-                f"{option} is the task {given.name!r}; give its signature, such as task.s()"
+                f"{option} is the task {given.name!r}; give its signature, {name}.s()"
             )
         raise InvalidMessage(
             f"{option} must be a signature, such as task.s(), a group, chain or chord, "

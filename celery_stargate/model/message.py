@@ -341,7 +341,7 @@ def _from_mapping(given: Mapping[Any, Any]) -> Message:
 def _meant_as_json(given: Mapping[object, object]) -> str:
     if not given:
         return ", also for an empty JSON object: {'json': {}}"
-    if given.keys().isdisjoint(_FIELDS):
+    if given.keys().isdisjoint(("payload", "json")):
         return "; to send this mapping as JSON, give {'json': …}"
     return ""
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord, current_app, group
+from celery import Celery, Task, chain, chord, current_app, group
 from celery.canvas import maybe_signature
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,16 +179,6 @@ def test_a_single_signature_is_kept_as_it_is(app: Celery) -> None:
     assert (kept["task"], kept["args"], kept["options"]) == ("shop.ship", [1], {"queue": "q"})
 
 
-def test_a_task_is_no_signature_of_it(app: Celery) -> None:
-    """Its own name is said, also before Celery has made the task."""
-
-    @app.task(name="shop.paid")
-    def paid(receipt: Any) -> None: ...
-
-    with pytest.raises(InvalidMessage, match=r"on_ack is the task 'shop.paid'; give its signature"):
-        freeze_callback("on_ack", paid, app)
-
-
 def test_a_bare_dict_is_completed(app: Celery) -> None:
     """As JSON from elsewhere may be."""
     packed = freeze_callback("on_ack", {"task": "shop.ship"}, app)
@@ -233,9 +223,21 @@ def test_what_is_no_signature(app: Celery, given: Any, words: str) -> None:
 
 
 def test_a_task_is_no_signature(app: Celery) -> None:
-    """A common slip, told with what was meant."""
-    with pytest.raises(InvalidMessage, match=r"such as task\.s\(\)"):
-        freeze_callback("on_ack", app.tasks["shop.ship"], app)
+    """A common slip, told with what was meant, also before Celery has made the task."""
+
+    @app.task(name="shop.paid")
+    def mark_paid(receipt: Any) -> None: ...
+
+    class Refuse(Task[Any, Any]):
+        name = "shop.refuse"
+
+    for option, task, text in (
+        ("on_ack", mark_paid, "on_ack is the task 'shop.paid'; give its signature, mark_paid.s()"),
+        ("on_error", Refuse(), "on_error is the task 'shop.refuse'; give its signature, task.s()"),
+    ):
+        with pytest.raises(InvalidMessage) as caught:
+            freeze_callback(option, task, app)
+        assert str(caught.value) == text
 
 
 class _Odd:

@@ -217,6 +217,8 @@ BAD_MESSAGES: list[tuple[object, str]] = [
         "unknown field 'zzz'. The fields are payload, json, key",
     ),
     ({"id": 1, "item": "lamp"}, "; to send this mapping as JSON, give {'json': …}"),
+    ({"id": 1, "key": "lamp"}, "; to send this mapping as JSON, give {'json': …}"),
+    ({"key": "lamp"}, "or {'json': …}; to send this mapping as JSON, give {'json': …}"),
     ({"payload": "p", 5: 5}, "the name of a field must be text, not int"),
     ({"payload": "p", "properties": ["a"]}, "properties must map text to text, not be list"),
     ({"payload": "p", "properties": {"a": 1}}, "property 'a' must be text, not int"),
