@@ -12,7 +12,8 @@ import msgspec
 from celery import states
 
 from celery_stargate.effects.attempts import Attempts
-from celery_stargate.effects.callbacks import callback_id, following, trigger, trigger_together
+from celery_stargate.effects.callback_stage import CallbackStage
+from celery_stargate.effects.callbacks import callback_id, following, trigger
 from celery_stargate.effects.database import own_connections
 from celery_stargate.effects.failures import Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage, finish_jobs
@@ -23,7 +24,6 @@ from celery_stargate.effects.successes import Successes
 from celery_stargate.effects.together import Together, may_publish_together, together
 from celery_stargate.effects.tracer import acting_as
 from celery_stargate.effects.unstarted import UntilStarted
-from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.entry import Entry
@@ -75,13 +75,13 @@ class Effects:
         self._done_matters = done_matters
         self._beside_lanes = beside_lanes
         self._successes = Successes(app)
-        self._until_started: UntilStarted | None = None
         self._local = threading.local()
         self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
+        self._callbacks = CallbackStage(app, self._attempts)
 
     def keep_until_started(self, until_started: UntilStarted) -> None:
         """Keep each callback that is published until its task has started."""
-        self._until_started = until_started
+        self._callbacks.until_started = until_started
 
     def run(self, settled: Iterable[Settled]) -> list[str]:
         """Do the effects of some contexts, and return the contexts for which they are done.
@@ -115,7 +115,7 @@ class Effects:
                 case Stage.WAITERS:
                     self._attempts.each(stage, jobs, lambda job: self._notify(job, further))
                 case Stage.CALLBACKS:
-                    self._publish(jobs)
+                    self._callbacks.perform(jobs)
                 case Stage.CANVAS:
                     self._go_on_from(jobs)
                 case Stage.RESULTS:
@@ -261,39 +261,6 @@ class Effects:
             lane, of_list, place=place, anyone=True, first=first
         )
         return None if whole is None else Job(whole, lane)
-
-    def _publish(self, jobs: Sequence[Job]) -> None:
-        """Publish callbacks: together where that is possible, the others one by one."""
-        left, marked, kept = list(jobs), self._until_started is not None, False
-        if not self._attempts.is_open(Stage.CALLBACKS):
-            self._attempts.begin(Stage.CALLBACKS)
-            try:
-                self._keep(jobs)
-            except StoreUnavailable as error:
-                for job in jobs:
-                    self._attempts.failed(Stage.CALLBACKS, job, error)
-                return
-            kept = True
-            # Of two with one context only one can be told from what was published.
-            named = {job.settled.record.context: job for job in jobs}
-            together = trigger_together(self._app, named.values(), marked=marked)
-            for context in together:
-                named[context].finish(Stage.CALLBACKS)
-            if together:
-                self._attempts.succeeded(Stage.CALLBACKS)
-                left = [job for job in jobs if Stage.CALLBACKS in job.remaining]
-
-        def publish(job: Job) -> None:
-            if not kept:
-                self._keep([job])
-            trigger(self._app, job.call, job.callback, job.request, job.trace, marked=marked)
-
-        self._attempts.each(Stage.CALLBACKS, left, publish)
-
-    def _keep(self, jobs: Sequence[Job]) -> None:
-        """Keep callbacks before they are published, where they are kept until they have started."""
-        if self._until_started is not None:
-            self._until_started.keep(jobs)
 
     def _store(self, jobs: Sequence[Job]) -> None:
         """Store results; those that are result-only together."""

@@ -28,8 +28,7 @@ from celery_stargate import (
     StoreUnavailable,
 )
 from celery_stargate.delivery.supervisor import Supervisor
-from celery_stargate.effects import callbacks
-from celery_stargate.effects import run as run_module
+from celery_stargate.effects import callback_stage, callbacks
 from celery_stargate.effects.run import callback_id
 from celery_stargate.lanes import leased as owner_module
 from celery_stargate.lanes import outbox as caller_module
@@ -391,7 +390,7 @@ class TestLife:
                 raise OSError("the broker is away")
             trigger(*args, **options)
 
-        monkeypatch.setattr(run_module, "trigger", fail_twice)
+        monkeypatch.setattr(callback_stage, "trigger", fail_twice)
         with Acknowledger(app):
             task = app.tasks["celery_stargate.produce"]
             result = task.delay("x", on_ack=app.signature("yes"))

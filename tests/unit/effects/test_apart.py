@@ -47,7 +47,7 @@ def test_a_broker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
         lanes.finished += [each.identity for each in done]
         finished.set()
 
-    monkeypatch.setattr("celery_stargate.effects.run.trigger", hang)
+    monkeypatch.setattr("celery_stargate.effects.callback_stage.trigger", hang)
     monkeypatch.setattr(apart_module, "STUCK_AFTER", 0.05)
     monkeypatch.setattr(lanes, "finish", finish)
     now = 0.0

@@ -346,8 +346,10 @@ def test_waiting_callers_come_before_what_is_away(
         tried.append(args)
         raise OperationalError("the broker is away")
 
-    monkeypatch.setattr("celery_stargate.effects.run.trigger", away)
-    monkeypatch.setattr("celery_stargate.effects.run.trigger_together", lambda *_, **__: set())
+    monkeypatch.setattr("celery_stargate.effects.callback_stage.trigger", away)
+    monkeypatch.setattr(
+        "celery_stargate.effects.callback_stage.trigger_together", lambda *_, **__: set()
+    )
     lanes = NotedLanes()
     given = []
     for number in range(3):
