@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from celery_stargate.effects.attempts import Attempts
 from celery_stargate.effects.callbacks import trigger, trigger_together
 from celery_stargate.effects.jobs import Job, Stage
+from celery_stargate.effects.unregistered import Unregistered
 from celery_stargate.effects.unstarted import UntilStarted
 from celery_stargate.errors import StoreUnavailable
 
@@ -23,11 +24,13 @@ class CallbackStage:
     Arguments:
         app: its broker gets them.
         attempts: where what became of each is noted.
+        in_worker: whether this process should know the tasks of callbacks, and warns of others.
     """
 
-    def __init__(self, app: Celery, attempts: Attempts) -> None:
+    def __init__(self, app: Celery, attempts: Attempts, *, in_worker: bool) -> None:
         self._app = app
         self._attempts = attempts
+        self._unregistered = Unregistered(app) if in_worker else None
         #: Keeps each callback until its task has started; None where the settings do not ask.
         self.until_started: UntilStarted | None = None
 
@@ -45,7 +48,9 @@ class CallbackStage:
             kept = True
             # Of two with one context only one can be told from what was published.
             named = {job.settled.record.context: job for job in jobs}
-            together = trigger_together(self._app, named.values(), marked=marked)
+            together = trigger_together(
+                self._app, named.values(), marked=marked, unregistered=self._unregistered
+            )
             for context in together:
                 named[context].finish(Stage.CALLBACKS)
             if together:
@@ -55,7 +60,11 @@ class CallbackStage:
         def publish(job: Job) -> None:
             if not kept:
                 self._keep([job])
-            trigger(self._app, job.call, job.callback, job.request, job.trace, marked=marked)
+            trigger(
+                *(self._app, job.call, job.callback, job.request, job.trace),
+                marked=marked,
+                unregistered=self._unregistered,
+            )
 
         self._attempts.each(Stage.CALLBACKS, left, publish)
 

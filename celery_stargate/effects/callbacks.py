@@ -26,6 +26,8 @@ from celery_stargate.support.tracing import Carrier, follow
 if TYPE_CHECKING:
     from celery import Celery
 
+    from celery_stargate.effects.unregistered import Unregistered
+
 __all__ = [
     "STARTED_HEADER",
     "PlainTask",
@@ -65,6 +67,7 @@ def trigger(
     trace: Carrier | None = None,
     *,
     marked: bool = False,
+    unregistered: Unregistered | None = None,
 ) -> None:
     """Publish the callback of a call.
 
@@ -75,6 +78,7 @@ def trigger(
         request: the packed request of the call's task, from which the callback inherits.
         trace: the context of the call's trace, which the callback goes on with.
         marked: let its task tell that it has started.
+        unregistered: warns of tasks that are not registered here.
 
     Raises:
         What the broker raises, or Celery for a callback that it cannot publish.
@@ -82,6 +86,8 @@ def trigger(
     if callback is not None:
         with acting_as(app), following(call, trace):
             signature: Any = maybe_signature(unpack(callback), app=app)
+            if unregistered is not None:
+                unregistered.look(signature)
             inherits = inherited(app, call.context, request)
             options = _options(call, signature, inherits, marked)
             signature.apply_async((_argument(call),), **options)
@@ -108,7 +114,11 @@ class Triggering(Protocol):
 
 
 def trigger_together(
-    app: Celery, settled: Iterable[Triggering], *, marked: bool = False
+    app: Celery,
+    settled: Iterable[Triggering],
+    *,
+    marked: bool = False,
+    unregistered: Unregistered | None = None,
 ) -> set[str]:
     """Publish the callbacks of many contexts with one producer; with Redis in one round trip.
 
@@ -116,7 +126,7 @@ def trigger_together(
     which would wait for ever if the pool has no other.
 
     Arguments:
-        app, marked: as in :func:`trigger`.
+        app, marked, unregistered: as in :func:`trigger`.
         settled: whose callbacks they are.
 
     Returns:
@@ -138,6 +148,8 @@ def trigger_together(
                 try:
                     callback = unpack(packed)
                     if callback.get("subtask_type") is None:
+                        if unregistered is not None:
+                            unregistered.look(callback)
                         inherits = inherited(app, call.context, request)
                         publish = copies.publish
                         if inherits.stamps or not (

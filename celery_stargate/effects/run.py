@@ -77,7 +77,7 @@ class Effects:
         self._successes = Successes(app)
         self._local = threading.local()
         self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
-        self._callbacks = CallbackStage(app, self._attempts)
+        self._callbacks = CallbackStage(app, self._attempts, in_worker=hostname is not None)
 
     def keep_until_started(self, until_started: UntilStarted) -> None:
         """Keep each callback that is published until its task has started."""
