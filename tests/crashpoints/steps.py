@@ -90,7 +90,7 @@ STEPS: tuple[Step, ...] = (
     Step("notify", "the process that waits for a list is notified",
          "celery_stargate.lanes.inbox:Inboxes.notify", _store, once=True),
     Step("callback", "callbacks are published",
-         "celery_stargate.effects.run:Effects._publish", _redis, once=True),
+         "celery_stargate.effects.callback_stage:CallbackStage.perform", _redis, once=True),
     Step("result", "results are stored",
          "celery_stargate.effects.results.write:ResultBatch.flush", _redis, once=True),
     Step("finish", "the context is deleted", f"{_LANE}.finish", _redis),

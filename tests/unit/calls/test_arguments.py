@@ -27,7 +27,7 @@ def test_by_place_or_by_name() -> None:
         (
             (),
             {"message": "a", "topik": "t", "b": 1},
-            r"no argument 'b', 'topik'; did you mean 'topic'\?\. Its arguments",
+            r"no argument 'b', 'topik'; did you mean 'topic'\? Its arguments",
         ),
         (("a",), {"timeout": 5}, "has no argument 'timeout'; here it is 'delivery_timeout'"),
         ((), {}, "no message was given"),
