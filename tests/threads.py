@@ -1,12 +1,16 @@
-"""Whether threads that began in a test have ended."""
+"""Whether threads that began in a test have ended; and signals at each step of a thread."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
-__all__ = ["still_alive"]
+__all__ = ["interrupted", "still_alive"]
 
 
 def still_alive(
@@ -30,3 +34,23 @@ def still_alive(
     for thread in begun:
         thread.join(max(0.0, end - time.monotonic()))
     return [thread.name for thread in begun if thread.is_alive()]
+
+
+@contextmanager
+def interrupted(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
+    """Run a handler in this thread before a step of what it calls, as Python does on a signal."""
+    seen = [0]
+
+    def trace(_frame: FrameType, _event: str, _argument: Any) -> Any:
+        # At each line, call and return: a handler runs between two of them.
+        seen[0] += 1
+        if seen[0] == after:
+            handler()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield seen
+    finally:
+        sys.settrace(before)

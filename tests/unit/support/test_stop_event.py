@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
 import celery_stargate
 from celery_stargate.support.stop_event import StopEvent
+from tests.threads import interrupted
 
 #: The bound on every wait; nothing should come near it.
 WAIT = 10.0
@@ -26,26 +24,6 @@ STEPS = 300
 class Event(Protocol):
     def set(self) -> None: ...
     def wait(self, timeout: float | None = None) -> bool: ...
-
-
-@contextmanager
-def interrupted(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
-    """Run a handler in this thread before a step of what it calls, as Python does on a signal."""
-    seen = [0]
-
-    def trace(_frame: FrameType, _event: str, _argument: Any) -> Any:
-        # At each line, call and return: a handler runs between two of them.
-        seen[0] += 1
-        if seen[0] == after:
-            handler()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield seen
-    finally:
-        sys.settrace(before)
 
 
 def ends(event: Event, step: int, call: Callable[[], object]) -> tuple[bool, int]:
