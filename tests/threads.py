@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["interrupted", "still_alive"]
+__all__ = ["interrupted", "signalled", "still_alive"]
 
 
 def still_alive(
@@ -54,3 +54,27 @@ def interrupted(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
         yield seen
     finally:
         sys.settrace(before)
+
+
+@contextmanager
+def signalled(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
+    """Do as :func:`interrupted` does, only where CPython looks for signals.
+
+    That is where it enters a function of Python's, and after one of C's. A handler that raises
+    elsewhere would show what cannot happen: a lock that a ``with`` statement does not release.
+    """
+    seen = [0]
+
+    def profile(_frame: FrameType, event: str, _argument: Any) -> None:
+        if event in {"call", "c_return"}:
+            seen[0] += 1
+            if seen[0] == after:
+                sys.setprofile(before)
+                handler()
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(before)

@@ -73,7 +73,7 @@ class Runtime:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self._lock = PerProcess(threading.RLock)
-        self._survey = PerProcess(lambda: SharedCall(self._count_owners))
+        self._survey = PerProcess(lambda: SharedCall(self._count_owners, (StoreUnavailable,)))
         self._delivery: DeliveryThread | None = None
         self._know_nothing()
 

@@ -74,7 +74,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
         self._nodes = nodes
         self._pool = pool
         self._made: Any = None
-        self._connecting = SharedCall(self._connect)
+        self._connecting = SharedCall(self._connect, (RedisError, RedisClusterException, OSError))
         self._silent = SilentNodes()
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
