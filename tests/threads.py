@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["interrupted", "signalled", "still_alive"]
+__all__ = ["interrupted", "no_new_threads", "signalled", "still_alive"]
 
 
 def still_alive(
@@ -78,3 +78,20 @@ def signalled(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
         yield seen
     finally:
         sys.setprofile(before)
+
+
+@contextmanager
+def no_new_threads(*named: str) -> Iterator[None]:
+    """Let no thread of these names start, as where the system has too many."""
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name in named:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    start = threading.Thread.start
+    threading.Thread.start = refuse  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]

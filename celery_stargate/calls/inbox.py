@@ -105,6 +105,9 @@ class Inbox:
 
         Arguments:
             waiting: enforces the deadline; None where the caller's own thread does.
+
+        Raises:
+            RuntimeError: the inbox's thread cannot be started now.
         """
         ticket = self.begin()
         ticket.waiting = waiting
@@ -114,7 +117,14 @@ class Inbox:
             self._thread = thread = threading.Thread(
                 target=self._read, name="stargate-inbox", daemon=True
             )
-            thread.start()
+            try:
+                thread.start()
+            except BaseException:
+                # The system has too many, or a signal handler raised.
+                if thread.ident is None and self._thread is thread:
+                    self._thread = None
+                self.forget(ticket)
+                raise
         return ticket
 
     def forget(self, ticket: Ticket) -> None:

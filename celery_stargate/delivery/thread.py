@@ -82,10 +82,10 @@ class DeliveryThread:
             return
         # Of this thread alone: one that did not stop in time must not go on.
         stop = self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(stop,), name="stargate", daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=self._work, args=(stop,), name="stargate", daemon=True)
+        # It fails where the system has too many; then there is none to stop.
+        thread.start()
+        self._thread = thread
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop: send nothing new, wait for what is in flight, and release the lanes.

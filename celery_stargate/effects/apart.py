@@ -53,8 +53,15 @@ class EffectsApart:
         if not left or any(self._effects.hangs_for(stage) for stage in Stage):
             return
         try:
-            seconds = min(STUCK_AFTER, time_left())
-            self._thread.get().submit(self._go_on, lane, left).result(seconds)
+            going = self._thread.get().submit(self._go_on, lane, left)
+        except RuntimeError as error:
+            # There are too many threads, or the interpreter ends.
+            logger.warning(
+                "effects of %d contexts are done later: %s", len(left), error, lane=lane.name
+            )
+            return
+        try:
+            going.result(min(STUCK_AFTER, time_left()))
         except FutureTimeout:
             logger.warning("effects of %d contexts are done later", len(left), lane=lane.name)
 

@@ -85,10 +85,16 @@ class MasterWatch:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._stopped.clear()
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._watch, name="stargate-sentinels", daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # There are too many threads. The call needs none; the next one tries again.
+                    logger.debug("the sentinels are not asked yet: %s", error)
+                    return
+                self._thread = thread
 
     def close(self) -> None:
         """Ask no more."""

@@ -48,7 +48,7 @@ class DaemonThread(Executor):
         """Do a piece of work after those that were given before.
 
         Raises:
-            RuntimeError: the thread was shut down.
+            RuntimeError: the thread was shut down, or cannot be started now.
         """
         future: Future[_Result] = Future()
 
@@ -68,8 +68,10 @@ class DaemonThread(Executor):
             if self._stopped:
                 raise RuntimeError(f"thread {self._name} was shut down")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                # The system may have too many now; the next piece of work tries again.
+                thread.start()
+                self._thread = thread
             self._work.put(work)
         return future
 

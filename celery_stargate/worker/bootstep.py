@@ -79,7 +79,7 @@ class StargateStep(bootsteps.StartStopStep):
         )
         self._acknowledger.start()
         runtime = Runtime.of(parent.app)
-        self._peers = PeersThread(
+        peers = PeersThread(
             Peers(
                 runtime.outbox.registry,
                 runtime.settings.prefix,
@@ -87,7 +87,8 @@ class StargateStep(bootsteps.StartStopStep):
                 peer_of(parent.app, runtime.settings),
             )
         )
-        self._peers.start()
+        peers.start()
+        self._peers = peers
 
     def stop(self, parent: Any) -> None:
         """Give the lanes back, after a bounded wait for receipts."""

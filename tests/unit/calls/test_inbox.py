@@ -16,6 +16,7 @@ from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.model.outcomes import CallOutcomes
+from tests.threads import no_new_threads
 from tests.unit.helpers import failure, receipt
 
 
@@ -344,3 +345,13 @@ def test_a_deadline_that_can_never_be_enforced_is_logged_once(
         assert tried.acquire(timeout=10)
     inbox.forget(broken)
     assert len([each for each in caplog.records if "could not be enforced" in each.message]) == 1
+
+
+def test_a_thread_that_cannot_be_started(line: Line, inbox: Inbox) -> None:
+    """The call ends with an error and leaves nothing; the next one starts the thread."""
+    with no_new_threads("stargate-inbox"), pytest.raises(RuntimeError, match="start new thread"):
+        inbox.expect()
+    assert not inbox._waiting  # noqa: SLF001
+    ticket = inbox.expect()
+    line.said.put((ticket.address, wire(receipt("c"))))
+    assert ticket.future.result(5) == receipt("c")

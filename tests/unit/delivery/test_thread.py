@@ -15,6 +15,7 @@ from celery_stargate.delivery.thread import DeliveryThread
 from celery_stargate.model.settings import Settings
 from celery_stargate.support import log
 from celery_stargate.support.log import package_logger as logger
+from tests.threads import no_new_threads
 
 #: As users have it: the tests have another, which raises.
 _REPORT = log._report  # noqa: SLF001
@@ -195,3 +196,22 @@ def test_a_process_that_ends_gives_its_lanes_back(monkeypatch: pytest.MonkeyPatc
     thread_module._stop_all()  # noqa: SLF001
     assert not running.running
     assert idle.supervisor is None
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to stop, and a later start starts it."""
+    ran = threading.Event()
+
+    async def main(self: DeliveryThread, stop: threading.Event) -> None:
+        ran.set()
+        stop.set()
+
+    monkeypatch.setattr(DeliveryThread, "_main", main)
+    delivery = DeliveryThread(Settings(), cast("Any", None), cast("Any", None))
+    with no_new_threads("stargate"), pytest.raises(RuntimeError, match="start new thread"):
+        delivery.start()
+    assert not delivery.running
+    delivery.stop(0.0)
+    delivery.start()
+    assert ran.wait(20)
+    delivery.stop(0.0)

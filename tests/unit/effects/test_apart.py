@@ -14,6 +14,7 @@ from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record, Settled
+from tests.threads import no_new_threads
 from tests.unit.helpers import TOPIC, NotedLanes, make_app, receipt
 
 LANE = Lane(TOPIC)
@@ -63,3 +64,17 @@ def test_a_broker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     answers.set()
     assert finished.wait(20)
     assert lanes.finished == [("a", 0)]
+
+
+def test_a_thread_that_cannot_be_started(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller is notified, the lane's owner does the rest, and the next ones are done here."""
+    app, lanes = make_app(), NotedLanes()
+    effects: Any = Effects(app, lanes)  # type: ignore[arg-type]
+    apart = EffectsApart(effects, lanes)  # type: ignore[arg-type]
+    with no_new_threads("stargate-effects"):
+        apart.run(LANE, [calling(app, "a")])
+    assert [address for address, _ in lanes.told] == ["i/1"]
+    assert lanes.finished == []
+    assert "effects of 1 contexts are done later: can't start new thread" in caplog.text
+    apart.run(LANE, [calling(app, "b")])
+    assert lanes.finished == [("b", 0)]

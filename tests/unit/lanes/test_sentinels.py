@@ -10,6 +10,7 @@ import pytest
 from celery_stargate.lanes.passing import Epoch
 from celery_stargate.lanes.sentinels import MasterWatch
 from celery_stargate.lanes.target import parse_target
+from tests.threads import no_new_threads
 
 
 def test_calls_that_begin_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +46,14 @@ def test_calls_that_begin_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> N
     slow.join(20)
     over.set()
     assert started == ["one"]
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call goes on without it, and the next one starts it."""
+    started = threading.Event()
+    monkeypatch.setattr(MasterWatch, "_watch", lambda _: started.set())
+    made = MasterWatch(parse_target("sentinel://127.0.0.1:1?master_name=it"), Epoch())
+    with no_new_threads("stargate-sentinels"):
+        made.touch()
+    made.touch()
+    assert started.wait(20)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from celery_stargate.support.daemon import DaemonThread
+from tests.threads import no_new_threads
 
 
 def test_work_is_done_in_order_in_one_thread() -> None:
@@ -77,4 +78,13 @@ def test_what_is_around_each_piece_of_work() -> None:
     for _ in range(2):
         daemon.submit(events.append, "work").result(10)
     assert events == ["begin", "work", "end"] * 2
+    daemon.shutdown(wait=True)
+
+
+def test_a_thread_that_cannot_be_started() -> None:
+    """The next piece of work starts it."""
+    daemon = DaemonThread("test")
+    with no_new_threads("test"), pytest.raises(RuntimeError, match="can't start new thread"):
+        daemon.submit(print)
+    assert daemon.submit(lambda: 1).result(20) == 1
     daemon.shutdown(wait=True)

@@ -10,11 +10,13 @@ from celery.utils.imports import symbol_by_name
 from celery.worker import components
 
 from celery_stargate import ConfigurationError, Stargate
+from celery_stargate.calls.peers import PeersThread
 from celery_stargate.lanes.record import Record, Settled
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.worker import bootstep
 from celery_stargate.worker.bootstep import StargateStep, install
 from celery_stargate.worker.started import StartsStep
+from tests.threads import no_new_threads
 from tests.unit.helpers import failure, make_app, receipt
 
 
@@ -204,3 +206,16 @@ def test_no_event_where_none_is_wanted(
     assert matters is (task is None)
     acknowledgers[0].given["on_done"](Settled(Record("c", task=task), (receipt("c"),)))
     assert consumer is None or consumer.sent == []
+
+
+def test_a_thread_that_cannot_be_started(
+    acknowledgers: list[Noted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that does not start gives its lanes back all the same."""
+    monkeypatch.setattr(bootstep, "PeersThread", PeersThread)
+    parent = worker()
+    step = StargateStep(parent)
+    with no_new_threads("stargate-peers"), pytest.raises(RuntimeError, match="start new thread"):
+        step.start(parent)
+    step.terminate(parent)
+    assert acknowledgers[0].calls == ["start", ("stop", 0.0)]
