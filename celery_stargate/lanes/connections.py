@@ -197,7 +197,7 @@ class _Process:
                 "socket_timeout": None,
                 **self._parameters(),
             }
-            return BoundedPool(**{**given, **own})  # type: ignore[no-untyped-call]
+            return BoundedPool(**{**given, **own})
 
         return ClusterClient(self._target.nodes, pool)
 
@@ -233,9 +233,7 @@ class _Process:
                 **options,
             )
         else:
-            pool = BoundedPool(  # type: ignore[no-untyped-call]
-                connection_class=_SYNC[self._target.transport], **options
-            )
+            pool = BoundedPool(connection_class=_SYNC[self._target.transport], **options)
         client = cast("BoundedRedis", BoundedRedis.from_pool(pool))
         if self._sentinel is not None:
             client.behind_sentinel()

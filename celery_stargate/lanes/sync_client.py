@@ -19,6 +19,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from celery_stargate.lanes.free_list import FreeList
 from celery_stargate.lanes.packing import COMMAND_PACKER
 from celery_stargate.lanes.passing import Epoch, passing, telling, unavailable
 from celery_stargate.support.bound import bounded, call_bound, time_left
@@ -131,7 +132,16 @@ class BoundedSentinelSSLConnection(_Bounded, SentinelManagedSSLConnection):
 
 
 class BoundedPool(redis.BlockingConnectionPool):
-    """A pool of which a thread waits for a connection, within its call's bound."""
+    """A pool of which a thread waits for a connection, within its call's bound.
+
+    A signal handler may use it while the thread that it interrupts does.
+
+    Arguments:
+        options: of redis-py's pool.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "queue_class": FreeList})  # type: ignore[no-untyped-call]
 
     @property
     def timeout(self) -> float:
