@@ -7,7 +7,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from celery_stargate.lanes.wire import decode_call
 from celery_stargate.model.outcomes import CallOutcomes, Receipts
 from celery_stargate.support.log import logger_of
 from celery_stargate.support.seldom import Seldom
+from celery_stargate.support.waker import Waker
 
 __all__ = ["Inbox", "Ticket"]
 
@@ -49,7 +51,7 @@ class Ticket:
     #: Enforces the deadline from the inbox's thread; None: the waiting thread enforces it.
     waiting: Waiting | None = None
     #: Wakes the thread that waits: its outcome is there, or it is to read the inbox.
-    waker: threading.Event = field(default_factory=threading.Event)
+    waker: Waker = field(default_factory=Waker)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +87,7 @@ class Inbox:
         #: Who reads now; at most one.
         self._turn: dict[None, _Reader] = {}
         #: Wakes the inbox's thread: it is to read.
-        self._waker = threading.Event()
+        self._waker = Waker()
         self._thread: threading.Thread | None = None
         #: The entries that were handled, and that the next look deletes.
         self._handled: list[str] = []
@@ -136,8 +138,12 @@ class Inbox:
         """Wait in this thread, at most ``seconds``; return whether the outcome is there.
 
         Meanwhile this thread reads the inbox for all who wait, if no other does.
+
+        Raises:
+            What is raised in this thread: by a signal's handler, such as Celery's for the soft time
+            limit. Another one that waits reads on.
         """
-        end = time.monotonic() + seconds
+        end, mine = time.monotonic() + seconds, _Reader()
         try:
             while True:
                 # Before the look: what arrives after it sets the waker again.
@@ -147,25 +153,27 @@ class Inbox:
                 left = min(end - time.monotonic(), _LOOK)
                 if left <= 0:
                     return False
-                mine = _Reader()
                 reader = self._turn.setdefault(None, mine)
                 if reader is mine:
-                    self._read_in_turn(left)
+                    self._read_in_turn(mine, left)
                 elif reader.thread == mine.thread:
                     # A signal's handler, which interrupts the one that reads.
-                    self._guarded(partial(self._look, left, delete=False))
+                    _pausing(partial(self._look, left, delete=False))
                 else:
                     ticket.waker.wait(left)
         finally:
-            self._pass_on()
+            # A handler may have raised when the turn had just begun.
+            self._end_turn(mine)
+            self._pass_on(ticket)
 
     def deliver(self, address: str, call: CallOutcomes) -> None:
         """Release the caller that waits with a ticket, if there is one."""
-        ticket = self._waiting.pop(address, None)
-        self._futures.pop(address, None)
+        ticket = self._waiting.get(address)
         if ticket is not None:
             _release(ticket.future, call)
             ticket.waker.set()
+            # Not before: a signal's handler that raises must not take another's outcome away.
+            self.forget(ticket)
 
     def _read(self) -> None:
         """Read until no future is left, whatever one look into the inbox ends with."""
@@ -182,37 +190,42 @@ class Inbox:
             self._waker.clear()
             mine = _Reader()
             if self._turn.setdefault(None, mine) is mine:
-                self._read_in_turn(_LOOK)
+                self._guarded(partial(self._read_in_turn, mine, _LOOK))
             else:
                 self._waker.wait(_LOOK)
         self._pass_on()
 
-    def _read_in_turn(self, seconds: float) -> None:
+    def _read_in_turn(self, reader: _Reader, seconds: float) -> None:
         try:
-            self._guarded(partial(self._look, seconds))
+            _pausing(partial(self._look, seconds))
         finally:
+            self._end_turn(reader)
+
+    def _end_turn(self, reader: _Reader) -> None:
+        if self._turn.get(None) is reader:
             self._turn.pop(None, None)
 
-    def _pass_on(self) -> None:
-        """Let another thread read that waits, if nobody does."""
+    def _pass_on(self, mine: Ticket | None = None) -> None:
+        """Let another thread read that waits, if nobody does.
+
+        Arguments:
+            mine: the ticket of this thread, which waits no more.
+        """
         if self._turn:
             return
         if self._thread is not None:
             self._waker.set()
             return
         for ticket in list(self._waiting.values()):
-            if not ticket.waker.is_set():
+            if ticket is not mine and not ticket.waker.is_set():
                 ticket.waker.set()
                 return
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Do a step, and pause after it if it fails."""
+        """Do a step in the inbox's thread, and pause after it if it fails."""
         try:
-            step()
-        except StoreUnavailable as error:
-            logger.warning("waiting for outcomes: %s", error)
-            time.sleep(_PAUSE)
-        except Exception:  # every waiting call of the process needs it
+            _pausing(step)
+        except Exception:  # every future of the process needs it
             if self._log_failure():
                 logger.exception("waiting for outcomes failed; it is tried again and again")
             time.sleep(_PAUSE)
@@ -228,9 +241,9 @@ class Inbox:
         if delete:
             self._handled = []
         for entry, address, wire in found:
+            self._open(address, wire)
             if delete:
                 self._handled.append(entry)
-            self._open(address, wire)
 
     def _enforce_all(self, tickets: Iterable[Ticket]) -> None:
         """Enforce the deadlines of futures."""
@@ -265,8 +278,19 @@ class Inbox:
         self.deliver(address, call)
 
 
-def _release(future: Future[Receipts], call: CallOutcomes) -> None:
+def _pausing(step: Callable[[], None]) -> None:
+    """Do a step, and pause after it if Redis does not answer."""
     try:
-        future.set_result(call.answer())
-    except ProduceError as error:
-        future.set_exception(error)
+        step()
+    except StoreUnavailable as error:
+        logger.warning("waiting for outcomes: %s", error)
+        time.sleep(_PAUSE)
+
+
+def _release(future: Future[Receipts], call: CallOutcomes) -> None:
+    # The first outcome stays.
+    with suppress(InvalidStateError):
+        try:
+            future.set_result(call.answer())
+        except ProduceError as error:
+            future.set_exception(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -9,14 +10,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
-from celery_stargate.calls.inbox import Inbox, _Reader
+from celery_stargate.calls.inbox import Inbox, Ticket, _Reader
 from celery_stargate.calls.waiting import Patience, Waiting
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.model.outcomes import CallOutcomes
-from tests.threads import no_new_threads
+from celery_stargate.support.waker import Waker
+from tests.threads import no_new_threads, signalled
 from tests.unit.helpers import failure, receipt
 
 
@@ -24,7 +27,7 @@ class Line:
     """Stand where `Outbox` does: `subscribe` gives what the test says."""
 
     def __init__(self) -> None:
-        self.said: queue.Queue[tuple[str, bytes] | Exception] = queue.Queue()
+        self.said: queue.Queue[tuple[str, bytes] | BaseException] = queue.Queue()
         self.names: set[str] = set()
         self.handled: list[list[str]] = []
 
@@ -38,7 +41,7 @@ class Line:
             found = self.said.get(timeout=min(timeout, 0.05))
         except queue.Empty:
             return []
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             raise found
         return [(f"{len(self.handled)}-0", *found)]
 
@@ -279,18 +282,18 @@ def test_many_waiters_at_once(line: Line, inbox: Inbox) -> None:
 def test_an_outcome_that_comes_just_before_the_thread_waits(line: Line, inbox: Inbox) -> None:
     """Is found at once: the thread does not wait for a second."""
 
-    class Waker(threading.Event):
+    class Noted(Waker):
         """The outcome comes while the thread gets ready to wait."""
 
         def clear(self) -> None:
             inbox.deliver(ticket.address, CallOutcomes("c", False, (receipt("c"),)))
             super().clear()
 
-        def wait(self, timeout: float | None = None) -> bool:
+        def wait(self, timeout: float) -> bool:
             raise AssertionError(f"it waits {timeout} s for what is there")
 
     ticket = inbox.begin()
-    ticket.waker = Waker()
+    ticket.waker = Noted()
     # A thread of another call reads.
     inbox._turn[None] = _Reader(thread=0)  # noqa: SLF001
     assert inbox.wait(ticket, 5.0)
@@ -303,14 +306,14 @@ def test_the_one_who_waits_reads_for_a_future_and_then_the_thread_does(
     """The turn is passed on at once: the thread does not wait for its next look."""
     waits = threading.Event()
 
-    class Waker(threading.Event):
+    class Noted(Waker):
         """The thread's; it waits for much longer than it does."""
 
-        def wait(self, timeout: float | None = None) -> bool:
+        def wait(self, timeout: float) -> bool:
             waits.set()
             return super().wait(20)
 
-    vars(inbox)["_waker"] = Waker()
+    vars(inbox)["_waker"] = Noted()
     plain = line.subscribe
     futures: list[Any] = []
 
@@ -355,3 +358,70 @@ def test_a_thread_that_cannot_be_started(line: Line, inbox: Inbox) -> None:
     ticket = inbox.expect()
     line.said.put((ticket.address, wire(receipt("c"))))
     assert ticket.future.result(5) == receipt("c")
+
+
+@pytest.mark.parametrize("kind", [SoftTimeLimitExceeded, KeyError, SystemExit])
+def test_what_a_signals_handler_raises_ends_its_call(
+    kind: type[BaseException], line: Line, inbox: Inbox
+) -> None:
+    """In the thread that reads; another one that waits reads on, at once."""
+    waits = threading.Event()
+
+    class Noted(Waker):
+        """Of the other; it waits for much longer than it does."""
+
+        def wait(self, timeout: float) -> bool:
+            waits.set()
+            return super().wait(20)
+
+    mine, other = inbox.begin(), inbox.begin()
+    other.waker = Noted()
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(inbox.wait(other, 20)))
+    plain = line.subscribe
+
+    def subscribe(name: str, handled: Sequence[str], timeout: float) -> Any:
+        vars(line)["subscribe"] = plain
+        thread.start()
+        assert waits.wait(10)
+        raise kind
+
+    vars(line)["subscribe"] = subscribe
+    with pytest.raises(kind):
+        inbox.wait(mine, 20)
+    line.said.put((other.address, wire(receipt("other"))))
+    thread.join(10)
+    assert done == [True]
+    assert other.future.result(0) == receipt("other")
+
+
+@pytest.mark.no_cover
+def test_a_signals_handler_that_raises_at_any_step_holds_up_no_other(line: Line) -> None:
+    """Another thread may read after it, and gets its own."""
+
+    class Stop(BaseException): ...
+
+    def stop() -> None:
+        raise Stop
+
+    def work() -> None:
+        last = step = 0
+        while last == step:
+            step += 1
+            inbox = Inbox(line)  # type: ignore[arg-type]
+            mine, other = inbox.begin(), inbox.begin()
+            line.said.put((mine.address, wire(receipt("mine"))))
+            with contextlib.suppress(Stop), signalled(step, stop) as steps:
+                inbox.wait(mine, 20)
+            last = steps[0]
+            line.said = queue.Queue()
+            kept.append((inbox, other))
+
+    kept: list[tuple[Inbox, Ticket]] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert len(kept) > 30
+    for inbox, other in kept:
+        line.said.put((other.address, wire(receipt("other"))))
+        assert inbox.wait(other, 5)
