@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Protocol
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from celery_stargate.calls.gathering import Gathered
 from celery_stargate.errors import StoreUnavailable
 from celery_stargate.lanes.inbox import InboxEntry
@@ -215,6 +217,9 @@ class LoopInbox:
         except StoreUnavailable as error:
             logger.warning("waiting for outcomes: %s", error)
             await asyncio.sleep(min(seconds, _PAUSE))
+        except SoftTimeLimitExceeded:
+            # A signal handler of Celery's raised it in this call's task; another call reads on.
+            raise
         except Exception:  # every waiting call of the loop needs it
             if self._log_failure():
                 logger.exception("waiting for outcomes failed; it is tried again and again")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 __all__ = ["CodeExited", "as_error"]
 
 
@@ -17,18 +19,21 @@ class CodeExited(RuntimeError):
 def as_error(error: BaseException) -> Exception:
     """Return an exception as one that an ``except Exception`` takes.
 
-    In the main thread the program may well be meant: a signal handler raises there.
+    In the main thread the program may well be meant: a signal handler raises there, Celery's for
+    the soft time limit of a task, too.
 
     Arguments:
         error: what was raised.
 
     Raises:
-        BaseException: the error itself, if it is to end the program's main thread.
+        BaseException: the error itself, if it is to end the program's main thread, or its task.
     """
-    if isinstance(error, Exception):
+    if isinstance(error, Exception) and not isinstance(error, SoftTimeLimitExceeded):
         return error
     if threading.current_thread() is threading.main_thread():
         raise error
+    if isinstance(error, Exception):
+        return error
     exited = CodeExited(f"{type(error).__name__} was raised: {error}")
     exited.__cause__ = error
     return exited

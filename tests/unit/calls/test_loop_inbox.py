@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_stargate import StoreUnavailable
 from celery_stargate.calls.gathering import Gathered
@@ -354,5 +355,19 @@ def test_a_cancelled_call_is_not_to_be_recorded() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waits
         assert not ticket.on_its_way
+
+    run(test)
+
+
+def test_a_soft_time_limit_ends_the_call_that_reads() -> None:
+    """Another one that waits reads on."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        limited, other = (asyncio.ensure_future(outcome_of(inbox)) for _ in range(2))
+        line.said.put_nowait(SoftTimeLimitExceeded())
+        with pytest.raises(SoftTimeLimitExceeded):
+            await limited
+        line.say(f"{inbox.name}/2", receipt("c"))
+        assert await other == (True, receipt("c"))
 
     run(test)
