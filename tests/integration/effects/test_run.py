@@ -23,6 +23,7 @@ from celery.app.trace import logger as trace_logger
 from kombu.exceptions import KombuError
 
 from celery_stargate import Failure, ProduceTask, Receipt, Stargate
+from celery_stargate.effects.callback_stage import CallbackStage
 from celery_stargate.effects.callbacks import trigger_together
 from celery_stargate.effects.results.rows import ResultRows
 from celery_stargate.effects.run import Effects
@@ -38,6 +39,7 @@ Call = Callable[[Celery, ProduceTask], object]
 Outcomes = Callable[[str], Sequence[Receipt | Failure]]
 
 EFFECTS = Effects.__module__
+CALLBACKS = CallbackStage.__module__
 TRACER = OutcomeTracer.__module__
 
 SIGNALS = (
@@ -482,7 +484,7 @@ def general(patch: pytest.MonkeyPatch) -> None:
     """Leave only the general ways."""
     patch.setattr(ResultRows, "decide", lambda *_, **__: Remaining.FULL)
     patch.setattr(f"{TRACER}.may_batch", lambda *_: False)
-    patch.setattr(f"{EFFECTS}.trigger_together", lambda *_, **__: set())
+    patch.setattr(f"{CALLBACKS}.trigger_together", lambda *_, **__: set())
     patch.setattr(f"{EFFECTS}.may_publish_together", lambda *_: False)
 
 
@@ -602,7 +604,7 @@ def test_the_fast_ways_do_what_the_general_ones_do(
         with monkeypatch.context() as patch:
             patch.setattr(ResultRows, "decide", count_plain)
             patch.setattr(OutcomeTracer, "trace", count_onward)
-            patch.setattr(f"{EFFECTS}.trigger_together", count_together)
+            patch.setattr(f"{CALLBACKS}.trigger_together", count_together)
             fast = observe()
             assert ways.pop("at once") == 0
         with monkeypatch.context() as patch:
