@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -131,6 +132,10 @@ class BoundedSentinelSSLConnection(_Bounded, SentinelManagedSSLConnection):
     """The same over TLS."""
 
 
+#: What redis-py raises when a call has ended, or its connection is closed.
+_ENDS_CALLS = (RedisError, OSError)
+
+
 class BoundedPool(redis.BlockingConnectionPool):
     """A pool of which a thread waits for a connection, within its call's bound.
 
@@ -159,7 +164,7 @@ class BoundedPool(redis.BlockingConnectionPool):
             ConnectionError: none was free in time, or Redis cannot be reached.
         """
         try:
-            return super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+            found: Any = super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
         except LostConnection as error:
             if "No connection available" not in str(error):
                 raise
@@ -167,6 +172,21 @@ class BoundedPool(redis.BlockingConnectionPool):
                 f"all {self.max_connections} connections of this process are in use; raise "
                 "stargate_redis_max_connections"
             ) from None
+        # The call may be in a block that handles an error of the program's.
+        found.handled_before = sys.exc_info()[1]
+        return found
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back; close it if something interrupted its call.
+
+        What a signal handler raises may come between a command and its reply. The next call would
+        get that reply for its own. redis-py looks only whether one is there already.
+        """
+        error = sys.exc_info()[1]
+        before, connection.handled_before = getattr(connection, "handled_before", None), None
+        if error is not None and error is not before and not isinstance(error, _ENDS_CALLS):
+            connection.disconnect()
+        super().release(connection)  # type: ignore[no-untyped-call]
 
 
 class BoundedSentinelPool(SentinelConnectionPool, BoundedPool):

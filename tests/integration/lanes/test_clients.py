@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import redis
+from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import ResponseError
 
+from celery_stargate.lanes import sync_client
 from celery_stargate.lanes.connections import UNAVAILABLE, Connections
 from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.support.bound import bounded
@@ -88,6 +90,48 @@ def test_all_connections_are_in_use(redis_server: ServerAddress) -> None:
     client.connection_pool.release(held)
     assert client.ping() is True
     connections.close()
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_call_that_is_interrupted_leaves_its_reply_to_no_other(
+    redis_server: ServerAddress, prefix: str, monkeypatch: pytest.MonkeyPatch, pipelined: bool
+) -> None:
+    """A signal handler may raise when a command is sent, and its reply has not come."""
+    client: Any = Connections(redis_server.url).sync()
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    def wait() -> None:
+        # Its reply comes after the next command was sent.
+        if pipelined:
+            with client.pipeline(transaction=False) as pipeline:
+                pipeline.blpop([f"{prefix}:nothing"], 0.2)
+                pipeline.execute()
+        else:
+            client.blpop([f"{prefix}:nothing"], 0.2)
+
+    client.ping()
+    with monkeypatch.context() as patch:
+        patch.setattr(sync_client.BoundedConnection, "read_response", interrupt)
+        with pytest.raises(SoftTimeLimitExceeded):
+            wait()
+    assert client.echo("mine") == b"mine"
+    client.close()
+
+
+def test_a_call_while_an_error_is_handled_keeps_its_connection(redis_server: ServerAddress) -> None:
+    """The error was there before it."""
+    client: Any = Connections(redis_server.url).sync()
+    number = client.client_id()
+    try:
+        raise ValueError("of the program")
+    except ValueError:
+        assert client.client_id() == number
+        with pytest.raises(ResponseError):
+            client.execute_command("NO-SUCH-COMMAND")
+        assert client.client_id() == number
+    client.close()
 
 
 def test_a_call_without_time(redis_server: ServerAddress) -> None:
