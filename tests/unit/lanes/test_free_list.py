@@ -79,7 +79,7 @@ def make_pool(**options: Any) -> BoundedPool:
 
 def use(pool: BoundedPool) -> None:
     """Take a connection, and give it back."""
-    pool.release(pool.get_connection(*ASKED))  # type: ignore[no-untyped-call]
+    pool.release(pool.get_connection(*ASKED))
 
 
 @pytest.mark.no_cover
