@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -36,10 +37,10 @@ class _Running(Generic[_Result]):
             TimeoutError: it has not ended in time.
         """
         try:
-            self.told.get(timeout=seconds)
-        except Empty:
+            with suppress(Empty):
+                self.told.get(timeout=seconds)
             if not self.ended:
-                raise TimeoutError from None
+                raise TimeoutError
         finally:
             if self.ended:
                 self.told.put(None)
