@@ -209,3 +209,18 @@ def test_a_thread_that_is_interrupted_at_any_step_holds_up_no_other() -> None:
     for shared in kept:
         with bounded(0.0):
             assert shared.result() == 1
+
+
+def test_who_waits_for_another_waits_no_longer_than_its_own_time() -> None:
+    """Then it is told so; the call goes on for the thread that makes it."""
+    gate = Gate()
+    found: list[Any] = []
+    shared = SharedCall(gate, (OSError,))
+    first = start(shared.result, 20.0, found)
+    assert gate.entered.wait(20)
+    with bounded(0.05), pytest.raises(TimeoutError):
+        shared.result()
+    assert found == []
+    gate.opened.set()
+    first.join(20)
+    assert found[0][0] == 1
