@@ -103,7 +103,8 @@ def telling(error: Exception, earlier: Exception | None) -> Exception:
         error: of the last try.
         earlier: of the tries before it.
     """
-    if earlier is not None and isinstance(error, NoAnswer | TimeoutError):
+    # What redis-py raises where no node of a Cluster answers has the error of the last node.
+    if earlier is not None and isinstance(error.__cause__ or error, NoAnswer | TimeoutError):
         return earlier
     return error
 
