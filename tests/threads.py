@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -49,11 +50,12 @@ def interrupted(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
         return trace
 
     before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield seen
-    finally:
-        sys.settrace(before)
+    with _no_collector():
+        sys.settrace(trace)
+        try:
+            yield seen
+        finally:
+            sys.settrace(before)
 
 
 @contextmanager
@@ -73,11 +75,24 @@ def signalled(after: int, handler: Callable[[], None]) -> Iterator[list[int]]:
                 handler()
 
     before = sys.getprofile()
-    sys.setprofile(profile)
+    with _no_collector():
+        sys.setprofile(profile)
+        try:
+            yield seen
+        finally:
+            sys.setprofile(before)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Call no finalizers of what other tests left: what a handler raises there is only reported."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        yield seen
+        yield
     finally:
-        sys.setprofile(before)
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
