@@ -284,35 +284,36 @@ def store_errors() -> _StoreErrors:
 
 def explain(error: Exception) -> str:
     """Return what an error of redis-py means for the lanes, and what to do where that is known."""
+    # Redis and the operating system end some texts with a full stop.
+    text = str(error).rstrip(".")
     match error:
         case MovedError() | ClusterCrossSlotError():
             return (
                 "the URL of the lanes' Redis names a single server, and that is a node of a Redis "
-                f"Cluster ({error}); use rediscluster:// in stargate_redis_url"
+                f"Cluster ({text}); use rediscluster:// in stargate_redis_url"
             )
         case AuthenticationError() | AuthorizationError():
             return (
-                f"Redis refuses the user or the password: {error}; check those in the URL of the "
+                f"Redis refuses the user or the password: {text}; check those in the URL of the "
                 "lanes' Redis, or in stargate_redis_options"
             )
         case NoPermissionError():
             return (
-                f"Redis does not allow its user a command: {error}; give it what docs/redis.md "
-                "lists"
+                f"Redis does not allow its user a command: {text}; give it what docs/redis.md lists"
             )
         case ReadOnlyError():
             return (
-                f"Redis is a replica, or was made one: {error}; name the master, or the sentinels, "
+                f"Redis is a replica, or was made one: {text}; name the master, or the sentinels, "
                 "in stargate_redis_url"
             )
         case OutOfMemoryError():
             return (
-                f"Redis is full: {error}; raise its maxmemory, or make room with "
+                f"Redis is full: {text}; raise its maxmemory, or make room with "
                 "`celery stargate dead archive` or `dead discard`"
             )
         case _:
             unavailable = isinstance(error, UNAVAILABLE)
-            return f"Redis {'does not answer' if unavailable else 'refused the call'}: {error}"
+            return f"Redis {'does not answer' if unavailable else 'refused the call'}: {text}"
 
 
 def servers_of(client: Any) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class Outbox:
                     self._put_chunk(chunk, times, room, options)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
-                    f"{str(error).rstrip('.')}; {recorded} of {len(puts)} messages are recorded "
+                    f"{error}; {recorded} of {len(puts)} messages are recorded "
                     "and will be sent; the others may or may not be recorded"
                 ) from error
             recorded += len(chunk)

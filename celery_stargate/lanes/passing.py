@@ -103,10 +103,9 @@ def telling(error: Exception, earlier: Exception | None) -> Exception:
         error: of the last try.
         earlier: of the tries before it.
     """
-    # What redis-py raises where no node of a Cluster answers has the error of the last node.
-    if earlier is not None and isinstance(error.__cause__ or error, NoAnswer | TimeoutError):
-        return earlier
-    return error
+    # Where no node of a Cluster answers, redis-py raises an error whose cause is the last node's.
+    late = any(isinstance(each, NoAnswer | TimeoutError) for each in (error, error.__cause__))
+    return earlier if late and earlier is not None else error
 
 
 def unavailable(error: Exception) -> Exception:

@@ -62,11 +62,12 @@ def test_a_topic_is_paused_and_resumed(run: Run, topic: str) -> None:
         assert lane["owner"] == owner
 
 
-def test_what_needs_room_says_so(run: Run, tmp_path: Path) -> None:
+def test_what_needs_room_says_so(run: Run) -> None:
     """And what to do."""
     refused = run("dead", "replay", "c0", "--yes")
     assert refused.code == 1
     assert "Redis is full" in refused.err and "dead discard" in refused.err
+    assert ".;" not in refused.err
 
 
 def test_an_archive_that_failed_leaves_no_file(

@@ -79,6 +79,19 @@ def start(work: Callable[[], Any], seconds: float, found: list[Any]) -> threadin
     return thread
 
 
+def ask_together(
+    shared: SharedCall[int], gate: Gate, waiters: threading.Semaphore, found: list[Any]
+) -> None:
+    """Let one thread make the call while three wait for it; note what each of them got."""
+    threads = [start(shared.result, 30.0, found)]
+    assert gate.entered.wait(5)
+    threads += [start(shared.result, 30.0, found) for _ in range(3)]
+    wait_for_waiters(waiters, 3)
+    gate.opened.set()
+    for thread in threads:
+        thread.join(30)
+
+
 def test_threads_share_a_call() -> None:
     """Those that ask while it runs get its result; one that asks later makes a new one."""
     gate, found = Gate(), []  # type: ignore[var-annotated]
@@ -128,13 +141,7 @@ def test_an_error_that_came_at_once_is_shared(waiters: threading.Semaphore) -> N
     gate, found = Gate(), []  # type: ignore[var-annotated]
     gate.errors = [ConnectionError("refused")]
     shared = SharedCall(gate, (OSError,))
-    threads = [start(shared.result, 30.0, found)]
-    assert gate.entered.wait(5)
-    threads += [start(shared.result, 30.0, found) for _ in range(3)]
-    wait_for_waiters(waiters, 3)
-    gate.opened.set()
-    for thread in threads:
-        thread.join(30)
+    ask_together(shared, gate, waiters, found)
     assert gate.calls == 1
     assert [type(result) for result, _ in found] == [ConnectionError] * 4
 
@@ -172,13 +179,7 @@ def test_what_interrupts_a_thread_is_raised_in_no_other(
     gate, found = Gate(), []  # type: ignore[var-annotated]
     gate.errors = [kind()]
     shared = SharedCall(gate, (OSError,))
-    threads = [start(shared.result, 30.0, found)]
-    assert gate.entered.wait(5)
-    threads += [start(shared.result, 30.0, found) for _ in range(3)]
-    wait_for_waiters(waiters, 3)
-    gate.opened.set()
-    for thread in threads:
-        thread.join(30)
+    ask_together(shared, gate, waiters, found)
     results = [result for result, _ in found]
     assert [type(each) for each in results if not isinstance(each, int)] == [kind]
     assert len(results) == 4
