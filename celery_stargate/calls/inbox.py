@@ -240,8 +240,9 @@ class Inbox:
         found = self._inboxes.subscribe(self.name, self._handled if delete else (), seconds)
         if delete:
             self._handled = []
-        for entry, address, wire in found:
-            self._open(address, wire)
+        for entry, told in found:
+            for address, wire in told:
+                self._open(address, wire)
             if delete:
                 self._handled.append(entry)
 

@@ -61,6 +61,9 @@ class LoopCalls:
         self._until_shutdown = self._live()
         #: New ids.
         self.contexts = new_contexts()
+        #: Whether a call began in this step of the loop, and found that the app is not eager. The
+        #: others of the step do not ask Celery again: its answer takes longer than their checks.
+        self.is_durable = False
 
     async def open(self) -> None:
         """Close with the event loop, when that ends its asynchronous generators."""
@@ -78,6 +81,15 @@ class LoopCalls:
         if found is None:
             found = self._inboxes[bucket] = LoopInbox(self.outbox, new_inbox(keyspace, bucket))
         return found
+
+    def note_durable(self) -> None:
+        """Note until the end of this step of the loop that the app is not eager."""
+        if not self.is_durable:
+            self.is_durable = True
+            asyncio.get_running_loop().call_soon(self._end_step)
+
+    def _end_step(self) -> None:
+        self.is_durable = False
 
     async def begin(
         self,
@@ -198,7 +210,11 @@ class Loops:
 
     def find(self) -> LoopCalls | None:
         """Return what the calls of the running event loop share, if there were any."""
-        return self._own().get(asyncio.get_running_loop())
+        try:
+            return self._own().get(asyncio.get_running_loop())
+        except RuntimeError:
+            # There is no event loop of asyncio. Eager calls need none.
+            return None
 
     async def here(self) -> LoopCalls:
         """Return what the calls of the running event loop share."""

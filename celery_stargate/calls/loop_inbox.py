@@ -77,7 +77,9 @@ class LoopTicket(Waiter):
     @property
     def done(self) -> bool:
         """Whether all is there that the call waits for."""
-        return not self.missing
+        if self.gathered is None:
+            return self.outcomes is not None
+        return not self.gathered.missing
 
     def go_on(self, first: int) -> None:
         """Wait for the outcome from now on."""
@@ -211,9 +213,11 @@ class LoopInbox:
             except BaseException:
                 self._handled = [*handled, *self._handled]
                 raise
-            for entry, address, wire in found:
+            for entry, told in found:
+                for address, wire in told:
+                    self._open(address, wire)
+                # Not before: where a signal's handler raises, the rest of it is read again.
                 self._handled.append(entry)
-                self._open(address, wire)
         except StoreUnavailable as error:
             logger.warning("waiting for outcomes: %s", error)
             await asyncio.sleep(min(seconds, _PAUSE))

@@ -86,9 +86,9 @@ async def aproduce(
     Raises:
         As :func:`check` and :func:`produce`. If it is cancelled, a recorded message still goes on.
     """
-    if eager.is_eager(runtime):
-        return await eager.aproduce(runtime, *check(runtime, message, context, *given))
     here, fresh = runtime.loops.find(), context is None
+    if not (here is not None and here.is_durable) and eager.is_eager(runtime):
+        return await eager.aproduce(runtime, *check(runtime, message, context, *given))
     if fresh and here is not None:
         # The loop fetches random bytes for many ids at once.
         context = next(here.contexts)
@@ -96,6 +96,7 @@ async def aproduce(
     with ends_if_raised(call.trace):
         if here is None:
             here = await runtime.loops.here()
+        here.note_durable()
         if options.callbacks:
             await _arecord(here, call, options, fresh=fresh)
             return call.context

@@ -31,8 +31,11 @@ logger = logger_of(__name__)
 
 #: Seconds for which an inbox that nobody reads is kept.
 _KEPT = 3600
-#: How many outcomes one read returns at most.
-_READ_COUNT = 100
+#: How many entries one read returns at most; each may tell a hundred calls.
+_READ_COUNT = 10
+#: The end of the name of an inbox of which an entry may tell many calls; those of versions before
+#: 0.2 end otherwise.
+_TAKES_MANY = "+"
 _HEAL = "registry/heal"
 _REPLACED = "the inbox %s is no stream in Redis; it is deleted, and begins anew"
 
@@ -45,7 +48,7 @@ def new_inbox(prefix: str, bucket: int) -> str:
         bucket: of the lanes whose outcomes it gets. On a Cluster an inbox is beside its lanes, so
             that a shard that is down holds up nobody who does not wait for its lanes.
     """
-    name = uuid.uuid4().hex
+    name = f"{uuid.uuid4().hex}{_TAKES_MANY}"
     return f"{bucket}-{name}" if "{" in prefix else name
 
 
@@ -54,12 +57,11 @@ class InboxEntry(NamedTuple):
 
     #: The entry's id in the stream.
     entry: str
-    #: The inbox, and the waiting call in it, as :attr:`Record.inbox` names them. Empty if the entry
-    #: has none; bytes that are no UTF-8 are replaced, so that it is nobody's address.
-    address: str
-    #: The outcome, as :func:`~celery_stargate.lanes.wire.decode_call` reads it; empty if the entry
-    #: has none.
-    wire: bytes
+    #: Of each call that it tells, the address (the inbox, and the call in it, as
+    #: :attr:`Record.inbox` names them), and the outcome, as
+    #: :func:`~celery_stargate.lanes.wire.decode_call` reads it. Bytes of an address that are no
+    #: UTF-8 are replaced, so that it is nobody's.
+    told: Sequence[tuple[str, bytes]]
 
 
 class Inboxes:
@@ -106,7 +108,7 @@ class Inboxes:
             timeout: seconds to wait at most.
 
         Returns:
-            Up to 100 entries; none when the time is over.
+            Up to 10 entries; none when the time is over.
 
         Raises:
             StoreUnavailable: Redis did not answer within 5 s.
@@ -224,6 +226,8 @@ def _entries(streams: Any) -> list[InboxEntry]:
 
 
 def _entry(entry: bytes, fields: Mapping[Any, Any] | None) -> InboxEntry:
-    found = fields or {}
-    address, wire = found.get(b"to", b""), found.get(b"outcome", b"")
-    return InboxEntry(entry.decode(), address.decode("utf-8", "replace"), wire)
+    found = fields or {b"": b""}
+    if b"to" in found:
+        found = {found[b"to"]: found.get(b"outcome", b"")}
+    told = [(address.decode("utf-8", "replace"), wire) for address, wire in found.items()]
+    return InboxEntry(entry.decode(), told)

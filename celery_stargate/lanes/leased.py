@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from celery_stargate.lanes.completion import completion_arguments, completion_keys
 from celery_stargate.lanes.dead_letters import NO_DEAD_LETTERS, DeadLetterWriter
-from celery_stargate.lanes.inbox import inbox_key
 from celery_stargate.lanes.lane import PAUSED_BY, Lane
 from celery_stargate.lanes.outbox import GRACE_MS
 from celery_stargate.lanes.progress import PROGRESS_FIELDS, Progress, read_progress
@@ -383,16 +383,9 @@ class LeasedLane:
             token: as in :meth:`settle`.
             waited_for: the messages of those that a call waits for, which this step tells.
         """
-        entries = [*fire_and_forget, *(entry for entry, _ in (*results, *waited_for))]
-        keys = [row.key for _, row in results]
-        keys += [inbox_key(self._prefix, each.inbox.partition("/")[0]) for each, _ in waited_for]
-        arguments: list[Argument] = [self._lease, token, len(entries)]
-        arguments += [entry.label for entry in entries]
-        arguments += [entry.number for entry in entries]
-        for _, row in results:
-            arguments += (row.value, row.expires)
-        for entry, receipt in waited_for:
-            arguments += (encode_outcome(receipt), entry.inbox)
+        given = fire_and_forget, results, waited_for
+        keys = completion_keys(self._prefix, results, waited_for)
+        arguments: list[Argument] = [self._lease, token, *completion_arguments(*given)]
         async with self._completing:
             if self.expected:
                 arguments += (self._noted, self._generation, self.expected)

@@ -8,8 +8,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
@@ -145,7 +146,7 @@ class LoopOutbox:
         return self._pipes[bucket]
 
 
-class _Put(NamedTuple):
+class _Put(msgspec.Struct, frozen=True, gc=False):
     """One put on its way."""
 
     asked: AskedPut
@@ -282,7 +283,9 @@ class _Pipe:
         if word is PutWord.FULL:
             # Some of them may have room.
             self._waiting.extendleft(
-                each._replace(together=None, arguments=each.asked.arguments(self._prefix))
+                msgspec.structs.replace(
+                    each, together=None, arguments=each.asked.arguments(self._prefix)
+                )
                 for each in reversed(batch)
             )
             return

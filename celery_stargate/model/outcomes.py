@@ -14,7 +14,7 @@ __all__ = ["CallOutcomes", "Receipts"]
 Receipts: TypeAlias = Receipt | list[Receipt]
 
 
-class CallOutcomes(msgspec.Struct, frozen=True):
+class CallOutcomes(msgspec.Struct, frozen=True, gc=False):
     """The outcomes of one call's messages."""
 
     context: str

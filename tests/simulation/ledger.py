@@ -123,13 +123,10 @@ class Ledger:
                 repeated = self._is_repeat(args[0], now)
                 self._recorded(now, now_ms, lane, body, reply[1], repeated=repeated)
         elif name == "complete":
-            count = args[2]
-            given = zip(args[3 : 3 + count], args[3 + count : 3 + 2 * count], strict=True)
+            count, rows, calls = args[2:5]
+            given = zip(args[5 : 5 + count], args[5 + count : 5 + 2 * count], strict=True)
             names = [self._calls[lane, context, number].name for context, number in given]
-            more = len(args) - 3 - 2 * count
-            # An owner that waits for the next message says so in three more.
-            results = (more - 3 * (more % 2)) // 2
-            quiet = names[: len(names) - results]
+            quiet = names[: count - rows - calls]
             self._completed(now, now_ms, args[1], names, quiet, late=reply[2:])
         elif name == "settle":
             for answer in reply[1:]:

@@ -661,7 +661,11 @@ class _Lane:
             fields = self._log.entries.get((first + max(place, 0), 0), [b"", b""])
             self._dead.bury(record, place, cause, outcome, context, fields[1])
 
-    def complete(self, lease: bytes, token: bytes, count: bytes, *rest: bytes) -> list[int]:
+    def complete(
+        self, lease: bytes, token: bytes, count: bytes, rows: bytes, calls: bytes, *rest: bytes
+    ) -> list[int]:
+        # It has no inboxes.
+        assert (int(rows), calls) == (len(self._results), b"0")
         contexts, numbers = rest[: int(count)], rest[int(count) : 2 * int(count)]
         told = rest[2 * int(count) :]
         known, generation, expected = told[2 * len(self._results) :] or (b"0", b"", b"")

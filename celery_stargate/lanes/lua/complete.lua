@@ -1,14 +1,14 @@
 -- Settle contexts by a receipt, store their result rows if any, and forget them: PENDING -> ABSENT.
 --
--- ARGV: lease, token, count of contexts, context, ... (of one message each; a receipt counts from
---       any caller, as in settle), first number of each, as in settle; then value, seconds until it
---       expires (0: never) of each row
---       A row may also be a receipt for a waiting call: the receipt as JSON, and the call's address,
---       which has a slash
+-- ARGV: lease, token, count of contexts (of one message each; a receipt counts from any caller, as in
+--       settle), of rows, and of waiting calls; context, ...; first number of each, as in settle;
+--       value and seconds until it expires (0: never) of each row; receipt as JSON and address of
+--       each call: the name of its inbox, a slash, and the call in it.
 --       Then, from an owner that waits for the next message: known and generation (as in read), and
 --       the number of that message, which its put is to mark
--- KEYS: after the lane's eleven those of the rows; the inbox of a waiting call. The rows belong to
---       the last of the contexts, in order. A row is stored and published, and a call is told, if its
+-- KEYS: after the lane's eleven those of the rows; then those of the inboxes, in the order in which the
+--       addresses name them first. Of the contexts those with a row are before the last, and those
+--       with a call are the last, in order. A row is stored and published, and a call is told, if its
 --       context is settled by this call, else not.
 -- Returns {fenced, late, place, ...}: 1 if another process has the lease, and how many contexts were
 --       settled or finished before, or never were there, with the place of each, from 1.
@@ -31,25 +31,25 @@ if completed then
   if by == ARGV[2] then return reply(places) end
 end
 
-local now, given = now_ms(), tonumber(ARGV[3])
-local without = given - (#KEYS - 11)
-local contexts = { unpack(ARGV, 4, 3 + given) }
+local now, given, rows, calls = now_ms(), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local without = given - rows - calls
+local contexts = { unpack(ARGV, 6, 5 + given) }
 local records = redis.call('HMGET', CONTEXTS, unpack(contexts))
 local outcomes = redis.call('HMGET', OUTCOMES, unpack(contexts))
-local done, late, numbers, tombs, results, seen, lowest, highest = {}, {}, {}, {}, {}, {}, nil, 0
+local done, late, numbers, tombs, followed, seen, lowest, highest = {}, {}, {}, {}, {}, {}, nil, 0
 for i, context in ipairs(contexts) do
   local first, count, tombstone
   if records[i] and not outcomes[i] and not seen[context] then
     first, count, tombstone = head(records[i])
   end
-  if count == 1 and first > 0 and is_meant(first, ARGV[3 + given + i]) then
+  if count == 1 and first > 0 and is_meant(first, ARGV[5 + given + i]) then
     seen[context] = true
     done[#done + 1] = context
     -- Two records have the same number only where Redis lost a part of the lane.
     if not seen[first] then numbers[#numbers + 1] = first end
     seen[first] = true
     lowest, highest = math.min(lowest or first, first), math.max(highest, first)
-    if i > without then results[#results + 1] = i - without end
+    if i > without then followed[i - without] = true end
     if tombstone > 0 then
       tombs[#tombs + 1] = now + tombstone
       tombs[#tombs + 1] = context
@@ -58,34 +58,46 @@ for i, context in ipairs(contexts) do
     late[#late + 1] = i
   end
 end
--- Put outcomes into the inbox of a waiting process, and keep it for an hour.
-local kept = {}
-local function tell(key, address, outcomes)
-  local told = redis.pcall('XADD', key, '*', 'to', address, 'outcome', outcomes)
+-- The two arguments of a row or a call.
+local function after(i)
+  local at = 4 + 2 * given + 2 * i
+  return ARGV[at], ARGV[at + 1]
+end
+
+local function tell(key, ...)
+  local told = redis.pcall('XADD', key, '*', ...)
   if type(told) == 'table' then
     -- It is no stream: it begins anew.
     redis.call('DEL', key)
-    redis.call('XADD', key, '*', 'to', address, 'outcome', outcomes)
-  end
-  if not kept[key] then
-    kept[key] = true
-    redis.call('EXPIRE', key, 3600)
+    redis.call('XADD', key, '*', ...)
   end
 end
 
-pass_when_full()
--- One entry of an inbox holds all receipts that one call gets.
-local told, addresses = {}, {}
-for _, i in ipairs(results) do
-  local key, value, expires = result_key(i), ARGV[2 * given + 2 + 2 * i], ARGV[2 * given + 3 + 2 * i]
-  if string.find(expires, '/', 1, true) then
-    if not told[expires] then
-      told[expires] = { key = key }
-      addresses[#addresses + 1] = expires
+-- How many calls one entry of an inbox tells at most.
+local TOLD = 100
+
+-- Tell the calls of an inbox, and keep it for an hour.
+-- heard: address and receipts of each call, one after the other.
+local function tell_all(key, name, heard)
+  for i = 2, #heard, 2 do
+    local receipts = heard[i]
+    heard[i] = '0[' .. (type(receipts) == 'table' and table.concat(receipts, ',') or receipts) .. ']'
+  end
+  if string.sub(name, -1) == '+' then
+    for i = 1, #heard, 2 * TOLD do
+      tell(key, unpack(heard, i, math.min(i + 2 * TOLD - 1, #heard)))
     end
-    local values = told[expires]
-    values[#values + 1] = value
   else
+    -- The inbox of a process of an earlier version, which reads one call in an entry.
+    for i = 1, #heard, 2 do tell(key, 'to', heard[i], 'outcome', heard[i + 1]) end
+  end
+  redis.call('EXPIRE', key, 3600)
+end
+
+pass_when_full()
+for i = 1, rows do
+  if followed[i] then
+    local key, value, expires = result_key(i), after(i)
     if expires == '0' then
       redis.call('SET', key, value)
     else
@@ -94,9 +106,30 @@ for _, i in ipairs(results) do
     redis.call('PUBLISH', key, value)
   end
 end
-for _, address in ipairs(addresses) do
-  local values = told[address]
-  tell(values.key, address, '0[' .. (values[2] and table.concat(values, ',') or values[1]) .. ']')
+local names, heard_in, place_of = {}, {}, {}
+for i = rows + 1, rows + calls do
+  local receipt, address = after(i)
+  local name = string.match(address, '^[^/]*')
+  local heard = heard_in[name]
+  if not heard then
+    heard = {}
+    names[#names + 1], heard_in[name] = name, heard
+  end
+  local place = place_of[address]
+  if not followed[i] then
+    -- It was told before, or waits for another message.
+  elseif not place then
+    heard[#heard + 1] = address
+    heard[#heard + 1] = receipt
+    place_of[address] = #heard
+  elseif type(heard[place]) == 'string' then
+    heard[place] = { heard[place], receipt }
+  else
+    table.insert(heard[place], receipt)
+  end
+end
+for i, name in ipairs(names) do
+  if #heard_in[name] > 0 then tell_all(result_key(rows + i), name, heard_in[name]) end
 end
 if #done > 0 then
   redis.call('HDEL', CONTEXTS, unpack(done))
@@ -115,7 +148,7 @@ if #tombs > 0 then redis.call('ZADD', TOMBSTONES, unpack(tombs)) end
 prune_tombstones(now)
 local places = table.concat(late, ',')
 local noted = { 'completed', ARGV[2] .. ' ' .. places }
-local known, under, expected = unpack(ARGV, 4 + 2 * given + 2 * (#KEYS - 11))
+local known, under, expected = unpack(ARGV, 6 + 2 * given + 2 * (rows + calls))
 if expected and fenced == 0 and not is_older(known, under, sent, generation, marked) then
   noted[3], noted[4] = 'expected', ARGV[1] .. ' ' .. expected
 end

@@ -14,6 +14,7 @@ import redis
 import uvloop
 
 from celery_stargate import ContextInUse, InvalidMessage, LaneFull, Receipt, Stargate
+from celery_stargate.calls import eager
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
@@ -221,6 +222,33 @@ def test_it_does_what_produce_does(
     assert ours == shape(lambda: stargate.produce(**given))
     local.faults.release_receipts()
     stargate.close()
+
+
+def test_celery_is_asked_once_in_each_step_of_a_loop(
+    stargate: Stargate, local: LocalPulsar, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the app is eager; a call of a later step hears what changed."""
+    asked: list[bool] = []
+    plain = eager.is_eager
+
+    def is_eager(runtime: Any) -> bool:
+        asked.append(plain(runtime))
+        return asked[-1]
+
+    async def main() -> None:
+        await stargate.aproduce("x")
+        monkeypatch.setattr(eager, "is_eager", is_eager)
+        await asyncio.gather(*(stargate.aproduce("x") for _ in range(50)))
+        assert asked == [False]
+        with pytest.raises(InvalidMessage):
+            await stargate.aproduce(None)  # type: ignore[call-overload]
+        stargate.app.conf.task_always_eager = True
+        # In the step of the call that was refused.
+        assert (await stargate.aproduce("eager")).status == "stored"
+        assert asked == [False, False, True]
+
+    asyncio.run(main())
+    assert local.payloads(topic)[-1] == b"eager"
 
 
 def test_a_cancelled_call_harms_no_other(stargate: Stargate, local: LocalPulsar) -> None:

@@ -180,7 +180,7 @@ def test_an_inbox_that_is_no_stream_begins_anew(
         lanes.inboxes.notify("box/1", call)
         return await outbox.subscribe("box", [], 5.0)
 
-    assert [each.address for each in run(lanes, use)] == ["box/1"]
+    assert [each.told[0][0] for each in run(lanes, use)] == ["box/1"]
     assert "begins anew" in caplog.text
 
 
@@ -215,4 +215,4 @@ def test_an_inbox_that_was_begun_anew_meanwhile_is_kept(
         assert await outbox.subscribe("box", [], 0.05) == []
         return await outbox.subscribe("box", [], 5.0)
 
-    assert [each.address for each in run(lanes, use)] == ["box/1"]
+    assert [each.told[0][0] for each in run(lanes, use)] == ["box/1"]

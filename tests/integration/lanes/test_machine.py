@@ -634,7 +634,7 @@ class LaneMachine(RuleBasedStateMachine):
         values = [value for each in told for value in (f"{token} {each.decode()}", expires)]
         numbers = [self.number(each, how) for each, how in zip(contexts, meant, strict=False)]
         aimed = {each: self.means(each, how) for each, how in zip(contexts, meant, strict=False)}
-        arguments = [lease, token, len(contexts), *contexts, *numbers, *values]
+        arguments = [lease, token, len(contexts), len(told), 0, *contexts, *numbers, *values]
         expected, is_told = self.state.meta.get(b"expected"), False
         if expects is not None:
             (known, less), number = self.known(ahead, marked), self.last + expects
@@ -1050,7 +1050,7 @@ def test_under_a_new_generation_messages_are_tried_anew(pair: Pair) -> None:
 def test_a_mark_stays_until_a_read_goes_further(pair: Pair) -> None:
     """Also where only what was tried is noted; a read up to the message tells of the mark."""
     pair.call("put", "t", "a", "{}", UNIT, 0, 0, UNIT, "f", "a", "frame")
-    pair.call("complete", "one:1", "t", 1, "gone", "", "0 ", "", 2)
+    pair.call("complete", "one:1", "t", 1, 0, 0, "gone", "", "0 ", "", 2)
     pair.call("put", "u", "b", "{}", UNIT, 0, 0, UNIT, "f", "b", "frame")
     marked = pair.state.meta[b"marked"]
     pair.call("generation", "one:1", "g", "h")
@@ -1197,7 +1197,7 @@ def test_of_a_lane_goes_what_is_completed_and_nothing_else(
     """Whether it is the lane's beginning, which goes at once, or lies apart."""
     for context in "abcd":
         pair.call("put", context, context, "{}", UNIT, 0, 0, UNIT, "q", "", "frame")
-    assert pair.call("complete", "one:1", "t", len(done), *done, *[""] * len(done)) == [0, 0]
+    assert pair.call("complete", "one:1", "t", len(done), 0, 0, *done, *[""] * len(done)) == [0, 0]
     left = [number for number, context in enumerate("abcd", 1) if context not in done]
     assert [number for number, _ in pair.state.log] == left
 
@@ -1206,7 +1206,7 @@ def test_a_completed_context_is_buried(pair: Pair) -> None:
     """Where its put may come again, it is known."""
     arguments = ("a", "{}", UNIT, 0, UNIT, UNIT, "f", "", "frame")
     pair.call("put", "t1", *arguments)
-    assert pair.call("complete", "one:1", "c", 1, "a", "") == [0, 0]
+    assert pair.call("complete", "one:1", "c", 1, 0, 0, "a", "") == [0, 0]
     assert pair.call("put", "t2", *arguments) == [b"known", 0]
     pair.leap(2 * UNIT)
     assert pair.call("put", "t3", *arguments) == [b"new", 2]
@@ -1216,10 +1216,10 @@ def test_a_completion_forgets_tombstones_that_have_ended(pair: Pair) -> None:
     """Even if the contexts that it completes have none."""
     for context, tombstone in (("a", UNIT), ("b", 0)):
         pair.call("put", context, context, "{}", 5 * UNIT, 0, tombstone, UNIT, "q", "", "frame")
-    pair.call("complete", "one:1", "first", 1, "a", "")
+    pair.call("complete", "one:1", "first", 1, 0, 0, "a", "")
     assert pair.state.tombstones.keys() == {b"a"}
     pair.leap(2 * UNIT)
-    assert pair.call("complete", "one:1", "second", 1, "b", "") == [0, 0]
+    assert pair.call("complete", "one:1", "second", 1, 0, 0, "b", "") == [0, 0]
     assert pair.state.tombstones == {}
 
 

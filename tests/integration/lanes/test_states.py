@@ -55,7 +55,7 @@ def run(pair: Pair, event: Event, token: str) -> None:
         Event.PUT: lambda: pair.call("put", token, "c", "{}", UNIT, 0, 0, UNIT, "q", "", "frame"),
         Event.PUT_MANY: lambda: pair.call("put_many", token, UNIT, 0, 0, UNIT, "c", "{}", "q", "f"),
         Event.RECEIPT: lambda: pair.call("settle", "one:1", token, UNIT, "c", "", -1, "{}", "ok"),
-        Event.COMPLETION: lambda: pair.call("complete", "one:1", token, 1, "c", ""),
+        Event.COMPLETION: lambda: pair.call("complete", "one:1", token, 1, 0, 0, "c", ""),
         Event.DEADLINE: expire,
         Event.REVOCATION: lambda: pair.call("revoke", token, UNIT, "c", "", "{}"),
         Event.REPLAY: lambda: replay(pair, token),

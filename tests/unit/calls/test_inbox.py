@@ -15,6 +15,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery_stargate import ProduceError, ProduceTimeout, StoreUnavailable
 from celery_stargate.calls.inbox import Inbox, Ticket, _Reader
 from celery_stargate.calls.waiting import Patience, Waiting
+from celery_stargate.lanes.inbox import InboxEntry
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.outcome import Outcome
 from celery_stargate.model.outcomes import CallOutcomes
@@ -31,9 +32,7 @@ class Line:
         self.names: set[str] = set()
         self.handled: list[list[str]] = []
 
-    def subscribe(
-        self, inbox: str, handled: Sequence[str], timeout: float
-    ) -> list[tuple[str, str, bytes]]:
+    def subscribe(self, inbox: str, handled: Sequence[str], timeout: float) -> list[InboxEntry]:
         """Wait for the next word, bounded as the real one is."""
         self.names.add(inbox)
         self.handled.append(list(handled))
@@ -43,7 +42,7 @@ class Line:
             return []
         if isinstance(found, BaseException):
             raise found
-        return [(f"{len(self.handled)}-0", *found)]
+        return [InboxEntry(f"{len(self.handled)}-0", [found])]
 
 
 @pytest.fixture

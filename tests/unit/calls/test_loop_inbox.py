@@ -42,7 +42,7 @@ class Line:
             self.readers -= 1
         if isinstance(found, Exception):
             raise found
-        return [InboxEntry(f"{len(self.handled)}-0", *found)]
+        return [InboxEntry(f"{len(self.handled)}-0", [found])]
 
     def say(self, address: str, *outcomes: Outcome) -> None:
         """Let outcomes arrive."""
@@ -369,5 +369,27 @@ def test_a_soft_time_limit_ends_the_call_that_reads() -> None:
             await limited
         line.say(f"{inbox.name}/2", receipt("c"))
         assert await other == (True, receipt("c"))
+
+    run(test)
+
+
+def test_an_entry_that_was_not_opened_whole_is_read_again() -> None:
+    """A signal's handler raises between two of the calls that it tells."""
+
+    async def test(line: Line, inbox: LoopInbox) -> None:
+        limited, other = (asyncio.ensure_future(outcome_of(inbox)) for _ in range(2))
+        plain = inbox.deliver
+
+        def deliver(address: str, call: CallOutcomes) -> None:
+            vars(inbox)["deliver"] = plain
+            raise SoftTimeLimitExceeded
+
+        vars(inbox)["deliver"] = deliver
+        line.say(f"{inbox.name}/1", receipt("c"))
+        with pytest.raises(SoftTimeLimitExceeded):
+            await limited
+        line.say(f"{inbox.name}/2", receipt("d"))
+        assert await other == (True, receipt("d"))
+        assert line.handled == [[], []]
 
     run(test)
