@@ -13,6 +13,8 @@ from kombu.exceptions import OperationalError
 from celery_stargate.contrib.django.closing import CLOSE_TASK, close_row
 from celery_stargate.contrib.django.operations import clean_up, clean_up_inbox
 from celery_stargate.contrib.django.relay import run_burst
+from celery_stargate.errors import shown
+from celery_stargate.model.durations import LONGEST, is_duration
 
 __all__ = ["cleanup", "close", "relay"]
 
@@ -73,8 +75,19 @@ def cleanup(
         older_than: seconds since the row was closed.
         topic: only rows of this topic, by its full name.
         inbox_older_than: seconds since a claim was made; None keeps all claims.
+
+    Raises:
+        ValueError: an age is no number of seconds above 0, or is too long; nothing was deleted.
     """
-    deleted = clean_up(using, timedelta(seconds=older_than), topic=topic)
-    if inbox_older_than is not None:
-        deleted += clean_up_inbox(using, timedelta(seconds=inbox_older_than))
-    return deleted
+    age = _age("older_than", older_than)
+    inbox_age = None if inbox_older_than is None else _age("inbox_older_than", inbox_older_than)
+    deleted = clean_up(using, age, topic=topic)
+    return deleted if inbox_age is None else deleted + clean_up_inbox(using, inbox_age)
+
+
+def _age(name: str, seconds: object) -> timedelta:
+    if not is_duration(seconds):
+        raise ValueError(
+            f"{name} must be seconds, above 0 and at most {LONGEST:.0f}, not {shown(seconds)}"
+        )
+    return timedelta(seconds=seconds)

@@ -169,6 +169,18 @@ def test_clean_up_deletes_what_is_done(fake: FakeLanes) -> None:
         run("requeue", "--older-than", "999999w")
 
 
+@pytest.mark.parametrize("wrong", [-1, 0, "7d", 1e12, True, float("nan")])
+@pytest.mark.parametrize("name", ["older_than", "inbox_older_than"])
+def test_clean_up_by_beat_with_a_wrong_age(fake: FakeLanes, name: str, wrong: object) -> None:
+    """It is named, and nothing is deleted."""
+    (stored,) = write("a")
+    close_row("default", fake.receipt(stored.context))
+    aged(8)
+    with pytest.raises(ValueError, match=f"{name} must be seconds, above 0 and at most"):
+        tasks.cleanup.apply(kwargs={name: wrong}, throw=True)
+    assert OutboxMessage.objects.count() == 1
+
+
 def test_clean_up_of_the_inbox(fake: FakeLanes) -> None:
     InboxClaim.objects.create(
         digest="b", name="a", message="b", claimed_at=timezone.now() - timedelta(days=3)
