@@ -79,8 +79,8 @@ _ASYNC: Final = {
 
 #: Seconds to connect, and after which an unused connection is tried before it is used.
 _CONNECT, _HEALTH_CHECK = 3.0, 30
-#: Seconds that a node of a Cluster has for one answer; a blocking read takes 2 s.
-_NODE_ANSWERS = 2.5
+#: Seconds that Redis has for one answer at least: a blocking read takes 2 s.
+_ANSWERS = 2.5
 
 
 class Connections:
@@ -199,7 +199,7 @@ class _Process:
             }
             return BoundedPool(**{**given, **own})
 
-        return ClusterClient(self._target.nodes, pool)
+        return ClusterClient(self._target.nodes, pool, self._target.parameters.get("protocol"))
 
     def _async_cluster(self) -> redis.asyncio.RedisCluster:
         tls = self._target.transport == "tls"
@@ -211,7 +211,7 @@ class _Process:
             retry=one_retry(),
             ssl=tls,
             # Only so does redis-py notice that a node hangs, and look for the one in its place.
-            **{"socket_timeout": _NODE_ANSWERS, **self._parameters()},
+            **{"socket_timeout": _ANSWERS, **self._parameters()},
         )
         return renew_cluster(made) if tls else made
 
@@ -243,7 +243,11 @@ class _Process:
         usual: dict[str, Any] = {"health_check_interval": _HEALTH_CHECK}
         if self._target.transport != "unix":
             usual["socket_connect_timeout"] = _CONNECT
-        return {**usual, **self._target.parameters}
+        found = {**usual, **self._target.parameters}
+        if "socket_timeout" in found:
+            # With less, each blocking read would count as a server that hangs.
+            found["socket_timeout"] = max(found["socket_timeout"], _ANSWERS)
+        return found
 
 
 def stream_entries(reply: Any) -> list[tuple[bytes, list[Any]]]:

@@ -88,6 +88,15 @@ def test_a_caller_without_a_worker_owns_the_lanes_itself(
     assert len(stargate.produce_many(["c"] * 100, timeout=20)) == 100
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_both_versions_of_redis_protocol(
+    make_app: MakeApp, local: LocalPulsar, shared: ClusterServers, protocol: int
+) -> None:
+    """`protocol` reaches redis-py's client of the Cluster, and not only the pools of its nodes."""
+    app = make(make_app, local, shared, redis_options={"protocol": protocol})
+    assert isinstance(Stargate.of(app).produce("a", timeout=20), Receipt)
+
+
 def lanes_of(servers: ClusterServers) -> list[Lane]:
     """Lanes of one topic; each master has some."""
     lanes = [Lane("persistent://public/default/t", index) for index in range(LANES)]

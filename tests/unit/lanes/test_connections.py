@@ -100,6 +100,15 @@ def test_clients() -> None:
     connections.close()
 
 
+@pytest.mark.parametrize(("given", "found"), [(0.3, 2.5), (7, 7)])
+def test_a_blocking_read_has_its_time(given: float, found: float) -> None:
+    """It takes up to 2 s: with a shorter `socket_timeout` each would count as an outage."""
+    one = Connections(f"redis://host?socket_timeout={given}").sync()
+    assert one.connection_pool.connection_kwargs["socket_timeout"] == found
+    cluster: Any = Connections(f"rediscluster://host?socket_timeout={given}").asyncio()
+    assert cluster._make().connection_kwargs["socket_timeout"] == found
+
+
 def test_without_hiredis_commands_are_packed_by_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no requirement."""
 
