@@ -61,15 +61,12 @@ async def require_deduplication(
         make: makes the producers for the probe.
 
     Raises:
-        DeduplicationUnavailable: it does not, or the topic has partitions and
-            ``stargate_partitions`` is not set, or neither the admin API nor the probe can tell.
+        DeduplicationUnavailable: it does not, or the topic's partitions are not those of
+            ``stargate_partitions``, or neither the admin API nor the probe can tell.
         HandshakeRefused, LinkBroken: the broker cannot be asked now; try again later.
         ConfigurationError: the token or a TLS file is not usable.
     """
-    if options.partitions is None and (await _ask(endpoint, f"{topic.path}/partitions"))[1].get(
-        "partitions"
-    ):
-        raise DeduplicationUnavailable.partitioned(topic)
+    await _require_partitions(endpoint, topic, options)
     status, stats = await _ask(endpoint, f"{topic.path}/stats")
     if status == 404:
         # The topic does not exist yet. Its first producer creates it.
@@ -81,6 +78,24 @@ async def require_deduplication(
         case "Disabled":
             raise DeduplicationUnavailable.not_deduplicated(topic)
     await _probe(topic, make, f"its admin API answered with HTTP {status}")
+
+
+async def _require_partitions(endpoint: Endpoint, topic: Topic, options: ProducerOptions) -> None:
+    """Raise if the topic's partitions are not those of its options, as far as the admin API tells.
+
+    A producer of a partition that the topic does not have makes a topic of that name, which nobody
+    reads, and gets receipts for it.
+    """
+    if options.partitions is None:
+        if (await _ask(endpoint, f"{topic.path}/partitions"))[1].get("partitions"):
+            raise DeduplicationUnavailable.partitioned(topic)
+        return
+    whole, index = topic.whole()
+    # Asked as Pulsar's own clients do: a broker that makes missing topics with partitions does so.
+    path = f"{whole.path}/partitions?checkAllowAutoCreation=true"
+    found = (await _ask(endpoint, path))[1].get("partitions")
+    if isinstance(found, int) and index >= found:
+        raise DeduplicationUnavailable.without_partition(whole, found, options.partitions)
 
 
 async def _ask(endpoint: Endpoint, path: str) -> tuple[int, dict[str, Any]]:
