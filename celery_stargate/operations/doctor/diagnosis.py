@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.configured import find_target
-from celery_stargate.lanes.connections import Connections, explain, servers_of
+from celery_stargate.lanes.connections import Connections, diagnose, servers_of
 from celery_stargate.lanes.target import Target
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
@@ -101,12 +101,13 @@ class Diagnosis:
             if all(each.holds_data for each in facts.values()):
                 yield from within("lanes", self._lanes(settings, redis), but=_REDIS_AWAY)
         except _REDIS_AWAY as problem:
+            found, advice = diagnose(problem)
             yield Finding(
                 "redis-connection",
                 Level.ERROR,
-                f"the lanes: {explain(problem)}",
+                f"the lanes: {found}",
                 "no message can be recorded: delay() raises StoreUnavailable",
-                "start Redis, or set stargate_redis_url to where it is",
+                advice or "start Redis, or set stargate_redis_url to where it is",
             )
         finally:
             connections.close()

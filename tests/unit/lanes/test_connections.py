@@ -60,6 +60,31 @@ def test_streams_of_both_protocols() -> None:
             ),
         ),
         (
+            # A call that was tried until its bound ends so.
+            redis.exceptions.ConnectionError("READONLY You can't write"),
+            (
+                "Redis is a replica, or was made one: READONLY You can't write; name the master, "
+                "or the sentinels, in stargate_redis_url"
+            ),
+        ),
+        (
+            redis.exceptions.ConnectionError("NOREPLICAS Not enough good replicas to write."),
+            (
+                "Redis has fewer replicas in step than its min-replicas-to-write: NOREPLICAS Not "
+                "enough good replicas to write; bring its replicas back"
+            ),
+        ),
+        (
+            redis.exceptions.ConnectionError(
+                "Error 2 connecting to h:1. No such file or directory."
+            ),
+            (
+                "a file that leads to Redis is missing: Error 2 connecting to h:1. No such file or "
+                "directory; check the socket's path, or the files of ssl_… in stargate_redis_url "
+                "and its options"
+            ),
+        ),
+        (
             redis.exceptions.AuthenticationError("WRONGPASS"),
             (
                 "Redis refuses the user or the password: WRONGPASS; check those in the URL of the "
