@@ -199,6 +199,9 @@ def test_a_shard_that_is_down_holds_up_no_other(
                         assert seconds() < 4
                     else:
                         call(stargate, lane, 60.0)
+            away = [each for each in Diagnosis(app).findings() if each.check == "redis-connection"]
+            assert [each.found.partition(": ")[0] for each in away] == [f"127.0.0.1:{dead.port}"]
+            assert "in the lanes of this shard" in away[0].why
             dead.start()
             for lane in down:
                 wait_for(partial(succeeds, stargate, lane), 60.0)
