@@ -63,7 +63,8 @@ async def require_deduplication(
     Raises:
         DeduplicationUnavailable: it does not, or the topic's partitions are not those of
             ``stargate_partitions``, or neither the admin API nor the probe can tell.
-        HandshakeRefused, LinkBroken: the broker cannot be asked now; try again later.
+        HandshakeRefused: the topic itself is refused, or the broker cannot be asked now.
+        LinkBroken: the broker cannot be asked now; try again later.
         ConfigurationError: the token or a TLS file is not usable.
     """
     await _require_partitions(endpoint, topic, options)
@@ -77,7 +78,7 @@ async def require_deduplication(
             return
         case "Disabled":
             raise DeduplicationUnavailable.not_deduplicated(topic)
-    await _probe(topic, make, f"its admin API answered with HTTP {status}")
+    await _probe(topic, options, make, f"its admin API answered with HTTP {status}")
 
 
 async def _require_partitions(endpoint: Endpoint, topic: Topic, options: ProducerOptions) -> None:
@@ -144,7 +145,7 @@ async def _open_and_close(producer: Producer) -> None:
         await producer.close()
 
 
-async def _probe(topic: Topic, make: MakeProducer, why: str) -> None:
+async def _probe(topic: Topic, options: ProducerOptions, make: MakeProducer, why: str) -> None:
     """Send one message twice under one sequence id, and check that the second is not stored."""
     place = replace(topic, name=PROBE)
     query = {
@@ -157,6 +158,8 @@ async def _probe(topic: Topic, make: MakeProducer, why: str) -> None:
         again = await _send_one(make(place, ProducerOptions(), query))
     except HandshakeRefused as refused:
         if refused.permanent:
+            # A token that is not taken, say, is refused for the topic itself. Then that is why.
+            await _open_and_close(make(topic, options, {}))
             raise DeduplicationUnavailable(
                 f"cannot check whether the broker deduplicates {topic}: {why}, and the probe topic "
                 f"{place} is refused: {refused.sentence}. Allow one of the two, or use "

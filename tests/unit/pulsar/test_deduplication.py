@@ -152,6 +152,14 @@ class TestProbe:
             ask(deduplicating.url)
         assert caught.value.code == "no-deduplication"
 
+    def test_the_topic_is_refused_as_well(self, deduplicating: LocalPulsar) -> None:
+        """A token has expired, say: the failure and its policy are those of any such topic."""
+        deduplicating.faults.refuse_handshakes(401, count=2)
+        with pytest.raises(HandshakeRefused) as caught:
+            ask(deduplicating.url)
+        assert caught.value.permanent
+        assert caught.value.status == 401
+
     @pytest.mark.parametrize(
         ("fault", "error"),
         [
