@@ -116,12 +116,13 @@ class Settler:
             self._tell(self._outcomes, fenced=fenced)
             await self._effects.hand_in(settled)
         except UNAVAILABLE as error:
-            logger.warning(
-                "%d outcomes were not settled; the next owner sends these messages again: %s",
-                len(self._outcomes),
-                error,
-                lane=self._lane.name,
-            )
+            if self._outcomes:
+                logger.warning(
+                    "%d outcomes were not settled; the next owner sends these messages again: %s",
+                    len(self._outcomes),
+                    error,
+                    lane=self._lane.name,
+                )
 
     async def _settle_some(self) -> bool:
         """Settle the next outcomes; return whether another owner has the lane."""

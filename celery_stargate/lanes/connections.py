@@ -49,6 +49,7 @@ from celery_stargate.support.per_process import PerProcess
 __all__ = [
     "UNAVAILABLE",
     "Connections",
+    "diagnose",
     "explain",
     "servers_of",
     "store_errors",
@@ -77,10 +78,36 @@ _ASYNC: Final = {
     "unix": redis.asyncio.UnixDomainSocketConnection,
 }
 
+#: What the text of an error tells of a Redis: what that means, and what to do.
+_STATES: Final = {
+    "READONLY": (
+        "Redis is a replica, or was made one",
+        "name the master, or the sentinels, in stargate_redis_url",
+    ),
+    "MASTERDOWN": ("Redis is a replica without its master", "start its master, or name another"),
+    "NOREPLICAS": (
+        "Redis has fewer replicas in step than its min-replicas-to-write",
+        "bring its replicas back",
+    ),
+    "MISCONF": ("Redis cannot write to its disk", "look at its log, and make room there"),
+    "max number of clients": (
+        "Redis takes no more connections",
+        "raise its maxclients, or lower stargate_redis_max_connections",
+    ),
+    "CERTIFICATE_VERIFY_FAILED": (
+        "the certificate of Redis is not trusted",
+        "set ssl_ca_certs in stargate_redis_options to the file of its CA",
+    ),
+    "No such file or directory": (
+        "a file that leads to Redis is missing",
+        "check the socket's path, or the files of ssl_… in stargate_redis_url and its options",
+    ),
+}
+
 #: Seconds to connect, and after which an unused connection is tried before it is used.
 _CONNECT, _HEALTH_CHECK = 3.0, 30
-#: Seconds that a node of a Cluster has for one answer; a blocking read takes 2 s.
-_NODE_ANSWERS = 2.5
+#: Seconds that Redis has for one answer at least: a blocking read takes 2 s.
+_ANSWERS = 2.5
 
 
 class Connections:
@@ -199,7 +226,7 @@ class _Process:
             }
             return BoundedPool(**{**given, **own})
 
-        return ClusterClient(self._target.nodes, pool)
+        return ClusterClient(self._target.nodes, pool, self._target.parameters.get("protocol"))
 
     def _async_cluster(self) -> redis.asyncio.RedisCluster:
         tls = self._target.transport == "tls"
@@ -211,7 +238,7 @@ class _Process:
             retry=one_retry(),
             ssl=tls,
             # Only so does redis-py notice that a node hangs, and look for the one in its place.
-            **{"socket_timeout": _NODE_ANSWERS, **self._parameters()},
+            **{"socket_timeout": _ANSWERS, **self._parameters()},
         )
         return renew_cluster(made) if tls else made
 
@@ -243,7 +270,11 @@ class _Process:
         usual: dict[str, Any] = {"health_check_interval": _HEALTH_CHECK}
         if self._target.transport != "unix":
             usual["socket_connect_timeout"] = _CONNECT
-        return {**usual, **self._target.parameters}
+        found = {**usual, **self._target.parameters}
+        if "socket_timeout" in found:
+            # With less, each blocking read would count as a server that hangs.
+            found["socket_timeout"] = max(found["socket_timeout"], _ANSWERS)
+        return found
 
 
 def stream_entries(reply: Any) -> list[tuple[bytes, list[Any]]]:
@@ -284,36 +315,49 @@ def store_errors() -> _StoreErrors:
 
 def explain(error: Exception) -> str:
     """Return what an error of redis-py means for the lanes, and what to do where that is known."""
+    what, advice = diagnose(error)
+    return f"{what}; {advice}" if advice else what
+
+
+def diagnose(error: Exception) -> tuple[str, str | None]:
+    """Return what an error of redis-py means for the lanes, and what to do; None if unknown."""
     # Redis and the operating system end some texts with a full stop.
     text = str(error).rstrip(".")
     match error:
         case MovedError() | ClusterCrossSlotError():
             return (
                 "the URL of the lanes' Redis names a single server, and that is a node of a Redis "
-                f"Cluster ({text}); use rediscluster:// in stargate_redis_url"
-            )
+                f"Cluster ({text})"
+            ), "use rediscluster:// in stargate_redis_url"
         case AuthenticationError() | AuthorizationError():
             return (
-                f"Redis refuses the user or the password: {text}; check those in the URL of the "
-                "lanes' Redis, or in stargate_redis_options"
+                f"Redis refuses the user or the password: {text}",
+                "check those in the URL of the lanes' Redis, or in stargate_redis_options",
             )
         case NoPermissionError():
             return (
-                f"Redis does not allow its user a command: {text}; give it what docs/redis.md lists"
+                f"Redis does not allow its user a command: {text}",
+                "give it what docs/redis.md lists",
             )
         case ReadOnlyError():
-            return (
-                f"Redis is a replica, or was made one: {text}; name the master, or the sentinels, "
-                "in stargate_redis_url"
-            )
+            return _known_by("READONLY", text)
         case OutOfMemoryError():
-            return (
-                f"Redis is full: {text}; raise its maxmemory, or make room with "
-                "`celery stargate dead archive` or `dead discard`"
+            return f"Redis is full: {text}", (
+                "raise its maxmemory, or make room with `celery stargate dead archive` or "
+                "`dead discard`"
             )
         case _:
+            # A call that was tried until its bound ends with a ConnectionError of this text.
+            word = next((each for each in _STATES if each in text), None)
+            if word is not None:
+                return _known_by(word, text)
             unavailable = isinstance(error, UNAVAILABLE)
-            return f"Redis {'does not answer' if unavailable else 'refused the call'}: {text}"
+            return f"Redis {'does not answer' if unavailable else 'refused the call'}: {text}", None
+
+
+def _known_by(word: str, text: str) -> tuple[str, str]:
+    what, advice = _STATES[word]
+    return f"{what}: {text}", advice
 
 
 def servers_of(client: Any) -> dict[str, Any]:

@@ -64,15 +64,19 @@ class ClusterClient(_Commands):  # type: ignore[misc]
     Arguments:
         nodes: host and port of some nodes, by which the others are found.
         pool: makes the pool of a node, of the keyword arguments that redis-py gives.
+        protocol: the version of Redis' protocol that the pools speak; None for redis-py's own.
     """
 
     def __init__(
         self,
         nodes: Sequence[tuple[str, int]],
         pool: Callable[..., Any],
+        protocol: int | str | None = None,
     ) -> None:
         self._nodes = nodes
         self._pool = pool
+        # From version 3 on redis-py gives the pools handlers, which an older one refuses.
+        self._protocol = {} if protocol is None else {"protocol": int(protocol)}
         self._made: Any = None
         self._connecting = SharedCall(self._connect, (RedisError, RedisClusterException, OSError))
         self._silent = SilentNodes()
@@ -163,6 +167,7 @@ class ClusterClient(_Commands):  # type: ignore[misc]
                 connection_pool_class=self._pool,
                 require_full_coverage=False,
                 retry=Retry(NoBackoff(), 0),
+                **self._protocol,
             )
         return self._made
 

@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from kombu.utils.imports import symbol_by_name
-from redis.connection import parse_url
+from redis.connection import parse_url, to_bool
 
 from celery_stargate.errors import ConfigurationError
-from celery_stargate.model.redis_options import SENTINEL_OPTIONS, is_cluster
+from celery_stargate.model.redis_options import SENTINEL_OPTIONS, is_cluster, tls_version
 
 __all__ = ["Target", "parse_target", "target_of_parameters"]
 
@@ -131,8 +131,9 @@ def parse_target(url: str) -> Target:
     """Read a URL of one server: ``redis://``, ``rediss://``, ``unix://``, ``redis+socket://``.
 
     Also ``sentinel://[user:password@]host:port/db;sentinel://host:port``, or with commas between
-    the hosts, and ``redis+sentinel://`` and ``redis-sentinel://``: the database and the user are
-    those of the first host, and ``?master_name=`` may name the master.
+    the hosts, and ``redis+sentinel://`` and ``redis-sentinel://``: the user is that of the first
+    host, the database and the options are the first that are given, and ``?master_name=`` may name
+    the master.
 
     Or ``rediscluster://[user:password@]host:port,host:port`` and ``redisclusters://`` with TLS:
     the nodes of a Redis Cluster.
@@ -152,7 +153,10 @@ def parse_target(url: str) -> Target:
         query["db"] = query.pop("virtual_host").strip("/") or "0"
     query = _certificates(query)
     provider = query.pop("credential_provider", None)
+    tls = to_bool(query.pop("ssl", ""))  # type: ignore[no-untyped-call]
     found = dict(parse_url(f"{url.partition('?')[0]}?{urlencode(query)}"))  # type: ignore[no-untyped-call]
+    if tls:
+        found["ssl"] = True
     if provider is not None:
         found["credential_provider"] = provider
     return target_of_parameters(found)
@@ -188,30 +192,31 @@ def target_of_parameters(parameters: Mapping[str, Any]) -> Target:
 
 def _sentinel_target(url: str) -> Target:
     """Read a URL that names sentinels."""
-    hosts: list[tuple[str, int]] = []
-    first: Mapping[str, Any] | None = None
     lead, _, rest = url.partition("://")
     # Semicolons between whole URLs, as Celery has it, or commas between hosts.
     whole = re.split(rf";(?:{re.escape(lead)}://|sentinel://)?", rest)
+    hosts: list[tuple[str, int]] = []
+    databases, queries = [], []
     for each in whole:
-        netloc, slash, path = each.partition("/")
-        user, at, names = netloc.rpartition("@")
-        query = ""
-        if not slash:
-            names, _, query = names.partition("?")
-        for name in names.split(","):
+        place, _, query = each.partition("?")
+        netloc, _, database = place.partition("/")
+        databases.append(database)
+        queries.append(query)
+        for name in netloc.rpartition("@")[2].split(","):
             parts = urlsplit(f"redis://{name}")
             if not parts.hostname:
                 raise ValueError("a sentinel without a host")
             hosts.append((parts.hostname, parts.port or 26379))
-        if first is None:
-            tail = f"{slash}{path}" if slash else (f"?{query}" if query else "")
-            first = parse_target(f"redis://{user}{at}sentinel{tail}").parameters
-    parameters = dict(first or {})
+    user, at, _ = re.split("[/?]", whole[0], maxsplit=1)[0].rpartition("@")
+    # People put the database and the options behind the first or the last.
+    database, query = (next(filter(None, found), "") for found in (databases, queries))
+    found = parse_target(f"redis://{user}{at}sentinel/{database}?{query}")
+    parameters = dict(found.parameters)
     parameters.pop("host", None)
     parameters.pop("port", None)
     master = parameters.pop("master_name", None) or parameters.pop("service_name", None)
-    return Target("tcp", parameters, tuple(hosts), master)
+    tls = found.transport == "tls" or any(name.startswith("ssl_") for name in parameters)
+    return Target("tls" if tls else "tcp", parameters, tuple(hosts), master)
 
 
 def _cluster_target(url: str) -> Target:
@@ -236,8 +241,10 @@ def _cluster_target(url: str) -> Target:
 
 
 def _certificates(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with the requirement of certificates as redis-py writes it."""
+    """Return options of TLS as redis-py writes them."""
     found = dict(options)
+    if "ssl_min_version" in found:
+        found["ssl_min_version"] = tls_version(found["ssl_min_version"])
     given = found.get("ssl_cert_reqs")
     if isinstance(given, str):
         found["ssl_cert_reqs"] = _CERT_REQS.get(given.upper(), given.lower())

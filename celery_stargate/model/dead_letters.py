@@ -50,7 +50,7 @@ KNOWN_ERRORS = (
     | frozenset(
         {
             *("breaks-connection", "dropped", "failed", "frame-too-large", "no-deduplication"),
-            *("partitioned", "reply-too-large", "unreadable"),
+            *("no-partition", "partitioned", "reply-too-large", "unreadable"),
         }
     )
 )

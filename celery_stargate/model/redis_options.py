@@ -19,6 +19,7 @@ __all__ = [
     "is_cluster",
     "read_redis_options",
     "read_redis_url",
+    "tls_version",
 ]
 
 _DIRECT = ("redis", "rediss", "unix", "redis+socket", "socket")
@@ -58,6 +59,8 @@ _NAMES: Mapping[str, type | tuple[type, ...] | str] = {
     "ssl_min_version": object,
     "ssl_password": str,
 }
+#: What redis-py reads as a yes or a no in a URL; all else would be a yes.
+_BOOLS = ("true", "false", "t", "f", "yes", "no", "y", "n", "1", "0")
 #: Options of few values, as redis-py, Celery and Python's ``ssl`` write them.
 _VALUES: Mapping[str, tuple[str, ...]] = {
     "protocol": ("2", "3"),
@@ -138,6 +141,8 @@ def check_option(name: str, key: str, item: Any, *, text: bool = False) -> None:
         words = f"seconds above 0, at most {LONGEST:.0f}"
     elif expected is dict:
         right, words = isinstance(item, Mapping), "a mapping"
+    elif text and expected is bool:
+        right, words = item.lower() in _BOOLS, "true or false"
     elif text:
         right, words = expected is not int or item.strip("/").isdigit(), "a number"
     else:
@@ -148,6 +153,8 @@ def check_option(name: str, key: str, item: Any, *, text: bool = False) -> None:
         known = _VALUES[key]
         plain = item.name if isinstance(item, ssl.VerifyMode) else item
         right, words = str(plain).lower() in known, f"one of {', '.join(known)}"
+    elif right and key == "ssl_min_version":
+        right, words = tls_version(item) is not None, "TLSv1_2, TLSv1_3, or an ssl.TLSVersion"
     elif right and key in ("db", "min_other_sentinels"):
         right, words = int(str(item).strip("/")) >= 0, "0 or more"
     elif right and key == "client_name":
@@ -156,6 +163,16 @@ def check_option(name: str, key: str, item: Any, *, text: bool = False) -> None:
         shown = isinstance(item, str) and len(item) <= _SHOWN and key not in _NOT_SHOWN
         found = repr(item) if shown else type(item).__name__
         raise ConfigurationError(f"{name} must be {words}, not {found}")
+
+
+def tls_version(given: Any) -> ssl.TLSVersion | None:
+    """Return a version of TLS that was given by its name, by its number or as itself; else None."""
+    try:
+        if isinstance(given, str) and not given.isdigit():
+            return ssl.TLSVersion[given]
+        return ssl.TLSVersion(int(given))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _number(text: str) -> float | None:
@@ -172,9 +189,10 @@ def check_redis(url: str | None, options: Mapping[str, Any], prefix: str) -> Non
         prefix: of the settings' names.
 
     Raises:
-        ConfigurationError: a Sentinel URL without the name of a master, or a Cluster with a
-            database or with options of sentinels.
+        ConfigurationError: a Sentinel URL without the name of a master, a Cluster with a
+            database or with options of sentinels, or TLS that is off and on.
     """
+    _check_tls(url or "", options, prefix)
     if is_cluster(url):
         _check_cluster(url or "", options, prefix)
         return
@@ -195,6 +213,20 @@ def check_redis(url: str | None, options: Mapping[str, Any], prefix: str) -> Non
         raise ConfigurationError(
             f"{prefix}redis_url names sentinels, and nothing names the master that they watch: set "
             f'{prefix}redis_options = {{"master_name": …}}'
+        )
+
+
+def _check_tls(url: str, options: Mapping[str, Any], prefix: str) -> None:
+    """Raise if ``ssl`` is off, and something else means TLS."""
+    if options.get("ssl", True):
+        return
+    scheme = url.partition("://")[0]
+    found = [name for name in options if name.startswith("ssl_")]
+    if scheme in ("rediss", "redisclusters"):
+        found.append(f"{scheme}:// in {prefix}redis_url")
+    if found:
+        raise ConfigurationError(
+            f"{prefix}redis_options has ssl=False, and {found[-1]} means TLS; leave one of them out"
         )
 
 

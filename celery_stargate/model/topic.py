@@ -54,6 +54,11 @@ class Topic:
         """Return the topic of one partition."""
         return replace(self, name=f"{self.name}-partition-{index}")
 
+    def whole(self) -> tuple[Topic, int]:
+        """Return the topic of which this is a partition, and the partition's index."""
+        name, _, index = self.name.rpartition("-partition-")
+        return replace(self, name=name), int(index)
+
     @property
     def path(self) -> str:
         """``persistent/TENANT/NAMESPACE/TOPIC``, each part quoted for a URL."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,9 @@ from celery_stargate.operations.reading import STEP, LaneReader, batches, reader
 from celery_stargate.operations.records import task_names
 
 __all__ = ["DeadLetters", "check_archived", "dead_letters_of", "receipt_tasks"]
+
+#: Dead letters, as they are stored or as :meth:`DeadLetters.find` returns them.
+_Letters: TypeAlias = Iterable[Letter | DeadLetterView]
 
 #: How many letters, and bytes of them, one script moves at most: it must not hold Redis for long.
 #: 25 took it up to 6 ms on a busy machine, and 10 take 2 ms.
@@ -165,23 +168,27 @@ class DeadLetters:
             for letter in self._read(lane, [each.encode() for each in part])
         ]
 
-    def replay(self, letters: Sequence[Letter]) -> Iterator[DeadLetterChange]:
+    def replay(self, letters: _Letters) -> Iterator[DeadLetterChange]:
         """Send dead letters again: each leaves in the step that records its new attempt.
 
         The attempt has a context of its own and reports under the first one. If this process dies,
         what was replayed is gone from the dead letters, and what was not is there.
 
         Arguments:
-            letters: from :meth:`letters` or :meth:`named`; one that failed again since is left.
+            letters: from :meth:`letters` or :meth:`named`; one that failed again since is left. Or
+                from :meth:`find`; one that failed again since is meant, too.
+
+        Returns:
+            What became of each. A step is done when its first result is asked for.
         """
         return self._act("dead replay", letters, self._replay)
 
-    def discard(self, letters: Sequence[Letter]) -> Iterator[DeadLetterChange]:
+    def discard(self, letters: _Letters) -> Iterator[DeadLetterChange]:
         """Delete dead letters for good."""
         return self._act("dead discard", letters, self._discard)
 
     def archive(
-        self, letters: Sequence[Letter], write: Callable[[Sequence[Mapping[str, Any]]], None]
+        self, letters: _Letters, write: Callable[[Sequence[Mapping[str, Any]]], None]
     ) -> Iterator[DeadLetterChange]:
         """Move dead letters out of Redis.
 
@@ -237,16 +244,17 @@ class DeadLetters:
     def _act(
         self,
         what: str,
-        letters: Sequence[Letter],
+        letters: _Letters,
         step: Callable[[Lane, Sequence[Letter]], list[DeadResult]],
     ) -> Iterator[DeadLetterChange]:
         """Do something with letters, step by step, and note it before and after."""
-        if not letters:
+        found = _as_stored(letters, self.named)
+        if not found:
             return
         by_lane: dict[Lane, list[Letter]] = {}
-        for each in letters:
+        for each in found:
             by_lane.setdefault(each.lane, []).append(each)
-        told = {"lanes": [lane.name for lane in by_lane][:10], "letters": len(letters)}
+        told = {"lanes": [lane.name for lane in by_lane][:10], "letters": len(found)}
         self._audit.note(what, told)
         results: Counter[str] = Counter()
         for lane, of_lane in by_lane.items():
@@ -300,6 +308,31 @@ class DeadLetters:
         dead = DeadLetterWriter(self._prefix, lane, "operator", self._rules)
         script = script_on(self._reader.redis, name)
         return script(keys=dead.keys, args=[*arguments, *dead.bounds])
+
+
+def _as_stored(
+    letters: _Letters, named: Callable[[Iterable[str], str], list[Letter]]
+) -> list[Letter]:
+    """Return dead letters as they are stored.
+
+    Arguments:
+        named: returns the dead letters of some ids and a topic.
+    """
+    found: list[Letter] = []
+    views: dict[str, dict[tuple[str, str], str]] = {}
+    for each in letters:
+        if isinstance(each, DeadLetterView):
+            views.setdefault(each.topic, {})[each.lane, each.id] = each.id
+        else:
+            found.append(each)
+    for topic, meant in views.items():
+        # Another lane of the topic may have one of the same id.
+        found += [
+            each
+            for each in named(meant.values(), topic)
+            if (each.lane.name, shown_id(each.id)) in meant
+        ]
+    return found
 
 
 def dead_letters_of(runtime: Runtime, by: str | None = None) -> DeadLetters:

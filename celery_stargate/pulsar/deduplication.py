@@ -61,15 +61,13 @@ async def require_deduplication(
         make: makes the producers for the probe.
 
     Raises:
-        DeduplicationUnavailable: it does not, or the topic has partitions and
-            ``stargate_partitions`` is not set, or neither the admin API nor the probe can tell.
-        HandshakeRefused, LinkBroken: the broker cannot be asked now; try again later.
+        DeduplicationUnavailable: it does not, or the topic's partitions are not those of
+            ``stargate_partitions``, or neither the admin API nor the probe can tell.
+        HandshakeRefused: the topic itself is refused, or the broker cannot be asked now.
+        LinkBroken: the broker cannot be asked now; try again later.
         ConfigurationError: the token or a TLS file is not usable.
     """
-    if options.partitions is None and (await _ask(endpoint, f"{topic.path}/partitions"))[1].get(
-        "partitions"
-    ):
-        raise DeduplicationUnavailable.partitioned(topic)
+    await _require_partitions(endpoint, topic, options)
     status, stats = await _ask(endpoint, f"{topic.path}/stats")
     if status == 404:
         # The topic does not exist yet. Its first producer creates it.
@@ -80,7 +78,25 @@ async def require_deduplication(
             return
         case "Disabled":
             raise DeduplicationUnavailable.not_deduplicated(topic)
-    await _probe(topic, make, f"its admin API answered with HTTP {status}")
+    await _probe(topic, options, make, f"its admin API answered with HTTP {status}")
+
+
+async def _require_partitions(endpoint: Endpoint, topic: Topic, options: ProducerOptions) -> None:
+    """Raise if the topic's partitions are not those of its options, as far as the admin API tells.
+
+    A producer of a partition that the topic does not have makes a topic of that name, which nobody
+    reads, and gets receipts for it.
+    """
+    if options.partitions is None:
+        if (await _ask(endpoint, f"{topic.path}/partitions"))[1].get("partitions"):
+            raise DeduplicationUnavailable.partitioned(topic)
+        return
+    whole, index = topic.whole()
+    # Asked as Pulsar's own clients do: a broker that makes missing topics with partitions does so.
+    path = f"{whole.path}/partitions?checkAllowAutoCreation=true"
+    found = (await _ask(endpoint, path))[1].get("partitions")
+    if isinstance(found, int) and index >= found:
+        raise DeduplicationUnavailable.without_partition(whole, found, options.partitions)
 
 
 async def _ask(endpoint: Endpoint, path: str) -> tuple[int, dict[str, Any]]:
@@ -129,7 +145,7 @@ async def _open_and_close(producer: Producer) -> None:
         await producer.close()
 
 
-async def _probe(topic: Topic, make: MakeProducer, why: str) -> None:
+async def _probe(topic: Topic, options: ProducerOptions, make: MakeProducer, why: str) -> None:
     """Send one message twice under one sequence id, and check that the second is not stored."""
     place = replace(topic, name=PROBE)
     query = {
@@ -142,6 +158,8 @@ async def _probe(topic: Topic, make: MakeProducer, why: str) -> None:
         again = await _send_one(make(place, ProducerOptions(), query))
     except HandshakeRefused as refused:
         if refused.permanent:
+            # A token that is not taken, say, is refused for the topic itself. Then that is why.
+            await _open_and_close(make(topic, options, {}))
             raise DeduplicationUnavailable(
                 f"cannot check whether the broker deduplicates {topic}: {why}, and the probe topic "
                 f"{place} is refused: {refused.sentence}. Allow one of the two, or use "

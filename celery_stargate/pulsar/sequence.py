@@ -151,6 +151,17 @@ class DeduplicationUnavailable(Exception):
             code="partitioned",
         )
 
+    @classmethod
+    def without_partition(cls, topic: Topic, has: int, wanted: int) -> DeduplicationUnavailable:
+        """Return the error for a topic with fewer partitions than its options say."""
+        return cls(
+            f"{topic} has {has or 'no'} partitions, and stargate_partitions is {wanted}: nobody "
+            "would read what is sent to the others. "
+            + (f"Set it to {has}" if has else "Leave it out")
+            + f", or give the topic {wanted} partitions",
+            code="no-partition",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Numbered:

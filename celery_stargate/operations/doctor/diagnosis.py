@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from celery_stargate.errors import ConfigurationError
 from celery_stargate.lanes.configured import find_target
-from celery_stargate.lanes.connections import Connections, explain, servers_of
+from celery_stargate.lanes.connections import Connections, diagnose, servers_of
 from celery_stargate.lanes.target import Target
 from celery_stargate.model.options import ProducerOptions
 from celery_stargate.model.settings import Settings
@@ -31,7 +31,7 @@ from celery_stargate.operations.doctor.peers import (
     gather_peers,
     settings_here,
 )
-from celery_stargate.operations.doctor.redis_checks import REDIS_CHECKS, gather_redis
+from celery_stargate.operations.doctor.redis_checks import REDIS_CHECKS, RedisFacts, gather_redis
 from celery_stargate.operations.doctor.service import (
     SERVICE_CHECKS,
     ServiceFacts,
@@ -91,23 +91,22 @@ class Diagnosis:
     def _redis(self, settings: Settings, target: Target) -> Findings:
         connections = Connections(target)
         redis = connections.sync()
+        facts: dict[str, RedisFacts] = {}
         try:
-            facts = {
-                name: gather_redis(server, settings.keyspace)
-                for name, server in servers_of(redis).items()
-            }
-            yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
-            yield from examine_each(REDIS_CHECKS, facts)
-            if all(each.holds_data for each in facts.values()):
+            servers = servers_of(redis)
+            for name, server in servers.items():
+                try:
+                    facts[name] = gather_redis(server, settings.keyspace)
+                except _REDIS_AWAY as problem:
+                    yield _away(problem, name)
+            if facts.keys() == servers.keys():
+                yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
+            if facts:
+                yield from examine_each(REDIS_CHECKS, facts)
+            if facts.keys() == servers.keys() and all(each.holds_data for each in facts.values()):
                 yield from within("lanes", self._lanes(settings, redis), but=_REDIS_AWAY)
         except _REDIS_AWAY as problem:
-            yield Finding(
-                "redis-connection",
-                Level.ERROR,
-                f"the lanes: {explain(problem)}",
-                "no message can be recorded: delay() raises StoreUnavailable",
-                "start Redis, or set stargate_redis_url to where it is",
-            )
+            yield _away(problem)
         finally:
             connections.close()
 
@@ -180,3 +179,26 @@ def _topics_of(settings: Settings) -> Mapping[Topic, ProducerOptions]:
     if settings.topic is not None:
         names.append(settings.topic)
     return dict(settings.resolve(name) for name in names)
+
+
+def _away(problem: Exception, shard: str = "") -> Finding:
+    """Return what is told of a Redis that does not answer.
+
+    Arguments:
+        shard: host and port of the master of a Cluster; empty for the only server, or for all.
+    """
+    found, advice = diagnose(problem)
+    return Finding(
+        "redis-connection",
+        Level.ERROR,
+        f"{shard or 'the lanes'}: {found}",
+        "no message can be recorded"
+        + (" in the lanes of this shard" if shard else "")
+        + ": delay() raises StoreUnavailable",
+        advice
+        or (
+            "start it, or a replica of it"
+            if shard
+            else "start Redis, or set stargate_redis_url to where it is"
+        ),
+    )

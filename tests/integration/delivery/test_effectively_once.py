@@ -329,6 +329,36 @@ class TestPartitions:
             ]
             assert held(pulsar, f"{topic}-partition-{partition}", len(wanted)) == wanted
 
+    def test_a_topic_without_partitions_gets_none(
+        self, make_app: MakeApp, topic: str, pulsar: PulsarAddress
+    ) -> None:
+        """A producer of one would make a topic that nobody reads, and get receipts for it."""
+        app = make_app(delivery=ONCE, partitions=3)
+        with Acknowledger(app):
+            (result,) = send(app, [("a", "1")])
+            with pytest.raises(ProduceError) as caught:
+                result.get(timeout=20)
+        assert caught.value.failure["code"] == "no-partition"
+        assert not [each for each in pulsar.admin.topics("public/default") if topic in each]
+
+    def test_a_broker_that_makes_topics_with_partitions(
+        self, make_app: MakeApp, pulsar: PulsarAddress
+    ) -> None:
+        """It is asked as Pulsar's clients ask: it makes the topic, and not a partition alone."""
+        namespace = f"public/partitioned-{uuid.uuid4().hex}"
+        pulsar.admin.create_namespace(namespace)
+        policy = {"allowAutoTopicCreation": True, "topicType": "partitioned"}
+        pulsar.admin.call(
+            "POST",
+            f"namespaces/{namespace}/autoTopicCreation",
+            policy | {"defaultNumPartitions": 3},
+        )
+        topic = f"persistent://{namespace}/orders"
+        app = make_app(delivery=ONCE, partitions=3, topic=topic)
+        with Acknowledger(app):
+            assert statuses(send(app, [("a", "1"), ("b", "2"), ("c", "3")])) == {"stored"}
+        assert pulsar.admin.partitions(topic) == 3
+
     @pytest.mark.parametrize("scheme", ["JavaStringHash", "Murmur3_32Hash"])
     def test_the_broker_chooses_the_same_for_a_thousand_keys(
         self, topic: str, pulsar: PulsarAddress, scheme: str

@@ -88,6 +88,15 @@ def test_a_caller_without_a_worker_owns_the_lanes_itself(
     assert len(stargate.produce_many(["c"] * 100, timeout=20)) == 100
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_both_versions_of_redis_protocol(
+    make_app: MakeApp, local: LocalPulsar, shared: ClusterServers, protocol: int
+) -> None:
+    """`protocol` reaches redis-py's client of the Cluster, and not only the pools of its nodes."""
+    app = make(make_app, local, shared, redis_options={"protocol": protocol})
+    assert isinstance(Stargate.of(app).produce("a", timeout=20), Receipt)
+
+
 def lanes_of(servers: ClusterServers) -> list[Lane]:
     """Lanes of one topic; each master has some."""
     lanes = [Lane("persistent://public/default/t", index) for index in range(LANES)]
@@ -190,6 +199,9 @@ def test_a_shard_that_is_down_holds_up_no_other(
                         assert seconds() < 4
                     else:
                         call(stargate, lane, 60.0)
+            away = [each for each in Diagnosis(app).findings() if each.check == "redis-connection"]
+            assert [each.found.partition(": ")[0] for each in away] == [f"127.0.0.1:{dead.port}"]
+            assert "in the lanes of this shard" in away[0].why
             dead.start()
             for lane in down:
                 wait_for(partial(succeeds, stargate, lane), 60.0)

@@ -64,6 +64,22 @@ def test_to_do_nothing(letters: DeadLetters, reader: LaneReader) -> None:
     assert reader.redis.exists(reader.registry.key("actions")) == 0
 
 
+@pytest.mark.parametrize("way", ["letters", "find"])
+def test_what_is_found_is_acted_on(
+    letters: DeadLetters, kept: Callable[..., None], lane: Lane, outbox: Outbox, way: str
+) -> None:
+    """As an iterator, as it comes; of two lanes with one id only the one that was found."""
+    other = Lane(lane.topic, lane.index + 1)
+    kept(lane, "a", "b")
+    kept(other, "a")
+    found = getattr(letters, way)
+    here = (each for each in found() if each.lane in (lane, lane.name))
+    assert results(letters.replay(here)) == dict.fromkeys("ab", DeadResult.DONE)
+    assert outbox.backlog(lane) == 2
+    assert results(letters.discard(found())) == {"a": DeadResult.DONE}
+    assert list(letters.find()) == []
+
+
 def test_one_that_cannot_be_sent_again(
     letters: DeadLetters,
     kept: Callable[..., None],

@@ -302,3 +302,18 @@ def test_handing_in() -> None:
     assert [each.context for each, _ in rig.store.settled] == ["c1"]
     assert rig.effects.runs == [["c1"]]
     assert rig.store.finished == [("c1", 1)]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_only_what_is_left_is_told(caplog: pytest.LogCaptureFixture, count: int) -> None:
+    """Each lane of a worker whose Redis is away ends so, most of them with nothing to settle."""
+
+    async def main() -> None:
+        rig = PartsRig()
+        for number in range(count):
+            rig.settler.give(entry(number + 1), receipt(number + 1))
+        rig.store.errors["settle"] = [RedisConnectionError("gone")]
+        await rig.settler.hand_in()
+
+    asyncio.run(main())
+    assert caplog.text.count("outcomes were not settled") == count

@@ -60,6 +60,31 @@ def test_streams_of_both_protocols() -> None:
             ),
         ),
         (
+            # A call that was tried until its bound ends so.
+            redis.exceptions.ConnectionError("READONLY You can't write"),
+            (
+                "Redis is a replica, or was made one: READONLY You can't write; name the master, "
+                "or the sentinels, in stargate_redis_url"
+            ),
+        ),
+        (
+            redis.exceptions.ConnectionError("NOREPLICAS Not enough good replicas to write."),
+            (
+                "Redis has fewer replicas in step than its min-replicas-to-write: NOREPLICAS Not "
+                "enough good replicas to write; bring its replicas back"
+            ),
+        ),
+        (
+            redis.exceptions.ConnectionError(
+                "Error 2 connecting to h:1. No such file or directory."
+            ),
+            (
+                "a file that leads to Redis is missing: Error 2 connecting to h:1. No such file or "
+                "directory; check the socket's path, or the files of ssl_… in stargate_redis_url "
+                "and its options"
+            ),
+        ),
+        (
             redis.exceptions.AuthenticationError("WRONGPASS"),
             (
                 "Redis refuses the user or the password: WRONGPASS; check those in the URL of the "
@@ -98,6 +123,15 @@ def test_clients() -> None:
     clients = [connections.asyncio(), connections.asyncio(), connections.blocking()]
     assert len({id(each.connection_pool) for each in clients}) == 3
     connections.close()
+
+
+@pytest.mark.parametrize(("given", "found"), [(0.3, 2.5), (7, 7)])
+def test_a_blocking_read_has_its_time(given: float, found: float) -> None:
+    """It takes up to 2 s: with a shorter `socket_timeout` each would count as an outage."""
+    one = Connections(f"redis://host?socket_timeout={given}").sync()
+    assert one.connection_pool.connection_kwargs["socket_timeout"] == found
+    cluster: Any = Connections(f"rediscluster://host?socket_timeout={given}").asyncio()
+    assert cluster._make().connection_kwargs["socket_timeout"] == found
 
 
 def test_without_hiredis_commands_are_packed_by_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
 
 from celery_stargate import ConfigurationError
+from celery_stargate.model.redis_options import tls_version
 from celery_stargate.model.settings import Settings
 
 
@@ -30,6 +32,12 @@ def read(**conf: Any) -> Settings:
         ({"db": -1}, "['db'] must be 0 or more"),
         ({"protocol": 9}, "['protocol'] must be one of 2, 3"),
         ({"ssl_cert_reqs": "nope"}, "['ssl_cert_reqs'] must be one of none, optional, required"),
+        (
+            {"ssl_min_version": "TLS1.2"},
+            "must be TLSv1_2, TLSv1_3, or an ssl.TLSVersion, not 'TLS1",
+        ),
+        ({"ssl_min_version": 3}, "must be TLSv1_2, TLSv1_3, or an ssl.TLSVersion, not int"),
+        ({"ssl": False, "ssl_ca_certs": "/ca"}, "has ssl=False, and ssl_ca_certs means TLS"),
         ({"client_name": "a b"}, "['client_name'] must be text without blanks, not 'a b'"),
         (
             {"sentinel_kwargs": {"ssl_ca_cert": "x"}},
@@ -44,6 +52,20 @@ def test_options_that_are_wrong(options: Any, words: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read(stargate_redis_options=options)
     assert words in str(caught.value)
+
+
+def test_tls_that_is_off_and_on() -> None:
+    """Nobody can tell which of them is meant."""
+    with pytest.raises(ConfigurationError, match="ssl=False, and rediss:// in stargate_redis_url"):
+        read(stargate_redis_url="rediss://h", stargate_redis_options={"ssl": False})
+    assert read(stargate_redis_url="redis://h", stargate_redis_options={"ssl": False}).redis_url
+
+
+@pytest.mark.parametrize("given", ["TLSv1_3", "772", 772, ssl.TLSVersion.TLSv1_3])
+def test_versions_of_tls(given: Any) -> None:
+    """Their names are what people write, and `ssl` takes itself only."""
+    assert tls_version(given) is ssl.TLSVersion.TLSv1_3
+    assert read(stargate_redis_options={"ssl_min_version": given}).redis_options
 
 
 def test_options_that_are_right() -> None:

@@ -259,3 +259,5 @@ def test_a_partition_is_a_topic() -> None:
     assert (
         str(Topic.parse("orders").partition(3)) == "persistent://public/default/orders-partition-3"
     )
+    odd = Topic.parse("a-partition-1")
+    assert odd.partition(12).whole() == (odd, 12)

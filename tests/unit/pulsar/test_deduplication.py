@@ -108,6 +108,19 @@ def test_partitions_that_nobody_named(deduplicating: LocalPulsar) -> None:
     assert ask(deduplicating.url, TOPIC.partition(1), options) == []
 
 
+@pytest.mark.parametrize(("has", "words"), [(0, "has no partitions.*Leave"), (2, "has 2.*to 2")])
+def test_partitions_that_the_topic_does_not_have(
+    deduplicating: LocalPulsar, has: int, words: str
+) -> None:
+    """A producer of one would make a topic of its own, which nobody reads."""
+    deduplicating.create_topic(str(TOPIC), partitions=has)
+    options = ProducerOptions(delivery="effectively_once", partitions=3)
+    with pytest.raises(DeduplicationUnavailable, match=words) as caught:
+        ask(deduplicating.url, TOPIC.partition(2), options)
+    assert caught.value.code == "no-partition"
+    assert deduplicating.payloads(str(TOPIC)) == []
+
+
 @pytest.mark.usefixtures("closed")
 def test_where_the_admin_api_is_closed_a_probe_tells(local: LocalPulsar) -> None:
     """One message, twice under one number, beside the topic."""
@@ -138,6 +151,14 @@ class TestProbe:
         ) as caught:
             ask(deduplicating.url)
         assert caught.value.code == "no-deduplication"
+
+    def test_the_topic_is_refused_as_well(self, deduplicating: LocalPulsar) -> None:
+        """A token has expired, say: the failure and its policy are those of any such topic."""
+        deduplicating.faults.refuse_handshakes(401, count=2)
+        with pytest.raises(HandshakeRefused) as caught:
+            ask(deduplicating.url)
+        assert caught.value.permanent
+        assert caught.value.status == 401
 
     @pytest.mark.parametrize(
         ("fault", "error"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from celery_stargate.operations.doctor.diagnosis import Diagnosis
 from tests.integration.conftest import MakeApp
 from tests.integration.operations.doctor.between import Between, ahead, as_old, slow
 from tests.integration.operations.doctor.conftest import Diagnose
@@ -183,14 +184,16 @@ def test_finds_that_the_user_may_use_other_keys_only(
 def test_finds_that_redis_is_away_or_the_password_wrong(
     make_app: MakeApp, diagnose: Diagnose, redis_server: ServerAddress, tmp_path: Path
 ) -> None:
-    found = diagnose(make_app("ws://127.0.0.1:1", redis_url="redis://:s3cr3t@127.0.0.1:1/0"))
-    assert "127.0.0.1:1" in found["redis-connection"].found
+    app = make_app("ws://127.0.0.1:1", redis_url="redis://:s3cr3t@127.0.0.1:1/0")
+    told = {each.check: each for each in Diagnosis(app).findings()}
+    assert "127.0.0.1:1" in told["redis-connection"].found
+    assert "redis-topology" not in told  # nothing is known of it
     with server(tmp_path) as running:
         with redis.Redis.from_url(running.url) as client:
             client.config_set("requirepass", "right")
         url = f"redis://:s3cr3t@127.0.0.1:{running.port}/0"
         found = diagnose(make_app("ws://127.0.0.1:1", redis_url=url))
-    assert "redis-connection" in found
+    assert "check those in the URL" in found["redis-connection"].mend
 
 
 @pytest.mark.parametrize(
