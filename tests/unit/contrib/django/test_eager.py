@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("using")
 @pytest.fixture
 def stargate(monkeypatch: pytest.MonkeyPatch) -> Stargate:
     """The current app's, with the outbox's tasks."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.django_project.settings")
     made = make_stargate()
     monkeypatch.setattr(lanes, "current_stargate", lambda: made)
     assert outbox_tasks.close.name in made.app.tasks
@@ -139,6 +140,31 @@ def test_in_a_test_case(pulsar: MemoryPulsar) -> None:
 
     _passes(Orders)
     pulsar.assert_produced(TOPIC, payload="lamp", count=1)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["aproduce", "aproduce_many"])
+def test_a_callback_of_async_code_uses_the_database(
+    stargate: Stargate, pulsar: MemoryPulsar, many: bool
+) -> None:
+    """Django allows that in no event loop's thread; it sees the rows of the test's transaction."""
+    seen: list[int] = []
+
+    def count(receipt: Any) -> None:
+        seen.append(OutboxMessage.objects.count())
+
+    register: Any = stargate.app.task
+    on_ack = register(name="shop.count", shared=False)(count).s()
+
+    class Orders(TestCase):
+        async def test_commit(self) -> None:
+            await outbox.aproduce("lamp")
+            if many:
+                await stargate.aproduce_many(["lamp"], on_ack=on_ack)
+            else:
+                await stargate.aproduce("lamp", on_ack=on_ack)
+
+    _passes(Orders)
+    assert seen == [1]
 
 
 def test_topics_of_a_test(stargate: Stargate) -> None:
