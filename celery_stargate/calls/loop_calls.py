@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from celery_stargate.calls.loop_inbox import LoopInbox, LoopTicket
 from celery_stargate.calls.prepare import Call
 from celery_stargate.calls.waiting import Schedule, Step
-from celery_stargate.errors import StoreUnavailable
+from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record
@@ -197,12 +197,20 @@ class Loops:
         self._loops: dict[int, dict[asyncio.AbstractEventLoop, LoopCalls]] = {}
 
     def find(self) -> LoopCalls | None:
-        """Return what the calls of the running event loop share, if there were any."""
-        return self._own().get(asyncio.get_running_loop())
+        """Return what the calls of the running event loop share, if there were any.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs in this thread.
+        """
+        return self._own().get(_running_loop())
 
     async def here(self) -> LoopCalls:
-        """Return what the calls of the running event loop share."""
-        loop, loops = asyncio.get_running_loop(), self._own()
+        """Return what the calls of the running event loop share.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs in this thread.
+        """
+        loop, loops = _running_loop(), self._own()
         found = loops.get(loop)
         if found is None:
             self._drop_closed(loops)
@@ -244,6 +252,16 @@ class Loops:
         process = os.getpid()
         found = self._loops.get(process)
         return self._loops.setdefault(process, {}) if found is None else found
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "the awaitable calls need an event loop of asyncio, and none runs in this thread; "
+            "under trio call produce or produce_many with trio.to_thread.run_sync"
+        ) from None
 
 
 def _close_in(loop: asyncio.AbstractEventLoop, calls: LoopCalls) -> None:

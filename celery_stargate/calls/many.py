@@ -135,6 +135,8 @@ async def aproduce_many(
     if eager.is_eager(runtime):
         begun = await call_where_allowed(runtime.app, begin)
     else:
+        # Without a loop of asyncio this raises, before the thread records anything.
+        runtime.loops.find()
         begun = await await_in_daemon(begin, "stargate-many")
     if begun.contexts is not None:
         return begun.contexts
