@@ -14,7 +14,8 @@ from celery_stargate import ProduceError, Stargate
 from celery_stargate.contrib.django import lanes, outbox
 from celery_stargate.contrib.django import tasks as outbox_tasks
 from celery_stargate.contrib.django.models import OutboxMessage
-from celery_stargate.contrib.django.operations import discard
+from celery_stargate.contrib.django.operations import discard, requeue
+from celery_stargate.contrib.django.relay import run_burst
 from celery_stargate.contrib.django.states import State
 from celery_stargate.testing import MemoryPulsar, in_memory
 from tests.django_project.world import TOPIC, make_stargate
@@ -92,6 +93,22 @@ def test_a_refused_message(stargate: Stargate, pulsar: MemoryPulsar) -> None:
     row = handle.row()
     assert (row.state, row.code) == (State.REFUSED, "send-error:8")
     assert [each["status"] for each in seen] == ["refused"]
+
+
+def test_a_requeued_message_goes_by_the_relay(pulsar: MemoryPulsar) -> None:
+    """Until nothing is left; it asks no Redis for those whose receipts are late."""
+    pulsar.receipts.fail_next()
+    with transaction.atomic():
+        refused = outbox.produce("lamp")
+    pulsar.receipts.hold()
+    with transaction.atomic():
+        late = outbox.produce("chair")
+    OutboxMessage.objects.update(recorded_at="2020-01-01T00:00:00Z")
+    assert requeue(OutboxMessage.objects.filter(uuid=refused.uuid)) == 1
+    run_burst("default")
+    pulsar.assert_produced(TOPIC, payload="lamp", count=1)
+    pulsar.receipts.release()
+    assert (refused.state(), late.state()) == (State.STORED, State.STORED)
 
 
 def test_a_refused_message_is_discarded_without_redis(
