@@ -82,11 +82,12 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Re
     """
     found = _publish(runtime, call, options.seconds(runtime.settings.produce_timeout))
     outcomes = _outcomes(call, found, options.callbacks)
-    callback = _callback(outcomes, options.callbacks)
-    call_back = partial(trigger, runtime.app, outcomes, callback, trace=call.carrier)
-    if runtime.memory is not None and runtime.memory.defer(call_back):
+    # A failure without a callback is raised by whoever releases it: the task has ended by then.
+    late = partial(_call_back, runtime, outcomes, options.callbacks, call.carrier)
+    if runtime.memory is not None and runtime.memory.defer(late):
         raise Ignore
-    call_back()
+    callback = _callback(outcomes, options.callbacks)
+    trigger(runtime.app, outcomes, callback, trace=call.carrier)
     return outcomes.answer()
 
 

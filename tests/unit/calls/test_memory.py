@@ -168,6 +168,21 @@ def test_held_receipts(shop: Shop) -> None:
     assert not shop.memory.messages
 
 
+def test_a_held_failure(shop: Shop) -> None:
+    """Without a callback it is raised, also that of a task, which has no result."""
+    for call in (shop.stargate.produce, shop.task.delay):
+        shop.memory.hold()
+        shop.memory.fail_next("send-error:8", "refused by the test")
+        call("a", on_ack=shop.ack)
+        with pytest.raises(ProduceError, match="refused by the test"):
+            shop.memory.release()
+        shop.memory.hold()
+        shop.memory.fail_next("send-error:8", "refused by the test")
+        call("a", on_error=shop.error)
+        shop.memory.release()
+    assert [kind for kind, _ in shop.seen] == ["error", "error"]
+
+
 @pytest.mark.parametrize("broken", [1, 2])
 def test_held_callbacks_that_raise(shop: Shop, broken: int) -> None:
     """The test gets what they raise, after all others have run."""
