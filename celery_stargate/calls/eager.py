@@ -16,6 +16,7 @@ from celery_stargate.calls.direct import apublish_once, publish_once
 from celery_stargate.calls.prepare import Call, CallOptions, new_incarnation
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.effects.callbacks import trigger
+from celery_stargate.effects.database import call_where_allowed
 from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.model.deadline import deadline_failure
 from celery_stargate.model.outcome import Outcome, Receipt, error_of
@@ -55,16 +56,20 @@ def produce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | st
 
 
 async def aproduce(runtime: Runtime, call: Call, options: CallOptions) -> Receipts | str:
-    """Do as :func:`produce` does, in the running event loop; callbacks run in its thread.
+    """Do as :func:`produce` does, in the running event loop.
+
+    Callbacks run in its thread; under Django as by ``sync_to_async``.
 
     Raises:
         As :func:`produce`.
     """
-    if runtime.memory is not None:
-        return produce(runtime, call, options)
     seconds = options.seconds(runtime.settings.produce_timeout)
-    found = await apublish_once(Endpoint.of(runtime.settings), call, seconds)
-    return _answer(runtime, call, found, options.callbacks)
+    if runtime.memory is not None:
+        found = _publish(runtime, call, seconds)
+    else:
+        found = await apublish_once(Endpoint.of(runtime.settings), call, seconds)
+    answer = partial(_answer, runtime, call, found, options.callbacks)
+    return await call_where_allowed(runtime.app, answer) if options.callbacks else answer()
 
 
 def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Receipts:
@@ -77,11 +82,12 @@ def produce_in_process(runtime: Runtime, call: Call, options: CallOptions) -> Re
     """
     found = _publish(runtime, call, options.seconds(runtime.settings.produce_timeout))
     outcomes = _outcomes(call, found, options.callbacks)
-    callback = _callback(outcomes, options.callbacks)
-    call_back = partial(trigger, runtime.app, outcomes, callback, trace=call.carrier)
-    if runtime.memory is not None and runtime.memory.defer(call_back):
+    # A failure without a callback is raised by whoever releases it: the task has ended by then.
+    late = partial(_call_back, runtime, outcomes, options.callbacks, call.carrier)
+    if runtime.memory is not None and runtime.memory.defer(late):
         raise Ignore
-    call_back()
+    callback = _callback(outcomes, options.callbacks)
+    trigger(runtime.app, outcomes, callback, trace=call.carrier)
     return outcomes.answer()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from celery_stargate.calls.loop_inbox import LoopInbox, LoopTicket
 from celery_stargate.calls.prepare import Call
 from celery_stargate.calls.waiting import Schedule, Step
-from celery_stargate.errors import StoreUnavailable
+from celery_stargate.errors import ConfigurationError, StoreUnavailable
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.record import Record
@@ -25,7 +25,7 @@ from celery_stargate.support.shared_task import SharedTasks
 if TYPE_CHECKING:
     from celery_stargate.calls.runtime import Runtime
 
-__all__ = ["LoopCalls", "Loops"]
+__all__ = ["LoopCalls", "Loops", "running_loop"]
 
 #: Seconds that one look for an owner may take.
 _LOOK_BOUND = 5.0
@@ -209,16 +209,22 @@ class Loops:
         self._loops: dict[int, dict[asyncio.AbstractEventLoop, LoopCalls]] = {}
 
     def find(self) -> LoopCalls | None:
-        """Return what the calls of the running event loop share, if there were any."""
+        """Return what the calls of the running event loop share, if there were any.
+
+        None also where no event loop of asyncio runs: eager calls need none.
+        """
         try:
             return self._own().get(asyncio.get_running_loop())
         except RuntimeError:
-            # There is no event loop of asyncio. Eager calls need none.
             return None
 
     async def here(self) -> LoopCalls:
-        """Return what the calls of the running event loop share."""
-        loop, loops = asyncio.get_running_loop(), self._own()
+        """Return what the calls of the running event loop share.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs in this thread.
+        """
+        loop, loops = running_loop(), self._own()
         found = loops.get(loop)
         if found is None:
             self._drop_closed(loops)
@@ -260,6 +266,21 @@ class Loops:
         process = os.getpid()
         found = self._loops.get(process)
         return self._loops.setdefault(process, {}) if found is None else found
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        ConfigurationError: none of asyncio runs in this thread.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "the awaitable calls need an event loop of asyncio, and none runs in this thread; "
+            "under trio call produce or produce_many with trio.to_thread.run_sync"
+        ) from None
 
 
 def _close_in(loop: asyncio.AbstractEventLoop, calls: LoopCalls) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Self
 
 from celery_stargate.calls import eager
 from celery_stargate.calls.gathering import Gathered
+from celery_stargate.calls.loop_calls import running_loop
 from celery_stargate.calls.prepare import (
     Call,
     CallOptions,
@@ -16,6 +18,7 @@ from celery_stargate.calls.prepare import (
 )
 from celery_stargate.calls.runtime import Runtime
 from celery_stargate.calls.waiting import Schedule, Waiting
+from celery_stargate.effects.database import call_where_allowed
 from celery_stargate.effects.signatures import Callbacks
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.context import new_contexts
@@ -123,14 +126,19 @@ async def aproduce_many(
 ) -> list[Receipt] | list[str]:
     """Do as :func:`produce_many` does, without holding the event loop.
 
-    The messages are checked and recorded in a thread, where the iterable may block.
+    The messages are checked and recorded in a thread, where the iterable may block; in eager mode
+    where callbacks run, as of :func:`eager.aproduce`.
 
     Raises:
         As :func:`produce_many`. If it is cancelled, recorded messages still go on.
     """
-    begun = await await_in_daemon(
-        lambda: _Begun.of(runtime, messages, topic, on_ack, on_error, timeout), "stargate-many"
-    )
+    begin = partial(_Begun.of, runtime, messages, topic, on_ack, on_error, timeout)
+    if eager.is_eager(runtime):
+        begun = await call_where_allowed(runtime.app, begin)
+    else:
+        # Without one this raises, before the thread records anything.
+        running_loop()
+        begun = await await_in_daemon(begin, "stargate-many")
     if begun.contexts is not None:
         return begun.contexts
     here = await runtime.loops.here()

@@ -114,11 +114,25 @@ class Memory:
                 self._held = []
 
     def release(self) -> None:
-        """Run the callbacks of the held receipts in this thread, in order, and hold no more."""
+        """Run the callbacks of the held receipts in this thread, in order, and hold no more.
+
+        Each runs, as in production, whatever those before it raise.
+
+        Raises:
+            What a callback raised; of several an ``ExceptionGroup``.
+        """
         with self._lock:
             held, self._held = self._held, None
+        errors = []
         for call_back in held or ():
-            call_back()
+            try:
+                call_back()
+            except Exception as error:  # noqa: BLE001  # the test gets it, after the others
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise ExceptionGroup("several callbacks failed", errors)
 
     # -- for callers ----------------------------------------------------------------------------
 

@@ -179,6 +179,7 @@ class MessageMetrics(Observer):
 
     def remove(self) -> None:
         """Count nothing more, and leave the registry."""
+        _installed.pop(self.registry, None)
         observers.remove(self)
         atexit.unregister(self.flush)
         signals.worker_process_shutdown.disconnect(self.flush)
@@ -191,16 +192,23 @@ class MessageMetrics(Observer):
             self.registry.unregister(each)
 
 
+#: What counts for each registry.
+_installed: dict[CollectorRegistry, MessageMetrics] = {}
+
+
 def instrument(registry: CollectorRegistry = REGISTRY, max_topics: int = 500) -> MessageMetrics:
     """Count what happens to messages in this process, and in children that it forks.
 
-    Call it once where the process starts, before it forks.
+    Call it where the process starts, before it forks. A second call for a registry changes nothing.
 
     Arguments:
         registry: gets the metrics; by default the one that ``prometheus_client`` serves.
         max_topics: how many topics get a label of their own; all others are one.
     """
-    made = MessageMetrics(registry, max_topics)
+    found = _installed.get(registry)
+    if found is not None:
+        return found
+    made = _installed[registry] = MessageMetrics(registry, max_topics)
     observers.add(made)
     # In multiprocess mode another process reads what this one counted to its end.
     atexit.register(made.flush)

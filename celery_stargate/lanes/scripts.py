@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from importlib.resources import files
+from pkgutil import get_data
 from typing import Any
 
 from redis.asyncio import Redis as AsyncRedis
@@ -301,7 +301,11 @@ def _code(text: str) -> str:
 
 
 def _read(path: str) -> str:
-    return files(__package__).joinpath("lua", *path.split("/")).read_text("utf-8")
+    # importlib.resources would import more modules, and the thread that owns lanes reads this. A
+    # process that is forked meanwhile would wait for such an import for ever.
+    found = get_data(__package__, f"lua/{path}")
+    assert found is not None
+    return found.decode()
 
 
 @lru_cache(maxsize=1 << 16)

@@ -168,7 +168,6 @@ _OPTION_NAMES = frozenset(each.name for each in fields(ProducerOptions))
 _CELERYS = frozenset(
     {
         "autoretry_for",
-        "bind",
         "compression",
         "delivery_mode",
         "dont_autoretry_for",
@@ -185,6 +184,8 @@ _CELERYS = frozenset(
         "shared",
     }
 )
+#: Attributes of the task class that its maker sets itself.
+_OURS = frozenset({"bind", "producer_options"})
 
 
 def split_task_options(
@@ -201,7 +202,8 @@ def split_task_options(
         ConfigurationError: an option does not exist, or a producer option has a wrong type. The
             text names the closest option.
     """
-    known = {each for each in attributes if not each.startswith("_")} | _CELERYS | _OPTION_NAMES
+    known = {each for each in attributes if not each.startswith("_")} - _OURS
+    known |= _CELERYS | _OPTION_NAMES
     for name in options:
         if name not in known:
             raise ConfigurationError(

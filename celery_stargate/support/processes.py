@@ -46,7 +46,9 @@ def has_ended(name: str) -> bool:
 def _machine() -> str | None:
     """Return a digest of this boot of the kernel and this namespace of process ids."""
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        # Bytes: to read text imports a codec, here in the thread that owns lanes. A process that
+        # is forked meanwhile, as by a worker's pool or beat, would wait for that import for ever.
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip().decode()
         namespace = Path("/proc/self/ns/pid").stat().st_ino
         return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:16]
     return None
@@ -59,8 +61,8 @@ def _begin(pid: int) -> int | None:
     """
     with suppress(OSError, ValueError, IndexError):
         # The name of its program, in parentheses, may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return -1 if fields[0] in "ZX" else int(fields[19])
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return -1 if fields[0] in b"ZX" else int(fields[19])
     return None
 
 

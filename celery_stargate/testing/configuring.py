@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 from celery.backends.redis import RedisBackend
 
+from celery_stargate.calls.memory import Memory
 from celery_stargate.calls.runtime import Runtime
 
 __all__ = ["configured"]
@@ -21,6 +22,7 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
     """Change an app's settings, as `app.conf.NAME = value` does; afterwards they are as before.
 
     What the app made with other settings is forgotten: connections, pools, the result backend.
+    Messages that it has in memory stay there; with a ``stargate_url`` none are seen meanwhile.
 
     Args:
         app: a Celery app with a Stargate.
@@ -44,6 +46,7 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
     conf = app.conf
     changes: dict[str, Any] = conf.changes
     before = dict(changes)
+    memory = vars(runtime).get("memory")
     _forget(app, runtime)
     prefix: str = conf.prefix or ""
     for name, value in settings.items():
@@ -54,6 +57,8 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
     try:
         # A wrong setting is told here, and not in the middle of a test.
         runtime.settings  # noqa: B018
+        if "stargate_url" not in settings:
+            _remember(runtime, memory)
         yield
     finally:
         _forget(app, runtime)
@@ -62,6 +67,13 @@ def configured(app: Celery, **settings: Any) -> Iterator[None]:
                 changes[name] = before[name]
             else:
                 changes.pop(name, None)
+        _remember(runtime, memory)
+
+
+def _remember(runtime: Runtime, memory: Memory | None) -> None:
+    """Go on with the messages in memory, where there were any."""
+    if memory is not None:
+        runtime.memory = memory
 
 
 def _forget(app: Any, runtime: Runtime) -> None:

@@ -82,16 +82,37 @@ def _first(app: Celery) -> Iterator[None]:
 
 
 @contextmanager
+def _current(app: Celery) -> Iterator[None]:
+    """Let `produce_task` and all other shared tasks belong to the app that is tested.
+
+    It need not be Celery's current one: `celery_app` of `celery.contrib.pytest` is not. An app that
+    is imported meanwhile stays the current one, as anywhere.
+    """
+    state: Any = _state
+    current, default = state._tls.current_app, state.default_app  # noqa: SLF001
+    app.set_current()
+    app.set_default()
+    try:
+        yield
+    finally:
+        if state._tls.current_app is app:  # noqa: SLF001
+            state._set_current_app(current)  # noqa: SLF001
+        if state.default_app is app:
+            state.set_default_app(default)
+
+
+@contextmanager
 def eager(
     app: Celery, url: str, settings: dict[str, Any]
 ) -> Iterator[MemoryPulsar | LocalPulsar | RemotePulsar]:
     """Run an app in eager mode, on topics in memory or on a Pulsar."""
     if not url:
-        with _first(app), in_memory(app, **settings) as memory:
+        with _first(app), _current(app), in_memory(app, **settings) as memory:
             yield memory
         return
     with (
         _first(app),
+        _current(app),
         pulsar(url) as found,
         configured(app, **{**eager_settings(found.url), **settings}),
     ):
@@ -153,7 +174,7 @@ def served(
         # A test that ends gives its lanes back soon.
         "stargate_drain_timeout": 1.0,
     }
-    with _first(app), configured(app, **{**given, **settings}):
+    with _first(app), _current(app), configured(app, **{**given, **settings}):
         _name_topics(app, on)
         yield
 

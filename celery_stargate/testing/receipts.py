@@ -109,7 +109,11 @@ class MemoryReceipts:
         self._memory.hold()
 
     def release(self) -> None:
-        """Run the callbacks of the held receipts in this thread, in order, and hold no more."""
+        """Run the callbacks of the held receipts in this thread, in order, and hold no more.
+
+        Raises:
+            What a callback raised, after all have run; of several an `ExceptionGroup`.
+        """
         self._memory.release()
 
     def fail_next(self, code: int | str = "send-error:8", *, count: int = 1) -> None:

@@ -269,6 +269,8 @@ def test_json_in_a_mapping() -> None:
         ({"ignore_results": True}, "there is no option 'ignore_results'; did you mean 'ignore_res"),
         ({"lanes": "4"}, "the task shop.x: lanes must be a whole number, not str"),
         ({"url": "ws://h"}, "there is no option 'url'"),
+        ({"bind": True}, "there is no option 'bind'"),
+        ({"producer_options": {}}, "there is no option 'producer_options'"),
     ],
 )
 def test_wrong_options_are_told_when_the_task_is_made(options: dict[str, Any], words: str) -> None:

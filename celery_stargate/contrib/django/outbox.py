@@ -19,13 +19,13 @@ from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connections, router, transaction
+from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from celery_stargate.contrib.django import handover, lanes
 from celery_stargate.contrib.django.contexts import context_of
 from celery_stargate.contrib.django.handle import Handle
-from celery_stargate.contrib.django.rows import new_row, outbox_model
+from celery_stargate.contrib.django.rows import new_row, outbox_alias, outbox_model
 from celery_stargate.contrib.django.settings import PREFIX, OutboxSettings
 from celery_stargate.errors import InvalidMessage
 from celery_stargate.model.durations import read_timeout
@@ -206,7 +206,7 @@ def produce_on_commit(
     args, kwargs = lanes.frozen_arguments(task, (entry.message,), given, context)
     transaction.on_commit(
         partial(task.apply_async, args, kwargs, task_id=context),
-        using=using or router.db_for_write(outbox_model()),
+        using=using or outbox_alias(),
     )
     result: ProduceResult[Any] = task.AsyncResult(context)
     return result
@@ -223,7 +223,7 @@ def _write(
     in_list: bool,
 ) -> list[Handle]:
     model = outbox_model()
-    using = using or router.db_for_write(model)
+    using = using or outbox_alias()
     settings = OutboxSettings.read()
     connection = connections[using]
     if settings.require_transaction and not connection.in_atomic_block:

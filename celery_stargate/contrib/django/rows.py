@@ -9,7 +9,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, router
 
 from celery_stargate.contrib.django.apps import APP_LABEL
 from celery_stargate.contrib.django.lanes import Entry
@@ -21,6 +21,7 @@ __all__ = [
     "mark_recorded",
     "model_of",
     "new_row",
+    "outbox_alias",
     "outbox_model",
     "outbox_rows",
     "relax",
@@ -40,6 +41,15 @@ def outbox_model() -> Any:
         ImproperlyConfigured: the app is not installed.
     """
     return model_of("OutboxMessage")
+
+
+def outbox_alias() -> str:
+    """Return the database of rows for which none is named: the router's choice.
+
+    Raises:
+        ImproperlyConfigured: the app is not installed.
+    """
+    return str(router.db_for_write(outbox_model()))
 
 
 def model_of(name: str) -> Any:

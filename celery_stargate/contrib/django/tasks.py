@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 from celery_stargate.contrib.django.closing import CLOSE_TASK, close_row
 from celery_stargate.contrib.django.operations import clean_up, clean_up_inbox
 from celery_stargate.contrib.django.relay import run_burst
+from celery_stargate.contrib.django.rows import outbox_alias
 from celery_stargate.errors import shown
 from celery_stargate.model.durations import LONGEST, is_duration
 
@@ -52,18 +53,18 @@ def close(outcome: Mapping[str, Any], using: str = "default") -> bool:
 
 
 @shared_task(name="celery_stargate.outbox.relay", ignore_result=True)
-def relay(using: str = "default") -> int:
+def relay(using: str | None = None) -> int:
     """Hand over what waits, for Celery beat, where no relay process runs. Returns how many rows.
 
     Arguments:
-        using: the database.
+        using: the database; by default the router's choice for the outbox.
     """
-    return run_burst(using)
+    return run_burst(using or outbox_alias())
 
 
 @shared_task(name="celery_stargate.outbox.cleanup", ignore_result=True)
 def cleanup(
-    using: str = "default",
+    using: str | None = None,
     older_than: float = 7 * 86400.0,
     topic: str | None = None,
     inbox_older_than: float | None = None,
@@ -71,7 +72,7 @@ def cleanup(
     """Delete closed rows, and old claims of the inbox, for Celery beat. Returns how many.
 
     Arguments:
-        using: the database.
+        using: the database; by default the router's choice for the outbox.
         older_than: seconds since the row was closed.
         topic: only rows of this topic, by its full name.
         inbox_older_than: seconds since a claim was made; None keeps all claims.
@@ -81,6 +82,7 @@ def cleanup(
     """
     age = _age("older_than", older_than)
     inbox_age = None if inbox_older_than is None else _age("inbox_older_than", inbox_older_than)
+    using = using or outbox_alias()
     deleted = clean_up(using, age, topic=topic)
     return deleted if inbox_age is None else deleted + clean_up_inbox(using, inbox_age)
 

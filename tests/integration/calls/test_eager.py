@@ -110,6 +110,8 @@ def test_produce_many(rig: Rig, local: LocalPulsar) -> None:
     contexts = rig.stargate.produce_many(["a", ("k", "b")], on_ack=rig.ack)
     assert [receipt["context"] for _, receipt, _ in rig.seen] == contexts
     assert len(asyncio.run(rig.stargate.aproduce_many(["a", "b"]))) == 2
+    asyncio.run(rig.stargate.aproduce_many(["a", "b"], on_ack=rig.ack))
+    assert {thread for _, _, thread in rig.seen} == {threading.current_thread()}
 
 
 def test_a_group_as_callback(rig: Rig) -> None:

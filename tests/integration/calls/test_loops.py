@@ -12,9 +12,18 @@ from typing import Any
 import pytest
 import redis
 import uvloop
+from celery import signature
 
-from celery_stargate import ContextInUse, InvalidMessage, LaneFull, Receipt, Stargate
+from celery_stargate import (
+    ConfigurationError,
+    ContextInUse,
+    InvalidMessage,
+    LaneFull,
+    Receipt,
+    Stargate,
+)
 from celery_stargate.calls import eager
+from celery_stargate.lanes.lane import Lane
 from celery_stargate.testing import LocalPulsar
 from tests.integration.conftest import MakeApp
 from tests.integration.rig import wait_for
@@ -269,3 +278,13 @@ def test_a_cancelled_call_harms_no_other(stargate: Stargate, local: LocalPulsar)
         assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["aproduce", "aproduce_many"])
+def test_without_a_loop_of_asyncio(stargate: Stargate, topic: str, name: str) -> None:
+    """As under trio: nothing is recorded, and the error says what to do."""
+    call = getattr(stargate, name)(["a"], on_ack=signature("shop.paid"))
+    with pytest.raises(ConfigurationError, match="trio"):
+        call.send(None)
+    assert stargate.lanes.backlog(Lane(topic)) == 0
+    assert stargate.produce("b").status == "stored"

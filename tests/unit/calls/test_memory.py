@@ -168,6 +168,39 @@ def test_held_receipts(shop: Shop) -> None:
     assert not shop.memory.messages
 
 
+def test_a_held_failure(shop: Shop) -> None:
+    """Without a callback it is raised, also that of a task, which has no result."""
+    for call in (shop.stargate.produce, shop.task.delay):
+        shop.memory.hold()
+        shop.memory.fail_next("send-error:8", "refused by the test")
+        call("a", on_ack=shop.ack)
+        with pytest.raises(ProduceError, match="refused by the test"):
+            shop.memory.release()
+        shop.memory.hold()
+        shop.memory.fail_next("send-error:8", "refused by the test")
+        call("a", on_error=shop.error)
+        shop.memory.release()
+    assert [kind for kind, _ in shop.seen] == ["error", "error"]
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_held_callbacks_that_raise(shop: Shop, broken: int) -> None:
+    """The test gets what they raise, after all others have run."""
+
+    def fail(receipt: Any) -> None:
+        raise LookupError("the callback is broken")
+
+    register: Any = shop.app.task
+    failing = register(name="shop.fail", shared=False)(fail).s()
+    shop.memory.hold()
+    for _ in range(broken):
+        shop.stargate.produce("a", on_ack=failing)
+    shop.stargate.produce("b", on_ack=shop.ack)
+    with pytest.raises(LookupError if broken == 1 else ExceptionGroup, match="callback"):
+        shop.memory.release()
+    assert [kind for kind, _ in shop.seen] == ["ack"]
+
+
 def test_it_is_for_tests_only(shop: Shop) -> None:
     """Without eager mode nothing is published, and no worker starts: it asks for the endpoint."""
     shop.app.conf.task_always_eager = False

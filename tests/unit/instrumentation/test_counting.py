@@ -96,6 +96,20 @@ def test_counts_all_that_happens(metrics: MessageMetrics) -> None:
     assert served - {"stargate_receipt_duration_seconds_sum"} == NAMES
 
 
+def test_a_second_call_changes_nothing() -> None:
+    """As where an application is made again; after the end of the first a registry begins anew."""
+    registry = CollectorRegistry()
+    metrics = instrument(registry)
+    assert instrument(registry) is metrics
+    called = MessageRecorded(context="c", topic="t", lanes=("t#0",), messages=1)
+    observers.tell(lambda each: each.recorded([called]))
+    assert scrape(registry) == {("stargate_recorded_messages_total", "t"): 1}
+    metrics.remove()
+    again = instrument(registry)
+    assert scrape(registry) == {}
+    again.remove()
+
+
 def test_durations_are_recorded_before_they_are_read(metrics: MessageMetrics) -> None:
     """A thread records them when no messages come; who scrapes meanwhile misses none."""
     for count in range(1, 4):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -145,3 +147,15 @@ def test_only_two_modules_make_clients_or_run_scripts() -> None:
         ("lanes/scripts.py", "script_load"),
         ("lanes/scripts.py", "evalsha"),
     }
+
+
+def test_to_read_a_script_imports_nothing() -> None:
+    """The thread that owns lanes reads them, while its process may fork others."""
+    code = (
+        "import sys\nfrom celery_stargate.lanes import scripts\nknown = set(sys.modules)\n"
+        "scripts._text('put')\nprint(*set(sys.modules) - known)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout == "\n"

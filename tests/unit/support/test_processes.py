@@ -84,5 +84,5 @@ def _without_stat(text: str) -> Path | _Nothing:
 class _Nothing:
     """A path that cannot be read."""
 
-    def read_text(self, *args: str) -> str:
+    def read_bytes(self) -> bytes:
         raise FileNotFoundError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_stargate import ConfigurationError, Stargate
+from celery_stargate import ConfigurationError, ProduceError, Stargate
 from celery_stargate.testing import configured, in_memory
 from tests.plugin_project import apps_restored
 
@@ -79,3 +79,20 @@ def test_in_memory_alone(app: Celery) -> None:
         pulsar.assert_produced("orders", count=0)
     with pytest.raises(ConfigurationError, match="messages are not in memory"):
         pulsar.messages("orders")
+
+
+def test_messages_in_memory_are_kept(app: Celery) -> None:
+    """Of each time its own; other settings alone change nothing of them."""
+    stargate = Stargate.of(app)
+    with in_memory(app, stargate_topic="orders") as outer:
+        stargate.produce("a")
+        with in_memory(app) as inner:
+            stargate.produce("b")
+            assert inner.payloads("orders") == [b"b"]
+        with configured(app, stargate_topic="others"):
+            stargate.produce("c")
+        outer.receipts.fail_next()
+        with pytest.raises(ProduceError):
+            stargate.produce("d")
+        assert outer.payloads("orders") == [b"a"]
+        assert outer.payloads("others") == [b"c"]

@@ -127,6 +127,31 @@ def test_the_apps_name(project: Project) -> None:
     wrong.stdout.fnmatch_lines(["*stargate_app = shops: *No module named 'shops'*"])
 
 
+def test_the_app_of_celerys_own_plugin(project: Project) -> None:
+    """Which is not Celery's current one: `produce_task` belongs to that of the test, in each."""
+    project.run(
+        """
+        import pytest
+        from celery_stargate import Stargate, produce_task
+
+
+        @pytest.fixture
+        def stargate_base_app(celery_app):
+            Stargate(celery_app)
+            return celery_app
+
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_lamp(stargate_eager, stargate_base_app, number):
+            assert produce_task.app is stargate_base_app
+            produce_task.delay("lamp", topic="orders")
+            stargate_eager.assert_produced("orders", payload="lamp", count=1)
+        """,
+        "-p",
+        "celery.contrib.pytest",
+    ).assert_outcomes(passed=3)
+
+
 def test_an_app_that_is_imported_too_late(project: Project) -> None:
     """The fixture has begun with an app of its own, so the test is told to import its own first."""
     ran = project.run(

@@ -6,9 +6,10 @@ import argparse
 from datetime import timedelta
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from celery_stargate.contrib.django import lanes
+from celery_stargate.contrib.django.rows import outbox_alias
 from celery_stargate.errors import StargateError, shown
 from celery_stargate.model.durations import parse_duration
 
@@ -31,7 +32,10 @@ def _alias(text: str) -> str:
 def add_database(parser: CommandParser) -> None:
     """Add ``--database``."""
     parser.add_argument(
-        "--database", default=DEFAULT_DB_ALIAS, type=_alias, help="the alias of the database"
+        "--database",
+        default=outbox_alias(),
+        type=_alias,
+        help="the alias of the database; by default the router's choice for the outbox",
     )
 
 

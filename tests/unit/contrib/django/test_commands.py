@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import connection, router, transaction
 from django.test import override_settings
 from django.utils import timezone
 
 from celery_stargate.contrib.django import operations, outbox, tasks
 from celery_stargate.contrib.django.closing import close_row
-from celery_stargate.contrib.django.management.commands import stargate_outbox_requeue
+from celery_stargate.contrib.django.management.commands import (
+    stargate_outbox_requeue,
+    stargate_outbox_stats,
+)
 from celery_stargate.contrib.django.models import InboxClaim, OutboxMessage
 from celery_stargate.contrib.django.operations import replay
 from celery_stargate.contrib.django.states import State
@@ -209,6 +212,27 @@ def test_a_replay_gives_a_stored_row_a_new_attempt(fake: FakeLanes) -> None:
 def test_a_database_that_is_not_there() -> None:
     with pytest.raises(CommandError, match="nowhere"):
         run("stats", "--database", "nowhere")
+
+
+def test_the_database_that_the_router_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and tasks go where `outbox.produce` writes, if nobody names another."""
+    asked: list[str] = []
+
+    def ask(using: str, *_: Any, **__: Any) -> int:
+        asked.append(using)
+        return 0
+
+    monkeypatch.setattr(router, "db_for_write", lambda model: "postgres")
+    for module, name in (
+        (tasks, "run_burst"),
+        (tasks, "clean_up"),
+        (stargate_outbox_stats, "outbox_stats"),
+    ):
+        monkeypatch.setattr(module, name, ask)
+    tasks.relay.apply()
+    tasks.cleanup.apply()
+    run("stats", "--json")
+    assert asked == ["postgres", "postgres", "postgres"]
 
 
 def test_the_closing_task_closes(fake: FakeLanes) -> None:

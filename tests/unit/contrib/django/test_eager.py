@@ -14,7 +14,8 @@ from celery_stargate import ProduceError, Stargate
 from celery_stargate.contrib.django import lanes, outbox
 from celery_stargate.contrib.django import tasks as outbox_tasks
 from celery_stargate.contrib.django.models import OutboxMessage
-from celery_stargate.contrib.django.operations import discard
+from celery_stargate.contrib.django.operations import discard, requeue
+from celery_stargate.contrib.django.relay import run_burst
 from celery_stargate.contrib.django.states import State
 from celery_stargate.testing import MemoryPulsar, in_memory
 from tests.django_project.world import TOPIC, make_stargate
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("using")
 @pytest.fixture
 def stargate(monkeypatch: pytest.MonkeyPatch) -> Stargate:
     """The current app's, with the outbox's tasks."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.django_project.settings")
     made = make_stargate()
     monkeypatch.setattr(lanes, "current_stargate", lambda: made)
     assert outbox_tasks.close.name in made.app.tasks
@@ -93,6 +95,22 @@ def test_a_refused_message(stargate: Stargate, pulsar: MemoryPulsar) -> None:
     assert [each["status"] for each in seen] == ["refused"]
 
 
+def test_a_requeued_message_goes_by_the_relay(pulsar: MemoryPulsar) -> None:
+    """Until nothing is left; it asks no Redis for those whose receipts are late."""
+    pulsar.receipts.fail_next()
+    with transaction.atomic():
+        refused = outbox.produce("lamp")
+    pulsar.receipts.hold()
+    with transaction.atomic():
+        late = outbox.produce("chair")
+    OutboxMessage.objects.update(recorded_at="2020-01-01T00:00:00Z")
+    assert requeue(OutboxMessage.objects.filter(uuid=refused.uuid)) == 1
+    run_burst("default")
+    pulsar.assert_produced(TOPIC, payload="lamp", count=1)
+    pulsar.receipts.release()
+    assert (refused.state(), late.state()) == (State.STORED, State.STORED)
+
+
 def test_a_refused_message_is_discarded_without_redis(
     pulsar: MemoryPulsar, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,6 +157,31 @@ def test_in_a_test_case(pulsar: MemoryPulsar) -> None:
 
     _passes(Orders)
     pulsar.assert_produced(TOPIC, payload="lamp", count=1)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["aproduce", "aproduce_many"])
+def test_a_callback_of_async_code_uses_the_database(
+    stargate: Stargate, pulsar: MemoryPulsar, many: bool
+) -> None:
+    """Django allows that in no event loop's thread; it sees the rows of the test's transaction."""
+    seen: list[int] = []
+
+    def count(receipt: Any) -> None:
+        seen.append(OutboxMessage.objects.count())
+
+    register: Any = stargate.app.task
+    on_ack = register(name="shop.count", shared=False)(count).s()
+
+    class Orders(TestCase):
+        async def test_commit(self) -> None:
+            await outbox.aproduce("lamp")
+            if many:
+                await stargate.aproduce_many(["lamp"], on_ack=on_ack)
+            else:
+                await stargate.aproduce("lamp", on_ack=on_ack)
+
+    _passes(Orders)
+    assert seen == [1]
 
 
 def test_topics_of_a_test(stargate: Stargate) -> None:
