@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -48,7 +48,11 @@ def prepare_many(
     ):
         raise InvalidMessage(
             f"produce_many takes an iterable of messages, not {type(messages).__name__}; "
-            "for one message use produce"
+            + (
+                "collect them first: [each async for each in …]"
+                if isinstance(messages, AsyncIterable)
+                else "for one message use produce"
+            )
         )
     calls, contexts = [], new_contexts()
     preparation = Preparation(topic, options)

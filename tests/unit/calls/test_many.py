@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -43,6 +44,16 @@ def test_one_message_is_not_many(one: object) -> None:
     """A text is an iterable of letters, and surely not meant so."""
     with pytest.raises(InvalidMessage, match="takes an iterable of messages"):
         prepare_many(one, PARSED, OPTIONS)
+
+
+def test_an_asynchronous_iterable_has_to_be_collected() -> None:
+    """All messages are checked before the first is recorded."""
+
+    async def messages() -> AsyncIterator[str]:
+        yield "a"
+
+    with pytest.raises(InvalidMessage, match=r"not async_generator; collect them first: \[each"):
+        prepare_many(messages(), PARSED, OPTIONS)
 
 
 def test_a_plain_callback_is_frozen_once() -> None:
