@@ -165,6 +165,17 @@ def test_admin_calls_that_fail(
     assert "reason" in caught.value.reason
 
 
+def test_partitions_of_a_topic_that_would_be_made(broker: Broker) -> None:
+    """Asked as a client does that is about to use the topic; that makes none here."""
+    topic = new_topic()
+    path = topic.replace("://", "/") + "/partitions?checkAllowAutoCreation=true"
+    assert broker.admin.call("GET", path)["partitions"] == 0
+    with pytest.raises(AdminError, match="404"):
+        broker.admin.partitions(topic)
+    broker.admin.create_partitioned_topic(topic, 2)
+    assert broker.admin.call("GET", path)["partitions"] == 2
+
+
 def test_admin_calls(broker: Broker) -> None:
     """What tests read off a topic."""
     topic, admin = new_topic(), broker.admin

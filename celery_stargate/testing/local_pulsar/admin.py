@@ -107,7 +107,11 @@ class Admin:
             case ("PUT", "partitions"):
                 cluster.create(name, int(value))
             case ("GET", "partitions"):
-                cluster.existing(name)
+                if query.get("checkAllowAutoCreation") == "true":
+                    # It would be made, without partitions.
+                    cluster.namespace_of(name)
+                else:
+                    cluster.existing(name)
                 return {"partitions": cluster.partitioned.get(name, 0)}
             case ("PUT", "unload"):
                 for topic in cluster.existing(name):
