@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from celery_stargate.lanes.connections import Connections, store_errors, stream_entries
 from celery_stargate.lanes.scripts import AsyncScripts, Scripts
 from celery_stargate.lanes.wire import encode_call
 from celery_stargate.model.buckets import bucket_tag
 from celery_stargate.model.outcomes import CallOutcomes
+from celery_stargate.support.adaptive_limit import AdaptiveLimit
 from celery_stargate.support.bound import call_bound
 from celery_stargate.support.log import logger_of
 
 __all__ = [
+    "READ_COUNT",
     "InboxEntry",
     "Inboxes",
     "bucket_of",
@@ -32,7 +34,7 @@ logger = logger_of(__name__)
 #: Seconds for which an inbox that nobody reads is kept.
 _KEPT = 3600
 #: How many entries one read returns at most; each may tell a hundred calls.
-_READ_COUNT = 10
+READ_COUNT = 10
 #: The end of the name of an inbox of which an entry may tell many calls; those of versions before
 #: 0.2 end otherwise.
 _TAKES_MANY = "+"
@@ -76,6 +78,7 @@ class Inboxes:
         self._connections = connections
         self._prefix = prefix
         self._scripts = Scripts(connections)
+        self._count = AdaptiveLimit(READ_COUNT)
 
     def notify(self, address: str, call: CallOutcomes) -> None:
         """Put what became of a call into the inbox of the process that waits for it.
@@ -108,14 +111,14 @@ class Inboxes:
             timeout: seconds to wait at most.
 
         Returns:
-            Up to 10 entries; none when the time is over.
+            Up to 10 entries, fewer after a read that failed; none when the time is over.
 
         Raises:
             StoreUnavailable: Redis did not answer within 5 s.
         """
         key = self._key(inbox)
         with store_errors(), self._connections.sync().pipeline(transaction=False) as pipeline:
-            _ask(pipeline, key, handled, timeout)
+            _ask(pipeline, key, handled, timeout, self._count)
             try:
                 *_, streams = pipeline.execute()
             except ResponseError as error:
@@ -123,6 +126,10 @@ class Inboxes:
                     raise
                 self._replace(key)
                 return []
+            except (RedisError, OSError):
+                self._count.failed()
+                raise
+        self._count.succeeded()
         return _entries(streams)
 
     def forget(self, inboxes: Sequence[str]) -> None:
@@ -157,16 +164,25 @@ class Inboxes:
 
 
 async def read_inbox(
-    redis: AsyncRedis, prefix: str, inbox: str, handled: Sequence[str], timeout: float
+    redis: AsyncRedis,
+    prefix: str,
+    inbox: str,
+    handled: Sequence[str],
+    timeout: float,
+    count: AdaptiveLimit,
 ) -> list[InboxEntry]:
     """Wait for outcomes in an inbox, as :meth:`Inboxes.subscribe` does, in an event loop.
+
+    Arguments:
+        count: how many entries to read at most; :data:`READ_COUNT` at first. A slow line may not
+            carry as many.
 
     Raises:
         RedisError, OSError: as redis-py raises them.
     """
     key = inbox_key(prefix, inbox)
     async with redis.pipeline(transaction=False) as pipeline:
-        _ask(pipeline, key, handled, timeout)
+        _ask(pipeline, key, handled, timeout, count)
         try:
             *_, streams = await pipeline.execute()
         except ResponseError as error:
@@ -175,6 +191,10 @@ async def read_inbox(
             if await AsyncScripts(redis).run(_HEAL, [key], ["stream"]):
                 logger.error(_REPLACED, key)
             return []
+        except (RedisError, OSError):
+            count.failed()
+            raise
+    count.succeeded()
     return _entries(streams)
 
 
@@ -213,10 +233,12 @@ def bucket_of(inbox: str) -> int:
     return int(bucket) if bucket.isdecimal() else 0
 
 
-def _ask(pipeline: Any, key: str, handled: Sequence[str], timeout: float) -> None:
+def _ask(
+    pipeline: Any, key: str, handled: Sequence[str], timeout: float, count: AdaptiveLimit
+) -> None:
     if handled:
         pipeline.xdel(key, *handled)
-    pipeline.xread({key: "0-0"}, count=_READ_COUNT, block=max(1, round(timeout * 1000)))
+    pipeline.xread({key: "0-0"}, count=count.now, block=max(1, round(timeout * 1000)))
 
 
 def _entries(streams: Any) -> list[InboxEntry]:

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
 from celery_stargate.lanes.connections import Connections, store_error, store_errors
-from celery_stargate.lanes.inbox import InboxEntry, forget_inboxes, read_inbox
+from celery_stargate.lanes.inbox import READ_COUNT, InboxEntry, forget_inboxes, read_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.passing import Reason, note_reason, reasons_into
 from celery_stargate.lanes.puts import AskedPut, begin_arguments
@@ -23,6 +23,7 @@ from celery_stargate.lanes.registry import CallerRegistry
 from celery_stargate.lanes.scripts import Argument, AsyncScripts, Callers, Run, lane_keys
 from celery_stargate.lanes.waiter import Waiter
 from celery_stargate.lanes.wire import PutWord, read_put
+from celery_stargate.support.adaptive_limit import AdaptiveLimit
 from celery_stargate.support.alarms import EarliestTimer
 from celery_stargate.support.bound import USUAL, bounded
 from celery_stargate.support.log import logger_of
@@ -65,6 +66,8 @@ class LoopOutbox:
         #: By bucket: a shard that is down holds up nobody who puts into another one.
         self._pipes: dict[int, _Pipe] = {}
         self._announcing = SharedTasks("stargate-announce")
+        #: How many entries of an inbox one read returns.
+        self._count = AdaptiveLimit(READ_COUNT)
 
     async def begin(self, asked: AskedPut, waiter: Waiter, seconds: float) -> None:
         """Begin to record a context and its messages in a lane, once.
@@ -94,7 +97,8 @@ class LoopOutbox:
         :meth:`Inboxes.subscribe <celery_stargate.lanes.inbox.Inboxes.subscribe>`.
         """
         with store_errors():
-            return await read_inbox(self._redis, self._prefix, inbox, handled, timeout)
+            given = inbox, handled, timeout, self._count
+            return await read_inbox(self._redis, self._prefix, *given)
 
     async def forget(self, inboxes: Sequence[str]) -> None:
         """Delete inboxes, as :meth:`Inboxes.forget <celery_stargate.lanes.inbox.Inboxes.forget>`.
