@@ -66,6 +66,33 @@ class Attempts:
                 job.finish(stage)
                 self.succeeded(stage)
 
+    def prepared(
+        self,
+        stage: Stage,
+        jobs: Iterable[Job],
+        dependency: Dependency,
+        prepare: Callable[[], object],
+    ) -> bool:
+        """Return whether what a stage needs is prepared in this thread.
+
+        If not, its dependency counts as away, whatever the error is, and the jobs are interrupted.
+
+        Arguments:
+            dependency: what is away if ``prepare`` raises.
+            prepare: called at most once, and not while the dependency is known to be away.
+        """
+        if not self._breakers[dependency].is_open:
+            self.begin(stage)
+            try:
+                prepare()
+            except Exception as error:  # noqa: BLE001  # it worked when the process started
+                self._breakers[dependency].failed(error)
+            else:
+                return True
+        for job in jobs:
+            job.interrupted.add(stage)
+        return False
+
     def failed(self, stage: Stage, job: Job, error: Exception) -> None:
         """Note what a stage of a job raised."""
         if self._kind(error) is Kind.PASSING:

@@ -15,7 +15,7 @@ from celery_stargate.effects.attempts import Attempts
 from celery_stargate.effects.callback_stage import CallbackStage
 from celery_stargate.effects.callbacks import callback_id, following, trigger
 from celery_stargate.effects.database import own_connections
-from celery_stargate.effects.failures import Kind, kind_of
+from celery_stargate.effects.failures import Dependency, Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage, finish_jobs
 from celery_stargate.effects.of_thread import OfThread
 from celery_stargate.effects.results.at_once import AtOnce
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "callback_id"]
 
 logger = logger_of(__name__)
+
+#: The stages in which Celery uses the app's result backend. It does so to publish a task, too.
+_WITH_BACKEND = frozenset({Stage.CALLBACKS, Stage.CANVAS, Stage.RESULTS})
 
 
 # It has more methods than a class should: one for each stage, and for each part of it.
@@ -76,7 +79,7 @@ class Effects:
         self._beside_lanes = beside_lanes
         self._successes = Successes(app)
         self._local = threading.local()
-        self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
+        self._attempts = Attempts(self._kind, monotonic)
         self._callbacks = CallbackStage(app, self._attempts, in_worker=hostname is not None)
 
     def keep_until_started(self, until_started: UntilStarted) -> None:
@@ -111,6 +114,8 @@ class Effects:
         further: list[Job] = []
         jobs = [job for job in jobs if stage in job.remaining]
         try:
+            if stage in _WITH_BACKEND and not self._opens_backend(stage, jobs):
+                return further
             match stage:
                 case Stage.WAITERS:
                     self._attempts.each(stage, jobs, lambda job: self._notify(job, further))
@@ -215,6 +220,26 @@ class Effects:
                 logger.exception(
                     "the failure of a task cannot be told whole", context=failure.context
                 )
+
+    def _opens_backend(self, stage: Stage, jobs: Sequence[Job]) -> bool:
+        """Return whether this thread has a result backend; if not, the jobs are interrupted.
+
+        Celery makes one for each thread when it is first needed, and some connect at once: those
+        for databases create their tables.
+        """
+        if not self._has_backend:
+            self._local.has_backend = self._attempts.prepared(
+                stage, jobs, Dependency.BACKEND, lambda: self._app.backend
+            )
+        return self._has_backend
+
+    @property
+    def _has_backend(self) -> bool:
+        return getattr(self._local, "has_backend", False)
+
+    def _kind(self, error: BaseException) -> Kind:
+        # Do not make a backend to judge an error: that may fail.
+        return kind_of(error, self._app.backend if self._has_backend else None)
 
     @property
     def _here(self) -> OfThread:
