@@ -13,7 +13,7 @@ from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.support.exits import as_error
 from celery_stargate.support.log import logger_of
 
-__all__ = ["STUCK_AFTER", "Attempts"]
+__all__ = ["KEPT", "STUCK_AFTER", "Attempts"]
 
 logger = logger_of(__name__)
 
@@ -25,6 +25,9 @@ _NEEDS: dict[Stage, tuple[Dependency, ...]] = {
     Stage.RESULTS: (Dependency.BACKEND,),
     Stage.TOLD: (),
 }
+#: What an effect returns that asked no server, because it kept what is done for many jobs together.
+#: Whoever does that finishes the stage of these jobs: they are not done while it fails, or hangs.
+KEPT = object()
 #: Seconds that one effect may take before its stage counts as stuck.
 STUCK_AFTER = 5.0
 #: Seconds between two log records about a stage that hangs.
@@ -50,21 +53,57 @@ class Attempts:
         self._log_at: dict[Stage, float] = {}
 
     def each(self, stage: Stage, jobs: Iterable[Job], effect: Callable[[Job], object]) -> None:
-        """Do one stage of jobs one by one; each fails for itself."""
+        """Do one stage of jobs one by one; each fails for itself.
+
+        Arguments:
+            effect: does it, or returns ``KEPT``.
+        """
         breakers = [self._breakers[each] for each in _NEEDS[stage]]
+        kept = False
         # One that fails each time must not be the only one that is tried.
         for job in sorted(jobs, key=lambda each: each.rest.tries):
-            if self.is_open(stage) or not all(each.allows() for each in breakers):
+            # What is kept for many jobs is one try.
+            allowed = kept or (not self.is_open(stage) and all(each.allows() for each in breakers))
+            kept = False
+            if not allowed:
                 job.interrupted.add(stage)
                 continue
             self.begin(stage)
             try:
-                effect(job)
+                kept = effect(job) is KEPT
             except BaseException as error:  # noqa: BLE001  # the table decides
                 self.failed(stage, job, as_error(error))
             else:
-                job.finish(stage)
-                self.succeeded(stage)
+                if not kept:
+                    job.finish(stage)
+                    self.succeeded(stage)
+
+    def prepared(
+        self,
+        stage: Stage,
+        jobs: Iterable[Job],
+        dependency: Dependency,
+        prepare: Callable[[], object],
+    ) -> bool:
+        """Return whether what a stage needs is prepared in this thread.
+
+        If not, its dependency counts as away, whatever the error is, and the jobs are interrupted.
+
+        Arguments:
+            dependency: what is away if ``prepare`` raises.
+            prepare: called at most once, and not while the dependency is known to be away.
+        """
+        if not self._breakers[dependency].is_open:
+            self.begin(stage)
+            try:
+                prepare()
+            except Exception as error:  # noqa: BLE001  # it worked when the process started
+                self._breakers[dependency].failed(error)
+            else:
+                return True
+        for job in jobs:
+            job.interrupted.add(stage)
+        return False
 
     def failed(self, stage: Stage, job: Job, error: Exception) -> None:
         """Note what a stage of a job raised."""
@@ -90,7 +129,11 @@ class Attempts:
     def succeeded(self, stage: Stage) -> None:
         """Note that what a stage needs is there."""
         for each in _NEEDS[stage]:
-            self._breakers[each].succeeded()
+            self.answered(each)
+
+    def answered(self, dependency: Dependency) -> None:
+        """Note that one dependency is there."""
+        self._breakers[dependency].succeeded()
 
     def is_open(self, stage: Stage) -> bool:
         """Whether something that a stage needs is away, and it is not time yet to try it."""

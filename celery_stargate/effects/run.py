@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from celery import states
 
-from celery_stargate.effects.attempts import Attempts
+from celery_stargate.effects.attempts import KEPT, Attempts
 from celery_stargate.effects.callback_stage import CallbackStage
 from celery_stargate.effects.callbacks import callback_id, following, trigger
 from celery_stargate.effects.database import own_connections
-from celery_stargate.effects.failures import Kind, kind_of
+from celery_stargate.effects.failures import Dependency, Kind, kind_of
 from celery_stargate.effects.jobs import Job, Stage, finish_jobs
 from celery_stargate.effects.of_thread import OfThread
 from celery_stargate.effects.results.at_once import AtOnce
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "callback_id"]
 
 logger = logger_of(__name__)
+
+#: The stages in which Celery uses the app's result backend. It does so to publish a task, too.
+_WITH_BACKEND = frozenset({Stage.CALLBACKS, Stage.CANVAS, Stage.RESULTS})
 
 
 # It has more methods than a class should: one for each stage, and for each part of it.
@@ -76,7 +79,7 @@ class Effects:
         self._beside_lanes = beside_lanes
         self._successes = Successes(app)
         self._local = threading.local()
-        self._attempts = Attempts(lambda error: kind_of(error, app.backend), monotonic)
+        self._attempts = Attempts(self._kind, monotonic)
         self._callbacks = CallbackStage(app, self._attempts, in_worker=hostname is not None)
 
     def keep_until_started(self, until_started: UntilStarted) -> None:
@@ -111,6 +114,8 @@ class Effects:
         further: list[Job] = []
         jobs = [job for job in jobs if stage in job.remaining]
         try:
+            if stage in _WITH_BACKEND and not self._opens_backend(stage, jobs):
+                return further
             match stage:
                 case Stage.WAITERS:
                     self._attempts.each(stage, jobs, lambda job: self._notify(job, further))
@@ -216,6 +221,26 @@ class Effects:
                     "the failure of a task cannot be told whole", context=failure.context
                 )
 
+    def _opens_backend(self, stage: Stage, jobs: Sequence[Job]) -> bool:
+        """Return whether this thread has a result backend; if not, the jobs are interrupted.
+
+        Celery makes one for each thread when it is first needed, and some connect at once: those
+        for databases create their tables.
+        """
+        if not self._has_backend:
+            self._local.has_backend = self._attempts.prepared(
+                stage, jobs, Dependency.BACKEND, lambda: self._app.backend
+            )
+        return self._has_backend
+
+    @property
+    def _has_backend(self) -> bool:
+        return getattr(self._local, "has_backend", False)
+
+    def _kind(self, error: BaseException) -> Kind:
+        # Do not make a backend to judge an error: that may fail.
+        return kind_of(error, self._app.backend if self._has_backend else None)
+
     @property
     def _here(self) -> OfThread:
         """What this thread needs, made with the thread's own backend."""
@@ -269,7 +294,7 @@ class Effects:
         batched: list[Job] = []
         untraced: list[Job] = []
 
-        def store(job: Job) -> None:
+        def store(job: Job) -> object:
             kept = len(here.batch)
             if self._store_one(job):
                 untraced.append(job)
@@ -277,9 +302,15 @@ class Effects:
                 self._trace(job)
             if len(here.batch) > kept:
                 batched.append(job)
+                return KEPT
+            if job not in untraced[-1:]:
+                return None
+            job.finish(stage)
+            return KEPT
 
         self._attempts.each(stage, jobs, store)
-        self._flush(stage, batched)
+        for job in self._flush(stage, batched):
+            job.finish(stage)
         self._successes.log(job.settled for job in untraced if stage not in job.remaining)
 
     def _go_on_from(self, jobs: Sequence[Job]) -> None:
@@ -293,7 +324,7 @@ class Effects:
             batch = self._here.batch
             self._here.rows.begin()
 
-            def trace(job: Job) -> None:
+            def trace(job: Job) -> object:
                 kept = len(batch)
                 if self._store_one(job, counted=True):
                     parts[job] = self._here.tracer.chord_part(job.settled)
@@ -305,6 +336,7 @@ class Effects:
                     stored.append(job)
                 if (part := batch.take_part()) is not None:
                     parts[job] = part
+                return KEPT if job in {*batched[-1:], *stored[-1:]} else None
 
             try:
                 with together(self._app) as producer:
@@ -312,13 +344,15 @@ class Effects:
             except Exception as error:  # whatever it is, each goes on by itself
                 logger.warning("%d tasks go on one by one: %r", len(batched), error)
                 batch.drop()
-                for job in batched:
-                    job.remaining.insert(0, stage)
                 left = [job for job in jobs if job.next is stage]
             else:
+                if len(batched) > len(untraced):
+                    self._attempts.answered(Dependency.BROKER)
                 # Celery stores a result when what goes on from it is published.
-                self._flush(stage, stored)
-                self._count(stage, parts)
+                failed = {*stored} - {*self._flush(stage, stored)}
+                for job in {*batched, *stored} - failed - {*parts}:
+                    job.finish(stage)
+                self._count(stage, {job: part for job, part in parts.items() if job not in failed})
                 done = [each for each in untraced if stage not in each.remaining]
                 self._successes.log(each.settled for each in done)
                 left = []
@@ -332,30 +366,28 @@ class Effects:
                 parts[job].count(backend)
 
         backend: Any = self._app.backend
-        ready = [job for job in parts if stage not in job.remaining]
-        for job in ready:
-            job.remaining.insert(0, stage)
         with acting_as(self._app):
-            self._attempts.each(stage, ready, count)
+            self._attempts.each(stage, parts, count)
 
-    def _flush(self, stage: Stage, stored: Sequence[Job]) -> None:
-        """Store the rows of the batch: those of some jobs, in their order."""
+    def _flush(self, stage: Stage, stored: Sequence[Job]) -> list[Job]:
+        """Store the rows of the batch: those of some jobs, in their order.
+
+        Returns:
+            The jobs whose rows are stored.
+        """
         batch = self._here.batch
         self._attempts.begin(stage)
         try:
-            refused = batch.flush()
+            refused: Mapping[int, Exception] = batch.flush()
         except Exception as error:  # the table decides
             batch.drop()
-            for job in stored:
-                self._told_late(stage, job, error)
+            refused = dict.fromkeys(range(len(stored)), error)
         else:
-            for place, answer in refused.items():
-                self._told_late(stage, stored[place], answer)
-
-    def _told_late(self, stage: Stage, job: Job, error: Exception) -> None:
-        """Note that a row which was kept in the batch could not be stored."""
-        job.remaining.insert(0, stage)
-        self._attempts.failed(stage, job, error)
+            if stored:
+                self._attempts.answered(Dependency.BACKEND)
+        for place, answer in refused.items():
+            self._attempts.failed(stage, stored[place], answer)
+        return [job for place, job in enumerate(stored) if place not in refused]
 
     def _store_one(self, job: Job, *, counted: bool = False) -> bool:
         """Add the row of a result to the batch; return False if the tracer is to store it.
