@@ -61,9 +61,9 @@ class LoopCalls:
         self._until_shutdown = self._live()
         #: New ids.
         self.contexts = new_contexts()
-        #: Whether a call began in this step of the loop, and found that the app is not eager. The
-        #: others of the step do not ask Celery again: its answer takes longer than their checks.
-        self.is_durable = False
+        #: The app's changed settings when a call of this step of the loop found that it is not
+        #: eager.
+        self._durable: tuple[int, object] | None = None
 
     async def open(self) -> None:
         """Close with the event loop, when that ends its asynchronous generators."""
@@ -82,14 +82,29 @@ class LoopCalls:
             found = self._inboxes[bucket] = LoopInbox(self.outbox, new_inbox(keyspace, bucket))
         return found
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether a call of this step of the loop found that the app is not eager, as it still is.
+
+        The others of the step do not ask Celery again: its answer takes longer than their checks.
+        """
+        return self._durable is not None and self._durable == self._changes()
+
     def note_durable(self) -> None:
         """Note until the end of this step of the loop that the app is not eager."""
-        if not self.is_durable:
-            self.is_durable = True
+        if self._durable is None:
+            # First: a signal's handler that raises must not leave a note that nothing ends.
             asyncio.get_running_loop().call_soon(self._end_step)
+            self._durable = self._changes()
 
     def _end_step(self) -> None:
-        self.is_durable = False
+        self._durable = None
+
+    def _changes(self) -> tuple[int, object]:
+        """Return what tells whether the app was made eager: code may do so within a step."""
+        changes = self._runtime.app.conf.changes or {}
+        # Under another name, such as CELERY_ALWAYS_EAGER, it is one more.
+        return len(changes), changes.get("task_always_eager")
 
     async def begin(
         self,

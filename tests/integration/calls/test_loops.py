@@ -260,6 +260,33 @@ def test_celery_is_asked_once_in_each_step_of_a_loop(
     assert local.payloads(topic)[-1] == b"eager"
 
 
+def test_an_app_becomes_eager_within_a_step_of_a_loop(
+    stargate: Stargate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call after it is eager, though another one of that step was not."""
+    eagerly: list[str] = []
+    plain = eager.aproduce
+
+    async def aproduce(runtime: Any, call: Any, options: Any) -> Any:
+        eagerly.append(call.context)
+        return await plain(runtime, call, options)
+
+    monkeypatch.setattr(eager, "aproduce", aproduce)
+
+    async def main() -> None:
+        await stargate.aproduce("x")
+        for name in ("task_always_eager", "CELERY_ALWAYS_EAGER"):
+            durable = asyncio.ensure_future(stargate.aproduce("x"))
+            await asyncio.sleep(0)
+            setattr(stargate.app.conf, name, True)
+            await stargate.aproduce("x", context=name)
+            stargate.app.conf.pop(name)
+            await durable
+
+    asyncio.run(main())
+    assert eagerly == ["task_always_eager", "CELERY_ALWAYS_EAGER"]
+
+
 def test_a_cancelled_call_harms_no_other(stargate: Stargate, local: LocalPulsar) -> None:
     """The one that reads for all is cancelled, and one that is on its way into the lane."""
 
