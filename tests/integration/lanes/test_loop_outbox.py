@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from celery_stargate import ContextInUse, LaneFull, StoreUnavailable
+from celery_stargate.lanes.connections import Connections
 from celery_stargate.lanes.inbox import new_inbox
 from celery_stargate.lanes.lane import Lane
 from celery_stargate.lanes.loop_outbox import LoopOutbox
@@ -18,10 +21,12 @@ from celery_stargate.lanes.outbox import Outbox
 from celery_stargate.lanes.puts import AskedPut
 from celery_stargate.lanes.record import Record
 from celery_stargate.lanes.scripts import AsyncScripts
+from celery_stargate.lanes.target import parse_target
 from celery_stargate.model.outcomes import CallOutcomes
 from celery_stargate.support.bound import bounded
+from tests.faults.proxy import ToxicProxy
 from tests.integration.lanes.rig import Owner, inbox_key, put_in_loop, receipt
-from tests.topology import Topology
+from tests.topology import Topology, single_server
 
 
 def asked(lane: Lane, context: str, size: int = 0, **given: Any) -> AskedPut:
@@ -216,3 +221,36 @@ def test_an_inbox_that_was_begun_anew_meanwhile_is_kept(
         return await outbox.subscribe("box", [], 5.0)
 
     assert [each.told[0][0] for each in run(lanes, use)] == ["box/1"]
+
+
+@single_server
+def test_an_inbox_behind_a_slow_line(
+    lanes: Outbox,
+    client: redis.Redis,
+    prefix: str,
+    topology: Topology,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Entries that do not come together within the bound of an answer come one by one."""
+    monkeypatch.setattr("celery_stargate.lanes.async_client.CALL_TIMEOUT", 0.5)
+    addresses = [f"box/{number}" for number in range(10)]
+    for each in addresses:
+        client.xadd(inbox_key(lanes, "box"), {each: b"." * 100_000})
+
+    async def use(outbox: LoopOutbox) -> list[str]:
+        handled: list[str] = []
+        found: list[str] = []
+        for _ in range(30):
+            with suppress(StoreUnavailable):
+                entries = await outbox.subscribe("box", handled, 0.1)
+                handled = [each.entry for each in entries]
+                found += [address for each in entries for address, _ in each.told]
+            if len(found) == len(addresses):
+                break
+        return found
+
+    link = urlsplit(topology.url)
+    with ToxicProxy(link.port or 0) as proxy:
+        proxy.slices = (20_000, 0.04)
+        target = parse_target(link._replace(netloc=f"{link.hostname}:{proxy.port}").geturl())
+        assert run(Outbox(Connections(target), prefix), use) == addresses
