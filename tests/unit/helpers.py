@@ -50,6 +50,17 @@ class Put:
     options: dict[str, Any]
 
 
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
 @dataclass
 class NotedLoopLanes:
     """Stand where `LoopOutbox` does: the same lanes, for the calls of an event loop."""

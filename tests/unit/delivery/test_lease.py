@@ -8,16 +8,7 @@ import pytest
 
 from celery_stargate.delivery.lease import LEASE_TRANSITIONS, Lease, LeaseEvent, LeaseState
 from celery_stargate.support.machine import IllegalEvent, Machine
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.helpers import Clock
 
 
 @pytest.fixture

@@ -12,17 +12,7 @@ from celery_stargate.effects.attempts import STUCK_AFTER, Attempts
 from celery_stargate.effects.failures import Kind
 from celery_stargate.effects.jobs import Job, Stage
 from celery_stargate.lanes.record import Record, Settled
-from tests.unit.helpers import failure, receipt
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.helpers import Clock, failure, receipt
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from celery_stargate.effects.run import Effects
 from celery_stargate.effects.signatures import freeze_callback
 from celery_stargate.effects.together import Together, together
 from celery_stargate.lanes.record import Record, Settled
-from tests.unit.helpers import NotedLanes, make_app, receipt, sent_by_broker
+from tests.unit.helpers import Clock, NotedLanes, make_app, receipt, sent_by_broker
 
 #: How long what is away is left alone, in seconds, at most.
 LONG = 100.0
@@ -41,16 +41,6 @@ class Database(CacheBackend):
         if Database.is_away:
             raise LookupError("no server")
         super().__init__(app, backend="memory", **options)
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -7,16 +7,7 @@ from typing import Any
 import pytest
 
 from celery_stargate.effects.breaker import Breaker
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.helpers import Clock
 
 
 @pytest.fixture
