@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.fixups.django import DjangoFixup
 
-from celery_stargate.effects.database import own_connections
+from celery_stargate.effects.database import call_where_allowed, own_connections
 
 
 @pytest.fixture
@@ -62,3 +64,15 @@ def test_an_app_without_django(steps: list[str]) -> None:
         with own_connections(app):
             pass
     assert steps == []
+
+
+def test_where_django_allows_database_calls(steps: list[str]) -> None:
+    """Not in the thread of an event loop; without Django it matters to nobody."""
+
+    async def main() -> None:
+        here = threading.get_ident()
+        assert await call_where_allowed(app_with_fixup(steps), threading.get_ident) != here
+        app: Any = SimpleNamespace()
+        assert await call_where_allowed(app, threading.get_ident) == here
+
+    asyncio.run(main())

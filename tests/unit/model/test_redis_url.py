@@ -116,26 +116,3 @@ def test_requirements_of_certificates_in_the_options(given: object) -> None:
     read = Settings.read({"stargate_redis_options": {"ssl_cert_reqs": given}})
     found = parse_target("rediss://h").changed(read.redis_options).parameters["ssl_cert_reqs"]
     assert found in ("optional", ssl.CERT_OPTIONAL)
-
-
-@pytest.mark.parametrize(
-    ("url", "transport"),
-    [
-        ("redis://h?ssl=true", "tls"),
-        ("redis://h?ssl=false", "tcp"),
-        ("rediscluster://h?ssl=no", "tcp"),
-        ("sentinel://h?ssl=true", "tls"),
-        ("sentinel://h?ssl=0", "tcp"),
-        ("sentinel://h1:1/2;sentinel://h2?ssl_ca_certs=/ca.pem&master_name=m", "tls"),
-        ("sentinel://h1,h2:2/2?master_name=m&ssl_min_version=TLSv1_3", "tls"),
-        ("sentinel://h1;h2/2?master_name=m", "tcp"),
-    ],
-)
-def test_tls_that_a_url_asks_for(url: str, transport: str) -> None:
-    """Or does not; a password must not go over the network as it is."""
-    found = parse_target(url)
-    assert found.transport == transport
-    if "master_name" in url:
-        assert found.master_name == "m"
-        assert found.parameters["db"] == 2
-        assert len(found.sentinels) == 2
