@@ -116,15 +116,13 @@ for i = rows + 1, rows + calls do
     names[#names + 1], heard_in[name] = name, heard
   end
   local place = place_of[address]
-  if not followed[i] then
-    -- It was told before, or waits for another message.
-  elseif not place then
+  if followed[i] and not place then
     heard[#heard + 1] = address
     heard[#heard + 1] = receipt
     place_of[address] = #heard
-  elseif type(heard[place]) == 'string' then
+  elseif followed[i] and type(heard[place]) == 'string' then
     heard[place] = { heard[place], receipt }
-  else
+  elseif followed[i] then
     table.insert(heard[place], receipt)
   end
 end

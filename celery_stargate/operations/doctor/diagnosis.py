@@ -99,11 +99,12 @@ class Diagnosis:
                     facts[name] = gather_redis(server, settings.keyspace)
                 except _REDIS_AWAY as problem:
                     yield _away(problem, name)
-            if facts.keys() == servers.keys():
+            all_answer = facts.keys() == servers.keys()
+            if all_answer:
                 yield Finding("redis-connection", Level.OK, "the lanes' Redis answers")
             if facts:
                 yield from examine_each(REDIS_CHECKS, facts)
-            if facts.keys() == servers.keys() and all(each.holds_data for each in facts.values()):
+            if all_answer and all(each.holds_data for each in facts.values()):
                 yield from within("lanes", self._lanes(settings, redis), but=_REDIS_AWAY)
         except _REDIS_AWAY as problem:
             yield _away(problem)
